@@ -1,0 +1,9 @@
+"""The two kinds of failure a user meets; each message is one line: what is wrong, where, and what to do."""
+
+
+class RequestError(ValueError):
+    """The request was wrong: a path, a setting or data that cannot be used (exit code 2)."""
+
+
+class WorkError(RuntimeError):
+    """The request was fine but the work failed: a diverged loss, a full disk, no network (exit code 1)."""
