@@ -1,0 +1,38 @@
+"""Which number format a machine computes in."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose(precision: str, device: torch.device | str) -> Precision:
+    """The precision to compute in: ``precision`` itself, or what "auto" means on ``device``.
+
+    "auto" is bf16 where the machine multiplies in bf16 (CUDA from Ampere on, processors with AVX512-BF16 or AMX)
+    and fp32 everywhere else: emulated bf16 is slower than fp32, and fp16 needs a scaled loss.
+
+    Raises:
+        ValueError: ``precision`` is none of auto, fp32, bf16, fp16.
+    """
+    if precision == "auto":
+        return "bf16" if computes_bf16(torch.device(device)) else "fp32"
+    if precision not in DTYPES:
+        raise ValueError(f"precision must be one of auto, {', '.join(DTYPES)}, not {precision!r}")
+    return precision  # type: ignore[return-value]
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether ``device`` multiplies bf16 numbers in hardware (a check that costs microseconds)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        # Private names, so a torch without them means "no": fp32 is right everywhere, only slower.
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, name, bool)() for name in checks)
+    return False
