@@ -41,7 +41,7 @@ class BackboneSettings:
     weights: str = "none"
     """"none", "imagenet" (timm downloads them) or the path of a local weight file in timm's layout."""
     frozen_stages: int = 0
-    """How many of the backbone's first parts are not trained: 1 is the stem, 2 the stem and the first stage, ..."""
+    """How many of the backbone's first parts are not trained; for a ResNet 1 is the stem, 2 stem and first stage."""
     frozen_norm: bool = False
     """Use the backbone's batch normalisation as a fixed affine map (its statistics and weights do not change)."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -125,9 +125,10 @@ class PreprocessingSettings:
     """How the other side is rounded to whole pixels; torchvision rounds down."""
     antialias: bool = True
     """Average over the pixels that disappear when a picture shrinks (Pillow's bilinear); torchvision does not."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Mean of R, G and B in 0..1. Training takes the backbone's own where the user gives none."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, float, float] | None = None
+    """Mean of R, G and B in 0..1; none takes the backbone's own."""
+    std: tuple[float, float, float] | None = None
+    """Standard deviation of R, G and B in 0..1; none takes the backbone's own."""
     multiple: int = 32
     """Both sides of a batch are padded (right and bottom, after normalisation, with zeros) to a multiple of this."""
 
@@ -137,7 +138,10 @@ class PreprocessingSettings:
             self.resize != "shorter" or self.longer >= self.size,
             f"model.preprocessing.longer ({self.longer}) is below model.preprocessing.size ({self.size})",
         )
-        require(all(s > 0 for s in self.std), f"model.preprocessing.std needs numbers above 0, not {list(self.std)}")
+        require(
+            self.std is None or all(s > 0 for s in self.std),
+            f"model.preprocessing.std needs numbers above 0, not {list(self.std or ())}",
+        )
         require(
             self.multiple >= 32 and self.multiple % 32 == 0,
             f"model.preprocessing.multiple must be a multiple of 32 (the stride of C5), not {self.multiple}",

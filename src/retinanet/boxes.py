@@ -1,0 +1,76 @@
+"""Box geometry: areas, overlaps, and the four encoded offsets of box regression.
+
+Boxes are float tensors (..., 4) of x1, y1, x2, y2 in continuous pixel coordinates: a box that covers the first pixel
+alone is (0, 0, 1, 1), so width is x2 - x1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# A box is never decoded to more than 1000 / 16 = 62.5 times its anchor's side: keeps exp() from overflowing.
+MAX_LOG_RATIO = math.log(1000 / 16)
+
+
+def area(boxes: Tensor) -> Tensor:
+    """(..., 4) -> (...): areas in square pixels; 0 for a box whose x2 < x1 or y2 < y1."""
+    sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def intersection(a: Tensor, b: Tensor) -> Tensor:
+    """Areas of the pairwise intersections: (M, 4) and (N, 4) -> (M, N)."""
+    width = torch.minimum(a[:, None, 2], b[None, :, 2]).sub_(torch.maximum(a[:, None, 0], b[None, :, 0])).clamp_(min=0)
+    height = torch.minimum(a[:, None, 3], b[None, :, 3]).sub_(torch.maximum(a[:, None, 1], b[None, :, 1])).clamp_(min=0)
+    return width.mul_(height)
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of all pairs: (M, 4) and (N, 4) -> (M, N) in [0, 1]; 0 where both boxes are empty."""
+    inter = intersection(a, b)
+    union = area(a)[:, None] + area(b)[None, :] - inter
+    return inter.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
+
+
+def giou(a: Tensor, b: Tensor) -> Tensor:
+    """Generalised IoU of corresponding boxes: (N, 4) and (N, 4) -> (N,) in [-1, 1]; differentiable.
+
+    Source: Rezatofighi et al., "Generalized Intersection over Union" (2019), algorithm 1.
+    """
+    tiny = torch.finfo(a.dtype).eps
+    inter = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(dim=1)
+    hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(dim=1)
+    union = area(a) + area(b) - inter
+    return inter / (union + tiny) - (hull - union) / (hull + tiny)
+
+
+def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """Offsets (dx, dy, dw, dh) that turn anchors into boxes: (..., 4), (..., 4) -> (..., 4).
+
+    dx = (x_box - x_anchor) / w_anchor and dw = log(w_box / w_anchor), likewise for y and h, with x and y the centres
+    (Girshick et al., R-CNN, appendix C; the paper uses it unchanged). Both boxes need an area above 0.
+    """
+    size = anchors[..., 2:] - anchors[..., :2]
+    box_size = boxes[..., 2:] - boxes[..., :2]
+    shift = (boxes[..., :2] + boxes[..., 2:] - anchors[..., :2] - anchors[..., 2:]) / (2 * size)
+    return torch.cat((shift, torch.log(box_size / size)), dim=-1)
+
+
+def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
+    """Inverse of :func:`encode`; dw and dh are limited to log(1000 / 16) from above."""
+    size = anchors[..., 2:] - anchors[..., :2]
+    centre = (anchors[..., :2] + anchors[..., 2:]) / 2 + deltas[..., :2] * size
+    half = torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_RATIO)) * size / 2
+    return torch.cat((centre - half, centre + half), dim=-1)
+
+
+def clip(boxes: Tensor, height: Tensor | int, width: Tensor | int) -> Tensor:
+    """Move corners outside a picture of height x width pixels to its edge; the sides may be tensors that broadcast."""
+    x = boxes[..., 0::2].clamp(min=0)
+    y = boxes[..., 1::2].clamp(min=0)
+    x = torch.minimum(x, torch.as_tensor(width, dtype=boxes.dtype, device=boxes.device))
+    y = torch.minimum(y, torch.as_tensor(height, dtype=boxes.dtype, device=boxes.device))
+    return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)

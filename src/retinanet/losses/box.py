@@ -1,0 +1,34 @@
+"""Box regression losses: sums over the positive anchors."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from retinanet import boxes as geometry
+
+
+def box_loss(
+    deltas: Tensor, anchors: Tensor, boxes: Tensor, kind: Literal["smooth_l1", "l1", "giou"], beta: float = 1 / 9
+) -> Tensor:
+    """Sum of the box loss.
+
+    Args:
+        deltas: (P, 4) float32, predicted offsets of the positive anchors.
+        anchors: (P, 4) float32, those anchors.
+        boxes: (P, 4) float32, the boxes that they are assigned to; all x1 y1 x2 y2 in input pixels.
+        kind: "smooth_l1" (the paper's) and "l1" compare encoded offsets, summed over the four coordinates; "giou" is
+            1 - GIoU of the decoded boxes.
+        beta: where smooth L1 turns from quadratic to linear; the authors' code has 1/9.
+
+    Returns:
+        () float32; 0, with a gradient of 0, where there are no positives.
+    """
+    if kind == "giou":
+        return (1 - geometry.giou(geometry.decode(deltas, anchors), boxes)).sum()
+    targets = geometry.encode(boxes, anchors)
+    if kind == "l1":
+        return F.l1_loss(deltas, targets, reduction="sum")
+    return F.smooth_l1_loss(deltas, targets, beta=beta, reduction="sum")

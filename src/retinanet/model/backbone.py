@@ -1,0 +1,141 @@
+"""The feature extractor: any timm model that gives features at strides 8, 16 and 32 (C3, C4, C5)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from retinanet.config import BackboneSettings
+from retinanet.errors import RequestError, WorkError
+
+STRIDES = (8, 16, 32)
+
+
+class Backbone(nn.Module):
+    """Pictures (B, 3, H, W) -> [C3, C4, C5], each (B, C, H / stride, W / stride).
+
+    Attributes:
+        channels: of C3, C4, C5.
+        mean, std: the normalisation that timm states for the model, of R, G, B in 0..1.
+
+    Raises:
+        RequestError: for a name that timm does not know, a model without the three features, an unusable weight file.
+        WorkError: where weights must be downloaded and cannot be.
+    """
+
+    def __init__(self, settings: BackboneSettings, load_weights: bool = True) -> None:
+        super().__init__()
+        self.body = _create(settings, load_weights)
+        reductions = self.body.feature_info.reduction()
+        missing = [stride for stride in STRIDES if stride not in reductions]
+        if missing:
+            raise RequestError(
+                f"model.backbone.name {settings.name!r} has features at strides {reductions}, "
+                f"but RetinaNet needs {list(STRIDES)}: choose another backbone"
+            )
+        # The last feature of a stride is the deepest.
+        self.selected = [max(i for i, r in enumerate(reductions) if r == stride) for stride in STRIDES]
+        self.channels = [self.body.feature_info.channels()[i] for i in self.selected]
+        cfg: dict[str, Any] = getattr(self.body, "pretrained_cfg", None) or {}
+        self.mean = tuple(cfg.get("mean", (0.485, 0.456, 0.406)))
+        self.std = tuple(cfg.get("std", (0.229, 0.224, 0.225)))
+        self.frozen = self._freeze(settings.frozen_stages)
+        self.frozen_norm = settings.frozen_norm
+        if settings.frozen_norm:
+            for module in self.body.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.requires_grad_(False)
+        self.train()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = self.body(images)
+        return [features[i] for i in self.selected]
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As in any module, but what is frozen stays in evaluation mode: its statistics do not move either."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        if self.frozen_norm:
+            for module in self.body.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def _freeze(self, stages: int) -> list[nn.Module]:
+        """Freeze all modules up to the one that makes feature number ``stages``, in the order in which they run."""
+        if stages == 0:
+            return []
+        names = self.body.feature_info.module_name()
+        if stages > len(names):
+            raise RequestError(
+                f"model.backbone.frozen_stages is {stages}, but the backbone has {len(names)} parts: {', '.join(names)}"
+            )
+        order = dict(self.body.named_modules())
+        # timm flattens the names of some models: "stages.0" is found as "stages_0".
+        last = next(n for n in (names[stages - 1], names[stages - 1].replace(".", "_")) if n in order)
+        frozen, reached = [], False
+        for name, module in order.items():
+            if name == last or name.startswith(f"{last}."):
+                reached = True
+            elif reached:
+                break
+            if name and (reached or not last.startswith(f"{name}.")):  # not a container that holds the last one
+                module.requires_grad_(False)
+                frozen.append(module)
+        return frozen
+
+
+def _create(settings: BackboneSettings, load_weights: bool) -> Any:
+    import timm
+
+    if settings.name.split(".")[0] not in timm.list_models():
+        import difflib
+
+        near = difflib.get_close_matches(settings.name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
+        raise RequestError(f"model.backbone.name: timm has no model {settings.name!r}; {hint}")
+    options = dict(settings.options)
+    if load_weights and settings.weights not in ("none", "imagenet"):
+        options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": _read(Path(settings.weights))}}
+    elif load_weights and settings.weights == "imagenet":
+        options["pretrained"] = True
+    try:
+        return timm.create_model(settings.name, features_only=True, **options)
+    except Exception as error:
+        if not options.get("pretrained"):
+            raise RequestError(
+                f"timm cannot build {settings.name!r} as a feature extractor with options {settings.options}: {error}"
+            ) from error
+        if settings.weights == "imagenet":
+            raise WorkError(
+                f"the ImageNet weights of {settings.name!r} could not be downloaded ({_first_line(error)}); connect to "
+                "a network, or set model.backbone.weights to a local file, or to none to train from scratch"
+            ) from error
+        raise RequestError(
+            f"{settings.weights} does not hold the weights of timm's {settings.name!r}: {_first_line(error)}"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """A weight file's tensors; nothing in the file is executed."""
+    if not path.is_file():
+        raise RequestError(f"model.backbone.weights: there is no file {path} (write none, imagenet, or a file's path)")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise RequestError(f"model.backbone.weights: {path} cannot be read: {_first_line(error)}") from error
+    state: dict[str, Tensor] = found.get("state_dict", found)
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__

@@ -1,0 +1,64 @@
+"""RetinaNet: backbone, feature pyramid, class subnet, box subnet (section 4 and figure 3)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from retinanet.anchors import make_anchors
+from retinanet.config import ModelSettings, require
+from retinanet.model.backbone import Backbone
+from retinanet.model.heads import box_subnet, class_subnet
+from retinanet.model.pyramid import FeaturePyramid
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the network says about a batch of B pictures; one entry per level, P3 to P7."""
+
+    logits: list[Tensor]
+    """(B, N_l, K), N_l = h * w * A, in the order of the anchors."""
+    deltas: list[Tensor]
+    """(B, N_l, 4): dx, dy, dw, dh."""
+
+
+class RetinaNet(nn.Module):
+    """The network, without resizing and post-processing (see :class:`retinanet.detector.Detector`).
+
+    Args:
+        settings: the model's settings; ``preprocessing.mean`` and ``std`` are filled in from the backbone where the
+            user gave none, so that ``model.settings`` is complete.
+        num_classes: K.
+        load_weights: False leaves out the backbone's pretrained weights, for a model whose weights come from a
+            checkpoint.
+    """
+
+    def __init__(self, settings: ModelSettings, num_classes: int, load_weights: bool = True) -> None:
+        super().__init__()
+        require(num_classes >= 1, f"a detector needs at least one class, not {num_classes}")
+        self.num_classes = num_classes
+        self.backbone = Backbone(settings.backbone, load_weights)
+        self.pyramid = FeaturePyramid(self.backbone.channels, settings.pyramid)
+        per_position = settings.anchors.per_position
+        self.class_subnet = class_subnet(settings.pyramid.channels, settings.head, per_position, num_classes)
+        self.box_subnet = box_subnet(settings.pyramid.channels, settings.head, per_position)
+        pictures = settings.preprocessing
+        self.settings = dataclasses.replace(
+            settings,
+            preprocessing=dataclasses.replace(
+                pictures, mean=pictures.mean or self.backbone.mean, std=pictures.std or self.backbone.std
+            ),
+        )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, images: Tensor) -> Outputs:
+        """(B, 3, H, W) normalised pictures, both sides a multiple of 32, preferably in channels-last memory."""
+        levels = self.pyramid(self.backbone(images))
+        return Outputs(self.class_subnet(levels), self.box_subnet(levels))
+
+    def anchors(self, height: int, width: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
+        """Per level (N_l, 4) float32, for an input of height x width pixels; shared, do not write into them."""
+        return make_anchors(self.settings.anchors, height, width, torch.device(device))
