@@ -1,0 +1,163 @@
+"""Settings on the command line: options made from the dataclasses of config.py, and recipes under them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypedDict, get_args, get_origin, get_type_hints
+
+from cyclopts import Group, Parameter
+
+from retinanet.config import Settings, SettingsError, from_plain
+from retinanet.errors import RequestError
+
+SHORT = {
+    "train.epochs": "--epochs",
+    "train.steps": "--steps",
+    "train.budget": "--budget",
+    "train.batch_size": "--batch-size",
+    "train.seed": "--seed",
+    "train.devices": "--devices",
+    "data.train": "--train",
+    "data.val": "--val",
+}
+"""Settings that are given so often that they have a name without a dot."""
+
+LENGTHS = ("epochs", "steps", "budget")
+
+
+def given(kind: type, where: str = "") -> Any:
+    """A TypedDict with the fields of a settings dataclass, none required.
+
+    The command-line library fills in only what the user gave, so that a recipe can stand between the defaults and
+    the command line; of a dataclass it would make a whole one, in which a given value looks like a default.
+    """
+    import docstring_parser
+
+    hints, fields = get_type_hints(kind), {}
+    # An attribute's docstring describes the setting; the class's own stands above the group.
+    documented = docstring_parser.parse_from_object(kind)
+    described = {parameter.arg_name: parameter.description for parameter in documented.params}
+    group = Group(where or "settings", help=documented.short_description or "")
+    for field in dataclasses.fields(kind):
+        dotted = f"{where}.{field.name}" if where else field.name
+        name = field.name.replace("_", "-")
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            fields[field.name] = Annotated[given(hint, dotted), Parameter(name=name)]
+            continue
+        short = SHORT.get(dotted)
+        fields[field.name] = Annotated[
+            dict[str, str] if get_origin(hint) is dict else hint,
+            Parameter(
+                name=(name, short) if short else name,
+                help=f"{described.get(field.name) or ''} [default: {_shown(field)}]".strip(),
+                group=group,
+                consume_multiple=get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis,
+                negative=() if get_origin(hint) is tuple or get_origin(hint) is dict else None,
+            ),
+        ]
+    return TypedDict(f"Given{kind.__name__}", fields, total=False)  # type: ignore[operator]
+
+
+def _shown(field: dataclasses.Field[Any]) -> str:
+    value = field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
+    values = value if isinstance(value, tuple) else (value,)
+    return " ".join(f"{v:.4g}" if isinstance(v, float) else str(v).lower() for v in values) or "none"
+
+
+def settings(recipe: str | None, overrides: Mapping[str, Any] | None) -> Settings:
+    """Defaults, under the recipe's values, under those of the command line.
+
+    Raises:
+        RequestError: where the recipe cannot be found or read, or a setting cannot be used.
+    """
+    values: dict[str, Any] = {}
+    if recipe is not None:
+        path = find_recipe(recipe)
+        values = read_yaml(path)
+        try:
+            from_plain(Settings, values)
+        except SettingsError as error:
+            raise SettingsError(f"{path}: {error}") from None
+    extra = _parse_options(overrides or {})
+    if any(extra.get("train", {}).get(name) is not None for name in LENGTHS):
+        # Another length on the command line takes the place of the recipe's instead of quarrelling with it.
+        values["train"] = {k: v for k, v in values.get("train", {}).items() if k not in LENGTHS}
+    return from_plain(Settings, merge(values, extra))
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(under)
+    for key, value in over.items():
+        known = result.get(key)
+        result[key] = merge(known, value) if isinstance(value, Mapping) and isinstance(known, Mapping) else value
+    return result
+
+
+def _parse_options(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the backbone's free options: text as YAML would read it (8 is a number, true a truth value)."""
+    import yaml
+
+    result = merge({}, overrides)
+    options = result.get("model", {}).get("backbone", {}).get("options")
+    if options:
+        parsed = {key: yaml.load(value, Loader=_loader()) for key, value in options.items()}
+        result = merge(result, {"model": {"backbone": {"options": parsed}}})
+    return result
+
+
+# ------------------------------------------------------------------------------------------------------- recipes
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name; in a checkout they lie in its folder ``recipes``."""
+    package = Path(__file__).resolve().parents[1]
+    folder = next((f for f in (package / "recipes", package.parents[1] / "recipes") if f.is_dir()), package)
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = recipes()
+    if path.stem in known and path.parent == Path("."):
+        return known[path.stem]
+    raise RequestError(f"no recipe {name!r}: give a YAML file or one of {', '.join(known)}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise RequestError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: cannot be read: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise RequestError(f"{path}: a recipe is a mapping of names to values, not {type(values).__name__}")
+    return values
+
+
+@functools.cache
+def _loader() -> Any:
+    """PyYAML follows YAML 1.1, to which 1e-3 is text; learning rates are written so, hence YAML 1.2's numbers."""
+    import re
+
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
+    return Loader

@@ -1,0 +1,137 @@
+"""The settings: plain values and back, the messages of what cannot be used, and what recipes and options make of them."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from retinanet.cli import settings as cli
+from retinanet.config import Settings, SettingsError, TrainSettings, from_plain, seconds, to_plain
+from retinanet.errors import RequestError
+
+
+def test_settings_survive_the_way_to_plain_values_and_back():
+    changed = from_plain(
+        Settings,
+        {
+            "model": {"backbone": {"name": "resnet18", "options": {"pad_type": "same"}}, "anchors": {"ratios": [1]}},
+            "loss": {"alpha": None},
+            "train": {"budget": "15m", "devices": 2},
+        },
+    )
+    assert changed.model.anchors.ratios == (1.0,)
+    assert changed.train.devices == "2"
+    assert from_plain(Settings, to_plain(changed)) == changed
+    assert from_plain(Settings, to_plain(Settings())) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"trian": {}}, "unknown setting 'trian'; did you mean 'train'?"),
+        ({"train": {"epoch": 3}}, "unknown setting 'train.epoch'; did you mean 'epochs'?"),
+        ({"train": {"lr": "fast"}}, "train.lr must be a number, not 'fast'"),
+        ({"train": {"batch_size": 1.5}}, "train.batch_size must be a whole number, not 1.5"),
+        ({"train": {"lr": True}}, "train.lr must be a number, not True"),
+        ({"train": {"optimizer": "adam"}}, "train.optimizer must be one of sgd, adamw, not 'adam'"),
+        ({"train": []}, "train must be a mapping of names to values, not []"),
+        ({"train": {"epochs": 1, "budget": "9m"}}, "give one of train.epochs, train.steps and train.budget, not "
+         "epochs and budget together"),
+        ({"train": {"budget": "soon"}}, "train.budget is a time such as 90s, 15m or 2h, not 'soon'"),
+        ({"train": {"accumulate": 32}}, "train.accumulate must be from 1 to train.batch_size (16), not 32"),
+        ({"model": {"anchors": {"sizes": [8, 16]}}}, "model.anchors.sizes needs 5 numbers, for P3 to P7, not 2"),
+        ({"model": {"preprocessing": {"mean": [0.5]}}}, "model.preprocessing.mean needs 3 values, not 1"),
+        ({"matching": {"foreground": 0.3}}, "matching needs 0 <= background <= foreground <= 1, not background 0.4 "
+         "and foreground 0.3"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_named(values, message):
+    with pytest.raises(SettingsError) as caught:
+        from_plain(Settings, values)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("text", "value"), [("90s", 90), ("15m", 900), ("1.5h", 5400), ("7", 7)])
+def test_times(text, value):
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "-3m", "0", "nan", "infh", "1d"])
+def test_what_is_not_a_time(text):
+    with pytest.raises(SettingsError, match="is a time such as 90s, 15m or 2h"):
+        seconds(text)
+
+
+def test_every_setting_says_what_it_is_for_or_is_plain_from_its_name():
+    """The options of the command line are these fields, one to one."""
+
+    def leaves(kind, where=""):
+        hints = kind.__annotations__
+        for field in dataclasses.fields(kind):
+            value = field.default_factory() if field.default is dataclasses.MISSING else field.default
+            yield from leaves(type(value), f"{where}{field.name}.") if dataclasses.is_dataclass(value) else (
+                [where + field.name] if field.name in hints else []
+            )
+
+    def options(kind, where=""):
+        for name, hint in kind.__annotations__.items():
+            inner = hint.__origin__
+            yield from options(inner, f"{where}{name}.") if hasattr(inner, "__total__") else [where + name]
+
+    assert list(options(cli.given(Settings))) == list(leaves(Settings))
+
+
+# ------------------------------------------------------------------------------------------------------- recipes
+
+
+@pytest.mark.parametrize("name", cli.recipes())
+def test_every_recipe_can_be_used(name):
+    path = cli.recipes()[name]
+    assert cli.settings(name, None) != Settings()
+    assert path.read_text().startswith("# "), "a recipe says first what it is for"
+    assert cli.settings(f"{name}.yaml", None) == cli.settings(str(path), None) == cli.settings(name, None)
+
+
+def test_the_paper_is_the_default_and_its_recipe_says_so():
+    train = cli.settings("paper-r50-1x", None).train
+    assert (train.steps, train.batch_size, train.lr, train.optimizer) == (90_000, 16, 0.01, "sgd")
+    assert [round(m * train.steps) for m in train.milestones] == [60_000, 80_000]
+    assert (train.momentum, train.weight_decay) == (0.9, 1e-4)
+
+
+def test_the_command_line_goes_over_the_recipe_over_the_defaults(tmp_path: Path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("train: {steps: 10, lr: 1e-3, batch_size: 4}\nmodel:\n  backbone: {name: resnet18}\n")
+    made = cli.settings(str(recipe), {"train": {"lr": 0.5}, "model": {"backbone": {"options": {"drop_rate": "0.1"}}}})
+    assert made.train == TrainSettings(steps=10, lr=0.5, batch_size=4)
+    assert made.model.backbone.name == "resnet18"
+    assert made.model.backbone.options == {"drop_rate": 0.1}
+    assert cli.settings(str(recipe), None).train.lr == 1e-3, "YAML 1.1 would read 1e-3 as text"
+
+
+def test_a_length_of_the_command_line_takes_the_place_of_the_recipes(tmp_path: Path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("train: {steps: 10}\n")
+    made = cli.settings(str(recipe), {"train": {"budget": "5m"}})
+    assert (made.train.steps, made.train.budget) == (None, "5m")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {epoch: 3}", "{path}: unknown setting 'train.epoch'; did you mean 'epochs'?"),
+        ("- 1", "{path}: a recipe is a mapping of names to values, not list"),
+        ("train:\n  lr: [1", "{path}, line 2: not YAML: expected ',' or ']', but got '<stream end>'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_used_is_named(tmp_path: Path, text, message):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(text)
+    with pytest.raises(RequestError) as caught:
+        cli.settings(str(recipe), None)
+    assert str(caught.value) == message.format(path=recipe)
+
+
+def test_an_unknown_recipe_names_the_known_ones():
+    with pytest.raises(RequestError, match=r"^no recipe 'nowhere': give a YAML file or one of .*paper-r50-1x"):
+        cli.settings("nowhere", None)
