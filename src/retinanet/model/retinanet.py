@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,7 @@ from retinanet.model.heads import box_subnet, class_subnet
 from retinanet.model.pyramid import FeaturePyramid
 
 
-@dataclass(frozen=True)
-class Outputs:
+class Outputs(NamedTuple):
     """What the network says about a batch of B pictures; one entry per level, P3 to P7."""
 
     logits: list[Tensor]

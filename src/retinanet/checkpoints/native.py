@@ -1,0 +1,83 @@
+"""Our own checkpoint: one safetensors file, everything but the weights as JSON in its metadata.
+
+    retinanet.settings   the model's settings, with preprocessing and post-processing
+    retinanet.classes    the class names, in the order of the labels
+    retinanet.extra      whatever else is worth keeping: metrics, data, version
+
+Reading one executes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from retinanet.config import ModelSettings, from_plain, to_plain
+from retinanet.errors import RequestError
+
+FORMAT = "retinanet-1"
+
+
+class Checkpoint(NamedTuple):
+    state: dict[str, Tensor]
+    settings: ModelSettings
+    class_names: tuple[str, ...]
+    extra: dict[str, Any]
+
+
+def save(
+    path: str | Path,
+    state: Mapping[str, Tensor],
+    settings: ModelSettings,
+    class_names: Sequence[str],
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint beside ``path`` and rename it into place: there is never half a file under that name."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    metadata = {
+        "format": FORMAT,
+        "retinanet.settings": json.dumps(to_plain(settings)),
+        "retinanet.classes": json.dumps(list(class_names)),
+        "retinanet.extra": json.dumps(dict(extra or {})),
+    }
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, beside, metadata)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        RequestError: where the file is missing, damaged or not one of ours.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise RequestError(f"there is no checkpoint {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise RequestError(
+                    f"{path} is a safetensors file but not a retinanet checkpoint (its metadata names the format "
+                    f"{metadata.get('format')!r}, not {FORMAT!r})"
+                )
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        settings = from_plain(ModelSettings, json.loads(metadata["retinanet.settings"]))
+        names = tuple(json.loads(metadata["retinanet.classes"]))
+        extra = json.loads(metadata.get("retinanet.extra", "{}"))
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise RequestError(f"{path} cannot be read as a checkpoint ({error}); is the file complete?") from error
+    return Checkpoint(state, settings, names, extra)

@@ -1,0 +1,207 @@
+"""A detector: preprocessing, network and post-processing together, ready to use on pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from retinanet.config import ModelSettings
+from retinanet.detections import Detections
+from retinanet.errors import RequestError
+from retinanet.postprocess import postprocess
+from retinanet.preprocess import normalize, pad_batch, padded_size, resize, resized_size
+
+if TYPE_CHECKING:
+    from retinanet.model.retinanet import RetinaNet
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Detector:
+    """Finds objects in pictures; made by :func:`retinanet.load` or from a trained network.
+
+    Args:
+        model: the network; it is put into evaluation mode.
+        settings: its settings; ``model.settings`` in general.
+        class_names: one for each label.
+        precision: in which the network computes. Boxes and scores are float32 always.
+    """
+
+    def __init__(
+        self, model: RetinaNet, settings: ModelSettings, class_names: Sequence[str], precision: Precision = "fp32"
+    ) -> None:
+        if len(class_names) != model.num_classes:
+            raise RequestError(f"{len(class_names)} class names for a model of {model.num_classes} classes")
+        self.model = model.eval()
+        self.settings = settings
+        self.class_names = tuple(class_names)
+        self.precision = precision
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @overload
+    def predict(
+        self,
+        pictures: list[Any] | tuple[Any, ...],
+        *,
+        threshold: float | None = None,
+        max_detections: int | None = None,
+        size: int | None = None,
+        batch_size: int = 8,
+    ) -> list[Detections]: ...
+
+    @overload
+    def predict(
+        self,
+        pictures: Any,
+        *,
+        threshold: float | None = None,
+        max_detections: int | None = None,
+        size: int | None = None,
+        batch_size: int = 8,
+    ) -> Detections: ...
+
+    def predict(
+        self,
+        pictures: Any,
+        *,
+        threshold: float | None = None,
+        max_detections: int | None = None,
+        size: int | None = None,
+        batch_size: int = 8,
+    ) -> Detections | list[Detections]:
+        """Detections of one picture, or a list of them for a list of pictures.
+
+        Args:
+            pictures: a path, a PIL image, an RGB array (H, W, 3) uint8, a tensor (3, H, W) uint8, or a list of these.
+            threshold: scores at or below it are dropped; the model's own setting by default.
+            max_detections: the most per picture.
+            size: resize pictures to this instead of the model's size, for this call.
+            batch_size: how many pictures of one padded size go through the network together.
+
+        Raises:
+            RequestError: where a picture cannot be read or is of a form not listed above.
+        """
+        from retinanet.data.pictures import to_tensor
+
+        if not isinstance(pictures, list | tuple):
+            return self.predict([pictures], threshold=threshold, max_detections=max_detections, size=size)[0]
+        changed = self._postprocessing(threshold, max_detections)
+        results: list[Detections | None] = [None] * len(pictures)
+        # Batches hold pictures of one padded size, so that what is found in a picture does not depend on its company.
+        waiting: dict[tuple[int, int], list[tuple[int, Tensor, tuple[int, int]]]] = {}
+
+        def run(group: list[tuple[int, Tensor, tuple[int, int]]], padded: tuple[int, int]) -> None:
+            sizes = torch.tensor([image.shape[1:] for _, image, _ in group])
+            originals = torch.tensor([original for _, _, original in group])
+            found = self._detect(pad_batch([image for _, image, _ in group], padded), sizes, originals, changed)
+            for (index, _, _), detections in zip(group, found, strict=True):
+                results[index] = detections
+
+        for index, picture in enumerate(pictures):
+            image = to_tensor(picture)
+            original = (image.shape[1], image.shape[2])
+            image = self.resize(image, size)
+            padded = padded_size([(image.shape[1], image.shape[2])], self._pictures(size))
+            group = waiting.setdefault(padded, [])
+            group.append((index, image, original))
+            if len(group) == batch_size:
+                run(waiting.pop(padded), padded)
+        for padded, group in waiting.items():
+            run(group, padded)
+        return [found for found in results if found is not None]
+
+    def resize(self, image: Tensor, size: int | None = None) -> Tensor:
+        """(3, H, W) uint8 -> the network's size, (3, h, w) uint8, or float32 in 0..255.
+
+        Without antialiasing (torchvision's convention) the resized picture is not rounded to whole values: torchvision
+        resizes floats.
+        """
+        pictures = self.settings.preprocessing
+        target = resized_size(image.shape[1], image.shape[2], pictures, size)
+        return resize(image, target, pictures.antialias, quantize=pictures.antialias)
+
+    def detect(
+        self, images: Tensor, sizes: Tensor, originals: Tensor, *, threshold: float | None = None
+    ) -> list[Detections]:
+        """Detections of one batch that is resized and padded already.
+
+        Args:
+            images: (B, 3, H, W) uint8 (or float in 0..255), H and W multiples of 32.
+            sizes: (B, 2) int64, height and width of each picture within its padding.
+            originals: (B, 2) int64, height and width before resizing: boxes are given in those pixels.
+            threshold: the model's own setting by default.
+        """
+        return self._detect(images, sizes, originals, self._postprocessing(threshold, None))
+
+    @torch.inference_mode()
+    def _detect(self, images: Tensor, sizes: Tensor, originals: Tensor, settings: Any) -> list[Detections]:
+        device = self.device
+        pictures = self.model.settings.preprocessing
+        assert pictures.mean is not None and pictures.std is not None  # the model has filled them in
+        images = normalize(images.to(device), sizes, pictures.mean, pictures.std)
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        with torch.autocast(device.type, dtype=dtype, enabled=self.precision != "fp32"):
+            outputs = self.model(images)
+        anchors = self.model.anchors(images.shape[2], images.shape[3], device)
+        results = []
+        for (boxes, scores, labels), size, original in zip(
+            postprocess(outputs, anchors, sizes, settings), sizes.tolist(), originals.tolist(), strict=True
+        ):
+            scale = torch.tensor([original[1] / size[1], original[0] / size[0]] * 2)
+            results.append(Detections(boxes.cpu() * scale, scores.cpu(), labels.cpu(), self.class_names))
+        return results
+
+    def _postprocessing(self, threshold: float | None, max_detections: int | None) -> Any:
+        settings = self.settings.postprocessing
+        if threshold is not None:
+            settings = replace(settings, threshold=threshold)
+        if max_detections is not None:
+            settings = replace(settings, max_detections=max_detections)
+        return settings
+
+    def _pictures(self, size: int | None) -> Any:
+        return self.settings.preprocessing if size is None else replace(
+            self.settings.preprocessing, size=size, longer=max(size, self.settings.preprocessing.longer)
+        )
+
+    def save(self, path: str | Path, **extra: Any) -> None:
+        """Write the detector as one safetensors file that :func:`retinanet.load` takes."""
+        from retinanet.checkpoints import native
+
+        native.save(path, self.model.state_dict(), self.settings, self.class_names, extra)
+
+
+def load(
+    source: str | Path,
+    device: str | torch.device | None = None,
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+) -> Detector:
+    """A detector from a run folder (its best checkpoint) or a checkpoint file.
+
+    Args:
+        source: the folder or file.
+        device: "cpu", "cuda", ...; by default a GPU where there is one.
+        precision: "auto" computes in bfloat16 where the device does so natively, else in float32.
+    """
+    from retinanet.checkpoints import find, native
+    from retinanet.model import RetinaNet
+    from retinanet.precision import choose
+
+    path = find(source)
+    checkpoint = native.load(path)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = RetinaNet(checkpoint.settings, len(checkpoint.class_names), load_weights=False)
+    try:
+        model.load_state_dict(checkpoint.state)
+    except RuntimeError as error:
+        raise RequestError(f"the weights in {path} do not fit its settings: {str(error).splitlines()[-1].strip()}") from error
+    model.to(device)
+    return Detector(model, model.settings, checkpoint.class_names, choose(precision, device))
