@@ -1,4 +1,4 @@
-"""The digit scenes: what is stored, that it is the same every time, and that validation shares nothing with training."""
+"""The digit scenes: what is stored, the same every time, and that validation shares nothing with training."""
 
 import hashlib
 import json

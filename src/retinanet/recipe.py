@@ -1,74 +1,19 @@
-"""Settings on the command line: options made from the dataclasses of config.py, and recipes under them."""
+"""Recipes: settings in YAML files, over the defaults and under what the user gives."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, get_args, get_origin, get_type_hints
-
-from cyclopts import Group, Parameter
+from typing import Any
 
 from retinanet.config import Settings, SettingsError, from_plain
 from retinanet.errors import RequestError
 
-SHORT = {
-    "train.epochs": "--epochs",
-    "train.steps": "--steps",
-    "train.budget": "--budget",
-    "train.batch_size": "--batch-size",
-    "train.seed": "--seed",
-    "train.devices": "--devices",
-    "data.train": "--train",
-    "data.val": "--val",
-}
-"""Settings that are given so often that they have a name without a dot."""
-
 LENGTHS = ("epochs", "steps", "budget")
 
 
-def given(kind: type, where: str = "") -> Any:
-    """A TypedDict with the fields of a settings dataclass, none required.
-
-    The command-line library fills in only what the user gave, so that a recipe can stand between the defaults and
-    the command line; of a dataclass it would make a whole one, in which a given value looks like a default.
-    """
-    import docstring_parser
-
-    hints, fields = get_type_hints(kind), {}
-    # An attribute's docstring describes the setting; the class's own stands above the group.
-    documented = docstring_parser.parse_from_object(kind)
-    described = {parameter.arg_name: parameter.description for parameter in documented.params}
-    group = Group(where or "settings", help=documented.short_description or "")
-    for field in dataclasses.fields(kind):
-        dotted = f"{where}.{field.name}" if where else field.name
-        name = field.name.replace("_", "-")
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            fields[field.name] = Annotated[given(hint, dotted), Parameter(name=name)]
-            continue
-        short = SHORT.get(dotted)
-        fields[field.name] = Annotated[
-            dict[str, str] if get_origin(hint) is dict else hint,
-            Parameter(
-                name=(name, short) if short else name,
-                help=f"{described.get(field.name) or ''} [default: {_shown(field)}]".strip(),
-                group=group,
-                consume_multiple=get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis,
-                negative=() if get_origin(hint) is tuple or get_origin(hint) is dict else None,
-            ),
-        ]
-    return TypedDict(f"Given{kind.__name__}", fields, total=False)  # type: ignore[operator]
-
-
-def _shown(field: dataclasses.Field[Any]) -> str:
-    value = field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
-    values = value if isinstance(value, tuple) else (value,)
-    return " ".join(f"{v:.4g}" if isinstance(v, float) else str(v).lower() for v in values) or "none"
-
-
-def settings(recipe: str | None, overrides: Mapping[str, Any] | None) -> Settings:
+def load(recipe: str | None, overrides: Mapping[str, Any] | None) -> Settings:
     """Defaults, under the recipe's values, under those of the command line.
 
     Raises:
@@ -76,7 +21,7 @@ def settings(recipe: str | None, overrides: Mapping[str, Any] | None) -> Setting
     """
     values: dict[str, Any] = {}
     if recipe is not None:
-        path = find_recipe(recipe)
+        path = find(recipe)
         values = read_yaml(path)
         try:
             from_plain(Settings, values)
@@ -104,22 +49,19 @@ def _parse_options(overrides: Mapping[str, Any]) -> dict[str, Any]:
     result = merge({}, overrides)
     options = result.get("model", {}).get("backbone", {}).get("options")
     if options:
-        parsed = {key: yaml.load(value, Loader=_loader()) for key, value in options.items()}
+        parsed = {key: yaml.load(value, Loader=_loader()) if isinstance(value, str) else value for key, value in options.items()}
         result = merge(result, {"model": {"backbone": {"options": parsed}}})
     return result
 
 
-# ------------------------------------------------------------------------------------------------------- recipes
-
-
 def recipes() -> dict[str, Path]:
     """The recipes that come with the package, by name; in a checkout they lie in its folder ``recipes``."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parent
     folder = next((f for f in (package / "recipes", package.parents[1] / "recipes") if f.is_dir()), package)
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def find_recipe(name: str) -> Path:
+def find(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path

@@ -1,0 +1,60 @@
+"""Options of the command line, made from the dataclasses of config.py."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, TypedDict, get_args, get_origin, get_type_hints
+
+from cyclopts import Group, Parameter
+
+SHORT = {
+    "train.epochs": "--epochs",
+    "train.steps": "--steps",
+    "train.budget": "--budget",
+    "train.batch_size": "--batch-size",
+    "train.seed": "--seed",
+    "train.devices": "--devices",
+    "data.train": "--train",
+    "data.val": "--val",
+}
+"""Settings that are given so often that they have a name without a dot."""
+
+
+def given(kind: type, where: str = "") -> Any:
+    """A TypedDict with the fields of a settings dataclass, none required.
+
+    The command-line library fills in only what the user gave, so that a recipe can stand between the defaults and
+    the command line; of a dataclass it would make a whole one, in which a given value looks like a default.
+    """
+    import docstring_parser
+
+    hints, fields = get_type_hints(kind), {}
+    # An attribute's docstring describes the setting; the class's own stands above the group.
+    documented = docstring_parser.parse_from_object(kind)
+    described = {parameter.arg_name: parameter.description for parameter in documented.params}
+    group = Group(where or "settings", help=documented.short_description or "")
+    for field in dataclasses.fields(kind):
+        dotted = f"{where}.{field.name}" if where else field.name
+        name = field.name.replace("_", "-")
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            fields[field.name] = Annotated[given(hint, dotted), Parameter(name=name)]
+            continue
+        short = SHORT.get(dotted)
+        fields[field.name] = Annotated[
+            dict[str, str] if get_origin(hint) is dict else hint,
+            Parameter(
+                name=(name, short) if short else name,
+                help=f"{described.get(field.name) or ''} [default: {_shown(field)}]".strip(),
+                group=group,
+                consume_multiple=get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis,
+                negative=() if get_origin(hint) is tuple or get_origin(hint) is dict else None,
+            ),
+        ]
+    return TypedDict(f"Given{kind.__name__}", fields, total=False)  # type: ignore[operator]
+
+
+def _shown(field: dataclasses.Field[Any]) -> str:
+    value = field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
+    values = value if isinstance(value, tuple) else (value,)
+    return " ".join(f"{v:.4g}" if isinstance(v, float) else str(v).lower() for v in values) or "none"
