@@ -219,9 +219,7 @@ class LossSettings:
 
     def __post_init__(self) -> None:
         require(self.gamma >= 0, f"loss.gamma must be 0 or more, not {self.gamma}")
-        require(
-            self.alpha is None or 0 <= self.alpha <= 1, f"loss.alpha must be in [0, 1] or none, not {self.alpha}"
-        )
+        require(self.alpha is None or 0 <= self.alpha <= 1, f"loss.alpha must be in [0, 1] or none, not {self.alpha}")
         require(self.beta > 0, f"loss.beta must be above 0, not {self.beta} (for plain L1 set loss.box to l1)")
         require(self.box_weight >= 0, f"loss.box_weight must be 0 or more, not {self.box_weight}")
 

@@ -168,8 +168,10 @@ class Detector:
         return settings
 
     def _pictures(self, size: int | None) -> Any:
-        return self.settings.preprocessing if size is None else replace(
-            self.settings.preprocessing, size=size, longer=max(size, self.settings.preprocessing.longer)
+        return (
+            self.settings.preprocessing
+            if size is None
+            else replace(self.settings.preprocessing, size=size, longer=max(size, self.settings.preprocessing.longer))
         )
 
     def save(self, path: str | Path, **extra: Any) -> None:
@@ -202,6 +204,8 @@ def load(
     try:
         model.load_state_dict(checkpoint.state)
     except RuntimeError as error:
-        raise RequestError(f"the weights in {path} do not fit its settings: {str(error).splitlines()[-1].strip()}") from error
+        raise RequestError(
+            f"the weights in {path} do not fit its settings: {str(error).splitlines()[-1].strip()}"
+        ) from error
     model.to(device)
     return Detector(model, model.settings, checkpoint.class_names, choose(precision, device))

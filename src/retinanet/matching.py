@@ -33,9 +33,7 @@ class Targets:
     """() float32: P as a tensor, to be summed over processes."""
 
 
-def match(
-    anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], settings: MatchingSettings
-) -> Targets:
+def match(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], settings: MatchingSettings) -> Targets:
     """Assign every anchor of every picture to at most one box.
 
     An anchor belongs to the box that it overlaps most (the first of equals) if their IoU is at least
@@ -60,9 +58,7 @@ def match(
     )
 
 
-def _match_picture(
-    anchors: Tensor, boxes: Tensor, labels: Tensor, settings: MatchingSettings
-) -> tuple[Tensor, Tensor]:
+def _match_picture(anchors: Tensor, boxes: Tensor, labels: Tensor, settings: MatchingSettings) -> tuple[Tensor, Tensor]:
     """One picture: labels (N,) and, for every anchor, the box it overlaps most (N, 4)."""
     count = len(anchors)
     regions, truth = boxes[labels == IGNORED], boxes[labels >= 0]

@@ -69,5 +69,5 @@ def _suppress(
     from torchvision.ops import batched_nms  # here, so that importing retinanet does not import torchvision
 
     # Classes may be kept apart by moving their boxes far from each other; float64 keeps every bit of a coordinate then.
-    keep = batched_nms(boxes.double(), scores, labels, settings.nms_iou)[: settings.max_detections]
+    keep = batched_nms(boxes.double(), scores.double(), labels, settings.nms_iou)[: settings.max_detections]
     return boxes[keep], scores[keep], labels[keep]

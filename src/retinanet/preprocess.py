@@ -15,9 +15,7 @@ from torch.nn import functional as F
 from retinanet.config import PreprocessingSettings
 
 
-def resized_size(
-    height: int, width: int, settings: PreprocessingSettings, size: int | None = None
-) -> tuple[int, int]:
+def resized_size(height: int, width: int, settings: PreprocessingSettings, size: int | None = None) -> tuple[int, int]:
     """(h, w) that a picture of height x width pixels is resized to; ``size`` stands in for ``settings.size``."""
     if settings.resize == "none":
         return height, width

@@ -49,7 +49,10 @@ def _parse_options(overrides: Mapping[str, Any]) -> dict[str, Any]:
     result = merge({}, overrides)
     options = result.get("model", {}).get("backbone", {}).get("options")
     if options:
-        parsed = {key: yaml.load(value, Loader=_loader()) if isinstance(value, str) else value for key, value in options.items()}
+        parsed = {
+            key: yaml.load(value, Loader=_loader()) if isinstance(value, str) else value
+            for key, value in options.items()
+        }
         result = merge(result, {"model": {"backbone": {"options": parsed}}})
     return result
 

@@ -18,7 +18,9 @@ def find(source: str | Path) -> Path:
         for name in ("best.safetensors", "last.safetensors"):
             if (path / name).is_file():
                 return path / name
-        raise RequestError(f"{path} is a folder without best.safetensors or last.safetensors: give a run folder or a file")
+        raise RequestError(
+            f"{path} is a folder without best.safetensors or last.safetensors: give a run folder or a file"
+        )
     if not path.is_file():
         raise RequestError(f"there is no model {path}: give a run folder or a checkpoint file")
     if path.suffix != ".safetensors":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict, get_args, get_origin, get_type_hints
 
 from cyclopts import Group, Parameter
@@ -58,3 +59,30 @@ def _shown(field: dataclasses.Field[Any]) -> str:
     value = field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
     values = value if isinstance(value, tuple) else (value,)
     return " ".join(f"{v:.4g}" if isinstance(v, float) else str(v).lower() for v in values) or "none"
+
+
+@Parameter(name="*")
+@dataclasses.dataclass(frozen=True)
+class Common:
+    """What every command takes."""
+
+    json: str | None = None
+    """Write the result as JSON to this file; without a file, or with -, to standard output, and all text to standard
+    error."""
+    debug: Annotated[bool, Parameter(negative=())] = False
+    """Show the traceback of an error."""
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative=())] = False
+    """Print nothing but errors."""
+
+
+def plain_json(arguments: Sequence[str]) -> list[str]:
+    """``--json`` without a file, or with -, means standard output; the library wants a value that is no option."""
+    result, rest = [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--json" and (not rest or rest[0].startswith("-")):
+            argument = "--json=-"
+            if rest and rest[0] == "-":
+                rest.pop(0)
+        result.append(argument)
+    return result

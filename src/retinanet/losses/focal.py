@@ -44,7 +44,9 @@ def sigmoid_focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha
         ValueError: where the shapes do not fit or a label is out of range.
     """
     if logits.shape[:-1] != labels.shape:
-        raise ValueError(f"logits {tuple(logits.shape)} need labels {tuple(logits.shape[:-1])}, not {tuple(labels.shape)}")
+        raise ValueError(
+            f"logits {tuple(logits.shape)} need labels {tuple(logits.shape[:-1])}, not {tuple(labels.shape)}"
+        )
     if gamma < 0:
         raise ValueError(f"gamma must be 0 or more, not {gamma}")
     result: Tensor = _FocalLoss.apply(
@@ -82,7 +84,13 @@ class _FocalLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         (grad,) = ctx.saved_tensors
-        return grad * upstream.to(grad.dtype) if grad.dtype != torch.float16 else (grad * upstream).to(grad.dtype), None, None, None, None
+        return (
+            grad * upstream.to(grad.dtype) if grad.dtype != torch.float16 else (grad * upstream).to(grad.dtype),
+            None,
+            None,
+            None,
+            None,
+        )
 
 
 def _slice_loss(

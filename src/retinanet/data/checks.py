@@ -1,0 +1,159 @@
+"""A listing held against its pictures: what is harmless is repaired, what is not is left out, all of it is reported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.data import pictures
+from retinanet.data.listing import Listing, shown
+from retinanet.data.report import Report
+from retinanet.errors import RequestError
+
+Array = NDArray[np.generic]
+ROUNDING = 0.02
+"""Boxes that stick out of their picture by no more than this many pixels do so because coordinates were written with
+few digits; they are clipped without being called a fault."""
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Checked:
+    """Flat arrays of N sound pictures and the M sound boxes in them, the boxes in the order of the pictures."""
+
+    paths: list[str]
+    ids: NDArray[np.int64]  # (N,)
+    sizes: NDArray[np.int32]  # (N, 2) height, width of the decoded picture
+    exif: NDArray[np.bool_]  # (N,) whether EXIF may turn the picture
+    offsets: NDArray[np.int64]  # (N + 1,) where each picture's boxes start
+    boxes: NDArray[np.float32]  # (M, 4)
+    labels: NDArray[np.int32]  # (M,)
+    crowds: NDArray[np.bool_]  # (M,)
+    areas: NDArray[np.float64]  # (M,)
+
+
+def check(listing: Listing, root: Path, report: Report, on_progress: Progress | None = None) -> Checked:
+    sizes, exif = _check_pictures(listing, root, report, on_progress)
+    return _check_boxes(listing, sizes, exif, report)
+
+
+def _check_pictures(
+    listing: Listing, root: Path, report: Report, on_progress: Progress | None
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Sizes (N, 2) as decoded, 0 for pictures to leave out, and whether EXIF is to be followed (N,)."""
+    total = len(listing.paths)
+    declared = np.frombuffer(listing.sizes, np.int32).reshape(-1, 2)
+    sizes = np.zeros((total, 2), np.int32)
+    exif = np.ones(total, np.bool_)
+
+    def look(path: str) -> tuple[int, int, bool] | pictures.PictureError:
+        try:
+            return pictures.header(path)
+        except pictures.PictureError as error:
+            return error
+
+    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+        for i, found in enumerate(pool.map(look, listing.paths)):
+            if on_progress and (i + 1 == total or i % 256 == 255):
+                on_progress(i + 1, total)
+            name = shown(listing.paths[i], root)
+            if isinstance(found, pictures.PictureError):
+                if os.path.exists(listing.paths[i]):
+                    report.add("unreadable picture", "left out", f"{name}: {found.reason}")
+                else:
+                    report.add("missing picture", "left out", name)
+                continue
+            stored, turned = found[:2], found[2]
+            upright = stored[::-1] if turned else stored
+            annotated = (int(declared[i, 0]), int(declared[i, 1]))
+            if annotated[0] > 0 and annotated[1] > 0 and annotated != upright:
+                text = f"{name}: annotated {annotated[1]} x {annotated[0]}, the file is {upright[1]} x {upright[0]}"
+                if annotated != stored:
+                    report.add("size that disagrees with the file", "left out", text)
+                    continue
+                report.add("size before EXIF rotation, read unrotated", "repaired", text)
+                upright, exif[i] = stored, False
+            sizes[i] = upright
+    return sizes, exif
+
+
+def _check_boxes(listing: Listing, sizes: NDArray[np.int32], exif: NDArray[np.bool_], report: Report) -> Checked:
+    sound = sizes[:, 0] > 0
+    owner = np.frombuffer(listing.pictures, np.int32)
+    order = np.flatnonzero(sound[owner])
+    order = order[np.argsort(owner[order], kind="stable")]
+    owner = owner[order]
+    boxes = np.frombuffer(listing.boxes, np.float64).reshape(-1, 4)[order]
+    areas = np.frombuffer(listing.areas, np.float64)[order]
+    limits = sizes[owner][:, [1, 0, 1, 0]].astype(np.float64)  # (M, 4): width, height, width, height
+    if listing.fractions:
+        boxes *= limits
+
+    keep = np.ones(len(boxes), np.bool_)
+
+    def fault(kind: str, bad: NDArray[np.bool_]) -> None:
+        bad = bad & keep
+        keep[bad] = False
+        _name(listing, order, owner, boxes, limits, report, kind, bad, "left out")
+
+    clipped = np.clip(boxes, 0, limits)
+    sides, visible = boxes[:, 2:] - boxes[:, :2], clipped[:, 2:] - clipped[:, :2]
+    fault("box with a coordinate that is not a finite number", ~np.isfinite(boxes).all(1))
+    fault("box of no area", ~(sides > 0).all(1))
+    fault("box outside the picture", ~(visible > 0).all(1))
+    excess = np.abs(boxes - clipped).max(1, initial=0)
+    rounded = keep & (excess > 0) & (excess <= ROUNDING)
+    if rounded.any():
+        report.notes.append(f"{rounded.sum()} boxes up to {ROUNDING} pixels outside the picture, by rounding, clipped")
+    partly = keep & (excess > ROUNDING)
+    _name(listing, order, owner, boxes, limits, report, "box partly outside the picture, clipped", partly, "repaired")
+
+    places = np.flatnonzero(sound)
+    counts = np.bincount(owner[keep], minlength=len(sizes))[places]
+    plain = np.prod(visible, 1)
+    return Checked(
+        paths=[listing.paths[i] for i in places],
+        ids=np.array(listing.ids, np.int64)[places],
+        sizes=sizes[places],
+        exif=exif[places],
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        boxes=clipped[keep].astype(np.float32),
+        labels=np.frombuffer(listing.labels, np.int32)[order][keep],
+        crowds=np.frombuffer(listing.crowds, np.int8)[order][keep].astype(np.bool_),
+        areas=np.where(np.isfinite(areas) & (areas > 0), areas, plain)[keep],
+    )
+
+
+def _name(
+    listing: Listing,
+    order: NDArray[np.intp],
+    owner: NDArray[np.int32],
+    boxes: NDArray[np.float64],
+    limits: NDArray[np.float64],
+    report: Report,
+    kind: str,
+    bad: NDArray[np.bool_],
+    action: str,
+) -> None:
+    for i in np.flatnonzero(bad):
+
+        def example(i: int = int(i)) -> str:
+            where = listing.box_name(int(owner[i]), listing.references[order[i]])
+            x1, y1, x2, y2 = (f"{value:.10g}" for value in boxes[i])
+            return f"{where}: {x1} {y1} {x2} {y2} in {limits[i, 0]:.0f} x {limits[i, 1]:.0f} pixels"
+
+        report.add(kind, "repaired" if action == "repaired" else "left out", example)
+
+
+def require_some(checked: Checked, listing: Listing, where: str, report: Report) -> None:
+    """Refuse a split in which no picture is left."""
+    if not listing.paths:
+        raise RequestError(f"{where} lists no pictures")
+    if not checked.paths:
+        raise RequestError(f"{where} has no usable picture of {len(listing.paths)}: {report.lines(1)[0]}")

@@ -1,0 +1,175 @@
+"""COCO: one JSON of pictures, annotations and categories for each split; Roboflow's variant of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from retinanet.data.listing import Layout, Listing, number, shown
+from retinanet.data.report import Report
+from retinanet.errors import RequestError
+
+ROBOFLOW = "_annotations.coco.json"
+MEANINGLESS = re.compile(r"^(instances|annotations?|coco|labels?)[_.-]|[_.-](instances|annotations?|coco|labels?)$")
+
+
+def find(root: Path) -> Layout | None:
+    """Recognise a folder with annotations/*.json, one with a _annotations.coco.json in each split's, or a JSON."""
+    if root.is_file():
+        name = root.parent.name if root.name == ROBOFLOW else split_name(root)
+        named = bool(re.search("train|val|test", name))
+        return _layout(root.parent, {name: root}, any_split=not named)
+    files = {path.parent.name: path for path in sorted(root.glob(f"*/{ROBOFLOW}"))}
+    if not files and (root / ROBOFLOW).is_file():
+        return find(root / ROBOFLOW)
+    if not files:
+        candidates = sorted((root / "annotations").glob("*.json")) or sorted(root.glob("*.json"))
+        instances = [path for path in candidates if path.name.startswith("instances")]
+        files = {split_name(path): path for path in instances or candidates}
+    return _layout(root, files) if files else None
+
+
+def split_name(path: Path) -> str:
+    """instances_train2017.json -> train2017."""
+    name = path.stem
+    while (shorter := MEANINGLESS.sub("", name)) != name:
+        name = shorter
+    return name
+
+
+def _layout(root: Path, files: dict[str, Path], any_split: bool = False) -> Layout:
+    counts = {name: partial(_count, path) for name, path in files.items()}
+    return Layout("COCO", root, counts, lambda name, report: read(files[name], name, root, report), any_split)
+
+
+def _count(path: Path) -> int:
+    return len(load(path)["images"])
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The JSON with its three lists.
+
+    Raises:
+        RequestError: with line and column where it is no JSON, or what it lacks.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            content = json.load(file)
+    except json.JSONDecodeError as error:
+        raise RequestError(f"{path} line {error.lineno} column {error.colno} is not valid JSON: {error.msg}") from None
+    except UnicodeDecodeError:
+        raise RequestError(f"{path} is not valid JSON: it is not UTF-8 text") from None
+    except (OSError, RecursionError) as error:
+        raise RequestError(f"cannot read {path}: {error}") from None
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise RequestError(f"{path} is not a COCO detection file: it has no list {key!r}")
+    return content
+
+
+def read(path: Path, split: str, root: Path, report: Report) -> Listing:
+    content = load(path)
+    file = shown(path, root)
+    names, label_of, ids = _categories(content, path)
+    listing = Listing(names, ids, lambda picture, reference: f"{file} annotation {reference}")
+    folder = _folder(content["images"], path, split, root)
+
+    index: dict[Any, int] = {}
+    for position, image in enumerate(content["images"]):
+        try:
+            ident, name = image["id"], image["file_name"]
+            hash(ident)
+            if not isinstance(name, str) or isinstance(ident, float | bool | None):
+                raise TypeError
+        except (KeyError, TypeError):
+            report.add("malformed picture entry", "left out", f"{file} images[{position}]: needs id and file_name")
+            continue
+        if ident in index:
+            report.add("repeated picture id", "left out", f"{file} picture {ident}: {name}")
+            continue
+        size = number(image.get("height")), number(image.get("width"))
+        known = all(0 < side < 1 << 31 for side in size)
+        number_id = ident if isinstance(ident, int) else position + 1
+        index[ident] = listing.add_picture(folder / name, number_id, (int(size[0]), int(size[1])) if known else (0, 0))
+
+    seen: dict[Any, tuple[Any, ...]] = {}
+    for position, annotation in enumerate(content["annotations"]):
+        try:
+            ident = annotation.get("id", f"at annotations[{position}]")
+            image_id, category, bbox = annotation["image_id"], annotation["category_id"], annotation["bbox"]
+            x, y, width, height = map(number, bbox)
+            known_picture, known_class, reference = image_id in index, category in label_of, hash(ident)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            where = annotation.get("id") if isinstance(annotation, dict) else None
+            name = f"annotation {where}" if where is not None else f"annotations[{position}]"
+            text = f"{file} {name}: needs image_id, category_id and bbox [x, y, width, height]"
+            report.add("malformed annotation", "left out", text)
+            continue
+        where = f"{file} annotation {ident}"
+        if not known_picture:
+            report.add("annotation of an unknown picture", "left out", f"{where}: picture {image_id}")
+            continue
+        if not known_class:
+            report.add("unknown class", "left out", f"{where}: category {category}")
+            continue
+        same = (image_id, category, x, y, width, height)
+        if ident in seen:
+            if seen[ident] == same:
+                report.add("annotation written twice", "left out", where)
+                continue
+            report.add("repeated annotation id, given a new one", "repaired", where)
+        seen[ident] = same
+        area = number(annotation.get("area", math.nan))
+        reference = ident if isinstance(ident, int) else position
+        box = (x, y, x + width, y + height)
+        listing.add_box(index[image_id], box, label_of[category], reference, annotation.get("iscrowd") == 1, area)
+    return listing
+
+
+def _categories(content: dict[str, Any], path: Path) -> tuple[list[str], dict[Any, int], list[int]]:
+    """Class names in the order of their ids, the label of each category id, and each class's id."""
+    names: dict[int, str] = {}
+    parents = set()
+    for category in content["categories"]:
+        try:
+            ident, name = category["id"], str(category["name"]).strip()
+        except (KeyError, TypeError):
+            raise RequestError(f"{path} has a category without id and name: {category!r}") from None
+        if not isinstance(ident, int):
+            raise RequestError(f"{path} has the category {name!r} with the id {ident!r}; ids are whole numbers")
+        if names.setdefault(ident, name) != name:
+            raise RequestError(f"{path} uses the category id {ident} for both {names[ident]!r} and {name!r}")
+        if ident != 0:
+            parents.add(category.get("supercategory"))
+    # Roboflow writes a category 0 that is only the parent of the others; no box has it.
+    if len(names) > 1 and names.get(0) in parents:
+        used = any(isinstance(a, dict) and a.get("category_id") == 0 for a in content["annotations"])
+        if not used:
+            del names[0]
+    if not names:
+        raise RequestError(f"{path} has no categories")
+    classes: dict[str, int] = {}
+    label_of = {ident: classes.setdefault(names[ident], len(classes)) for ident in sorted(names)}
+    ids = [next(i for i in sorted(names) if label_of[i] == label) for label in range(len(classes))]
+    return list(classes), label_of, ids
+
+
+def _folder(images: list[Any], path: Path, split: str, root: Path) -> Path:
+    """The folder that the file names are relative to: the first one that holds the most of a few tried."""
+    step = max(1, len(images) // 16)
+    tried = [i["file_name"] for i in images[::step] if isinstance(i, dict) and isinstance(i.get("file_name"), str)]
+    base = path.parent.parent if path.parent.name == "annotations" else path.parent
+    bare = split.rstrip("0123456789_-") or split
+    folders = list(dict.fromkeys(
+        [base / split, base / "images" / split, base / bare, base / "images" / bare, path.parent, base]
+        + [base / "images", base / "data", base / "JPEGImages", root]
+    ))  # fmt: skip
+    found = [sum((folder / name).is_file() for name in tried) for folder in folders]
+    if tried and not any(found):
+        looked = ", ".join(shown(folder, root) for folder in folders[:-1])
+        raise RequestError(f"none of the pictures of {path} was found, such as {tried[0]}; looked in {looked}")
+    return folders[found.index(max(found))]

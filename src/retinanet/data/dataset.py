@@ -1,0 +1,258 @@
+"""A data set, opened: one split of labelled pictures behind a folder, a YAML or a JSON of any known layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from retinanet.data import coco, pictures, voc, yolo
+from retinanet.data.checks import Checked, Progress, check, require_some
+from retinanet.data.listing import Layout, Listing
+from retinanet.data.report import Report
+from retinanet.errors import RequestError, WorkError
+
+SAME_SPLIT = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
+KNOWN = (
+    "COCO (annotations/*.json, or train/_annotations.coco.json as from Roboflow), "
+    "Pascal VOC (JPEGImages, Annotations, ImageSets/Main) or YOLO (a YAML with train, val and names)"
+)
+
+
+class DetectionData:
+    """Pictures with boxes, all annotations in flat arrays (a million boxes take 29 MB, shared by forked processes).
+
+    Boxes are float32 x1 y1 x2 y2 in pixels of the decoded picture; labels count from 0 in the order of
+    ``class_names``. Pictures and boxes that were left out do not appear; ``report`` says which and why.
+
+    Attributes:
+        root: the DATA argument. kind: the layout's name. split: the split's name on disk.
+        class_names: one name a label. category_ids: the data set's own id of each class.
+        report: what was found wrong.
+    """
+
+    def __init__(
+        self,
+        checked: Checked,
+        class_names: Sequence[str],
+        category_ids: Sequence[int],
+        report: Report,
+        root: Path,
+        kind: str,
+        split: str,
+    ) -> None:
+        self.root, self.kind, self.split, self.report = root, kind, split, report
+        self.class_names, self.category_ids = tuple(class_names), tuple(category_ids)
+        encoded = [path.encode("utf-8", "surrogateescape") for path in checked.paths]
+        self._paths = np.frombuffer(b"".join(encoded), np.uint8)
+        self._path_ends = np.cumsum([0, *map(len, encoded)])
+        self._ids, self._sizes, self._exif = checked.ids, checked.sizes, checked.exif
+        self._offsets, self._boxes, self._labels = checked.offsets, checked.boxes, checked.labels
+        self._crowds, self._areas = checked.crowds, checked.areas
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.root} {self.split}: {len(self)} pictures, {self.num_boxes} boxes>"
+
+    @property
+    def num_boxes(self) -> int:
+        return len(self._boxes)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all annotations and paths."""
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
+
+    def path(self, index: int) -> Path:
+        start, end = self._path_ends[index], self._path_ends[index + 1]
+        return Path(self._paths[start:end].tobytes().decode("utf-8", "surrogateescape"))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width in pixels as :meth:`read` gives them."""
+        height, width = self._sizes[index]
+        return int(height), int(width)
+
+    def image_id(self, index: int) -> int:
+        """COCO's picture id; the file name where file names are numbers; else a running number from 1."""
+        return int(self._ids[index])
+
+    def _slice(self, index: int) -> slice:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"picture {index} of {len(self)}")
+        index %= len(self)
+        return slice(int(self._offsets[index]), int(self._offsets[index + 1]))
+
+    def boxes(self, index: int) -> NDArray[np.float32]:
+        """(n, 4) float32; a view, not to be written to."""
+        return self._boxes[self._slice(index)]
+
+    def labels(self, index: int) -> NDArray[np.int64]:
+        """(n,) int64 from 0."""
+        return self._labels[self._slice(index)].astype(np.int64)
+
+    def crowd(self, index: int) -> NDArray[np.bool_]:
+        """(n,) bool: regions to ignore, COCO's iscrowd and Pascal VOC's difficult."""
+        return self._crowds[self._slice(index)]
+
+    def areas(self, index: int) -> NDArray[np.float64]:
+        """(n,) float64 square pixels: COCO's segmented area where given, else the box's."""
+        return self._areas[self._slice(index)]
+
+    def counts(self) -> list[int]:
+        """Boxes of each class, crowd regions not counted."""
+        return np.bincount(self._labels[~self._crowds], minlength=len(self.class_names)).tolist()
+
+    def read(self, index: int) -> Tensor:
+        """(3, H, W) uint8 RGB.
+
+        Raises:
+            WorkError: the picture was there when the data set was opened and cannot be decoded now.
+        """
+        try:
+            image = pictures.read(self.path(index), exif=bool(self._exif[index]))
+        except pictures.PictureError as error:
+            raise WorkError(f"{error}; remove or replace it in the data set {self.root}") from error
+        height, width = self.size(index)
+        if tuple(image.shape[1:]) != (height, width):
+            raise WorkError(f"the picture {self.path(index)} changed its size since the data set was opened")
+        return image
+
+    def label_map_lines(self) -> list[str]:
+        """How the data set's ids map onto labels, one line a class."""
+        width = max(len(str(ident)) for ident in self.category_ids)
+        rows = zip(self.category_ids, self.class_names, self.counts())
+        return [f"id {ident:>{width}} -> label {i}: {name} ({n} boxes)" for i, (ident, name, n) in enumerate(rows)]
+
+
+def find_layout(root: str | Path) -> Layout:
+    """Recognise the layout of a folder, YAML or JSON by what lies in it.
+
+    Raises:
+        RequestError: it is not there, empty, or of no known layout.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise RequestError(f"there is no data set {root}: no such file or folder")
+    if root.is_file():
+        suffix = root.suffix.lower()
+        finder = {".json": coco.find, ".yaml": yolo.find, ".yml": yolo.find}.get(suffix)
+        if finder is None:
+            raise RequestError(f"{root} is no data set: give a folder, a YOLO YAML or a COCO JSON")
+        layout = finder(root)
+        assert layout is not None
+        return layout
+    for find in (voc.find, coco.find, yolo.find):
+        layout = find(root)
+        if layout is not None:
+            return layout
+    entries = sorted(path.name + "/" * path.is_dir() for path in root.iterdir() if not path.name.startswith("."))
+    if not entries:
+        raise RequestError(f"the data set {root} is an empty folder")
+    hint = ""
+    for inner in sorted(path for path in root.iterdir() if path.is_dir())[:20]:
+        try:
+            layout = next((found for find in (voc.find, coco.find, yolo.find) if (found := find(inner))), None)
+        except RequestError:
+            continue
+        if layout is not None:
+            hint = f"; {inner} looks like {layout.kind}: give that folder"
+            break
+    listed = ", ".join(entries[:6]) + (", …" if len(entries) > 6 else "")
+    raise RequestError(f"{root} has no layout known here, which are {KNOWN}; it holds {listed}{hint}")
+
+
+def splits(root: str | Path) -> dict[str, int]:
+    """The splits of a data set by their names on disk, with the number of pictures that each lists."""
+    return {name: count() for name, count in find_layout(root).counts.items()}
+
+
+def open_data(
+    root: str | Path,
+    split: str,
+    *,
+    strict: bool = False,
+    class_names: Sequence[str] | None = None,
+    on_progress: Progress | None = None,
+) -> DetectionData:
+    """Open and check one split of a data set.
+
+    Args:
+        root: a folder in COCO, Pascal VOC or YOLO layout, a YOLO YAML, or a COCO JSON.
+        split: train, val, test, trainval, …; ``val``, ``valid`` and ``validation`` are the same.
+        strict: refuse any fault, instead of repairing what is harmless and leaving out the rest.
+        class_names: the classes of a trained model: labels become places in this list, mapped by name.
+        on_progress: called with (pictures checked, pictures in all) now and then.
+
+    Raises:
+        RequestError: the data cannot be used, or ``strict`` found a fault; one line with file and place.
+    """
+    root = Path(root)
+    layout = find_layout(root)
+    name = _choose(layout, split, root)
+    report = Report()
+    listing = layout.read(name, report)
+    if layout.any_split:
+        report.notes.append(f"{root} is one list of pictures, and its name tells no split: it is used for {split} too")
+    names, ids = listing.class_names, listing.category_ids
+    if class_names is not None:
+        names, ids = _map_classes(listing, class_names, root, report)
+    checked = check(listing, layout.root, report, on_progress)
+    where = f"{root}, split {name}," if not layout.any_split else str(root)
+    if strict and report.count:
+        faults = "; ".join(fault.line() for fault in report.faults.values())
+        raise RequestError(f"{where} has {report.count} faults, and strict refuses any: {faults}")
+    require_some(checked, listing, where, report)
+    return DetectionData(checked, names, ids, report, root, layout.kind, name)
+
+
+def _plain(split: str) -> str:
+    """train2017 -> train, valid -> val."""
+    bare = split.lower().rstrip("0123456789").rstrip("_-. ") or split
+    return SAME_SPLIT.get(bare, bare)
+
+
+def _choose(layout: Layout, split: str, root: Path) -> str:
+    if split in layout.counts:
+        return split
+    matching = [name for name in layout.counts if _plain(name) == _plain(split)]
+    if layout.any_split:
+        matching = list(layout.counts)
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise RequestError(f"{root} has several splits that could be {split}: {', '.join(matching)}; name one of them")
+    there = [f"{name} ({count()} pictures)" for name, count in layout.counts.items()]
+    test = next((name for name in layout.counts if _plain(name) == "test"), None)
+    hint = ""
+    if _plain(split) == "val" and test:
+        hint = f"; to measure on {test}, say --data.val {test} (train) or --split {test} (evaluate)"
+    raise RequestError(f"{root} has no split {split}; it has {' and '.join(there)}{hint}")
+
+
+def _map_classes(listing: Listing, wanted: Sequence[str], root: Path, report: Report) -> tuple[list[str], list[int]]:
+    """Labels of the listing to places in ``wanted``; boxes of other classes are left out and reported."""
+    place = {name: label for label, name in enumerate(wanted)}
+    if not any(name in place for name in listing.class_names):
+        few = ", ".join(listing.class_names[:5]) + (", …" if len(listing.class_names) > 5 else "")
+        model = ", ".join(list(wanted)[:5]) + (", …" if len(wanted) > 5 else "")
+        raise RequestError(f"no class of {root} ({few}) is one of the model's ({model}); classes are mapped by name")
+    table = np.array([place.get(name, -1) for name in listing.class_names], np.int32)
+    labels = np.frombuffer(listing.labels, np.int32)
+    mapped = table[labels]
+    for i in np.flatnonzero(mapped < 0):
+        box, name = int(i), listing.class_names[labels[i]]
+        where = listing.box_name(listing.pictures[box], listing.references[box])
+        report.add("class that the model does not know", "left out", f"{where}: {name}")
+    listing.keep_boxes(mapped >= 0, mapped)
+    own = dict(zip(listing.class_names, listing.category_ids))
+    unused = max(listing.category_ids) + 1
+    ids = []
+    for name in wanted:  # classes that the data set has not get ids that it has not
+        ids.append(own.get(name, unused))
+        unused += name not in own
+    return list(wanted), ids

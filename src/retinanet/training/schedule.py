@@ -1,0 +1,73 @@
+"""The learning rate over a run, and when a run is over: plain functions of steps and seconds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from retinanet.config import TrainSettings, seconds
+
+DEFAULT_EPOCHS = 12.0  # the paper's 90k steps of 16 pictures are 12.2 epochs of COCO's 118k pictures
+
+
+def scaled_lr(settings: TrainSettings) -> float:
+    """The full learning rate: ``lr`` is meant for ``lr_batch`` pictures a step and grows linearly with them."""
+    return settings.lr * (settings.batch_size / settings.lr_batch if settings.lr_batch else 1.0)
+
+
+def lr_factor(settings: TrainSettings, step: int, progress: float) -> float:
+    """Learning rate in units of the full one, for the step after ``step`` done ones at ``progress`` in [0, 1].
+
+    Warm-up is linear and ends after ``warmup`` steps or a tenth of the run, whichever comes first.
+    """
+    warm = max(step / settings.warmup if settings.warmup > 0 else 1.0, progress / 0.1)
+    start = settings.warmup_start
+    factor = start + (1 - start) * warm if warm < 1 else 1.0
+    if settings.schedule == "steps":
+        return factor * 0.1 ** sum(progress >= milestone for milestone in settings.milestones)
+    if settings.schedule == "cosine":
+        return factor * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return factor
+
+
+@dataclass
+class Plan:
+    """How long a run is: a number of steps, or a wall-clock budget with the final evaluation inside it.
+
+    ``reserve`` is the time in seconds kept for that evaluation; who measures it may change it at any time.
+    """
+
+    steps: int | None
+    budget: float | None = None
+    reserve: float = 0.0
+
+    @classmethod
+    def of(cls, settings: TrainSettings, pictures: int) -> Plan:
+        """The plan of ``settings`` for a training set of ``pictures`` pictures."""
+        if settings.budget is not None:
+            return cls(None, seconds(settings.budget, "train.budget"))
+        if settings.steps is not None:
+            return cls(settings.steps)
+        epochs = DEFAULT_EPOCHS if settings.epochs is None else settings.epochs
+        return cls(max(1, math.ceil(epochs * pictures / settings.batch_size - 1e-9)))
+
+    def progress(self, step: int, elapsed: float) -> float:
+        """Share of the training that is done, in [0, 1], after ``step`` steps and ``elapsed`` seconds."""
+        if self.steps is not None:
+            return min(1.0, step / self.steps)
+        assert self.budget is not None
+        return min(1.0, max(0.0, elapsed / max(1e-9, self.budget - self.reserve)))
+
+    def over(self, step: int, elapsed: float, step_seconds: float = 0.0) -> bool:
+        """Whether training ends now; with a budget, when another step of ``step_seconds`` would not fit any more."""
+        if self.steps is not None:
+            return step >= self.steps
+        assert self.budget is not None
+        return step > 0 and elapsed + step_seconds > self.budget - self.reserve
+
+    def seconds_left(self, step: int, elapsed: float, step_seconds: float) -> float:
+        """Estimate of the time until the run is finished, final evaluation included."""
+        if self.steps is not None:
+            return max(0, self.steps - step) * step_seconds + self.reserve
+        assert self.budget is not None
+        return max(0.0, self.budget - elapsed)

@@ -1,0 +1,50 @@
+"""The one file that a run is resumed from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retinanet.errors import RequestError, WorkError
+
+VERSION = 1
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` (tensors, numbers, text and containers of these) to ``path``; a kill leaves the old file whole.
+
+    Raises:
+        WorkError: the file cannot be written (a full disk, no permission).
+    """
+    beside = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            torch.save({"version": VERSION, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:
+        beside.unlink(missing_ok=True)
+        raise WorkError(f"cannot write {path}: {error}; free some space or choose another --output") from error
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read what :func:`save` wrote. Tensors arrive on the CPU; nothing in the file is executed.
+
+    Raises:
+        RequestError: there is no such file, or it is not one of ours.
+    """
+    if not path.is_file():
+        raise RequestError(f"nothing to resume in {path.parent}: there is no {path.name}; start the run anew")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        version = state.pop("version")
+    except Exception as error:  # torch raises half a dozen kinds for a file that is not its own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RequestError(f"cannot resume from {path}: {reason}; start the run anew") from error
+    if version != VERSION:
+        raise RequestError(f"cannot resume from {path}: its version is {version}, this program reads {VERSION}")
+    return state

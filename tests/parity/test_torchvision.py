@@ -1,0 +1,181 @@
+"""Our network, losses and detections against torchvision's two RetinaNets with the same weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from retinanet.config import (
+    AnchorSettings,
+    BackboneSettings,
+    HeadSettings,
+    LossSettings,
+    MatchingSettings,
+    ModelSettings,
+    PostprocessingSettings,
+    PreprocessingSettings,
+    PyramidSettings,
+)
+from retinanet.data.pictures import read
+from retinanet.detector import Detector
+from retinanet.losses import detection_loss
+from retinanet.matching import match
+from retinanet.model import RetinaNet
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data" / "tiny_coco"
+NUM_CLASSES = 91  # torchvision's labels are COCO's ids
+SIZE, LONGER = 200, 333  # small, and no multiple of 128: torchvision's strides at P6 and P7 differ from 64 and 128
+
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/tiny_coco")
+
+
+def pictures() -> list[tuple[Path, Tensor, Tensor]]:
+    """Five pictures of different shapes with their boxes (n, 4) and COCO ids (n,)."""
+    truth = json.loads((DATA / "annotations" / "instances_val2017.json").read_text())
+    chosen: dict[tuple[int, int], tuple[Path, Tensor, Tensor]] = {}
+    for image in truth["images"]:
+        found = [a for a in truth["annotations"] if a["image_id"] == image["id"] and not a["iscrowd"]]
+        if found:
+            boxes = torch.tensor([a["bbox"] for a in found])
+            boxes[:, 2:] += boxes[:, :2]
+            labels = torch.tensor([a["category_id"] for a in found])
+            chosen.setdefault((image["height"], image["width"]), (DATA / "val2017" / image["file_name"], boxes, labels))
+    return list(chosen.values())[:5]
+
+
+def theirs(version: str) -> nn.Module:
+    """torchvision's model with random weights whose scores spread over 0..1."""
+    from torchvision.models import detection
+
+    torch.manual_seed(0)
+    build = {"v1": detection.retinanet_resnet50_fpn, "v2": detection.retinanet_resnet50_fpn_v2}[version]
+    model: nn.Module = build(
+        weights=None, weights_backbone=None, num_classes=NUM_CLASSES, min_size=SIZE, max_size=LONGER
+    )
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    model.train()
+    with torch.no_grad():
+        model.backbone(torch.randn(2, 3, 256, 256))  # type: ignore[operator]
+    head: Any = model.head
+    with torch.no_grad():
+        nn.init.normal_(head.classification_head.cls_logits.weight, std=0.02)
+        nn.init.normal_(head.classification_head.cls_logits.bias, mean=-4.0, std=0.7)
+        nn.init.normal_(head.regression_head.bbox_reg.weight, std=0.02)
+        nn.init.normal_(head.regression_head.bbox_reg.bias, std=0.2)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return model
+
+
+def ours(version: str, state: dict[str, Tensor]) -> RetinaNet:
+    settings = ModelSettings(
+        backbone=BackboneSettings(name="resnet50"),
+        pyramid=PyramidSettings(p6_from="p5" if version == "v1" else "c5"),
+        head=HeadSettings(norm="none" if version == "v1" else "group"),
+        anchors=AnchorSettings(offset=0.0, rounding="torchvision", strides="torchvision"),
+        preprocessing=PreprocessingSettings(size=SIZE, longer=LONGER, rounding="down", antialias=False),
+        postprocessing=PostprocessingSettings(max_detections=300),
+    )
+    model = RetinaNet(settings, NUM_CLASSES)
+    model.load_state_dict({rename(name): tensor for name, tensor in state.items()})
+    return model
+
+
+def rename(name: str) -> str:
+    """A parameter's name there -> its name here."""
+    for there, here in (
+        ("backbone.fpn.inner_blocks.", "pyramid.lateral."),
+        ("backbone.fpn.layer_blocks.", "pyramid.output."),
+        ("backbone.fpn.extra_blocks.", "pyramid."),
+        ("head.classification_head.conv.", "class_subnet.tower."),
+        ("head.regression_head.conv.", "box_subnet.tower."),
+        ("head.classification_head.cls_logits.", "class_subnet.output."),
+        ("head.regression_head.bbox_reg.", "box_subnet.output."),
+    ):
+        if name.startswith(there):
+            rest = name.removeprefix(there)
+            if "tower" in here:
+                index, part, kind = rest.split(".")
+                return f"{here}{index}.{'conv' if part == '0' else 'norm.0'}.{kind}"
+            if "extra" in there or "blocks" in there:
+                return f"{here}{rest.split('.')[0]}.conv.{rest.split('.')[-1]}"
+            return here + rest
+    return name
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-12))
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_losses_and_gradients(version: str) -> None:
+    there = theirs(version)
+    here = ours(version, there.state_dict())
+    # One memory layout for both: otherwise the convolutions sum in another order, and what float32 leaves of conv1's
+    # gradient after 50 layers differs by 1e-3, whoever computes the losses.
+    here.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    for model in (there, here):
+        model.train()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+    settings = LossSettings(box="l1" if version == "v1" else "giou")
+    for path, boxes, labels in pictures():
+        image = read(path).float() / 255
+        target = {"boxes": boxes, "labels": labels}
+        there.zero_grad()
+        losses = there([image], [target])
+        sum(losses.values()).backward()
+
+        batch, (resized,) = there.transform([image], [target])  # type: ignore[operator]
+        levels = list(there.backbone(batch.tensors).values())  # type: ignore[operator]
+        (expected,) = there.anchor_generator(batch, levels)  # type: ignore[operator]
+        here.zero_grad()
+        outputs = here(batch.tensors)
+        anchors = here.anchors(*batch.tensors.shape[2:])
+        assert torch.equal(torch.cat(anchors), expected)
+
+        targets = match(torch.cat(anchors), [resized["boxes"]], [labels], MatchingSettings(low_quality=True))
+        assert targets.num_positives > 0
+        class_loss, box_loss = detection_loss(outputs, targets, anchors, settings)
+        assert relative(class_loss / targets.num_positives, losses["classification"]) < 1e-4
+        assert relative(box_loss / targets.num_positives, losses["bbox_regression"]) < 1e-4
+        ((class_loss + box_loss) / targets.num_positives).backward()
+        gradients = {name: parameter.grad for name, parameter in here.named_parameters()}
+        for name, parameter in there.named_parameters():
+            gradient = gradients.pop(rename(name))
+            assert gradient is not None and parameter.grad is not None, name
+            assert relative(gradient, parameter.grad) < 1e-4, name
+        assert not gradients
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_detections(version: str) -> None:
+    there = theirs(version).eval()
+    model = ours(version, there.state_dict())
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    detector = Detector(model, model.settings, [str(i) for i in range(NUM_CLASSES)])
+    for path, _, _ in pictures():
+        image = read(path)
+        with torch.inference_mode():
+            (expected,) = there([image.float() / 255])
+        found = detector.predict(path)
+        assert len(found) == len(expected["boxes"]) > 20
+        # Of two boxes with nearly equal scores either may come first: pair them by label and place.
+        order_here, order_there = (
+            sorted(range(len(b)), key=lambda i: (int(n[i]), round(float(s[i]), 3), b[i].tolist()))
+            for b, n, s in (
+                (found.boxes, found.labels, found.scores),
+                tuple(expected[k] for k in ("boxes", "labels", "scores")),
+            )
+        )
+        assert torch.equal(found.labels[order_here], expected["labels"][order_there])
+        assert float((found.boxes[order_here] - expected["boxes"][order_there]).abs().max()) < 1e-2
+        assert float((found.scores[order_here] - expected["scores"][order_there]).abs().max()) < 1e-4
