@@ -256,6 +256,8 @@ class AugmentationSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
+    """What is learnt from, what is measured on, and how pictures are loaded."""
+
     train: str = "train"
     """Name of the split that is learnt from (train, trainval, ...)."""
     val: str = "val"

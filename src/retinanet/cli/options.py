@@ -17,8 +17,13 @@ SHORT = {
     "train.devices": "--devices",
     "data.train": "--train",
     "data.val": "--val",
+    "data.strict": "--strict",
 }
-"""Settings that are given so often that they have a name without a dot."""
+"""Settings that are given so often that they have a name without a dot, and stand at the top of ``--help``."""
+
+OFTEN = Group("Settings given most often", sort_key=(-1, ""))
+SECTIONS = ("train", "data", "model", "matching", "loss")
+"""The order of the settings in ``--help``."""
 
 
 def given(kind: type, where: str = "") -> Any:
@@ -33,7 +38,12 @@ def given(kind: type, where: str = "") -> Any:
     # An attribute's docstring describes the setting; the class's own stands above the group.
     documented = docstring_parser.parse_from_object(kind)
     described = {parameter.arg_name: parameter.description for parameter in documented.params}
-    group = Group(where or "settings", help=documented.short_description or "")
+    top = where.split(".")[0]
+    group = Group(
+        where or "settings",
+        help=documented.short_description or "",
+        sort_key=(SECTIONS.index(top) if top in SECTIONS else len(SECTIONS), where),
+    )
     for field in dataclasses.fields(kind):
         dotted = f"{where}.{field.name}" if where else field.name
         name = field.name.replace("_", "-")
@@ -42,14 +52,15 @@ def given(kind: type, where: str = "") -> Any:
             fields[field.name] = Annotated[given(hint, dotted), Parameter(name=name)]
             continue
         short = SHORT.get(dotted)
+        is_tuple = tuple in (get_origin(hint), *map(get_origin, get_args(hint)))
         fields[field.name] = Annotated[
             dict[str, str] if get_origin(hint) is dict else hint,
             Parameter(
-                name=(name, short) if short else name,
+                name=(short, name) if short else name,
                 help=f"{described.get(field.name) or ''} [default: {_shown(field)}]".strip(),
-                group=group,
+                group=OFTEN if short else group,
                 consume_multiple=get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis,
-                negative=() if get_origin(hint) is tuple or get_origin(hint) is dict else None,
+                negative=() if is_tuple or short or get_origin(hint) is dict else None,
             ),
         ]
     return TypedDict(f"Given{kind.__name__}", fields, total=False)  # type: ignore[operator]
@@ -58,7 +69,7 @@ def given(kind: type, where: str = "") -> Any:
 def _shown(field: dataclasses.Field[Any]) -> str:
     value = field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
     values = value if isinstance(value, tuple) else (value,)
-    return " ".join(f"{v:.4g}" if isinstance(v, float) else str(v).lower() for v in values) or "none"
+    return " ".join(f"{v:.4g}" if isinstance(v, float) else str(v).lower() for v in values if v != {}) or "none"
 
 
 @Parameter(name="*")
@@ -67,12 +78,12 @@ class Common:
     """What every command takes."""
 
     json: str | None = None
-    """Write the result as JSON to this file; without a file, or with -, to standard output, and all text to standard
-    error."""
-    debug: Annotated[bool, Parameter(negative=())] = False
-    """Show the traceback of an error."""
-    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative=())] = False
+    """Write the result to this file; without a file, or with -, to standard output (all text goes to standard
+    error then)."""
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative=(), show_default=False)] = False
     """Print nothing but errors."""
+    debug: Annotated[bool, Parameter(negative=(), show_default=False)] = False
+    """Show the traceback of an error."""
 
 
 def plain_json(arguments: Sequence[str]) -> list[str]:
