@@ -278,9 +278,11 @@ class TrainSettings:
     accumulate: int = 1
     """Compute the gradient of a batch in this many parts one after the other, to need less memory."""
     epochs: float | None = None
+    """Length of the run: how many times every training picture is seen (fractions allowed)."""
     steps: int | None = None
+    """Length of the run in optimiser steps."""
     budget: str | None = None
-    """Wall-clock time such as 90s, 15m or 2h; the schedule is planned to end then, final evaluation included.
+    """Length of the run in wall-clock time, such as 90s, 15m or 2h; the schedule is planned to end then, final evaluation included.
     Give one of epochs, steps and budget; with none of them, 12 epochs."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.01
