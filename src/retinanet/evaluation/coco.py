@@ -151,7 +151,7 @@ def _judge(
     counts = np.zeros(len(names) + 1, np.int64)
     for box in truths.dataset["annotations"]:
         counts[box["category_id"]] += not box["iscrowd"]
-    # precision: (10 IoU thresholds, 101 recalls, classes, 4 sizes, 3 limits of detections), -1 for classes without truth
+    # precision: (10 IoU thresholds, 101 recalls, classes, 4 sizes, 3 limits of detections); -1: a class without truth
     precision = judge.eval["precision"][:, :, :, 0, -1]
     per_class = [
         ClassResult(name, _mean(precision[:, :, k]), _mean(precision[0, :, k]), int(counts[k + 1]))
