@@ -1,0 +1,311 @@
+"""Batches of pictures for training and for evaluation, from worker processes or from this one.
+
+The order of training pictures is an endless stream, epoch after epoch in a new seeded order, cut into global batches.
+It depends on neither workers nor processes and can be entered at any step, so a run can be continued exactly.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from retinanet.config import PreprocessingSettings, Settings
+from retinanet.data import transforms
+from retinanet.data.dataset import DetectionData
+from retinanet.errors import RequestError, WorkError
+from retinanet.preprocess import pad_batch, padded_size, resize, resized_size
+
+Transform = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""(picture (3, H, W) uint8, boxes (n, 4) float32, labels (n,) int64, -2 to ignore) -> the same, of the same H and W."""
+T = TypeVar("T")
+Item_co = TypeVar("Item_co", covariant=True)
+
+
+@dataclass
+class Batch:
+    """Pictures to learn from."""
+
+    images: Tensor
+    """(B, 3, H, W) uint8 RGB, padded with zeros on the right and below."""
+    sizes: Tensor
+    """(B, 2) int64, height and width of each picture within its padding."""
+    boxes: list[Tensor]
+    """B times (n, 4) float32 in the pixels of ``images``."""
+    labels: list[Tensor]
+    """B times (n,) int64; -2 is a region to ignore."""
+    indices: list[int]
+    """Places in the data set."""
+    epochs: list[int]
+    """How many times each picture was seen before."""
+
+    def pin_memory(self) -> Batch:
+        """The same in memory that a GPU copies from directly; called by torch's loader."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            sizes=self.sizes.pin_memory(),
+            boxes=[boxes.pin_memory() for boxes in self.boxes],
+            labels=[labels.pin_memory() for labels in self.labels],
+        )
+
+
+@dataclass
+class EvalBatch:
+    """Pictures to detect in, all of one padded size."""
+
+    images: Tensor
+    """(B, 3, H, W) uint8 RGB, or float32 in 0..255 for models that resize without antialiasing."""
+    sizes: Tensor
+    """(B, 2) int64, height and width of each picture within its padding."""
+    originals: Tensor
+    """(B, 2) int64, height and width of each decoded picture."""
+    indices: list[int]
+    """Places in the data set."""
+
+    def pin_memory(self) -> EvalBatch:
+        return replace(self, images=self.images.pin_memory())
+
+
+class Source(Protocol[Item_co]):
+    """What a loader process is given: something made from a number."""
+
+    def __getitem__(self, key: int, /) -> Item_co: ...
+
+
+def choose_workers(world: int = 1) -> int:
+    """Loader processes for each of ``world`` processes on this machine, from the processors this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores // world - 1)) if cores > 1 else 0
+
+
+def train_batches(
+    data: DetectionData,
+    settings: Settings,
+    *,
+    start_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    transform: Transform | None = None,
+) -> Iterator[list[Batch]]:
+    """The endless sequence of training steps.
+
+    Step s takes pictures s * B to (s + 1) * B of the stream, B being ``train.batch_size``. Process ``rank`` gets every
+    ``world``-th of them, in ``train.accumulate`` parts. All parts in all processes are padded to the size of the whole
+    batch, so that the loss depends neither on the number of processes nor on that of parts.
+
+    Args:
+        start_step: the first step to give.
+        workers: loader processes; 0 loads in this one, -1 chooses from the number of processors.
+        transform: a callable for further augmentation, between decoding and everything drawn here. It gets (picture
+            (3, H, W) uint8, boxes (n, 4) float32, labels (n,) int64 with -2 for regions to ignore) and returns the same
+            three; the picture must keep its size. Torch's random numbers are seeded for each call from (seed, epoch,
+            picture), so transforms that use them, as torchvision's do, are as repeatable as the rest.
+
+    Returns:
+        An iterator over steps; each is a list of ``accumulate`` batches.
+
+    Raises:
+        RequestError: at once, where a process would get fewer pictures than it has parts.
+        WorkError: while iterating, where a picture cannot be decoded.
+    """
+    train = settings.train
+    share = train.batch_size // world
+    if not 0 <= rank < world:
+        raise RequestError(f"process {rank} of {world}: processes count from 0 to {world - 1}")
+    if share < train.accumulate:
+        raise RequestError(
+            f"train.batch_size {train.batch_size} is too small for {world} processes with {train.accumulate} parts "
+            f"each (train.accumulate): it must be at least {world * train.accumulate}"
+        )
+    augmentation = settings.data.augmentation
+    if settings.model.preprocessing.resize == "none" and (augmentation.sizes or augmentation.zoom != (1.0, 1.0)):
+        raise RequestError(
+            "data.augmentation.sizes and zoom have no effect while model.preprocessing.resize is none: choose another"
+        )
+    steps = TrainingSteps(data, settings, rank, world, transform)
+    return _load(steps, itertools.count(start_step), choose_workers(world) if workers < 0 else workers)
+
+
+@dataclass
+class TrainingSteps:
+    """``steps[s]`` is one process's share of step s, as a list of parts."""
+
+    data: DetectionData
+    settings: Settings
+    rank: int = 0
+    world: int = 1
+    transform: Transform | None = None
+
+    def pictures(self, step: int) -> list[tuple[int, int]]:
+        """(epoch, picture) of the global batch."""
+        count, total = self.settings.train.batch_size, len(self.data)
+        places = (divmod(place, total) for place in range(step * count, (step + 1) * count))
+        return [(epoch, int(order(self.settings.train.seed, epoch, total)[place])) for epoch, place in places]
+
+    def draw(self, epoch: int, picture: int) -> transforms.Drawn:
+        data, settings = self.data, self.settings
+        boxes = data.boxes(picture)[~data.crowd(picture)]
+        return transforms.draw(
+            settings.train.seed,
+            epoch,
+            picture,
+            data.size(picture),
+            boxes,
+            settings.data.augmentation,
+            settings.model.preprocessing,
+        )
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        chosen = self.pictures(step)
+        drawn = [self.draw(epoch, picture) for epoch, picture in chosen]
+        padded = padded_size((d.size for d in drawn), self.settings.model.preprocessing)
+        mine = list(zip(chosen, drawn))[self.rank :: self.world]
+        parts = self.settings.train.accumulate
+        bounds = [len(mine) * i // parts for i in range(parts + 1)]
+        return [self._part(mine[start:end], padded) for start, end in itertools.pairwise(bounds)]
+
+    def _part(self, share: list[tuple[tuple[int, int], transforms.Drawn]], padded: tuple[int, int]) -> Batch:
+        antialias = self.settings.model.preprocessing.antialias
+        images, boxes, labels = zip(
+            *(transforms.apply(*self._labelled(*chosen), drawn, antialias) for chosen, drawn in share)
+        )
+        sizes = torch.tensor([drawn.size for _, drawn in share])
+        epochs, indices = zip(*(chosen for chosen, _ in share))
+        return Batch(pad_batch(images, padded), sizes, list(boxes), list(labels), list(indices), list(epochs))
+
+    def _labelled(self, epoch: int, picture: int) -> tuple[Tensor, Tensor, Tensor]:
+        """One decoded picture, its boxes and labels, after the user's own transform."""
+        image = self.data.read(picture)
+        boxes = torch.from_numpy(self.data.boxes(picture).copy())
+        labels = torch.from_numpy(np.where(self.data.crowd(picture), transforms.IGNORE, self.data.labels(picture)))
+        if self.transform is None:
+            return image, boxes, labels
+        shape = image.shape
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(transforms.rng(2, self.settings.train.seed, epoch, picture).integers(1 << 62)))
+            image, boxes, labels = self.transform(image, boxes, labels)
+        if image.dtype != torch.uint8 or image.shape != shape:
+            kind = str(image.dtype).removeprefix("torch.")
+            raise RequestError(
+                f"the transform made a {kind} picture of shape {tuple(image.shape)} from one of {tuple(shape)}; "
+                "it must keep uint8 and the size"
+            )
+        return image.as_subclass(Tensor), boxes.as_subclass(Tensor).float(), labels.as_subclass(Tensor).long()
+
+
+@lru_cache(maxsize=4)
+def order(seed: int, epoch: int, total: int) -> NDArray[np.int64]:
+    """The order of an epoch's pictures: a permutation (total,)."""
+    return transforms.rng(3, seed, epoch).permutation(total)
+
+
+def eval_batches(
+    data: DetectionData,
+    preprocessing: PreprocessingSettings,
+    indices: Iterable[int],
+    batch_size: int = 8,
+    workers: int = 0,
+) -> Iterator[EvalBatch]:
+    """Pictures as the model wants them, each once, not augmented.
+
+    A batch holds pictures of one padded size only, as ``Detector.predict`` groups them: what is found in a picture does
+    not depend on its company. Batches come in no particular order of ``indices``.
+
+    Raises:
+        WorkError: while iterating, where a picture cannot be decoded.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index in indices:
+        size = resized_size(*data.size(index), preprocessing)
+        groups.setdefault(padded_size([size], preprocessing), []).append(index)
+    batches = [
+        (padded, group[start : start + batch_size])
+        for padded, group in groups.items()
+        for start in range(0, len(group), batch_size)
+    ]
+    workers = choose_workers() if workers < 0 else workers
+    return _load(EvaluationBatches(data, preprocessing, batches), range(len(batches)), min(workers, len(batches)))
+
+
+@dataclass
+class EvaluationBatches:
+    """``batches[i]`` holds the pictures ``batches.chosen[i][1]``, padded to ``batches.chosen[i][0]``."""
+
+    data: DetectionData
+    preprocessing: PreprocessingSettings
+    chosen: Sequence[tuple[tuple[int, int], list[int]]]
+
+    def __getitem__(self, place: int) -> EvalBatch:
+        padded, indices = self.chosen[place]
+        antialias = self.preprocessing.antialias
+        images, originals = [], []
+        for index in indices:
+            image = self.data.read(index)
+            originals.append(image.shape[1:])
+            size = resized_size(image.shape[1], image.shape[2], self.preprocessing)
+            images.append(resize(image, size, antialias, quantize=antialias))  # as Detector.resize
+        sizes = torch.tensor([image.shape[1:] for image in images])
+        return EvalBatch(pad_batch(images, padded), sizes, torch.tensor(originals), indices)
+
+
+def _load(source: Source[T], keys: Iterable[int], workers: int) -> Iterator[T]:
+    """``source[key]`` for every key, in order, made ahead of time by worker processes."""
+    from torch.utils.data import DataLoader
+
+    loader: Iterable[Any] = DataLoader(
+        Caught(source),  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=keys,
+        num_workers=workers,
+        collate_fn=_same,
+        worker_init_fn=_start_worker,
+        pin_memory=torch.cuda.is_available(),
+        # A forked process shares the annotations; elsewhere they travel once, when it starts.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+    )
+    try:
+        for item in loader:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) or "Caught" in str(error):
+            raise
+        raise WorkError(
+            f"a process that loads pictures died ({str(error).splitlines()[0]}): too little memory, or shared memory "
+            "(/dev/shm) as in containers; use fewer with --data.workers, 0 loads without them"
+        ) from error
+
+
+@dataclass
+class Caught:
+    """Errors that speak to the user come back as values: torch would wrap those of a worker in its traceback."""
+
+    source: Source[Any]
+
+    def __getitem__(self, key: int) -> Any:
+        try:
+            return self.source[key]
+        except (RequestError, WorkError) as error:
+            return error
+
+
+def _same(item: T) -> T:
+    return item
+
+
+def _start_worker(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it ends its workers
+    torch.set_num_threads(1)
