@@ -97,16 +97,18 @@ def _check_boxes(listing: Listing, sizes: NDArray[np.int32], exif: NDArray[np.bo
 
     keep = np.ones(len(boxes), np.bool_)
 
-    def fault(kind: str, bad: NDArray[np.bool_]) -> None:
-        bad = bad & keep
+    def fault(kind: str, bad: NDArray[np.bool_] | np.bool_) -> None:
+        bad = keep & bad
         keep[bad] = False
         _name(listing, order, owner, boxes, limits, report, kind, bad, "left out")
 
     clipped = np.clip(boxes, 0, limits)
-    sides, visible = boxes[:, 2:] - boxes[:, :2], clipped[:, 2:] - clipped[:, :2]
-    fault("box with a coordinate that is not a finite number", ~np.isfinite(boxes).all(1))
-    fault("box of no area", ~(sides > 0).all(1))
-    fault("box outside the picture", ~(visible > 0).all(1))
+    visible = clipped[:, 2:] - clipped[:, :2]
+    final = clipped.astype(np.float32)
+    fault("box with a coordinate that is not a finite number", ~np.isfinite(boxes).all(axis=1))
+    fault("box of no area", (boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
+    fault("box outside the picture", (visible <= 0).any(axis=1))
+    fault("box of no area", (final[:, 2:] <= final[:, :2]).any(axis=1))  # thinner than float32 can tell
     excess = np.abs(boxes - clipped).max(1, initial=0)
     rounded = keep & (excess > 0) & (excess <= ROUNDING)
     if rounded.any():
@@ -123,7 +125,7 @@ def _check_boxes(listing: Listing, sizes: NDArray[np.int32], exif: NDArray[np.bo
         sizes=sizes[places],
         exif=exif[places],
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        boxes=clipped[keep].astype(np.float32),
+        boxes=final[keep],
         labels=np.frombuffer(listing.labels, np.int32)[order][keep],
         crowds=np.frombuffer(listing.crowds, np.int8)[order][keep].astype(np.bool_),
         areas=np.where(np.isfinite(areas) & (areas > 0), areas, plain)[keep],

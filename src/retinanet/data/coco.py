@@ -27,10 +27,24 @@ def find(root: Path) -> Layout | None:
     if not files and (root / ROBOFLOW).is_file():
         return find(root / ROBOFLOW)
     if not files:
-        candidates = sorted((root / "annotations").glob("*.json")) or sorted(root.glob("*.json"))
+        candidates = _candidates(root / "annotations") or _candidates(root)
         instances = [path for path in candidates if path.name.startswith("instances")]
         files = {split_name(path): path for path in instances or candidates}
     return _layout(root, files) if files else None
+
+
+def _candidates(folder: Path) -> list[Path]:
+    """JSON files that may be COCO's; a data set has others too, with a tool's settings or results."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            with open(path, "rb") as file:
+                start = file.read(1 << 20)
+        except OSError:
+            continue
+        if b'"images"' in start or b'"annotations"' in start or b'"categories"' in start:
+            found.append(path)
+    return found
 
 
 def split_name(path: Path) -> str:
@@ -96,7 +110,7 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
         number_id = ident if isinstance(ident, int) else position + 1
         index[ident] = listing.add_picture(folder / name, number_id, (int(size[0]), int(size[1])) if known else (0, 0))
 
-    seen: dict[Any, tuple[Any, ...]] = {}
+    seen: dict[Any, int] = {}
     for position, annotation in enumerate(content["annotations"]):
         try:
             ident = annotation.get("id", f"at annotations[{position}]")
@@ -116,13 +130,12 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
         if not known_class:
             report.add("unknown class", "left out", f"{where}: category {category}")
             continue
-        same = (image_id, category, x, y, width, height)
-        if ident in seen:
-            if seen[ident] == same:
+        first = content["annotations"][seen.setdefault(ident, position)]
+        if first is not annotation:
+            if all(first[key] == annotation[key] for key in ("image_id", "category_id", "bbox")):
                 report.add("annotation written twice", "left out", where)
                 continue
             report.add("repeated annotation id, given a new one", "repaired", where)
-        seen[ident] = same
         area = number(annotation.get("area", math.nan))
         reference = ident if isinstance(ident, int) else position
         box = (x, y, x + width, y + height)
@@ -146,7 +159,7 @@ def _categories(content: dict[str, Any], path: Path) -> tuple[list[str], dict[An
         if ident != 0:
             parents.add(category.get("supercategory"))
     # Roboflow writes a category 0 that is only the parent of the others; no box has it.
-    if len(names) > 1 and names.get(0) in parents:
+    if len(names) > 1 and 0 in names and names[0] in parents:
         used = any(isinstance(a, dict) and a.get("category_id") == 0 for a in content["annotations"])
         if not used:
             del names[0]
@@ -164,12 +177,10 @@ def _folder(images: list[Any], path: Path, split: str, root: Path) -> Path:
     tried = [i["file_name"] for i in images[::step] if isinstance(i, dict) and isinstance(i.get("file_name"), str)]
     base = path.parent.parent if path.parent.name == "annotations" else path.parent
     bare = split.rstrip("0123456789_-") or split
-    folders = list(dict.fromkeys(
-        [base / split, base / "images" / split, base / bare, base / "images" / bare, path.parent, base]
-        + [base / "images", base / "data", base / "JPEGImages", root]
-    ))  # fmt: skip
+    places = (split, f"images/{split}", bare, f"images/{bare}", "", "images", "data", "JPEGImages")
+    folders = list(dict.fromkeys([*(base / place for place in places), path.parent, root]))
     found = [sum((folder / name).is_file() for name in tried) for folder in folders]
     if tried and not any(found):
-        looked = ", ".join(shown(folder, root) for folder in folders[:-1])
+        looked = ", ".join(shown(folder, root) for folder in folders)
         raise RequestError(f"none of the pictures of {path} was found, such as {tried[0]}; looked in {looked}")
     return folders[found.index(max(found))]

@@ -104,7 +104,7 @@ def number(text: object) -> float:
 
 
 def numbered(stems: list[str]) -> list[int]:
-    """Picture ids for layouts that have none: the file names where all are different numbers (as COCO's), else 1, 2, …"""
+    """Picture ids for layouts that have none: file names where all are different numbers (as COCO's), else 1, 2, …"""
     if all(stem.isascii() and stem.isdigit() and len(stem) < 18 for stem in stems):
         ids = [int(stem) for stem in stems]
         if len(set(ids)) == len(ids):

@@ -134,10 +134,12 @@ def header(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
     """
     with _open(path) as image:
         try:
+            # Pillow turns a TIFF while it decodes; other files are decoded on suspicion only, as data may follow the
+            # end of a sound picture.
+            if image.format == "TIFF" or not _ends_well(path, image.format):
+                image.load()
             width, height = image.size
             turned = _orientation(image) in TURNED
-            if not _ends_well(path, image.format):
-                image.load()  # only on suspicion: other data may follow the end of a sound picture
         except DAMAGE as error:
             raise PictureError(os.fspath(path), _reason(error)) from error
     return height, width, turned

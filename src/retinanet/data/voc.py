@@ -2,8 +2,9 @@
 
 VOC counts pixels from 1 and includes the last one: xmin 1, xmax 640 is the whole of a picture 640 wide, so the box is
 (xmin - 1, ymin - 1, xmax, ymax) in continuous coordinates. Tools that write continuous coordinates into this format
-give themselves away by a 0, which VOC does not have: where any xmin or ymin of the data set is 0, all numbers are taken
-as they are. A box whose last pixel is its first (or before it) is a slip of the mouse and has no area in either reading.
+give themselves away by a 0, which VOC does not have: where any xmin or ymin of the data set is 0, all numbers are
+taken as they are. A box whose last pixel is its first (or before it) is a slip of the mouse and has no area in either
+reading.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def parse(path: Path) -> Sheet:
     Raises:
         expat.ExpatError: it is not XML; OSError: it cannot be read.
     """
-    sheet, trail, text = Sheet(), [], []
+    sheet, trail = Sheet(), list[str]()
+    text: list[str] = []
     parser = expat.ParserCreate()
 
     def start(tag: str, attributes: dict[str, str]) -> None:

@@ -1,7 +1,7 @@
 """YOLO: a YAML with splits and class names; beside ``images`` a folder ``labels`` with one text file a picture.
 
-A line is ``class cx cy w h`` in units of the picture's sides, or ``class x1 y1 x2 y2 x3 y3 …``, a polygon whose bounding
-box is taken. A picture without a label file is a background picture.
+A line is ``class cx cy w h`` in units of the picture's sides, or ``class x1 y1 x2 y2 x3 y3 …``, a polygon whose
+bounding box is taken. A picture without a label file is a background picture.
 """
 
 from __future__ import annotations
