@@ -194,7 +194,8 @@ class TrainingSteps:
             return image, boxes, labels
         shape = image.shape
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(transforms.rng(2, self.settings.train.seed, epoch, picture).integers(1 << 62)))
+            seed = int(transforms.rng(2, self.settings.train.seed, epoch, picture).integers(1 << 62))
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's too
             image, boxes, labels = self.transform(image, boxes, labels)
         if image.dtype != torch.uint8 or image.shape != shape:
             kind = str(image.dtype).removeprefix("torch.")
@@ -272,6 +273,7 @@ def _load(source: Source[T], keys: Iterable[int], workers: int) -> Iterator[T]:
         collate_fn=_same,
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # it draws a seed for its workers: not from the numbers that training draws from
         # A forked process shares the annotations; elsewhere they travel once, when it starts.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
