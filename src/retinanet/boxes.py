@@ -68,9 +68,9 @@ def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
 
 
 def clip(boxes: Tensor, height: Tensor | int, width: Tensor | int) -> Tensor:
-    """Move corners outside a picture of height x width pixels to its edge; the sides may be tensors that broadcast."""
-    x = boxes[..., 0::2].clamp(min=0)
-    y = boxes[..., 1::2].clamp(min=0)
-    x = torch.minimum(x, torch.as_tensor(width, dtype=boxes.dtype, device=boxes.device))
-    y = torch.minimum(y, torch.as_tensor(height, dtype=boxes.dtype, device=boxes.device))
-    return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
+    """Move corners outside a picture of height x width pixels to its edge: (..., 4) -> (..., 4).
+
+    The sides may be tensors that broadcast to (...), such as (B, 1) for boxes (B, N, 4).
+    """
+    width, height = (torch.as_tensor(side, dtype=boxes.dtype, device=boxes.device) for side in (width, height))
+    return torch.minimum(boxes.clamp(min=0), torch.stack((width, height, width, height), dim=-1))

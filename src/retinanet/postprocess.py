@@ -69,5 +69,6 @@ def _suppress(
     from torchvision.ops import batched_nms  # here, so that importing retinanet does not import torchvision
 
     # Classes may be kept apart by moving their boxes far from each other; float64 keeps every bit of a coordinate then.
-    keep = batched_nms(boxes.double(), scores.double(), labels, settings.nms_iou)[: settings.max_detections]
+    wide = torch.float64 if boxes.device.type != "mps" else torch.float32  # Apple's GPUs have no float64
+    keep = batched_nms(boxes.to(wide), scores.to(wide), labels, settings.nms_iou)[: settings.max_detections]
     return boxes[keep], scores[keep], labels[keep]

@@ -67,10 +67,12 @@ class _FocalLoss(torch.autograd.Function):
             if low < IGNORED or high >= classes:
                 raise ValueError(f"labels must be from -2 to {classes - 1}, found {low} to {high}")
         needs_grad = grad_enabled and ctx.needs_input_grad[0]
-        grad = torch.empty_like(logits) if needs_grad else None
+        # float16 would lose the gradients of easy background (1e-9) before the loss scale can lift them into its range.
+        kept = wide if logits.dtype == torch.float16 else logits.dtype
+        grad = torch.empty_like(logits, dtype=kept) if needs_grad else None
         total = torch.zeros((), dtype=torch.float64 if logits.device.type != "mps" else wide, device=logits.device)
-        step = max(1, SLICE // max(classes, 1)) if logits.device.type == "cpu" else max(rows, 1)
-        for start in range(0, rows if classes else 0, step):
+        step = max(1, SLICE // classes) if logits.device.type == "cpu" else max(rows, 1)
+        for start in range(0, rows, step):
             part = slice(start, start + step)
             loss, slope = _slice_loss(logits[part].to(wide), labels[part], gamma, alpha, needs_grad)
             total += loss
@@ -78,19 +80,14 @@ class _FocalLoss(torch.autograd.Function):
                 grad[part] = slope
         if grad is not None:
             ctx.save_for_backward(grad)
+            ctx.dtype = logits.dtype
         return total.to(wide)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         (grad,) = ctx.saved_tensors
-        return (
-            grad * upstream.to(grad.dtype) if grad.dtype != torch.float16 else (grad * upstream).to(grad.dtype),
-            None,
-            None,
-            None,
-            None,
-        )
+        return (grad * upstream.to(grad.dtype)).to(ctx.dtype), None, None, None, None
 
 
 def _slice_loss(

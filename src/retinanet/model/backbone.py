@@ -76,7 +76,12 @@ class Backbone(nn.Module):
             )
         order = dict(self.body.named_modules())
         # timm flattens the names of some models: "stages.0" is found as "stages_0".
-        last = next(n for n in (names[stages - 1], names[stages - 1].replace(".", "_")) if n in order)
+        last = next((n for n in (names[stages - 1], names[stages - 1].replace(".", "_")) if n in order), None)
+        if last is None:
+            raise RequestError(
+                f"model.backbone.frozen_stages is {stages}, but part {stages} of this backbone ({names[stages - 1]}) "
+                "is no module of its own: choose another number"
+            )
         frozen, reached = [], False
         for name, module in order.items():
             if name == last or name.startswith(f"{last}."):
@@ -99,12 +104,14 @@ def _create(settings: BackboneSettings, load_weights: bool) -> Any:
         hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
         raise RequestError(f"model.backbone.name: timm has no model {settings.name!r}; {hint}")
     options = dict(settings.options)
+    state: dict[str, Tensor] = {}
     if load_weights and settings.weights not in ("none", "imagenet"):
-        options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": _read(Path(settings.weights))}}
+        state = _read(Path(settings.weights))
+        options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
     elif load_weights and settings.weights == "imagenet":
         options["pretrained"] = True
     try:
-        return timm.create_model(settings.name, features_only=True, **options)
+        body = timm.create_model(settings.name, features_only=True, **options)
     except Exception as error:
         if not options.get("pretrained"):
             raise RequestError(
@@ -118,6 +125,18 @@ def _create(settings: BackboneSettings, load_weights: bool) -> Any:
         raise RequestError(
             f"{settings.weights} does not hold the weights of timm's {settings.name!r}: {_first_line(error)}"
         ) from error
+    if state:
+        # timm leaves out what does not fit by name, without an error: a file of another network would go unnoticed.
+        # It also flattens some names, "stages.0" to "stages_0", and wraps some models in one named "model".
+        given = {name.replace(".", "_") for name in state}
+        wanted = (name.removeprefix("model.") for name, _ in body.named_parameters())
+        missing = [name for name in wanted if name.replace(".", "_") not in given]
+        if missing:
+            raise RequestError(
+                f"{settings.weights} does not hold the weights of timm's {settings.name!r}: it has no {missing[0]}"
+                + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+            )
+    return body
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -128,11 +147,14 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise RequestError(f"model.backbone.weights: {path} cannot be read: {_first_line(error)}") from error
-    state: dict[str, Tensor] = found.get("state_dict", found)
+    state: dict[str, Tensor] = found.get("state_dict", found) if isinstance(found, dict) else {}
+    if not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise RequestError(f"model.backbone.weights: {path} is no mapping of names to tensors, as timm's files are")
     return state
 
 

@@ -26,7 +26,9 @@ class Convolution(nn.Module):
             nn.init.zeros_(self.conv.bias)
         self.norm = nn.ModuleList()
         if norm == "group":
-            self.norm.append(nn.GroupNorm(math.gcd(32, outputs), outputs))
+            # 32 groups, fewer where a group would hold less than 4 channels: in a 1 x 1 feature one channel alone is
+            # always normalised to 0.
+            self.norm.append(nn.GroupNorm(math.gcd(32, max(1, outputs // 4), outputs), outputs))
         elif norm == "batch":
             self.norm.extend(nn.BatchNorm2d(outputs) for _ in range(levels))
 

@@ -1,0 +1,289 @@
+"""The focal loss against closed forms in float64, torch, torchvision and finite differences."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from retinanet.losses import sigmoid_focal_loss
+from retinanet.losses.focal import SLICE
+
+GAMMAS = st.one_of(st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]), st.floats(0.1, 5))
+ALPHAS = st.one_of(st.none(), st.sampled_from([0.0, 0.25, 0.75, 1.0]), st.floats(0, 1))
+
+
+@st.composite
+def cases(draw: Any) -> tuple[Tensor, Tensor]:
+    """Logits (..., K) float64 in -100..100 and labels (...) with background and ignored rows."""
+    shape = draw(st.lists(st.integers(0, 5), min_size=1, max_size=3))
+    classes = draw(st.sampled_from([1, 2, 3, 80]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    scale = draw(st.sampled_from([1.0, 10.0, 100.0]))
+    logits = (torch.rand((*shape, classes), generator=generator, dtype=torch.float64) * 2 - 1) * scale
+    return logits, torch.randint(-2, classes, shape, generator=generator)
+
+
+def parts(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of every (anchor, class) pair: y in {-1, +1}, the logit of its own side x_t = y x, and whether it counts."""
+    hot = F.one_hot(labels.clamp(min=0), logits.shape[-1]).bool() & (labels >= 0)[..., None]
+    y = torch.where(hot, 1.0, -1.0).to(logits.dtype)
+    return y, y * logits, (labels != -2)[..., None].expand_as(logits)
+
+
+def balance(y: Tensor, alpha: float) -> Tensor:
+    """alpha_t"""
+    return torch.full_like(y, 1 - alpha).masked_fill_(y > 0, alpha)
+
+
+def closed_form(logits: Tensor, labels: Tensor, gamma: float, alpha: float | None) -> tuple[Tensor, Tensor]:
+    """FL = -alpha_t (1 - p_t)^gamma log(p_t) summed, and y (1 - p_t)^gamma (gamma p_t log(p_t) + p_t - 1), float64."""
+    y, x, counts = parts(logits.double(), labels)
+    p, miss, log_p = torch.sigmoid(x), torch.sigmoid(-x), F.logsigmoid(x)  # miss = 1 - p_t without cancellation
+    weight = 1.0 if alpha is None else balance(y, alpha)
+    loss = -weight * miss**gamma * log_p * counts
+    gradient = y * weight * miss**gamma * (gamma * p * log_p - miss) * counts
+    return loss.sum(), gradient
+
+
+def value_and_gradient(logits: Tensor, labels: Tensor, gamma: float, alpha: float | None) -> tuple[Tensor, Tensor]:
+    logits = logits.clone().requires_grad_()
+    loss = sigmoid_focal_loss(logits, labels, gamma, alpha)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    return loss.detach(), gradient
+
+
+@given(cases(), GAMMAS, ALPHAS)
+@settings(max_examples=150, deadline=None)
+def test_value_and_gradient_in_closed_form(case: tuple[Tensor, Tensor], gamma: float, alpha: float | None) -> None:
+    logits, labels = case
+    loss, gradient = value_and_gradient(logits, labels, gamma, alpha)
+    expected, expected_gradient = closed_form(logits, labels, gamma, alpha)
+    assert loss.dtype == torch.float64
+    assert loss.shape == ()
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-5), (torch.bfloat16, 5e-3), (torch.float16, 1e-3)])
+@given(case=cases(), gamma=GAMMAS, alpha=ALPHAS)
+@settings(max_examples=60, deadline=None)
+def test_narrow_types(
+    dtype: torch.dtype, tolerance: float, case: tuple[Tensor, Tensor], gamma: float, alpha: float | None
+) -> None:
+    logits, labels = case[0].to(dtype), case[1]
+    loss, gradient = value_and_gradient(logits, labels, gamma, alpha)
+    expected, expected_gradient = closed_form(logits, labels, gamma, alpha)
+    assert loss.dtype == torch.float32  # whatever the logits' type
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(loss.double(), expected, rtol=3e-5, atol=1e-6)
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=tolerance, atol=tolerance * 0.1)
+
+
+@given(cases())
+@settings(max_examples=50, deadline=None)
+def test_gamma_zero_without_alpha_is_cross_entropy(case: tuple[Tensor, Tensor]) -> None:
+    logits, labels = case
+    y, _, counts = parts(logits, labels)
+    expected = F.binary_cross_entropy_with_logits(logits[counts], (y[counts] + 1) / 2, reduction="sum")
+    torch.testing.assert_close(sigmoid_focal_loss(logits, labels, 0.0, None), expected, rtol=1e-9, atol=1e-12)
+
+
+@given(cases(), st.floats(0, 1))
+@settings(max_examples=50, deadline=None)
+def test_gamma_zero_is_balanced_cross_entropy(case: tuple[Tensor, Tensor], alpha: float) -> None:
+    logits, labels = case
+    y, _, counts = parts(logits, labels)
+    weight = balance(y, alpha)[counts]
+    expected = F.binary_cross_entropy_with_logits(logits[counts], (y[counts] + 1) / 2, weight, reduction="sum")
+    torch.testing.assert_close(sigmoid_focal_loss(logits, labels, 0.0, alpha), expected, rtol=1e-9, atol=1e-12)
+
+
+@given(cases(), st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0]), st.floats(0, 1))
+@settings(max_examples=50, deadline=None)
+def test_is_torchvisions(case: tuple[Tensor, Tensor], gamma: float, alpha: float) -> None:
+    from torchvision.ops import sigmoid_focal_loss as torchvisions
+
+    # torchvision takes 1 - p_t by subtraction, which has few digits left for well separated examples
+    logits, labels = case[0] / 10, case[1]
+    y, _, counts = parts(logits, labels)
+    expected = torchvisions(logits[counts], (y[counts] + 1) / 2, alpha=alpha, gamma=gamma, reduction="sum")
+    torch.testing.assert_close(sigmoid_focal_loss(logits, labels, gamma, alpha), expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("p", "times"), [(0.9, 100), (1 - math.sqrt(0.001), 1000)])
+@pytest.mark.parametrize("label", [0, -1])
+def test_easy_examples_count_less(p: float, times: float, label: int) -> None:
+    """With gamma 2 an example at p_t = 0.9 has 100 times less loss than under cross entropy, at 0.968 1000 times."""
+    x = math.log(p / (1 - p)) * (1 if label == 0 else -1)
+    logits, labels = torch.tensor([[x]], dtype=torch.float64), torch.tensor([label])
+    entropy, focal = (sigmoid_focal_loss(logits, labels, gamma, None) for gamma in (0.0, 2.0))
+    assert float(entropy) == pytest.approx(-math.log(p))
+    assert float(entropy / focal) == pytest.approx(times)
+
+
+@given(st.floats(-20, 20), st.booleans())
+def test_gradient_of_cross_entropy(x: float, positive: bool) -> None:
+    """d CE / dx = y (p_t - 1)."""
+    y = 1 if positive else -1
+    p = 1 / (1 + math.exp(-y * x))
+    _, gradient = value_and_gradient(
+        torch.tensor([[x]], dtype=torch.float64), torch.tensor([0 if positive else -1]), 0.0, None
+    )
+    assert float(gradient) == pytest.approx(y * (p - 1), rel=1e-6, abs=1e-12)
+
+
+@given(cases(), st.floats(0, 4), st.floats(0.1, 2))
+@settings(max_examples=30, deadline=None)
+def test_falls_with_gamma(case: tuple[Tensor, Tensor], gamma: float, more: float) -> None:
+    logits, labels = case
+    less = sigmoid_focal_loss(logits, labels, gamma + more)
+    assert 0 <= less <= sigmoid_focal_loss(logits, labels, gamma)
+
+
+@pytest.mark.parametrize("alpha", [None, 0.25])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 3.7])
+def test_gradcheck(gamma: float, alpha: float | None) -> None:
+    torch.manual_seed(1)
+    logits = (torch.randn(2, 6, 3, dtype=torch.float64) * 3).requires_grad_()
+    labels = torch.tensor([[-2, -1, 0, 1, 2, -1], [2, 2, -2, -1, -1, 0]])
+    assert torch.autograd.gradcheck(lambda x: sigmoid_focal_loss(x, labels, gamma, alpha), (logits,))
+    # a factor from above arrives, such as the division by the number of positives or a loss scale
+    assert torch.autograd.gradcheck(lambda x: sigmoid_focal_loss(x, labels, gamma, alpha) / 7, (logits,))
+
+
+def test_ignored_rows_have_neither_loss_nor_gradient() -> None:
+    logits = torch.randn(5, 4) * 20
+    loss, gradient = value_and_gradient(logits, torch.full((5,), -2), 2.0, 0.25)
+    assert float(loss) == 0
+    assert not gradient.any()
+    labels = torch.tensor([3, -1, -1, 0, 2])
+    mixed = torch.cat((logits, torch.full((3, 4), 90.0))), torch.cat((labels, torch.full((3,), -2)))
+    loss, gradient = value_and_gradient(*mixed, 2.0, 0.25)
+    alone, gradient_alone = value_and_gradient(logits, labels, 2.0, 0.25)
+    torch.testing.assert_close(loss, alone)
+    torch.testing.assert_close(gradient[:5], gradient_alone)
+    assert not gradient[5:].any()
+
+
+def test_background_pushes_every_class_down() -> None:
+    _, gradient = value_and_gradient(torch.randn(4, 3), torch.full((4,), -1), 2.0, 0.25)
+    assert (gradient > 0).all()
+    _, gradient = value_and_gradient(torch.randn(3, 3), torch.arange(3), 2.0, 0.25)
+    assert torch.equal(gradient < 0, torch.eye(3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("gamma", [0.0, 0.1, 1.0, 2.0, 5.0])
+def test_finite_and_right_at_extremes(dtype: torch.dtype, gamma: float) -> None:
+    logits = torch.tensor([-100.0, -90, -80, -17, 0, 17, 80, 90, 100], dtype=dtype)[:, None].repeat(2, 1)
+    labels = torch.tensor([0] * 9 + [-1] * 9)
+    loss, gradient = value_and_gradient(logits, labels, gamma, None)
+    expected, expected_gradient = closed_form(logits, labels, gamma, None)
+    assert torch.isfinite(loss)
+    assert torch.isfinite(gradient).all()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        gradient.double(), expected_gradient, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-12
+    )
+    hopeless, _ = value_and_gradient(torch.tensor([[-100.0]]).to(dtype), torch.tensor([0]), gamma, None)
+    assert float(hopeless) == pytest.approx(100)  # -log(p_t) = 100, not the 87 of a clamped logarithm
+
+
+def test_small_gradients_survive_float16() -> None:
+    """The gradient of an easy background anchor is below float16's smallest number; the loss scale has to reach it."""
+    logits = torch.full((1, 1), -7.0, dtype=torch.float16, requires_grad=True)  # p is about 0.001
+    (sigmoid_focal_loss(logits, torch.tensor([-1])) * 65536.0 * 4).backward()
+    _, expected = closed_form(logits.detach(), torch.tensor([-1]), 2.0, 0.25)
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad.double(), expected * 65536 * 4, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("rows", [SLICE // 80 - 1, SLICE // 80, 3 * (SLICE // 80) + 17])
+def test_many_slices(rows: int) -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(rows, 80) * 3 - 4, torch.randint(-2, 80, (rows,))
+    loss, gradient = value_and_gradient(logits, labels, 2.0, 0.25)
+    expected, expected_gradient = closed_form(logits, labels, 2.0, 0.25)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_one_row_wider_than_a_slice() -> None:
+    logits = torch.randn(2, SLICE + 3)
+    torch.testing.assert_close(
+        sigmoid_focal_loss(logits, torch.tensor([SLICE + 2, -1])).double(),
+        closed_form(logits, torch.tensor([SLICE + 2, -1]), 2.0, 0.25)[0],
+        rtol=1e-5,
+        atol=0,
+    )
+
+
+def test_views_and_strides() -> None:
+    """The network's logits may be views in channels-last memory."""
+    torch.manual_seed(0)
+    maps = torch.randn(2, 6, 4, 5)  # (B, A * K, h, w), A = 2, K = 3
+    labels = torch.randint(-2, 3, (2, 40))
+    for memory in (torch.contiguous_format, torch.channels_last):
+        logits = maps.contiguous(memory_format=memory).permute(0, 2, 3, 1).reshape(2, -1, 3)
+        loss, gradient = value_and_gradient(logits, labels, 2.0, 0.25)
+        expected, expected_gradient = closed_form(logits, labels, 2.0, 0.25)
+        torch.testing.assert_close(loss.double(), expected)
+        torch.testing.assert_close(gradient.double(), expected_gradient)
+
+
+class Largest(TorchDispatchMode):
+    """Bytes of the largest new tensor that any operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.sizes += [t.numel() * t.element_size() for t in tree_leaves(result) if isinstance(t, Tensor)]
+        return result
+
+
+def test_memory() -> None:
+    """Beside the gradient, in the logits' own type, nothing of the logits' size is made or kept."""
+    logits = torch.randn(40_000, 80, dtype=torch.bfloat16, requires_grad=True)  # 6.4 MB
+    labels = torch.full((40_000,), -1)
+    kept: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), Largest() as made:
+        loss = sigmoid_focal_loss(logits, labels)
+    assert kept == [logits.numel() * 2]
+    big = [size for size in made.sizes if size > SLICE * 4]
+    assert set(big) == {logits.numel() * 2}  # the gradient, and views of the logits
+    loss.backward()
+    with torch.no_grad(), Largest() as made:
+        sigmoid_focal_loss(logits, labels)
+    # without a gradient only views of the logits are that large
+    assert sum(size > SLICE * 4 for size in made.sizes) <= 1
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        kept.clear()
+        sigmoid_focal_loss(logits.detach(), labels)
+    assert kept == []
+
+
+def test_errors() -> None:
+    with pytest.raises(ValueError, match=r"^logits \(4, 3\) need labels \(4,\), not \(5,\)$"):
+        sigmoid_focal_loss(torch.zeros(4, 3), torch.zeros(5, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"^gamma must be 0 or more, not -1$"):
+        sigmoid_focal_loss(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64), gamma=-1)
+    for label in (3, -3):
+        with pytest.raises(ValueError, match=r"^labels must be from -2 to 2, found "):
+            sigmoid_focal_loss(torch.zeros(2, 3), torch.tensor([label, 0 if label < 0 else -2]))
