@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
+M = TypeVar("M", bound=nn.Module)
 
-class Ema:
+
+class Ema(Generic[M]):
     """A second model whose weights follow those of the trained one: average = d * average + (1 - d) * weights.
 
     The decay d starts low and rises to ``decay`` (d = min(decay, (1 + t) / (10 + t)) at update t), so that the random
@@ -16,9 +19,9 @@ class Ema:
     buffers copied.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: M, decay: float) -> None:
         self.decay = decay
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model: M = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, model: nn.Module, updates: int) -> None:

@@ -1,0 +1,155 @@
+"""The folder of a run: what it was told, how it went, and what came of it.
+
+    settings.yaml      the settings as run; a recipe for --config
+    run.json           the data set, the class names, the versions of what computed
+    metrics.csv        one row a step, one row an evaluation
+    tensorboard/       the same for TensorBoard
+    last.safetensors   the detector at the last evaluation     best.safetensors   at the one with the highest AP
+    evaluation.json    the last evaluation: the twelve numbers, AP per class
+    curves.png         losses and AP over the run              validation.png     pictures with truth and findings
+    resume.pt          what --resume goes on from
+
+Only the first process writes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from retinanet import __version__
+from retinanet.config import Settings, from_plain, to_plain
+from retinanet.errors import RequestError, WorkError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+STEP_COLUMNS = ("step", "epoch", "seconds", "lr", "class_loss", "box_loss", "pictures_per_second")
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+COLUMNS = STEP_COLUMNS + METRICS
+
+
+class RunFolder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: Any = None
+        self._writer: Any = None
+        self._board: SummaryWriter | None = None
+
+    @property
+    def resume(self) -> Path:
+        return self.path / "resume.pt"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.safetensors"
+
+    def create(self, settings: Settings, data_root: Path, class_names: Sequence[str], command: Sequence[str]) -> None:
+        """Make the folder and write what the run was told.
+
+        Raises:
+            RequestError: there is something in the folder already.
+            WorkError: it cannot be written.
+        """
+        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
+            resumable = f", or go on with it: --resume {self.path}" if self.resume.is_file() else ""
+            raise RequestError(f"the output folder {self.path} is not empty; choose another with --output{resumable}")
+        facts = {
+            "data": str(data_root.resolve()),
+            "classes": list(class_names),
+            "command": list(command),
+            "retinanet": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} processors, {_accelerator()}",
+        }
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.write_settings(settings)
+            self.write("run.json", json.dumps(facts, indent=1) + "\n")
+        except OSError as error:
+            raise WorkError(f"cannot write into {self.path}: {error}") from error
+
+    def write_settings(self, settings: Settings) -> None:
+        import yaml
+
+        self.write("settings.yaml", yaml.safe_dump(to_plain(settings), sort_keys=False, default_flow_style=None))
+
+    def write(self, name: str, text: str) -> None:
+        """Write a text file beside its place and rename it."""
+        beside = self.path / f".{name}.part"
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, self.path / name)
+
+    def open_logs(self, step: int) -> None:
+        """Start logging after ``step``; rows of later steps, left by a run that was killed, are dropped."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = self.path / "metrics.csv"
+        kept = [row for row in read_metrics(self.path) if int(row["step"]) <= step] if path.exists() else []
+        beside = self.path / ".metrics.csv.part"
+        self._rows = open(beside, "w", newline="", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        self._writer = csv.DictWriter(self._rows, COLUMNS)
+        self._writer.writeheader()
+        self._writer.writerows(kept)
+        self._rows.flush()
+        os.replace(beside, path)  # the open file goes along
+        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """Add a row to metrics.csv and to TensorBoard; ``row`` holds some of COLUMNS, ``step`` among them."""
+        shown = {key: _short(value) for key, value in row.items()}
+        self._writer.writerow(shown)
+        self._rows.flush()
+        assert self._board is not None
+        for key, value in row.items():
+            if key not in ("step", "seconds"):
+                self._board.add_scalar(key, value, int(row["step"]))
+
+    def close(self) -> None:
+        if self._rows is not None:
+            self._rows.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv; an incomplete last line, left by a kill, is passed over."""
+    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["step"].isdigit() and None not in row.values()]
+
+
+def read_run(folder: Path) -> tuple[Path, Settings]:
+    """The data set and the settings of a run, for going on with it.
+
+    Raises:
+        RequestError: ``folder`` is not a run folder.
+    """
+    from retinanet import recipe
+
+    if not (folder / "settings.yaml").is_file() or not (folder / "run.json").is_file():
+        raise RequestError(f"cannot resume {folder}: it is not the folder of a run (no settings.yaml and run.json)")
+    try:
+        data = json.loads((folder / "run.json").read_text(encoding="utf-8"))["data"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"cannot resume {folder}: run.json cannot be read ({error})") from error
+    return Path(data), from_plain(Settings, recipe.read_yaml(folder / "settings.yaml"))
+
+
+def _short(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+def _accelerator() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads, no GPU"

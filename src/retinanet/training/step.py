@@ -1,0 +1,94 @@
+"""One optimiser step's gradient: the loss of a global batch, whatever processes and parts it is spread over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.precision import MixedPrecision
+from torch import Tensor, nn
+
+from retinanet.config import LossSettings, MatchingSettings
+from retinanet.losses import detection_loss
+from retinanet.matching import Targets, match
+from retinanet.model.retinanet import RetinaNet
+from retinanet.preprocess import normalize
+
+if TYPE_CHECKING:
+    from retinanet.data.loading import Batch
+
+
+class Learner(nn.Module):
+    """Network and loss as one module.
+
+    Distributed wrappers hook into a module's ``forward``; with the loss inside it two numbers come out instead of
+    millions of logits.
+    """
+
+    def __init__(self, model: RetinaNet, loss: LossSettings) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, images: Tensor, sizes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Class and box loss, () float32 each, summed over anchors and not yet divided by the positives.
+
+        Args:
+            images: (B, 3, H, W) uint8. sizes: (B, 2) height and width within the padding.
+        """
+        pictures = self.model.settings.preprocessing
+        assert pictures.mean is not None, "the model fills it in"
+        assert pictures.std is not None, "the model fills it in"
+        outputs = self.model(normalize(images, sizes, pictures.mean, pictures.std))
+        anchors = self.model.anchors(images.shape[2], images.shape[3], images.device)
+        with torch.autocast(images.device.type, enabled=False):
+            return detection_loss(outputs, targets, anchors, self.loss)
+
+
+class Mixed(MixedPrecision):
+    """Mixed precision that leaves inputs and outputs alone: Fabric's own would round target boxes to bfloat16."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+    def convert_output(self, data: Any) -> Any:
+        return data
+
+
+def backward(fabric: Fabric, learner: Any, parts: Sequence[Batch], matching: MatchingSettings) -> Tensor:
+    """Add the gradient of the global batch's loss to the parameters' ``grad``.
+
+    The loss is the sum over all anchors of all pictures, divided by the positives (at least 1) of the global batch:
+    the same number for any number of processes and parts. Every process calls this for every step, with as many parts
+    as the others; its pictures may hold no boxes.
+
+    Args:
+        learner: a :class:`Learner` set up by ``fabric``.
+        parts: this process's share of the global batch.
+
+    Returns:
+        (2,) float32: class and box loss of the global batch, on the device, the same in every process.
+    """
+    device = fabric.device
+    on_device = [
+        (part.images.to(device, non_blocking=True), part.sizes.to(device, non_blocking=True)) for part in parts
+    ]
+    targets = []
+    for part, (images, _) in zip(parts, on_device):
+        anchors = torch.cat(learner.model.anchors(images.shape[2], images.shape[3], device))
+        boxes = [boxes.to(device, non_blocking=True) for boxes in part.boxes]
+        labels = [labels.to(device, non_blocking=True) for labels in part.labels]
+        targets.append(match(anchors, boxes, labels, matching))
+    found = torch.stack([t.num_positives for t in targets]).sum()
+    positives = cast(Tensor, fabric.all_reduce(found, reduce_op="sum")).clamp(min=1)
+
+    total = torch.zeros(2, device=device)
+    for i, ((images, sizes), target) in enumerate(zip(on_device, targets)):
+        # Gradients are averaged over processes once, after the last part.
+        with fabric.no_backward_sync(learner, enabled=i < len(parts) - 1):
+            losses = torch.stack(learner(images, sizes, target)) / positives
+            fabric.backward(losses.sum() * fabric.world_size)  # the average over processes divides it again
+        total += losses.detach()
+    return cast(Tensor, fabric.all_reduce(total, reduce_op="sum"))

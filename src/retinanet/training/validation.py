@@ -1,0 +1,99 @@
+"""Measuring a model while it is trained, and showing what it finds."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lightning.fabric import Fabric
+
+from retinanet.data import DetectionData
+from retinanet.detections import Detections
+from retinanet.drawing import Row, sheet
+from retinanet.evaluation import coco
+from retinanet.evaluation.run import detect_all
+from retinanet.training.run_folder import METRICS, RunFolder
+
+if TYPE_CHECKING:
+    from retinanet.detector import Detector
+
+SHEET = 6
+"""Pictures on the sheet of validation pictures."""
+SHOWN = 0.3
+"""Score above which detections are drawn on it."""
+
+
+def spread(total: int, count: int | None) -> list[int]:
+    """``count`` of ``total`` indices, evenly spread; all of them for None."""
+    if count is None or count >= total:
+        return list(range(total))
+    return [i * total // count for i in range(count)]
+
+
+class Validation:
+    """Evaluations of one run, each over ``count`` pictures of ``data`` and the last one over all."""
+
+    def __init__(self, fabric: Fabric, data: DetectionData, count: int | None, batch_size: int, workers: int) -> None:
+        self.fabric, self.data = fabric, data
+        self.some = spread(len(data), count)
+        self.batch_size, self.workers = batch_size, workers
+
+    def measure(
+        self, detector: Detector, final: bool, on_progress: Callable[[int, int], None] | None
+    ) -> tuple[dict[str, float], float, Mapping[int, Detections], list[dict[str, Any]]]:
+        """Detect in the pictures, shared out over the processes, and measure.
+
+        Returns:
+            The twelve numbers over all pictures looked at; the AP over the pictures of every evaluation, by which
+            models of one run are compared; what was found; per class its name, AP, AP50 and number of boxes.
+        """
+        fabric = self.fabric
+        looked_at = list(range(len(self.data))) if final else self.some
+        found = detect_all(
+            detector,
+            self.data,
+            batch_size=self.batch_size,
+            indices=looked_at,
+            workers=self.workers,
+            rank=fabric.global_rank,
+            world=fabric.world_size,
+            on_progress=on_progress,
+        )
+        stats: dict[str, float] = {}
+        comparable = -1.0
+        per_class: list[dict[str, Any]] = []
+        if fabric.is_global_zero:
+            result = coco.evaluate(self.data, found, indices=looked_at)
+            stats = {name: float(result.stats[name]) for name in METRICS}
+            per_class = [{"name": c.name, "AP": c.ap, "AP50": c.ap50, "boxes": c.count} for c in result.per_class]
+            same = len(looked_at) == len(self.some)
+            comparable = stats["AP"] if same else coco.evaluate(self.data, found, indices=self.some).stats["AP"]
+        if fabric.world_size > 1:  # all processes have to agree on what is best
+            stats, comparable = fabric.broadcast((stats, comparable))
+        return stats, comparable, found, per_class
+
+    def write(
+        self, folder: RunFolder, step: int, stats: Mapping[str, float], per_class: Any, found: Mapping[int, Detections]
+    ) -> None:
+        """evaluation.json and the sheet of pictures."""
+        facts = {"step": step, "split": self.data.split, "pictures": len(found), **stats, "per_class": per_class}
+        folder.write("evaluation.json", json.dumps(facts, indent=1) + "\n")
+        looked_at = sorted(found)
+        rows = [self._row(looked_at[i], found) for i in spread(len(looked_at), SHEET)]
+        beside = folder.path / ".validation.part.png"
+        sheet(rows, class_names=self.data.class_names).save(beside)
+        os.replace(beside, folder.path / "validation.png")
+
+    def _row(self, index: int, found: Mapping[int, Detections]) -> Row:
+        data, detections = self.data, found[index]
+        sure = detections.scores > SHOWN
+        names = [data.class_names[label] for label in data.labels(index)]
+        names_found = [data.class_names[label] for label in detections.labels[sure].tolist()]
+        return Row(
+            data.read(index),
+            (data.boxes(index), names),
+            (detections.boxes[sure], names_found, detections.scores[sure]),
+            data.path(index).name,
+        )

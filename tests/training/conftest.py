@@ -1,0 +1,8 @@
+import pytest
+
+from tiny_run import make_data
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("data") / "squares")

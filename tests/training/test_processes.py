@@ -1,0 +1,65 @@
+"""Several processes make the steps of one, a process whose pictures hold no boxes included."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from retinanet import recipe
+from retinanet.config import to_plain
+from retinanet.training.run_folder import METRICS, read_metrics
+from tiny_run import TINY
+
+# Batches of 4 pictures of which half hold no boxes: in some steps one of four (and of two) processes has none.
+TRAIN = {"optimizer": "sgd", "lr": 0.02, "lr_batch": 0, "steps": 5, "eval_every": 0.8}
+
+
+def run(data, folder, processes, launcher):
+    settings = recipe.load(None, recipe.merge(TINY, {"train": TRAIN}))
+    path = folder.parent / "tiny.yaml"
+    path.write_text(yaml.safe_dump(to_plain(settings)))
+    arguments = ["-m", "retinanet", "train", str(data), "--config", str(path), "--output", str(folder)]
+    if launcher == "torchrun":
+        rendezvous = ["--standalone", "--nproc-per-node", str(processes)]
+        command = [sys.executable, "-m", "torch.distributed.run", *rendezvous, *arguments]
+    else:
+        command = [sys.executable, *arguments]
+    if processes > 1:
+        command += ["--train.devices", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        environment.pop(name, None)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def numbers(folder, names):
+    rows = [[float(row[name]) for name in names] for row in read_metrics(folder) if row[names[0]]]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    run(data, folder, 1, "")
+    return folder
+
+
+@pytest.mark.parametrize(("processes", "launcher"), [(2, "fabric"), (4, "torchrun")])
+def test_processes_make_the_steps_of_one(data, alone, tmp_path, processes, launcher):
+    folder = tmp_path / "run"
+    run(data, folder, processes, launcher)
+    names = ["class_loss", "box_loss"]
+    torch.testing.assert_close(numbers(folder, names), numbers(alone, names), rtol=1e-4, atol=1e-6)
+    # The evaluation is shared out, and no picture counts twice: the numbers are those of one process.
+    torch.testing.assert_close(numbers(folder, METRICS), numbers(alone, METRICS), rtol=1e-3, atol=1e-4)
+    one, several = load_file(alone / "last.safetensors"), load_file(folder / "last.safetensors")
+    for name in one:
+        torch.testing.assert_close(
+            several[name], one[name], rtol=1e-3, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
+        )
