@@ -36,7 +36,7 @@ def postprocess(
         for logits, deltas, level in zip(outputs.logits, outputs.deltas, anchors, strict=True)
     ]
     scores, labels, boxes = (torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))
-    sides = sizes.to(boxes.device)[:, :, None, None].to(boxes.dtype)  # (B, 2, 1, 1)
+    sides = sizes.to(boxes.device)[:, :, None].to(boxes.dtype)  # (B, 2, 1)
     boxes = geometry.clip(boxes, sides[:, 0], sides[:, 1])
     return [
         _suppress(b[s > settings.threshold], s[s > settings.threshold], n[s > settings.threshold], settings)
