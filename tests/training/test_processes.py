@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 
 from retinanet import recipe
 from retinanet.config import to_plain
+from retinanet.data import open_data
+from retinanet.data.loading import TrainingSteps
 from retinanet.training.run_folder import METRICS, read_metrics
 from tiny_run import TINY
 
@@ -48,6 +50,14 @@ def alone(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone") / "run"
     run(data, folder, 1, "")
     return folder
+
+
+def test_some_process_has_no_boxes(data):
+    """What the test below is about does happen in it."""
+    settings = recipe.load(None, recipe.merge(TINY, {"train": TRAIN}))
+    steps = [TrainingSteps(open_data(data, "train"), settings, rank, 4) for rank in range(4)]
+    boxes = [[sum(len(b) for part in rank[step] for b in part.boxes) for rank in steps] for step in range(5)]
+    assert any(min(step) == 0 < sum(step) for step in boxes)
 
 
 @pytest.mark.parametrize(("processes", "launcher"), [(2, "fabric"), (4, "torchrun")])
