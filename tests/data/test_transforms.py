@@ -121,7 +121,7 @@ def test_a_picture_without_boxes_is_cropped_anywhere():
     crops = {draw(0, 0, i, (60, 80), none, ALL, PREPROCESSING).crop for i in range(300)}
     assert min(crop[0] for crop in crops) == 0
     assert max(crop[2] for crop in crops) == 80
-    image, kept, labels = run((60, 80), none, draw(0, 0, 0, (60, 80), none, ALL, PREPROCESSING))
+    _, kept, labels = run((60, 80), none, draw(0, 0, 0, (60, 80), none, ALL, PREPROCESSING))
     assert (kept.shape, labels.shape) == ((0, 4), (0,))
 
 

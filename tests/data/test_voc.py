@@ -1,0 +1,199 @@
+"""Pascal VOC: coordinates from 1 or 0, difficult objects, and every fault named by file and line."""
+
+import pytest
+
+from retinanet.data import open_data, splits
+
+OBJECT = """  <object>
+    <name>{name}</name>
+    <part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>
+    <difficult>{difficult}</difficult>
+    <bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox>
+  </object>
+"""
+
+
+def thing(*corners, name="cell", difficult=0):
+    return OBJECT.format(*corners, name=name, difficult=difficult)
+
+
+@pytest.fixture
+def make(tmp_path, paint):
+    """Write a data set of the given pictures: the objects of each, None where it has no annotation file."""
+
+    def write(sheets, lists=None, size=(40, 60), painted=True):
+        for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for stem, objects in sheets.items():
+            if painted:
+                paint(tmp_path / f"JPEGImages/{stem}.jpg")
+            if objects is not None:
+                text = f"<size><width>{size[1]}</width><height>{size[0]}</height><depth>3</depth></size>"
+                sheet = f"<annotation>\n  {text}\n{''.join(objects)}</annotation>\n"
+                (tmp_path / f"Annotations/{stem}.xml").write_text(sheet)
+        for split, stems in (lists or {"train": list(sheets)}).items():
+            (tmp_path / f"ImageSets/Main/{split}.txt").write_text("".join(f"{stem}\n" for stem in stems))
+        return tmp_path
+
+    return write
+
+
+def test_pixels_count_from_1_and_the_last_is_inside(make, opened):
+    objects = [thing(1, 1, 60, 40), thing(11, 21, 30, 30, name="star", difficult=1)]
+    data = opened(make({"a": objects, "b": [thing(5, 6, 7, 8)]}), "train")
+    assert repr(data) == f"<Pascal VOC {data.root} train: 2 pictures, 3 boxes>"
+    assert data.boxes(0).tolist() == [[0, 0, 60, 40], [10, 20, 30, 30]]
+    assert data.boxes(1).tolist() == [[4, 5, 7, 8]]
+    assert (data.class_names, data.category_ids) == (("cell", "star"), (1, 2))
+    assert data.labels(0).tolist() == [0, 1]
+    assert data.crowd(0).tolist() == [False, True]  # difficult: neither learnt nor counted
+    assert [data.image_id(i) for i in range(2)] == [1, 2]
+
+
+def test_a_zero_shows_that_pixels_count_from_0(make, opened):
+    note = "box coordinates count from 0 (some are 0), not from 1 as Pascal VOC's do"
+    data = opened(make({"a": [thing(0, 5, 60, 40)], "b": [thing(5, 6, 7, 8)]}), "train", notes=[note])
+    assert data.boxes(0).tolist() == [[0, 5, 60, 40]]
+    assert data.boxes(1).tolist() == [[5, 6, 7, 8]]
+
+
+def test_labels_do_not_depend_on_the_split(make, opened):
+    root = make({"a": [thing(1, 1, 9, 9, name="z")], "b": [thing(1, 1, 9, 9)]}, {"train": ["a"], "test": ["b"]})
+    assert splits(root) == {"test": 1, "train": 1}
+    train, test = opened(root, "train"), opened(root, "test")
+    assert train.class_names == test.class_names == ("cell", "z")
+    assert (train.labels(0).tolist(), test.labels(0).tolist()) == ([1], [0])
+
+
+def test_a_picture_without_an_annotation_file_is_background(make, opened):
+    note = "1 pictures without an annotation file are background"
+    data = opened(make({"a": [thing(1, 1, 9, 9)], "b": None}), "train", notes=[note])
+    assert data.boxes(1).shape == (0, 4)
+
+
+def test_numbers_as_names_are_picture_ids(make, opened):
+    data = opened(make({"000012": [thing(1, 1, 9, 9)], "7": []}), "train")
+    assert [data.image_id(i) for i in range(2)] == [12, 7]
+
+
+FAULTS = {
+    "no area": (
+        thing(7, 8, 7, 8),
+        "box of no area (1 left out): Annotations/a.xml line 9: 7 8 7 8 in 60 x 40 pixels",
+    ),
+    "swapped": (
+        thing(9, 8, 7, 12),
+        "box of no area (1 left out): Annotations/a.xml line 9: 9 8 7 12 in 60 x 40 pixels",
+    ),
+    "outside": (
+        thing(71, 8, 77, 12),
+        "box outside the picture (1 left out): Annotations/a.xml line 9: 70 7 77 12 in 60 x 40 pixels",
+    ),
+    "not a number": (
+        thing(1, "x", 7, 12),
+        "box with a coordinate that is not a finite number (1 left out): "
+        "Annotations/a.xml line 9: 1 nan 7 12 in 60 x 40 pixels",
+    ),
+    "nan": (
+        thing(1, "NaN", 7, 12),
+        "box with a coordinate that is not a finite number (1 left out): "
+        "Annotations/a.xml line 9: 1 nan 7 12 in 60 x 40 pixels",
+    ),
+    "no name": (
+        thing(1, 2, 7, 12, name=""),
+        "malformed annotation (1 left out): Annotations/a.xml line 9: the object has no name",
+    ),
+    "no corner": (
+        "<object><name>cell</name><bndbox><xmin>1</xmin><ymax>2</ymax></bndbox></object>",
+        "malformed annotation (1 left out): Annotations/a.xml line 9: the object has no ymin xmax",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_objects_left_out(make, opened, kind):
+    text, line = FAULTS[kind]
+    data = opened(make({"a": [thing(1, 1, 9, 9), text]}), "train", [line])
+    assert data.boxes(0).tolist() == [[0, 0, 9, 9]]
+
+
+def test_a_box_partly_outside_is_clipped(make, opened):
+    line = (
+        "box partly outside the picture, clipped (1 repaired): Annotations/a.xml line 3: 50 9 70 20 in 60 x 40 pixels"
+    )
+    data = opened(make({"a": [thing(51, 10, 70, 20)]}), "train", [line])
+    assert data.boxes(0).tolist() == [[50, 9, 60, 20]]
+
+
+def test_a_class_that_a_trained_model_does_not_know(make):
+    root = make({"a": [thing(1, 1, 9, 9), thing(1, 1, 9, 9, name="moon")]})
+    data = open_data(root, "train", class_names=["star", "cell"])
+    assert data.report.lines() == ["class that the model does not know (1 left out): Annotations/a.xml line 9: moon"]
+    assert data.class_names == ("star", "cell")
+    assert data.labels(0).tolist() == [1]
+
+
+def test_broken_xml(make, opened):
+    root = make({"a": [thing(1, 1, 9, 9)], "b": []})
+    (root / "Annotations/b.xml").write_text("<annotation>\n  <object></annotation>\n")
+    line = "unreadable annotation file (1 left out): Annotations/b.xml line 2 column 13: mismatched tag"
+    assert len(opened(root, "train", [line])) == 1
+
+
+def test_pictures_left_out(make, opened, paint):
+    root = make({stem: [thing(1, 1, 9, 9)] for stem in "abcd"})
+    (root / "JPEGImages/b.jpg").unlink()
+    (root / "JPEGImages/c.jpg").write_text("a text")
+    paint(root / "JPEGImages/d.jpg", 60, 40)
+    lines = [
+        "missing picture (1 left out): JPEGImages/b.jpg",
+        "unreadable picture (1 left out): JPEGImages/c.jpg: it is not a picture that Pillow knows",
+        "size that disagrees with the file (1 left out): JPEGImages/d.jpg: annotated 60 x 40, the file is 40 x 60",
+    ]
+    data = opened(root, "train", lines)
+    assert (len(data), data.num_boxes) == (1, 1)
+
+
+def test_a_picture_listed_twice(make, opened):
+    root = make({"a": [thing(1, 1, 9, 9)]}, {"train": ["a", "a"]})
+    assert len(opened(root, "train", ["picture listed twice (1 left out): ImageSets/Main/train.txt: a"])) == 1
+
+
+def test_lists_of_one_class_are_no_splits(make):
+    root = make({"a": [thing(1, 1, 9, 9)]})
+    (root / "ImageSets/Main/cell_train.txt").write_text("a  1\n")
+    assert splits(root) == {"train": 1}
+
+
+def test_names_in_lists_may_have_suffixes_dots_and_spaces(make, opened):
+    sheets = {stem: [thing(1, 1, 9, 9)] for stem in ("a.b", "c d")}
+    data = opened(make(sheets, {"train": ["a.b.jpg", "c d"]}), "train")
+    assert [data.path(i).name for i in range(2)] == ["a.b.jpg", "c d.jpg"]
+
+
+def test_layouts_without_what_is_needed(make, refused):
+    root = make({"a": None})
+    assert refused(root, "train") == (
+        f"{root}/Annotations names no class: there is no <object> with a <name> in any split"
+    )
+    make({"b": [thing(1, 1, 9, 9)]}, {"train": ["a"], "val": ["b"]})
+    assert refused(root, "train") == f"none of the 1 pictures of train has an annotation file in {root}/Annotations"
+    for file in (root / "ImageSets/Main").iterdir():
+        file.unlink()
+    assert refused(root, "train") == (
+        f"{root} looks like Pascal VOC, but ImageSets/Main has no list of pictures such as train.txt"
+    )
+
+
+def test_bccd(real, opened):
+    root = real("bccd")
+    assert splits(root) == {"test": 72, "train": 205, "trainval": 292, "val": 87}
+    points = (
+        "box of no area (2 left out): Annotations/BloodImage_00338.xml line 158: 504 337 504 337 in 640 x 480 pixels; "
+        "Annotations/BloodImage_00343.xml line 50: 181 329 181 329 in 640 x 480 pixels"
+    )
+    trainval, test = opened(root, "trainval", [points]), opened(root, "test")
+    assert trainval.class_names == ("Platelets", "RBC", "WBC")
+    assert (len(trainval), len(test)) == (292, 72)
+    assert trainval.counts() == [292, 3348, 301]  # with the test split the 361, 4155 and 372 published, less two points
+    assert test.counts() == [69, 805, 71]
