@@ -208,9 +208,9 @@ def test_no_usable_picture_is_refused(make, refused):
 
 def test_pictures_that_are_nowhere_are_refused(make, refused):
     root = make([box(1)], [entry(1, "x.png")])
-    message = refused(root, "val")
-    assert message.startswith(
-        f"none of the pictures of {root}/{FILE} was found, such as x.png; looked in val, images/val"
+    assert refused(root, "val") == (
+        f"none of the pictures of {root}/{FILE} was found, such as x.png; "
+        "looked in val, images/val, ., images, data, JPEGImages, annotations"
     )
 
 

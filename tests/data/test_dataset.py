@@ -42,7 +42,7 @@ def coco(tmp_path, paint):
 def test_missing(tmp_path, refused):
     nowhere = tmp_path / "nowhere"
     assert refused(nowhere, "train") == f"there is no data set {nowhere}: no such file or folder"
-    with pytest.raises(RequestError, match="^there is no data set"):
+    with pytest.raises(RequestError, match=r"^there is no data set"):
         splits(nowhere)
 
 
@@ -141,14 +141,15 @@ def test_a_picture_that_changes_after_opening(coco, paint):
     with pytest.raises(WorkError) as error:
         data.read(0)
     assert str(error.value) == (
-        f"cannot read the picture {root}/train/a.png: there is no such file; remove or replace it in the data set {root}"
+        f"cannot read the picture {root}/train/a.png: there is no such file; "
+        f"remove or replace it in the data set {root}"
     )
 
 
 def test_indices_outside(coco):
     data = open_data(coco(), "train")
     assert data.boxes(-1).shape == (2, 4)
-    with pytest.raises(IndexError, match="^picture 1 of 1$"):
+    with pytest.raises(IndexError, match=r"^picture 1 of 1$"):
         data.boxes(1)
 
 

@@ -218,7 +218,8 @@ def test_several_yamls(make, refused):
 
 def test_coco128(real, opened):
     root = real("coco128")
-    orphans = "label file without a picture (2 left out): labels/train2017/000000000656.txt; labels/train2017/000000000659.txt"
+    files = "labels/train2017/000000000656.txt; labels/train2017/000000000659.txt"
+    orphans = f"label file without a picture (2 left out): {files}"
     rounded = "boxes up to 0.02 pixels outside the picture, by rounding, clipped"
     notes = ["2 pictures without a label file are background", f"42 {rounded}"]
     train, val = opened(root, "train", [orphans], notes), opened(root, "val", notes=[f"38 {rounded}"])
