@@ -2,9 +2,9 @@
 
     python benchmarks/pretraining.py --weights ../shared/weights/mobilenetv2_100_same.safetensors --minutes 5
 
-MobileNetV2 on BCCD (trainval -> test) and on coco128 (train2017 -> val2017), with recipes/scratch-small.yaml for all the
-rest. With weights the backbone's batch normalisation is frozen, as the weight file asks for; without them it is trained.
-One run after the other, on an otherwise idle machine; the minutes include the evaluations.
+MobileNetV2 on BCCD (trainval -> test) and on coco128 (train2017 -> val2017), with recipes/scratch-small.yaml for all
+the rest. With weights the backbone's batch normalisation is frozen, as the weight file asks for; without them it is
+trained. One run after the other, on an otherwise idle machine; the minutes include the evaluations.
 """
 
 from __future__ import annotations
