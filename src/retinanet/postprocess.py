@@ -65,7 +65,7 @@ def _candidates(
 def _suppress(
     boxes: Tensor, scores: Tensor, labels: Tensor, settings: PostprocessingSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Class-wise non-maximum suppression of one picture; equal scores keep the order of levels and candidates."""
+    """Class-wise non-maximum suppression of one picture; of equal scores either may come first."""
     from torchvision.ops import batched_nms  # here, so that importing retinanet does not import torchvision
 
     # Classes may be kept apart by moving their boxes far from each other; float64 keeps every bit of a coordinate then.

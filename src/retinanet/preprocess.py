@@ -35,7 +35,9 @@ def resize(image: Tensor, size: tuple[int, int], antialias: bool = True, quantiz
     if tuple(image.shape[1:]) == tuple(size):
         return image if quantize else image.float()
     if quantize and antialias:
-        return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
+        # Channels last, because for a result one pixel wide PyTorch fails, or makes other pixels, in the other layout.
+        pixels = image[None].contiguous(memory_format=torch.channels_last)
+        return F.interpolate(pixels, size=size, mode="bilinear", antialias=True)[0]
     resized = F.interpolate(image[None].float(), size=size, mode="bilinear", antialias=antialias)[0]
     return resized.round_().to(torch.uint8) if quantize else resized
 

@@ -67,7 +67,7 @@ def test_without_any_box_only_the_class_loss_remains() -> None:
         out, match(torch.cat(ANCHORS), *none, MatchingSettings()), ANCHORS, LossSettings()
     )
     assert class_loss > 0
-    assert float(regression) == 0
+    assert regression.item() == 0
     (class_loss + regression).backward()
     assert all(level.grad is not None and not level.grad.any() for level in out.deltas)
     assert all(level.grad is not None and (level.grad != 0).all() for level in out.logits)
@@ -80,7 +80,7 @@ def test_exact_boxes_have_no_box_loss() -> None:
     deltas[targets.positives] = encode(targets.boxes, flat[targets.positives % len(flat)])
     exact = list(deltas.reshape(3, len(flat), 4).split([len(a) for a in ANCHORS], dim=1))
     _, regression = detection_loss(Outputs(outputs().logits, exact), targets, ANCHORS, LossSettings())
-    assert float(regression) == pytest.approx(0, abs=1e-9)
+    assert regression.item() == pytest.approx(0, abs=1e-9)
 
 
 def test_is_float32_for_a_bfloat16_network() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,9 +26,7 @@ class Subnet(nn.Module):
         super().__init__()
         self.values = values
         widths = [inputs] + [settings.width] * settings.depth
-        self.tower = nn.ModuleList(
-            Convolution(a, b, 3, settings.norm, levels=levels) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.tower = nn.ModuleList(Convolution(a, b, 3, settings.norm, levels=levels) for a, b in pairwise(widths))
         self.output = nn.Conv2d(widths[-1], anchors * values, 3, padding=1)
         nn.init.normal_(self.output.weight, std=0.01)
         nn.init.constant_(self.output.bias, bias)  # type: ignore[arg-type]

@@ -1,0 +1,193 @@
+"""Post-processing against the plain algorithm, with Python loops over levels, pictures and classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from retinanet.anchors import make_anchors
+from retinanet.boxes import decode, iou
+from retinanet.config import AnchorSettings, PostprocessingSettings
+from retinanet.model import Outputs
+from retinanet.postprocess import postprocess
+
+Found = list[tuple[Tensor, Tensor, Tensor]]
+ANCHORS = make_anchors(AnchorSettings(), 64, 96, torch.device("cpu"))
+
+
+def outputs(batch: int, classes: int, seed: int = 0, shift: float = -3.0, anchors: Any = ANCHORS) -> Outputs:
+    generator = torch.Generator().manual_seed(seed)
+    return Outputs(
+        [torch.randn((batch, len(a), classes), generator=generator) * 1.5 + shift for a in anchors],
+        [torch.randn((batch, len(a), 4), generator=generator) / 3 for a in anchors],
+    )
+
+
+def suppress(boxes: Tensor, scores: Tensor, limit: float) -> list[int]:
+    """Greedy non-maximum suppression: places of what remains, the best first."""
+    order = torch.sort(scores, descending=True, stable=True).indices.tolist()
+    overlap = iou(boxes.double(), boxes.double()).tolist()
+    kept: list[int] = []
+    for i in order:
+        if all(overlap[i][j] <= limit for j in kept):
+            kept.append(i)
+    return kept
+
+
+def plain(out: Outputs, sizes: Tensor, rules: PostprocessingSettings, anchors: Any = ANCHORS) -> Found:
+    results = []
+    for picture, (height, width) in enumerate(sizes.tolist()):
+        boxes, scores, labels = [], [], []
+        for logits, deltas, level in zip(out.logits, out.deltas, anchors):
+            score = torch.sigmoid(logits[picture]).flatten()
+            pairs = [i for i in torch.sort(score, descending=True, stable=True).indices.tolist()][: rules.candidates]
+            for pair in pairs:
+                if score[pair] > rules.threshold:
+                    row, label = divmod(pair, logits.shape[2])
+                    box = decode(deltas[picture, row], level[row])
+                    boxes.append(box.clamp(min=0).minimum(torch.tensor([width, height, width, height])))
+                    scores.append(score[pair])
+                    labels.append(label)
+        kept = []
+        for label in sorted(set(labels)):
+            mine = [i for i, n in enumerate(labels) if n == label]
+            remaining = suppress(
+                torch.stack([boxes[i] for i in mine]), torch.stack([scores[i] for i in mine]), rules.nms_iou
+            )
+            kept += [mine[i] for i in remaining]
+        kept = sorted(kept, key=lambda i: (-float(scores[i]), i))[: rules.max_detections]
+        results.append(
+            (
+                torch.stack([boxes[i] for i in kept]) if kept else torch.zeros((0, 4)),
+                torch.tensor([float(scores[i]) for i in kept]),
+                torch.tensor([labels[i] for i in kept], dtype=torch.int64),
+            )
+        )
+    return results
+
+
+def assert_same(found: Found, expected: Found) -> None:
+    assert len(found) == len(expected)
+    for (boxes, scores, labels), (e_boxes, e_scores, e_labels) in zip(found, expected):
+        assert labels.tolist() == e_labels.tolist()
+        torch.testing.assert_close(scores, e_scores, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(boxes, e_boxes, rtol=1e-5, atol=1e-3)
+        assert boxes.dtype == scores.dtype == torch.float32
+        assert labels.dtype == torch.int64
+        assert boxes.shape == (len(scores), 4)
+
+
+@pytest.mark.parametrize("classes", [1, 3, 20])
+@given(
+    seed=st.integers(0, 2**31),
+    sizes=st.lists(st.tuples(st.integers(1, 64), st.integers(1, 96)), min_size=1, max_size=3),
+    candidates=st.sampled_from([1, 7, 40]),
+    threshold=st.sampled_from([0.0, 0.05, 0.4]),
+    nms_iou=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+    max_detections=st.sampled_from([1, 10, 300]),
+)
+@settings(max_examples=12, deadline=None)
+def test_plain_algorithm(
+    classes: int,
+    seed: int,
+    sizes: list[tuple[int, int]],
+    candidates: int,
+    threshold: float,
+    nms_iou: float,
+    max_detections: int,
+) -> None:
+    rules = PostprocessingSettings(threshold, candidates, nms_iou, max_detections)
+    out = outputs(len(sizes), classes, seed)
+    assert_same(postprocess(out, ANCHORS, torch.tensor(sizes), rules), plain(out, torch.tensor(sizes), rules))
+
+
+@pytest.mark.parametrize("classes", [1, 1000])
+def test_few_and_many_classes(classes: int) -> None:
+    rules, sizes = PostprocessingSettings(candidates=60), torch.tensor([[64, 96], [50, 33]])
+    out = outputs(2, classes, shift=-3.0 if classes == 1 else -7.0)
+    found = postprocess(out, ANCHORS, sizes, rules)
+    assert_same(found, plain(out, sizes, rules))
+    assert all(len(scores) > 20 for _, scores, _ in found)
+
+
+def test_more_candidates_than_torchvision_suppresses_at_once() -> None:
+    """Above 1000 boxes torchvision goes class by class on a CPU: the result has to stay the same."""
+    sizes = torch.tensor([[64, 96]])
+    out = outputs(1, 3, shift=-1.0)
+    rules = PostprocessingSettings(candidates=700, max_detections=2000)
+    found = postprocess(out, ANCHORS, sizes, rules)
+    assert_same(found, plain(out, sizes, rules))
+    (_, scores, _) = found[0]
+    assert sum(int((torch.sigmoid(level) > 0.05).sum().clamp(max=700)) for level in out.logits) > 1000
+    assert (scores.diff() <= 0).all()
+
+
+def test_no_survivors() -> None:
+    found = postprocess(outputs(2, 4, shift=-50.0), ANCHORS, torch.tensor([[64, 96]] * 2), PostprocessingSettings())
+    for boxes, scores, labels in found:
+        assert boxes.shape == (0, 4)
+        assert scores.shape == labels.shape == (0,)
+
+
+def test_threshold_is_exclusive() -> None:
+    out = outputs(1, 1, shift=-50.0)
+    out.logits[0][0, 5] = 0.0  # a score of exactly one half
+    sizes = torch.tensor([[64, 96]])
+    assert len(postprocess(out, ANCHORS, sizes, PostprocessingSettings(threshold=0.5))[0][1]) == 0
+    assert postprocess(out, ANCHORS, sizes, PostprocessingSettings(threshold=0.499))[0][1].tolist() == [0.5]
+
+
+def test_one_anchor_may_have_several_classes() -> None:
+    out = outputs(1, 3, shift=-50.0)
+    out.logits[1][0, 7] = torch.tensor([2.0, -20.0, 1.0])
+    ((boxes, _, labels),) = postprocess(out, ANCHORS, torch.tensor([[64, 96]]), PostprocessingSettings())
+    assert labels.tolist() == [0, 2]
+    assert torch.equal(boxes[0], boxes[1])
+
+
+@pytest.mark.parametrize("side", [80, 200])
+def test_equal_scores(side: int) -> None:
+    """Ties everywhere, within and above what torchvision suppresses at once: nothing is lost or doubled."""
+    level = torch.tensor([[x, y, x + 8, y + 8] for x in range(0, side, 8) for y in range(0, side, 8)]).float()
+    anchors = [level, level + 1000, level + 2]  # of the third, every box overlaps one of the first by 0.39
+    out = Outputs([torch.zeros((1, len(a), 2)) for a in anchors], [torch.zeros((1, len(a), 4)) for a in anchors])
+    rules = PostprocessingSettings(candidates=5000, max_detections=20_000, nms_iou=0.3)
+    ((boxes, _, labels),) = postprocess(out, anchors, torch.tensor([[2000, 2000]]), rules)
+    for label in (0, 1):
+        kept = boxes[labels == label]
+        assert len(kept.unique(dim=0)) == len(kept)
+        far = kept[:, 0] >= 1000
+        assert int(far.sum()) == len(level)
+        assert iou(kept, kept).fill_diagonal_(0).max() <= 0.3
+        assert iou(torch.cat((level, level + 2)), kept).amax(dim=1).min() > 0.3  # what is gone had a reason
+
+
+def test_a_picture_alone_and_in_a_batch() -> None:
+    out, sizes, rules = outputs(3, 4), torch.tensor([[64, 96], [40, 30], [1, 1]]), PostprocessingSettings()
+    together = postprocess(out, ANCHORS, sizes, rules)
+    for i in range(3):
+        one = Outputs(*([level[i : i + 1] for level in levels] for levels in out))
+        assert_same(postprocess(one, ANCHORS, sizes[i : i + 1], rules), together[i : i + 1])
+
+
+def test_far_classes_are_suppressed_as_near_ones() -> None:
+    """Boxes with an IoU just above and just below the limit, class 0 and class 9999: no coordinate is rounded."""
+    base = torch.tensor([[1000.0, 1000, 1003, 1003], [1000, 1000, 1003, 1004.49], [1000, 1000, 1003, 1006.01]])
+    logits = torch.full((1, 3, 10_000), -50.0)
+    logits[0, :, 0] = logits[0, :, 9999] = torch.tensor([3.0, 2.0, 1.0])
+    out = Outputs([logits], [torch.zeros((1, 3, 4))])
+    ((_, _, labels),) = postprocess(out, [base], torch.tensor([[2000, 2000]]), PostprocessingSettings())
+    # 3 / 4.49 > 0.5 goes, 3 / 6.01 < 0.5 stays
+    assert sorted(labels.tolist()) == [0, 0, 9999, 9999]
+
+
+def test_bfloat16_outputs_give_float32_boxes() -> None:
+    out = Outputs(*([level.bfloat16() for level in levels] for levels in outputs(1, 2)))
+    ((boxes, scores, _),) = postprocess(out, ANCHORS, torch.tensor([[64, 96]]), PostprocessingSettings())
+    assert boxes.dtype == scores.dtype == torch.float32
+    assert len(scores) > 0
