@@ -45,7 +45,7 @@ def plain(out: Outputs, sizes: Tensor, rules: PostprocessingSettings, anchors: A
         boxes, scores, labels = [], [], []
         for logits, deltas, level in zip(out.logits, out.deltas, anchors):
             score = torch.sigmoid(logits[picture]).flatten()
-            pairs = [i for i in torch.sort(score, descending=True, stable=True).indices.tolist()][: rules.candidates]
+            pairs = torch.sort(score, descending=True, stable=True).indices[: rules.candidates].tolist()
             for pair in pairs:
                 if score[pair] > rules.threshold:
                     row, label = divmod(pair, logits.shape[2])

@@ -43,7 +43,7 @@ def resize(image: Tensor, size: tuple[int, int], antialias: bool = True, quantiz
 
 
 def padded_size(sizes: Iterable[tuple[int, int]], settings: PreprocessingSettings) -> tuple[int, int]:
-    """(H, W) of the batch that holds pictures of these sizes: the largest sides, rounded up to ``settings.multiple``."""
+    """(H, W) of the batch of pictures of these sizes: the largest sides, rounded up to ``settings.multiple``."""
     heights, widths = zip(*sizes, strict=True)
     height, width = max(heights), max(widths)
     if settings.resize == "square":
