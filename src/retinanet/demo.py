@@ -17,7 +17,7 @@ from retinanet.data import digits
 from retinanet.errors import RequestError
 
 RECIPE = "digits"
-SCENES = {"train": 1000, "val": 100}
+SCENES: dict[str, Any] = {"train": 1000, "val": 100, "digits": (6, 12)}
 
 Count = Callable[[int, int], None]
 
@@ -39,7 +39,7 @@ def demo(
     folder: Path,
     budget: str,
     *,
-    scenes: dict[str, int] | None = None,
+    scenes: dict[str, Any] | None = None,
     on_scene: Count | None = None,
     on_event: Callable[[dict[str, Any]], None] | None = None,
     on_picture: Count | None = None,
@@ -49,7 +49,7 @@ def demo(
     Args:
         folder: new or empty; gets ``scenes/``, ``run/`` and ``predictions/``.
         budget: wall-clock time of the training, its final evaluation included.
-        scenes: how many to make, for "train" and for "val".
+        scenes: how many to make and of what kind, see :func:`retinanet.data.digits.write`.
         on_scene, on_picture: called with (done, in all) while scenes are made and predictions drawn.
         on_event: the training's events, see :func:`retinanet.training.loop.train`.
 
