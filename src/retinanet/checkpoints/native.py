@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from retinanet.config import ModelSettings, from_plain, to_plain
-from retinanet.errors import RequestError
+from retinanet.config import ModelSettings, SettingsError, from_plain, to_plain
+from retinanet.errors import RequestError, WorkError
 
 FORMAT = "retinanet-1"
 
@@ -37,7 +37,12 @@ def save(
     class_names: Sequence[str],
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint beside ``path`` and rename it into place: there is never half a file under that name."""
+    """Write a checkpoint beside ``path`` and rename it into place: there is never half a file under that name.
+
+    Raises:
+        WorkError: the file cannot be written (a full disk, no permission).
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path = Path(path)
@@ -51,6 +56,8 @@ def save(
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, beside, metadata)
         os.replace(beside, path)
+    except (OSError, SafetensorError) as error:
+        raise WorkError(f"cannot write {path}: {error}") from error
     finally:
         beside.unlink(missing_ok=True)
 
@@ -78,6 +85,6 @@ def load(path: str | Path) -> Checkpoint:
         settings = from_plain(ModelSettings, json.loads(metadata["retinanet.settings"]))
         names = tuple(json.loads(metadata["retinanet.classes"]))
         extra = json.loads(metadata.get("retinanet.extra", "{}"))
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError, SettingsError) as error:
         raise RequestError(f"{path} cannot be read as a checkpoint ({error}); is the file complete?") from error
     return Checkpoint(state, settings, names, extra)

@@ -1,0 +1,275 @@
+"""The detector: any picture in, boxes in that picture's pixels out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import retinanet
+from retinanet.boxes import decode
+from retinanet.config import (
+    AnchorSettings,
+    BackboneSettings,
+    HeadSettings,
+    LossSettings,
+    MatchingSettings,
+    ModelSettings,
+    PostprocessingSettings,
+    PreprocessingSettings,
+    PyramidSettings,
+)
+from retinanet.detections import Detections
+from retinanet.detector import Detector
+from retinanet.errors import RequestError
+from retinanet.losses import detection_loss
+from retinanet.matching import match
+from retinanet.model import RetinaNet
+
+NAMES = ("dog", "cat", "bird")
+
+
+def make(**preprocessing: Any) -> Detector:
+    """A small network with random weights whose scores spread over 0..1."""
+    torch.manual_seed(0)
+    settings = ModelSettings(
+        backbone=BackboneSettings(name="resnet18"),
+        pyramid=PyramidSettings(channels=32),
+        head=HeadSettings(depth=1, width=32, norm="group"),
+        anchors=AnchorSettings(sizes=(8, 16, 32, 64, 128)),
+        preprocessing=PreprocessingSettings(**{"size": 64, "longer": 107, **preprocessing}),
+        postprocessing=PostprocessingSettings(threshold=0.3),
+    )
+    model = RetinaNet(settings, len(NAMES))
+    for layer in model.pyramid.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
+    for subnet, std in ((model.class_subnet, 0.12), (model.box_subnet, 0.03)):
+        nn.init.normal_(subnet.output.weight, std=std)
+    assert model.class_subnet.output.bias is not None
+    nn.init.constant_(model.class_subnet.output.bias, -1.5)
+    return Detector(model, model.settings, NAMES)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return make()
+
+
+def picture(height: int, width: int, seed: int = 0) -> Tensor:
+    coarse = torch.randint(0, 256, (1, 3, 5, 6), generator=torch.Generator().manual_seed(seed)).float()
+    return nn.functional.interpolate(coarse, size=(height, width), mode="nearest")[0].to(torch.uint8)
+
+
+def assert_same(a: Detections, b: Detections, tolerance: float = 1e-3) -> None:
+    assert len(a) == len(b) > 0
+    assert a.labels.tolist() == b.labels.tolist()
+    torch.testing.assert_close(a.scores, b.scores, rtol=0, atol=tolerance / 10)
+    torch.testing.assert_close(a.boxes, b.boxes, rtol=0, atol=tolerance)
+
+
+def test_result(detector: Detector) -> None:
+    found = detector.predict(picture(50, 90))
+    assert isinstance(found, Detections)
+    assert 5 < len(found) <= 100
+    assert found.boxes.shape == (len(found), 4)
+    assert found.boxes.dtype == found.scores.dtype == torch.float32
+    assert found.labels.dtype == torch.int64
+    assert (found.scores.diff() <= 0).all()
+    assert (found.scores > 0.3).all()
+    assert found.class_names == NAMES
+    assert set(found.names) <= set(NAMES)
+    assert not found.boxes.requires_grad
+
+
+@pytest.mark.parametrize("size", [(50, 90), (641, 333), (1, 1), (1, 300), (300, 1), (64, 64)])
+def test_boxes_lie_in_the_picture(detector: Detector, size: tuple[int, int]) -> None:
+    found = detector.predict(picture(*size), threshold=0.01)
+    assert len(found) > 0
+    x1, y1, x2, y2 = found.boxes.unbind(1)
+    assert (x1 >= 0).all()
+    assert (y1 >= 0).all()
+    assert (x1 <= x2).all()
+    assert (y1 <= y2).all()
+    assert (x2 <= size[1]).all()
+    assert (y2 <= size[0]).all()
+
+
+def test_boxes_are_in_original_pixels() -> None:
+    """Without resizing and padding, detections are decoded outputs of the network; resized ones are scaled back."""
+    detector = make(resize="none")
+    image = picture(64, 96)
+    found = detector.predict(image)
+    mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.inference_mode():
+        out = detector.model(((image / 255 - mean) / std)[None])
+    boxes = decode(torch.cat(out.deltas, dim=1)[0], torch.cat(detector.model.anchors(64, 96)))
+    scores = torch.cat(out.logits, dim=1)[0].sigmoid()
+    best = int(scores.max(dim=1).values.argmax())
+    torch.testing.assert_close(found.scores[0], scores.max(), rtol=0, atol=1e-4)
+    limits = torch.tensor([96.0, 64, 96, 64])
+    torch.testing.assert_close(found.boxes[0], boxes[best].clamp(min=0).minimum(limits), rtol=0, atol=1e-2)
+
+    # twice the picture by repeating pixels, seen at half its size, is the same picture
+    double = image.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    halved = make(size=64, antialias=False).predict(double)
+    assert_same(
+        Detections(halved.boxes / 2, halved.scores, halved.labels, NAMES), make(antialias=False).predict(image), 1e-2
+    )
+
+
+def test_alone_or_in_a_batch(detector: Detector) -> None:
+    sizes = [(50, 90), (90, 50), (50, 90), (64, 64), (30, 33), (50, 91), (1, 1), (200, 100), (50, 90)]
+    pictures = [picture(h, w, seed) for seed, (h, w) in enumerate(sizes)]
+    alone = [detector.predict(image) for image in pictures]
+    for batch_size in (1, 2, 8):
+        together = detector.predict(pictures, batch_size=batch_size)
+        assert isinstance(together, list)
+        assert len(together) == len(pictures)
+        for a, b in zip(alone, together):
+            assert_same(a, b)
+    assert [len(found) for found in detector.predict(tuple(pictures))] == [len(found) for found in alone]
+    assert detector.predict([]) == []
+
+
+def test_every_kind_of_picture(detector: Detector, tmp_path: Path) -> None:
+    tensor = picture(50, 90)
+    array = tensor.permute(1, 2, 0).numpy()
+    image = Image.fromarray(array)
+    image.save(tmp_path / "picture.png")
+    expected = detector.predict(tensor)
+    kinds: list[Any] = [tmp_path / "picture.png", str(tmp_path / "picture.png"), image, array, np.asfortranarray(array)]
+    for kind in kinds:
+        assert_same(detector.predict(kind), expected, 1e-6)
+    for found in detector.predict(kinds):
+        assert_same(found, expected)
+    grey = image.convert("L")
+    assert_same(detector.predict(grey), detector.predict(grey.convert("RGB")), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (3, "cannot read the picture given: a int; give a path, "),
+        (None, "cannot read the picture given: a NoneType; give a path, "),
+        (torch.zeros(3, 8, 8), "cannot read the picture given: a tensor of float32 and shape (3, 8, 8); give a path, "),
+        (
+            torch.zeros(8, 8, 3, dtype=torch.uint8),
+            "cannot read the picture given: a tensor of uint8 and shape (8, 8, 3)",
+        ),
+        (np.zeros((8, 8, 4), dtype=np.uint8), "cannot read the picture given: an array of uint8 and shape (8, 8, 4)"),
+        (
+            torch.zeros(3, 0, 8, dtype=torch.uint8),
+            "cannot read the picture given: a tensor of uint8 and shape (3, 0, 8)",
+        ),
+        ("missing.jpg", "cannot read the picture missing.jpg: there is no such file"),
+    ],
+)
+def test_pictures_that_cannot_be_used(detector: Detector, wrong: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=f"^{re.escape(message)}"):
+        detector.predict(wrong)
+    with pytest.raises(RequestError, match=f"^{re.escape(message)}"):
+        detector.predict([picture(9, 9), wrong])
+
+
+def test_options(detector: Detector) -> None:
+    image = picture(50, 90)
+    usual = detector.predict(image)
+    fewer = detector.predict(image, max_detections=3)
+    assert_same(fewer, Detections(usual.boxes[:3], usual.scores[:3], usual.labels[:3], NAMES))
+    limit = float(usual.scores[2])
+    assert (detector.predict(image, threshold=limit).scores > limit).all()
+    assert len(detector.predict(image, threshold=0.999)) == 0
+    assert detector.predict(image, threshold=0.999).boxes.shape == (0, 4)
+    larger = detector.predict(image, size=128)
+    assert_same(larger, make(size=128, longer=214).predict(image))
+    with pytest.raises(AssertionError):
+        assert_same(larger, usual)
+    with pytest.raises(RequestError, match=r"threshold must be in \[0, 1\), not 1\.5$"):
+        detector.predict(image, threshold=1.5)
+
+
+def test_square_preprocessing_takes_another_size() -> None:
+    image = picture(50, 90)
+    assert_same(make(resize="square").predict(image, size=96), make(resize="square", size=96).predict(image))
+
+
+def test_detect_a_batch(detector: Detector) -> None:
+    """What evaluation calls: pictures resized and padded already."""
+    images = [picture(50, 90), picture(50, 90, 1)]
+    resized = [detector.resize(image) for image in images]
+    assert {tuple(r.shape) for r in resized} == {(3, 59, 107)}  # 64 / 50 would make the longer side 115
+    batch = torch.zeros((2, 3, 64, 128), dtype=torch.uint8)
+    for slot, image in zip(batch, resized):
+        slot[:, :59, :107] = image
+    found = detector.detect(batch, torch.tensor([[59, 107]] * 2), torch.tensor([[50, 90]] * 2))
+    for one, image in zip(found, images):
+        assert_same(one, detector.predict(image))
+    found = detector.detect(batch, torch.tensor([[59, 107]] * 2), torch.tensor([[50, 90]] * 2), threshold=0.999)
+    assert [len(one) for one in found] == [0, 0]
+
+
+def test_save_and_load(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    detector.save(path, ap=0.5)
+    loaded = retinanet.load(path, device="cpu", precision="fp32")
+    assert loaded.class_names == NAMES
+    assert loaded.settings == detector.settings
+    assert not loaded.model.training
+    image = picture(50, 90)
+    a, b = detector.predict(image), loaded.predict(image)
+    assert len(a) > 5
+    assert torch.equal(a.boxes, b.boxes)
+    assert torch.equal(a.scores, b.scores)
+    assert torch.equal(a.labels, b.labels)
+
+    (tmp_path / "run").mkdir()
+    detector.save(tmp_path / "run" / "last.safetensors")
+    assert len(retinanet.load(tmp_path / "run", device="cpu", precision="fp32").predict(image)) == len(a)
+
+
+def test_weights_that_do_not_fit(detector: Detector, tmp_path: Path) -> None:
+    from retinanet.checkpoints import native
+
+    path = tmp_path / "model.safetensors"
+    state = detector.model.state_dict()
+    native.save(path, {**state, "box_subnet.output.bias": torch.zeros(4)}, detector.settings, NAMES)
+    with pytest.raises(
+        RequestError, match=r"^the weights in .*model\.safetensors do not fit its settings: size mismatch"
+    ):
+        retinanet.load(path)
+    native.save(path, {n: t for n, t in state.items() if "box_subnet" not in n}, detector.settings, NAMES)
+    with pytest.raises(RequestError, match=r"do not fit its settings: Missing key\(s\)|do not fit its settings: "):
+        retinanet.load(path)
+
+
+def test_class_names_must_fit(detector: Detector) -> None:
+    with pytest.raises(RequestError, match=r"^2 class names for a model of 3 classes$"):
+        Detector(detector.model, detector.settings, ["a", "b"])
+
+
+def test_bfloat16_finds_nearly_the_same(detector: Detector) -> None:
+    image = picture(50, 90)
+    narrow = Detector(detector.model, detector.settings, NAMES, precision="bf16").predict(image)
+    usual = detector.predict(image)
+    assert narrow.boxes.dtype == narrow.scores.dtype == torch.float32
+    torch.testing.assert_close(narrow.scores[:3], usual.scores[:3], rtol=0, atol=0.03)
+
+
+def test_prediction_leaves_the_model_trainable() -> None:
+    """Evaluation within training: predict, then train on the same size."""
+    detector = make()
+    detector.predict(picture(64, 96))
+    model = detector.model.train()
+    anchors = model.anchors(64, 96)
+    targets = match(torch.cat(anchors), [torch.tensor([[0.0, 0, 32, 32]])], [torch.tensor([1])], MatchingSettings())
+
+    losses = detection_loss(model(torch.randn(1, 3, 64, 96)), targets, anchors, LossSettings(box="giou"))
+    sum(losses, torch.zeros(())).backward()
+    assert all(p.grad is not None for p in model.parameters())
