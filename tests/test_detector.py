@@ -101,6 +101,18 @@ def test_boxes_lie_in_the_picture(detector: Detector, size: tuple[int, int]) -> 
     assert (y2 <= size[0]).all()
 
 
+def test_no_rounding_beyond_the_edge(detector: Detector) -> None:
+    """float32 makes 19 * (35 / 19) more than 35."""
+    images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    resized = torch.arange(8, 28).repeat(2)[:, None].expand(-1, 2)
+    originals = torch.stack((torch.arange(40) * 7 + 9, torch.arange(40) * 13 + 5), dim=1)
+    reached = 0
+    for found, original in zip(detector.detect(images, resized, originals, threshold=0.01), originals):
+        assert (found.boxes[:, 2:] <= original.flip(0)).all()
+        reached += int((found.boxes[:, 2:] == original.flip(0)).sum())
+    assert reached > 100
+
+
 def test_boxes_are_in_original_pixels() -> None:
     """Without resizing and padding, detections are decoded outputs of the network; resized ones are scaled back."""
     detector = make(resize="none")

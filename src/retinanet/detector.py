@@ -155,8 +155,9 @@ class Detector:
         for (boxes, scores, labels), size, original in zip(
             postprocess(outputs, anchors, sizes, settings), sizes.tolist(), originals.tolist(), strict=True
         ):
-            scale = torch.tensor([original[1] / size[1], original[0] / size[0]] * 2)
-            results.append(Detections(boxes.cpu() * scale, scores.cpu(), labels.cpu(), self.class_names))
+            # In float64: a box that reaches the edge has to end at the edge, not a rounding error beyond.
+            scale = torch.tensor([original[1] / size[1], original[0] / size[0]] * 2, dtype=torch.float64)
+            results.append(Detections((boxes.cpu() * scale).float(), scores.cpu(), labels.cpu(), self.class_names))
         return results
 
     def _postprocessing(self, threshold: float | None, max_detections: int | None) -> Any:

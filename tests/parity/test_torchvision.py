@@ -111,7 +111,7 @@ def rename(name: str) -> str:
 
 
 def relative(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-12))
+    return float((a - b).detach().abs().max() / b.abs().max().clamp(min=1e-12))
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
@@ -127,7 +127,7 @@ def test_losses_and_gradients(version: str) -> None:
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
     settings = LossSettings(box="l1" if version == "v1" else "giou")
-    for path, boxes, labels in pictures():
+    for path, boxes, labels in pictures()[:3]:
         image = read(path).float() / 255
         target = {"boxes": boxes, "labels": labels}
         there.zero_grad()

@@ -26,7 +26,7 @@ def test_closed_form(decay: float) -> None:
         net(torch.randn(4, 3, 6, 6))  # moves the statistics
         with torch.no_grad():
             for parameter in net.parameters():
-                parameter += torch.randn_like(parameter)
+                parameter.add_(torch.randn_like(parameter))
         weights.append({name: tensor.clone().double() for name, tensor in net.state_dict().items()})
         ema.update(net, t)
     for name, tensor in ema.model.state_dict().items():
