@@ -5,35 +5,30 @@ Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 stopped with
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError
 
-from retinanet import __version__, recipe
-from retinanet.cli.options import Common, given, plain_json
-from retinanet.config import Settings
+from retinanet import __version__
+from retinanet.cli.console import rank
+from retinanet.cli.demo import demo
+from retinanet.cli.evaluate import evaluate
+from retinanet.cli.options import plain_json
+from retinanet.cli.train import train
 from retinanet.errors import RequestError, WorkError
-
-if TYPE_CHECKING:
-    GivenSettings = dict[str, Any]
-else:
-    GivenSettings = given(Settings)
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 app = App(
     name="retinanet",
     help="RetinaNet: train a detector on your own labelled pictures, measure it, find objects with it.",
     version=__version__,
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # main says how to go on
 )
-
-
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C, with a line that says how to go on."""
+app.command(demo, sort_key=0)
+app.command(train, sort_key=1)
+app.command(evaluate, sort_key=2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,19 +38,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app(plain_json(arguments), exit_on_error=False, print_error=False, result_action="return_value")
         return 0
     except CycloptsError as error:
+        caught: Exception = error
         verb = next((a for a in arguments if not a.startswith("-")), "")
-        line, code = f"{str(error).strip()} See: retinanet {verb + ' ' if verb in app else ''}--help", 2
+        text = str(error).strip().replace("Unused Tokens: ", "too many arguments: ")
+        line, code = f"{text} See: retinanet {verb + ' ' if verb in app else ''}--help", 2
     except (RequestError, WorkError) as error:
+        caught = error
         line, code = str(error), 2 if isinstance(error, RequestError) else 1
     except KeyboardInterrupt as error:
-        print(f"stopped{f'; {error}' if str(error) else ''}", file=sys.stderr)
+        if rank() == 0:
+            print(f"stopped{f'; {error}' if str(error) else ''}", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Who read our output (head, less) has left. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
+        caught = error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
         line, code = f"unexpected {type(error).__name__}: {reason} (--debug shows where)", 1
     if "--debug" in arguments:
         import traceback
 
-        traceback.print_exc()
-    print("error: " + " ".join(line.split()), file=sys.stderr)
+        traceback.print_exception(caught)
+    if rank() == 0 or code != 2:  # a wrong request is wrong in all processes: one says so
+        who = f"process {rank()}: " if rank() else ""
+        print(f"error: {who}{' '.join(line.split())}", file=sys.stderr)
     return code

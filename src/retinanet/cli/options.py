@@ -26,7 +26,7 @@ SECTIONS = ("train", "data", "model", "matching", "loss")
 """The order of the settings in ``--help``."""
 
 
-def given(kind: type, where: str = "") -> Any:
+def given(kind: Any, where: str = "") -> Any:
     """A TypedDict with the fields of a settings dataclass, none required.
 
     The command-line library fills in only what the user gave, so that a recipe can stand between the defaults and
@@ -66,8 +66,8 @@ def given(kind: type, where: str = "") -> Any:
     return TypedDict(f"Given{kind.__name__}", fields, total=False)  # type: ignore[operator]
 
 
-def _shown(field: dataclasses.Field[Any]) -> str:
-    value = field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
+def _shown(field: Any) -> str:
+    value = field.default_factory() if field.default is dataclasses.MISSING else field.default
     values = value if isinstance(value, tuple) else (value,)
     return " ".join(f"{v:.4g}" if isinstance(v, float) else str(v).lower() for v in values if v != {}) or "none"
 

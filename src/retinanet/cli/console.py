@@ -1,0 +1,120 @@
+"""What a command says, and where: text, JSON, and who of several processes speaks."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retinanet.cli.options import Common
+from retinanet.errors import RequestError, WorkError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from retinanet.data.dataset import DetectionData
+
+
+def rank() -> int:
+    """This process's number among those of one run, as torchrun, Slurm or Fabric's own launcher set it."""
+    for name in ("RANK", "SLURM_PROCID"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    # Fabric's launcher numbers processes within a node, and nodes.
+    return int(os.environ.get("LOCAL_RANK") or 0) or int(os.environ.get("NODE_RANK") or 0)
+
+
+class Output:
+    """Text for people, and one JSON value for programs."""
+
+    def __init__(self, common: Common | None) -> None:
+        from rich.console import Console
+
+        self.common = common or Common()
+        self.silent = self.common.quiet or rank() > 0
+        if self.common.json not in (None, "-"):
+            folder = Path(self.common.json or "").absolute().parent
+            if not folder.is_dir():  # said before the work, not after it
+                raise RequestError(f"--json {self.common.json}: there is no folder {folder}")
+        self.console: Console = Console(stderr=self.common.json == "-", quiet=self.silent, highlight=False)
+        """Results. Not ``print``: tests and pipes see standard output without colours or line breaks of rich."""
+        self.progress: Console = Console(stderr=True, quiet=self.silent, highlight=False)
+        """What passes: progress and notes."""
+
+    def say(self, *lines: str) -> None:
+        for line in lines:
+            self.console.print(line, markup=False, soft_wrap=True)
+
+    def note(self, *lines: str) -> None:
+        for line in lines:
+            self.progress.print(line, markup=False, soft_wrap=True)
+
+    def data(self, data: DetectionData, label_map: bool = True) -> None:
+        """What was opened: size, label map, and what was found wrong."""
+        boxes = f"{data.num_boxes} boxes of {len(data.class_names)} classes"
+        self.note(f"{data.root}, split {data.split} ({data.kind}): {len(data)} pictures, {boxes}")
+        if label_map:
+            self.note(*(f"  {line}" for line in data.label_map_lines()))
+        self.note(*(f"  {line}" for line in data.report.lines()))
+
+    def json(self, value: Mapping[str, Any]) -> None:
+        if self.common.json is None or rank() > 0:
+            return
+        text = json.dumps(_plain(value), indent=2) + "\n"
+        if self.common.json == "-":
+            sys.stdout.write(text)
+            return
+        path = Path(self.common.json)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            beside.write_text(text, encoding="utf-8")
+            os.replace(beside, path)
+        except OSError as error:
+            raise WorkError(f"cannot write {path}: {error.strerror}") from error
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: paths become text, NaN and infinity null, arrays lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, Iterable):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def clock(seconds: float) -> str:
+    """65 -> 1:05, 7265 -> 2:01:05."""
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def number(value: float | None) -> str:
+    """A value of average precision or recall; a dash where there is no truth to measure on."""
+    return "–" if value is None or not math.isfinite(value) or value < 0 else f"{value:.3f}"
+
+
+def class_table(per_class: Iterable[Mapping[str, Any]]) -> Any:
+    """AP and AP50 of each class, with the number of boxes that they rest on: a rich table."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("class")
+    for column in ("AP", "AP50", "boxes"):
+        table.add_column(column, justify="right")
+    for row in per_class:
+        table.add_row(escape(row["name"]), number(row["AP"]), number(row["AP50"]), str(row["boxes"]))
+    return table

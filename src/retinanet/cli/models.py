@@ -1,0 +1,37 @@
+"""A trained model for a command, or a line that says why there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from retinanet.errors import RequestError
+
+if TYPE_CHECKING:
+    from retinanet.detector import Detector
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+def require_model(path: Path) -> None:
+    """Before anything heavy is imported."""
+    if not path.exists():
+        raise RequestError(f"there is no model {path}: give a run folder or a checkpoint file")
+
+
+def load(path: Path, device: str | None, precision: Precision) -> Detector:
+    """
+    Raises:
+        RequestError: ``path`` holds no model, or the device is not to be had.
+    """
+    import torch
+
+    import retinanet
+
+    if device is not None:
+        try:
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise RequestError(f"--device {device} cannot be used here: {reason}") from error
+    return retinanet.load(path, device=device, precision=precision)

@@ -1,0 +1,125 @@
+"""Progress of long work: a live bar in a terminal, a plain line now and then everywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from retinanet.cli.console import Output, clock, number
+
+EVERY = 10.0  # seconds between plain lines
+
+
+class Progress:
+    """Shows the events of :func:`retinanet.training.loop.train`, and counts of other work.
+
+    A context: the bar is taken away at its end, so that what is printed afterwards starts on a clean line.
+    """
+
+    def __init__(self, output: Output, every: float = EVERY) -> None:
+        self.output = output
+        self.every = every
+        self.live = output.progress.is_terminal and not output.silent
+        self._shown = -float("inf")  # time of the last plain line
+        self._ap: float | None = None
+        self._task: Any = None
+        self._counts: dict[str, Any] = {}
+        if self.live:
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bars
+
+            self._bars = Bars(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=14),
+                TextColumn("{task.percentage:3.0f}%"),
+                TextColumn("{task.fields[text]}", markup=False),
+                console=output.progress,
+                transient=True,
+            )
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.live:
+            self._bars.stop()
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """One event of the training loop."""
+        kind = event["event"]
+        if kind == "note":
+            self.output.note(event["text"])
+        elif kind == "data":
+            self.output.data(event["train"])
+            self.output.data(event["val"], label_map=False)
+        elif kind == "start":
+            self._start(event)
+        elif kind == "step":
+            self._step(event)
+        elif kind == "evaluation_progress":
+            self.count("measuring", event["done"], event["total"])
+        elif kind == "evaluation":
+            self._end_count("measuring")
+            self._ap = event["AP"]
+            best = ", the best so far" if event.get("best") else ""
+            self.output.note(f"step {event['step']}: AP {number(event['AP'])}, AP50 {number(event['AP50'])}{best}")
+
+    def counter(self, what: str) -> Callable[[int, int], None]:
+        """A callback for work that reports (done, total)."""
+
+        def show(done: int, total: int) -> None:
+            self.count(what, done, total)
+            if done >= total:
+                self._end_count(what)
+
+        return show
+
+    def count(self, what: str, done: int, total: int) -> None:
+        text = f"{done} of {total} pictures"
+        if self.live:
+            if what not in self._counts:
+                self._counts[what] = self._bars.add_task(what, total=total, text="")
+            self._bars.update(self._counts[what], completed=done, total=total, text=text)
+        elif done < total:
+            self._line(f"{what}: {text}")
+
+    def _end_count(self, what: str) -> None:
+        if what in self._counts:
+            self._bars.remove_task(self._counts.pop(what))
+
+    def _start(self, event: Mapping[str, Any]) -> None:
+        steps, plural = event["steps"], "s" * (event["steps"] != 1)
+        length = f"{steps} step{plural}" if steps else f"{clock(event['budget'])} in all"
+        processes = f", {event['processes']} processes" if event["processes"] > 1 else ""
+        again = f", from step {event['step']}" if event["step"] else ""
+        where = f"{event['device']} in {event['precision']}{processes}"
+        self.output.note(
+            f"training on {event['pictures']} pictures for {length}{again}: {where}, into {event['output']}"
+        )
+
+    def _step(self, event: Mapping[str, Any]) -> None:
+        of = f"/{event['steps']}" if event.get("steps") else ""
+        parts = [
+            f"class {event['class_loss']:.3f} box {event['box_loss']:.3f}",
+            f"{event['pictures_per_second']:.1f} pictures/s",
+            f"{clock(event['seconds_left'])} left",
+        ]
+        if self._ap is not None:
+            parts.append(f"AP {number(self._ap)}")
+        if self.live:
+            if self._task is None:
+                self._task = self._bars.add_task("training", total=1.0, text="")
+            text = " · ".join([*parts, f"step {event['step']}{of}"])
+            self._bars.update(self._task, completed=event["fraction"], text=text)
+        else:
+            self._line(" · ".join([f"step {event['step']}{of}", *parts, f"lr {event['lr']:.2g}"]))
+
+    def _line(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._shown >= self.every:
+            self._shown = now
+            self.output.note(text)

@@ -1,0 +1,152 @@
+"""retinanet train"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from retinanet import recipe
+from retinanet.cli.console import Output, clock, number
+from retinanet.cli.options import Common, given
+from retinanet.cli.progress import Progress
+from retinanet.config import Settings, from_plain, to_plain
+from retinanet.errors import RequestError
+
+if TYPE_CHECKING:
+    GivenSettings = dict[str, Any]
+else:
+    GivenSettings = given(Settings)
+
+LENGTHS = ("train.epochs", "train.steps", "train.budget")
+# What a run may be resumed with: its length, and where and how it is computed; not what is learnt.
+CHANGEABLE = {
+    *LENGTHS,
+    *("train.save_every", "train.patience", "train.eval_every", "train.eval_pictures"),
+    *("train.accelerator", "train.devices", "train.nodes", "train.strategy"),
+    "data.workers",
+}
+
+
+def train(
+    data: Path | None = None,
+    /,
+    *,
+    config: str | None = None,
+    output: Path | None = None,
+    resume: Path | None = None,
+    settings: Annotated[GivenSettings | None, Parameter(name="*")] = None,
+    common: Common | None = None,
+) -> None:
+    """Train a detector on labelled pictures.
+
+    Start with: retinanet train DATA --config scratch-small --budget 15m
+
+    Parameters
+    ----------
+    data
+        A folder in COCO, Pascal VOC or YOLO layout (recognised by what lies in it), or a YOLO YAML.
+    config
+        A recipe: a YAML file of settings, or the name of one that comes along (scratch-small, finetune-adamw,
+        paper-r50-1x, ...). Settings given here go over it.
+    output
+        A new folder for the run; by default the next free runs/DATA-1, runs/DATA-2, ...
+    resume
+        Go on with the run in this folder, with its own data and settings; only its length may change.
+    """
+    out = Output(common)
+    if resume is not None:
+        if config is not None or output is not None:
+            raise RequestError(
+                f"--resume goes on in {resume} with its own settings: leave {'--config' if config else '--output'} out"
+            )
+        data, chosen = resumed(resume, data, settings or {})
+        folder = resume
+    elif data is None:
+        raise RequestError("which data? retinanet train DATA, or --resume RUN to go on with a run")
+    else:
+        if not data.exists():  # before anything is imported or made
+            raise RequestError(f"there is no data set {data}: no such file or folder")
+        chosen = recipe.load(config, settings)
+        folder = output or next_folder(data)
+
+    from retinanet.training.loop import train as run
+
+    with Progress(out) as progress:
+        summary = run(data, chosen, folder, resume=resume is not None, on_event=progress.event)
+    report(out, summary, data, chosen.data.val)
+    out.json(summary)
+
+
+def report(out: Output, summary: Mapping[str, Any], data: Path, split: str) -> None:
+    """What came of a run and what to do with it."""
+    last, folder = summary["last"], summary["output"]
+    why = " (no better AP for as long as train.patience allows)" if summary["stopped"] == "patience" else ""
+    out.say(
+        f"{summary['steps']} steps in {clock(summary['seconds'])}{why}: "
+        f"AP {number(last.get('AP'))}, AP50 {number(last.get('AP50'))} on split {split}",
+        f"the run is in {folder}: best.safetensors (AP {number(summary['best_AP'])} at step {summary['best_step']}), "
+        "last.safetensors, metrics.csv, curves.png, validation.png",
+        f"next: retinanet evaluate {folder} {data}",
+    )
+
+
+def next_folder(data: Path) -> Path:
+    """The first of runs/NAME-1, runs/NAME-2, ... that is not there."""
+    name = data.resolve().stem if data.is_file() else data.resolve().name
+    number = 1
+    while (folder := Path("runs") / f"{name}-{number}").exists():
+        number += 1
+    return folder
+
+
+def resumed(folder: Path, data: Path | None, given: Mapping[str, Any]) -> tuple[Path, Settings]:
+    """Data and settings of a run, with the changes that a resumed run allows.
+
+    Raises:
+        RequestError: ``folder`` holds no run, or ``data`` or ``given`` contradict it.
+    """
+    from retinanet.training.run_folder import read_run
+
+    if not folder.is_dir():
+        raise RequestError(f"cannot resume {folder}: there is no such folder")
+    own_data, settings = read_run(folder)
+    if data is not None and data.resolve() != own_data.resolve():
+        raise RequestError(
+            f"{folder} was trained on {own_data} and cannot go on with {data}: leave DATA out, or start a new run"
+        )
+    own = to_plain(settings)
+    changed = to_plain(from_plain(Settings, recipe.merge(_without_length(own), given)))
+    before, after = _flat(own), _flat(changed)
+    wanted = _flat(given)
+    for name in wanted:
+        if name not in CHANGEABLE and after.get(name) != before.get(name):
+            raise RequestError(
+                f"the run in {folder} has {name} {_text(before.get(name))} and cannot go on with "
+                f"{_text(after.get(name))}: leave it out, or start a new run"
+            )
+    lengthened = any(name in LENGTHS and value is not None for name, value in wanted.items())
+    return own_data, from_plain(Settings, recipe.merge(_without_length(own) if lengthened else own, given))
+
+
+def _without_length(plain: Mapping[str, Any]) -> dict[str, Any]:
+    lengths = [name.split(".")[1] for name in LENGTHS]
+    return {**plain, "train": {k: v for k, v in plain.get("train", {}).items() if k not in lengths}}
+
+
+def _flat(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Dotted names; an empty mapping is a value too (backbone.options)."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{where}{key}"
+        if isinstance(value, Mapping) and value and name != "model.backbone.options":
+            result.update(_flat(value, f"{name}."))
+        else:
+            result[name] = value
+    return result
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else "none" if value is None else str(value)

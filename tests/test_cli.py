@@ -1,0 +1,309 @@
+"""The command line as a user meets it: exit codes, messages, files. Everything runs in this process but the imports."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinanet.cli import main
+from retinanet.cli.console import clock, number
+
+TINY = [
+    *("--model.backbone.name", "resnet18", "--model.head.depth", "1", "--model.head.width", "16"),
+    *("--model.pyramid.channels", "16", "--model.preprocessing.size", "64", "--model.preprocessing.longer", "64"),
+    *("--batch-size", "2", "--data.workers", "0", "--train.precision", "fp32"),
+]
+
+
+def write_coco(root: Path, splits=("train", "val"), names=("cat", "dog"), pictures: int = 4) -> Path:
+    """A tiny COCO data set: a bright box of each class in noise; category ids start at 7."""
+    rng = np.random.default_rng(0)
+    categories = [{"id": 7 + i, "name": name} for i, name in enumerate(names)]
+    for split in splits:
+        (root / split).mkdir(parents=True)
+        images, annotations = [], []
+        for ident in range(1, pictures + 1):
+            pixels = rng.integers(0, 60, (48, 64, 3), dtype=np.uint8)
+            for label, x in enumerate((4, 36)):
+                pixels[10:34, x : x + 22] = (240, 200, 40) if label else (30, 90, 250)
+                annotations.append(
+                    {"id": len(annotations) + 1, "image_id": ident, "category_id": 7 + label % len(names),
+                     "bbox": [x, 10, 22, 24], "area": 22 * 24, "iscrowd": 0}
+                )  # fmt: skip
+            Image.fromarray(pixels).save(root / split / f"{ident:03}.png")
+            images.append({"id": ident, "file_name": f"{ident:03}.png", "width": 64, "height": 48})
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / "annotations" / f"instances_{split}.json").write_text(
+            json.dumps({"images": images, "annotations": annotations, "categories": categories})
+        )
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_coco(tmp_path_factory.mktemp("data") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory) -> Path:
+    """A trained detector, through the command line."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    assert main(["train", str(data), "--output", str(folder), "--steps", "2", "--quiet", *TINY]) == 0
+    return folder
+
+
+def said(capsys) -> tuple[str, str]:
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+def error(capsys, *arguments: str, code: int = 2) -> str:
+    """The one line that a command ends with."""
+    assert main(list(arguments)) == code
+    line = said(capsys)[1].strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+# ------------------------------------------------------------------------------------------- help and wrong options
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom retinanet.cli import main\n"
+        "assert main(['--help']) == main(['train', '--help']) == main(['train', '--epoch', '3']) - 2 == 0\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'lightning', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in ("demo", "train", "evaluate"):
+        assert verb in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["demo", "train", "evaluate"])
+def test_every_verb_explains_itself(capsys, verb):
+    assert main([verb, "--help"]) == 0
+    text, _ = said(capsys)
+    for option in ("--json", "--debug", "--quiet"):
+        assert option in text
+    assert "Settings(" not in text, "a dataclass shown instead of a sentence"
+
+
+def test_settings_stand_in_the_help_of_train(capsys):
+    assert main(["train", "--help"]) == 0
+    text, _ = said(capsys)
+    for option in ("--budget", "--loss.gamma", "--model.anchors.ratios", "--data.augmentation.flip"):
+        assert option in text
+    assert text.index("--epochs") < text.index("--train.lr") < text.index("--loss.beta"), "what is given often, first"
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert said(capsys)[0].strip() == "0.1.0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tran"], 'Unknown command "tran". Did you mean "train"? Available commands: demo, train, evaluate. '
+         "See: retinanet --help"),
+        (["train", "d", "--epoch", "3"], "Unknown option: --epoch. Did you mean --epochs? See: retinanet train --help"),
+        (["train", "d", "--train.lr", "fast"], 'Invalid value for --train.lr: unable to convert "fast" into float. '
+         "See: retinanet train --help"),
+        (["train", "d", "e"], "too many arguments: ['e']. See: retinanet train --help"),
+        (["train"], "which data? retinanet train DATA, or --resume RUN to go on with a run"),
+        (["demo", "--budget", "soon"], "--budget is a time such as 90s, 15m or 2h, not 'soon'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_request_is_one_line(capsys, arguments, message):
+    assert error(capsys, *arguments) == message
+
+
+# ------------------------------------------------------------------------------------------------------------ train
+
+
+def test_train_on_a_missing_folder(capsys, tmp_path):
+    assert error(capsys, "train", str(tmp_path / "no")) == f"there is no data set {tmp_path}/no: no such file or folder"
+
+
+def test_train_on_an_empty_folder(capsys, tmp_path):
+    output = tmp_path / "run"
+    (tmp_path / "empty").mkdir()
+    message = error(capsys, "train", f"{tmp_path}/empty", "--output", str(output))
+    assert message == f"the data set {tmp_path}/empty is an empty folder"
+    assert not output.exists()
+
+
+def test_train_on_an_unknown_layout(capsys, tmp_path):
+    (tmp_path / "odd" / "stuff").mkdir(parents=True)
+    (tmp_path / "odd" / "notes.txt").write_text("hello")
+    message = error(capsys, "train", f"{tmp_path}/odd", "--output", f"{tmp_path}/run")
+    assert message.startswith(f"{tmp_path}/odd has no layout known here, which are COCO (")
+    assert message.endswith("; it holds notes.txt, stuff/")
+
+
+def test_train_with_a_broken_picture_says_so_and_goes_on(capsys, tmp_path):
+    root = write_coco(tmp_path / "data")
+    (root / "train" / "002.png").write_bytes(b"not a picture")
+    result = tmp_path / "result.json"
+    options = ["--output", f"{tmp_path}/run", "--steps", "1", "--json", str(result), *TINY]
+    assert main(["train", str(root), *options]) == 0
+    _, err = said(capsys)
+    assert "split train (COCO): 3 pictures, 6 boxes of 2 classes" in err
+    assert "  id 7 -> label 0: cat (3 boxes)" in err
+    assert "002.png" in err
+    assert json.loads(result.read_text())["steps"] == 1
+
+
+def test_strict_refuses_a_broken_picture(capsys, tmp_path):
+    root = write_coco(tmp_path / "data")
+    (root / "train" / "002.png").write_bytes(b"not a picture")
+    message = error(capsys, "train", str(root), "--strict", "--output", f"{tmp_path}/run", "--steps", "1", *TINY)
+    assert "strict refuses any" in message
+    assert "002.png" in message
+
+
+def test_a_folder_with_a_run_is_not_written_over(capsys, data, run):
+    before = (run / "best.safetensors").read_bytes()
+    message = error(capsys, "train", str(data), "--output", str(run), "--steps", "1", *TINY)
+    assert message == f"the output folder {run} is not empty; choose another with --output, or go on with it: " \
+        f"--resume {run}"  # fmt: skip
+    assert (run / "best.safetensors").read_bytes() == before
+
+
+def test_runs_are_numbered(capsys, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "tiny-1").mkdir(parents=True)
+    assert main(["train", str(data), "--steps", "1", *TINY]) == 0
+    out, err = said(capsys)
+    assert (tmp_path / "runs" / "tiny-2" / "best.safetensors").is_file()
+    assert f"next: retinanet evaluate runs/tiny-2 {data}" in out
+    assert "step 1/1 · class " in err
+
+
+def test_resume_takes_data_and_settings_from_the_run_and_a_new_length(capsys, data, tmp_path):
+    folder = tmp_path / "run"
+    assert main(["train", str(data), "--output", str(folder), "--steps", "1", "-q", *TINY]) == 0
+    assert main(["train", "--resume", str(folder), "--steps", "2", "--json"]) == 0
+    out, err = said(capsys)
+    assert json.loads(out)["steps"] == 2
+    assert "from step 1" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--loss.gamma", "0"], "the run in {run} has loss.gamma 2.0 and cannot go on with 0.0: leave it out, or start "
+         "a new run"),
+        (["--config", "digits"], "--resume goes on in {run} with its own settings: leave --config out"),
+        (["--output", "x"], "--resume goes on in {run} with its own settings: leave --output out"),
+    ],
+)  # fmt: skip
+def test_resume_refuses_what_contradicts_the_run(capsys, run, options, message):
+    assert error(capsys, "train", "--resume", str(run), *options) == message.format(run=run)
+
+
+def test_resume_refuses_other_data(capsys, run, data, tmp_path):
+    message = error(capsys, "train", str(tmp_path), "--resume", str(run))
+    assert message == (
+        f"{run} was trained on {data} and cannot go on with {tmp_path}: leave DATA out, or start a new run"
+    )
+
+
+def test_resume_of_what_is_no_run(capsys, tmp_path):
+    assert (
+        error(capsys, "train", "--resume", f"{tmp_path}/no") == f"cannot resume {tmp_path}/no: there is no such folder"
+    )
+    assert error(capsys, "train", "--resume", str(tmp_path)).startswith(
+        f"cannot resume {tmp_path}: it is not the folder of a run"
+    )
+
+
+def test_stopping_says_how_to_go_on(capsys, monkeypatch, data, tmp_path):
+    import retinanet.training.loop
+
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt("step 3 is saved; go on with --resume somewhere")
+
+    monkeypatch.setattr(retinanet.training.loop, "train", stopped)
+    assert main(["train", str(data), "--output", f"{tmp_path}/run"]) == 130
+    assert said(capsys)[1].splitlines()[-1] == "stopped; step 3 is saved; go on with --resume somewhere"
+
+
+def test_an_unexpected_error_is_one_line_and_debug_shows_where(capsys, monkeypatch, data, tmp_path):
+    import retinanet.training.loop
+
+    def broken(*arguments, **options):
+        raise ZeroDivisionError("division\nby zero")
+
+    monkeypatch.setattr(retinanet.training.loop, "train", broken)
+    message = error(capsys, "train", str(data), "--output", f"{tmp_path}/run", code=1)
+    assert message == "unexpected ZeroDivisionError: division (--debug shows where)"
+    assert main(["train", str(data), "--output", f"{tmp_path}/run", "--debug"]) == 1
+    assert "Traceback (most recent call last)" in said(capsys)[1]
+
+
+def test_only_the_first_process_speaks(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("RANK", "1")
+    assert main(["train", str(tmp_path / "no")]) == 2
+    assert said(capsys) == ("", "")
+
+
+# --------------------------------------------------------------------------------------------------------- evaluate
+
+
+def test_evaluate(capsys, run, data, tmp_path):
+    result = tmp_path / "result.json"
+    assert main(["evaluate", str(run), str(data), "--json", str(result)]) == 0
+    out, err = said(capsys)
+    assert "average precision, mean over IoU 0.50 to 0.95" in out
+    assert "average recall, large objects" in out
+    assert "cat" in out
+    assert "split val (COCO): 4 pictures, 8 boxes of 2 classes" in err
+    values = json.loads(result.read_text())
+    assert set(values["stats"]) == {
+        *("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+    }
+    assert [(row["name"], row["boxes"]) for row in values["per_class"]] == [("cat", 4), ("dog", 4)]
+
+
+def test_evaluate_maps_classes_by_name(capsys, run, tmp_path):
+    other = write_coco(tmp_path / "other", splits=("val",), names=("dog", "bird"))
+    assert main(["evaluate", str(run), str(other)]) == 0
+    _, err = said(capsys)
+    assert "no boxes of cat: these classes have no AP and are left out of the means" in err
+    assert "class that the model does not know (4 left out)" in err
+
+
+def test_evaluate_on_data_without_any_class_of_the_model(capsys, run, tmp_path):
+    other = write_coco(tmp_path / "other", splits=("val",), names=("car", "bus"))
+    message = error(capsys, "evaluate", str(run), str(other))
+    assert message == (f"no class of {other} (car, bus) is one of the model's (cat, dog); classes are mapped by name")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "{t}/no", "{t}"], "there is no model {t}/no: give a run folder or a checkpoint file"),
+        (["evaluate", "{t}", "{t}"], "{t} is a folder without best.safetensors or last.safetensors: give a run "
+         "folder or a file"),
+        (["evaluate", "{t}", "{t}/no"], "there is no data set {t}/no: no such file or folder"),
+        (["evaluate", "{t}", "{t}", "--json", "{t}/no/x.json"], "--json {t}/no/x.json: there is no folder {t}/no"),
+        (["evaluate", "{t}", "{t}", "--batch-size", "0"], "--batch-size must be at least 1, --workers at least 0"),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_named(capsys, tmp_path, arguments, message):
+    assert error(capsys, *(a.format(t=tmp_path) for a in arguments)) == message.format(t=tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------- small helpers
+
+
+def test_times_and_numbers_as_they_are_shown():
+    assert [clock(s) for s in (0, 65, 3599.6, 7265)] == ["0:00", "1:05", "1:00:00", "2:01:05"]
+    assert [number(v) for v in (0.5, -1, None, float("nan"), 0)] == ["0.500", "–", "–", "–", "0.000"]
