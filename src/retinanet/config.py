@@ -282,8 +282,8 @@ class TrainSettings:
     steps: int | None = None
     """Length of the run in optimiser steps."""
     budget: str | None = None
-    """Length of the run in wall-clock time, such as 90s, 15m or 2h; the schedule is planned to end then, final evaluation included.
-    Give one of epochs, steps and budget; with none of them, 12 epochs."""
+    """Length of the run in wall-clock time, such as 90s, 15m or 2h, final evaluation included. Give one of epochs,
+    steps and budget; with none of them, 12 epochs."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.01
     """Learning rate for a batch of ``lr_batch`` pictures; scaled linearly with the batch size."""
@@ -292,7 +292,7 @@ class TrainSettings:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     norm_weight_decay: float | None = None
-    """Weight decay of normalisation parameters and biases; none gives them ``weight_decay``, as the paper's code did."""
+    """Weight decay of normalisation parameters and biases; none: that of the others, as in the paper's code."""
     schedule: Literal["steps", "cosine", "constant"] = "steps"
     milestones: tuple[float, ...] = (2 / 3, 8 / 9)
     """Where in the run "steps" divides the learning rate by 10; 60k and 80k of 90k steps in the paper."""
