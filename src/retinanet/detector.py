@@ -145,7 +145,8 @@ class Detector:
     def _detect(self, images: Tensor, sizes: Tensor, originals: Tensor, settings: Any) -> list[Detections]:
         device = self.device
         pictures = self.model.settings.preprocessing
-        assert pictures.mean is not None and pictures.std is not None  # the model has filled them in
+        assert pictures.mean is not None, "the model fills it in"
+        assert pictures.std is not None, "the model fills it in"
         images = normalize(images.to(device), sizes, pictures.mean, pictures.std)
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
         with torch.autocast(device.type, dtype=dtype, enabled=self.precision != "fp32"):

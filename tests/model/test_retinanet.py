@@ -158,6 +158,7 @@ def test_norms() -> None:
     subnet.train()([torch.randn(4, 8, 6, 6), torch.randn(4, 8, 3, 3) + 50])
     norms: Any = subnet.tower[0].norm
     near, far = norms
+    assert near.num_batches_tracked == far.num_batches_tracked == 1
     assert (near.running_mean - far.running_mean).abs().max() > 0.01
 
 

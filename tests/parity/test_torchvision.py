@@ -151,7 +151,8 @@ def test_losses_and_gradients(version: str) -> None:
         gradients = {name: parameter.grad for name, parameter in here.named_parameters()}
         for name, parameter in there.named_parameters():
             gradient = gradients.pop(rename(name))
-            assert gradient is not None and parameter.grad is not None, name
+            assert gradient is not None, name
+            assert parameter.grad is not None, name
             assert relative(gradient, parameter.grad) < 1e-4, name
         assert not gradients
 
