@@ -76,7 +76,7 @@ class _FocalLoss(torch.autograd.Function):
             part = slice(start, start + step)
             loss, slope = _slice_loss(logits[part].to(wide), labels[part], gamma, alpha, needs_grad)
             total += loss
-            if grad is not None:
+            if grad is not None and slope is not None:
                 grad[part] = slope
         if grad is not None:
             ctx.save_for_backward(grad)
