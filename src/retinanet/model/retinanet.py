@@ -51,7 +51,7 @@ class RetinaNet(nn.Module):
                 pictures, mean=pictures.mean or self.backbone.mean, std=pictures.std or self.backbone.std
             ),
         )
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Outputs:
         """(B, 3, H, W) normalised pictures, both sides a multiple of 32, preferably in channels-last memory."""
