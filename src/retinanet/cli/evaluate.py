@@ -91,7 +91,7 @@ def evaluate(
 
     found = _detect(out, detector, pictures, batch_size, workers, threshold)
     result = coco.evaluate(pictures, found)
-    per_class = [{"name": c.name, "AP": c.ap, "AP50": c.ap50, "boxes": c.count} for c in result.per_class]
+    per_class = [{"name": c.name, "AP": c.ap, "AP50": c.ap50, "boxes": c.boxes} for c in result.per_class]
     out.say(f"{model} on {data}, split {pictures.split}: {result.pictures} pictures", "")
     out.console.print(_table(result))
     out.say("")

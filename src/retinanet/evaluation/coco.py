@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ class ClassResult(NamedTuple):
     name: str
     ap: float | None
     ap50: float | None
-    count: int
+    boxes: int
 
 
 @dataclass(frozen=True)
@@ -84,18 +85,33 @@ def evaluate_json(truth_path: str | Path, results_path: str | Path) -> CocoResul
         raise RequestError(f"{truth_path} is not a COCO annotation file: it needs the lists {', '.join(lists)}")
     if not isinstance(results, list):
         raise RequestError(f"{results_path} is not a COCO result file: it must be a list of detections")
+    for place, box in enumerate(truth["annotations"]):
+        if not _is_box(box, "category_id"):
+            raise RequestError(f"{truth_path} annotations[{place}] needs image_id, category_id and bbox [x, y, w, h]")
+    for key, needed in (("images", {"id"}), ("categories", {"id", "name"})):
+        for place, record in enumerate(truth[key]):
+            if not isinstance(record, dict) or not needed <= record.keys():
+                raise RequestError(f"{truth_path} {key}[{place}] needs {' and '.join(sorted(needed))}")
     pictures = {image["id"] for image in truth["images"]}
     for place, result in enumerate(results):
-        try:
-            image, number = result["image_id"], len(result["bbox"]) + 0 * (result["score"] + result["category_id"])
-        except (KeyError, TypeError):
-            number = 0
-        if number != 4:
+        if not _is_box(result, "category_id", "score"):
             raise RequestError(f"{results_path} [{place}] needs image_id, category_id, bbox [x, y, w, h] and score")
-        if image not in pictures:
+        if result["image_id"] not in pictures:
+            image = result["image_id"]
             raise RequestError(f"{results_path} [{place}] is of picture {image}, which {truth_path} does not have")
     names = {category["id"]: str(category["name"]) for category in truth["categories"]}
-    return _judge(sorted(pictures), names, truth["annotations"], results)
+    # Judged by their boxes: a result file may bring areas of its own, those of masks, which COCO's code overwrites.
+    found = [{key: result[key] for key in ("image_id", "category_id", "bbox", "score")} for result in results]
+    return _judge(sorted(pictures), names, truth["annotations"], found)
+
+
+def _is_box(record: Any, *keys: str) -> bool:
+    """Whether a record has a picture, a bbox of four numbers, and a number under each of ``keys``."""
+    if not isinstance(record, dict) or not isinstance(record.get("image_id"), int | float | str):
+        return False
+    bbox = record.get("bbox")
+    numbers = [record.get(key) for key in keys] + (bbox if isinstance(bbox, list) and len(bbox) == 4 else [None])
+    return all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
 
 
 def _read(path: str | Path) -> Any:
