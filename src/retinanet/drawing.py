@@ -76,7 +76,8 @@ def draw_boxes(
     font = _font(max(11, round(unit / (48 if crowded else 38))))
     taken: list[Area] = []
     for i in drawn:
-        text = names[i] if values is None else f"{names[i]} {values[i]:.2f}"
+        name = _one_line(names[i])
+        text = name if values is None else f"{name} {values[i]:.2f}"
         _label(drawing, corners[i], text, colour(order.get(names[i], len(order))), font, line, image.size, taken)
     return image
 
@@ -158,6 +159,11 @@ def _label(
     )
 
 
+def _one_line(text: str) -> str:
+    """Class and file names may hold line breaks, which Pillow refuses to measure."""
+    return " ".join(text.split())
+
+
 def _overlap(a: Area, b: Area) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
@@ -222,7 +228,7 @@ def sheet(
             page.paste(panel, (left + (width - panel.width) // 2, y + head))
         if title:
             room = width - drawing.textlength("truth 0000 ", font=caption)
-            text = _shorten(drawing, title, small_font, room)
+            text = _shorten(drawing, _one_line(title), small_font, room)
             drawing.text((margin + width, base), text, fill=FAINT, font=small_font, anchor="rs")
         y += height
     return page
