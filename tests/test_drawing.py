@@ -165,16 +165,14 @@ def test_a_label_longer_than_the_picture_keeps_its_beginning(labels):
 def test_labels_do_not_hide_each_other_while_there_is_room(labels):
     draw_boxes(grey(), [[100, 80, 220, 180]] * 6, list("abcdef"), np.linspace(0.9, 0.4, 6))
     assert [words[0] for words, _, _ in labels] == list("abcdef")
-    for (_, a, _), (_, b, _) in itertools.combinations(labels, 2):
-        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1] or 0.12 * area(a) > shared(a, b)
+    assert_readable([area for _, area, _ in labels])
 
 
-def area(a):
-    return (a[2] - a[0]) * (a[3] - a[1])
-
-
-def shared(a, b):
-    return (min(a[2], b[2]) - max(a[0], b[0])) * (min(a[3], b[3]) - max(a[1], b[1]))
+def assert_readable(areas):
+    """No two share more than an eighth of a label."""
+    for a, b in itertools.combinations(areas, 2):
+        width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+        assert max(0, width) * max(0, height) < (b[2] - b[0]) * (b[3] - b[1]) / 8
 
 
 def test_in_a_crowd_the_surest_have_their_labels(labels):
@@ -183,6 +181,7 @@ def test_in_a_crowd_the_surest_have_their_labels(labels):
     draw_boxes(grey(), [[100, 80, 220, 180]] * count, [f"{score:.4f}" for score in scores], scores)
     shown = [float(words.split()[0]) for words, _, _ in labels]
     assert 3 <= len(shown) < count
+    assert_readable([area for _, area, _ in labels])
     assert shown == pytest.approx(sorted(scores, reverse=True)[: len(shown)], abs=1e-4)
 
 

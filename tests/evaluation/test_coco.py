@@ -277,9 +277,11 @@ def test_numbers_that_a_person_can_count(files):
 
 def test_results_with_areas_of_their_own_are_judged_by_their_boxes(files):
     """As pycocotools does; a result file for masks and boxes may bring the areas of the masks."""
-    results = [box(0, [0, 0, 40, 36], score=0.5, area=10), box(3, [90, 90, 40, 40], 9, score=0.7, area=10)]
+    # the first is wrong, and not small: it is none of those that count among small boxes
+    results = [box(3, [90, 90, 40, 40], 9, score=0.7, area=10), box(3, [0, 0, 50, 10], 9, score=0.5, area=9000)]
     stats = coco.evaluate_json(*files(TRUTH, results)).stats
     assert list(stats.values()) == pytest.approx(pycoco(TRUTH, results).stats.tolist(), abs=1e-6)
+    assert stats["APs"] == pytest.approx(1)
 
 
 def test_results_of_a_class_that_the_truth_has_not_are_left_out(files):
