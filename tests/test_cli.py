@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import retinanet
 from retinanet.cli import main
 from retinanet.cli.console import clock, number
+from retinanet.model import RetinaNet
 
 TINY = [
     *("--model.backbone.name", "resnet18", "--model.head.depth", "1", "--model.head.width", "16"),
@@ -81,11 +83,11 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("demo", "train", "evaluate"):
+    for verb in ("demo", "train", "evaluate", "predict"):
         assert verb in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["demo", "train", "evaluate"])
+@pytest.mark.parametrize("verb", ["demo", "train", "evaluate", "predict"])
 def test_every_verb_explains_itself(capsys, verb):
     assert main([verb, "--help"]) == 0
     text, _ = said(capsys)
@@ -110,7 +112,7 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tran"], 'Unknown command "tran". Did you mean "train"? Available commands: demo, train, evaluate. '
+        (["tran"], 'Unknown command "tran". Did you mean "train"? Available commands: demo, train, evaluate, predict. '
          "See: retinanet --help"),
         (["train", "d", "--epoch", "3"], "Unknown option: --epoch. Did you mean --epochs? See: retinanet train --help"),
         (["train", "d", "--train.lr", "fast"], 'Invalid value for --train.lr: unable to convert "fast" into float. '
@@ -261,8 +263,8 @@ def test_evaluate(capsys, run, data, tmp_path):
     result = tmp_path / "result.json"
     assert main(["evaluate", str(run), str(data), "--json", str(result)]) == 0
     out, err = said(capsys)
-    assert "average precision, mean over IoU 0.50 to 0.95" in out
-    assert "average recall, large objects" in out
+    assert "average precision, IoU 0.50 to 0.95" in out
+    assert "average recall, large" in out
     assert "cat" in out
     assert "split val (COCO): 4 pictures, 8 boxes of 2 classes" in err
     values = json.loads(result.read_text())
@@ -294,11 +296,91 @@ def test_evaluate_on_data_without_any_class_of_the_model(capsys, run, tmp_path):
          "folder or a file"),
         (["evaluate", "{t}", "{t}/no"], "there is no data set {t}/no: no such file or folder"),
         (["evaluate", "{t}", "{t}", "--json", "{t}/no/x.json"], "--json {t}/no/x.json: there is no folder {t}/no"),
-        (["evaluate", "{t}", "{t}", "--batch-size", "0"], "--batch-size must be at least 1, --workers at least 0"),
+        (["evaluate", "{t}", "{t}", "--batch-size", "0"], "--batch-size must be at least 1, --workers and "
+         "--resamples at least 0"),
     ],
 )  # fmt: skip
 def test_what_is_not_there_is_named(capsys, tmp_path, arguments, message):
     assert error(capsys, *(a.format(t=tmp_path) for a in arguments)) == message.format(t=tmp_path)
+
+
+def test_compare(capsys, run, data, tmp_path):
+    result = tmp_path / "result.json"
+    options = ["--compare", str(run), "--resamples", "20", "--json", str(result)]
+    assert main(["evaluate", str(run), str(data), *options]) == 0
+    out, _ = said(capsys)
+    assert f"compared with {run}, on the same pictures" in out
+    values = json.loads(result.read_text())
+    assert values["differences"]["AP"] == {"value": 0, "low": 0, "high": 0, "resamples": 20}, "a model and itself"
+    assert values["intervals"]["AP"]["value"] == pytest.approx(values["stats"]["AP"], abs=1e-9)
+
+
+def test_compare_wants_the_same_classes(capsys, run, data, tmp_path):
+    settings = retinanet.load(run).settings
+    retinanet.Detector(RetinaNet(settings, 2), settings, ["cat", "cow"]).save(tmp_path / "other.safetensors")
+    message = error(capsys, "evaluate", str(run), str(data), "--compare", f"{tmp_path}/other.safetensors")
+    assert message == (
+        f"--compare {tmp_path}/other.safetensors: the two models do not have the same classes (only one has cow, dog)"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- predict
+
+
+def test_predict(capsys, run, data, tmp_path):
+    folder, result = tmp_path / "found", tmp_path / "result.json"
+    options = ["--threshold", "0", "--max-detections", "5", "--size", "64", "--format", "json", "csv", "yolo"]
+    assert main(["predict", str(run), str(data / "val"), "--output", str(folder), "--json", str(result), *options]) == 0
+    out, _ = said(capsys)
+    values = json.loads(result.read_text())
+    assert values["pictures"] == 4
+    assert f"{sum(values['detections'].values())} found in 4 pictures, score above 0: " in out
+    assert f"in {folder}: the drawn pictures and detections.json, detections.csv, labels" in out
+    assert set(values["detections"]) <= {"cat", "dog"}
+    drawn = sorted(path.name for path in folder.glob("*.png"))
+    assert drawn == ["001.png", "002.png", "003.png", "004.png"]
+
+
+def test_predict_on_a_text_file_named_jpg(capsys, run, data, tmp_path):
+    text = tmp_path / "notes.jpg"
+    text.write_text("these are notes")
+    message = error(capsys, "predict", str(run), str(text), "--output", f"{tmp_path}/a", code=1)
+    assert message == f"no picture could be read: {text}: it is not a picture that Pillow knows"
+    good = str(data / "val" / "001.png")
+    assert main(["predict", str(run), str(text), good, "--output", f"{tmp_path}/b", "--no-draw"]) == 0
+    out, err = said(capsys)
+    assert f"cannot read {text}: it is not a picture that Pillow knows" in err
+    assert "1 that could not be read are left out" in out
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["detections.json"]
+
+
+def test_predictions_are_numbered(capsys, run, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for count in (1, 2):
+        assert main(["predict", str(run), str(data / "val"), "--quiet"]) == 0
+        assert (tmp_path / "runs" / f"predict-{count}" / "detections.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{t}/no", "x.jpg"], "there is no model {t}/no: give a run folder or a checkpoint file"),
+        (["{run}"], "which pictures? retinanet predict MODEL SOURCE..., files, folders or patterns"),
+        (["{run}", "{t}/no.jpg"], "there is no picture or folder {t}/no.jpg"),
+        (["{run}", "{t}/*.jpg"], "nothing matches the pattern {t}/*.jpg"),
+        (["{run}", "{t}"], "there is no picture in the folder {t} or its subfolders"),
+        (["{run}", "{run}", "--output", "{run}"], "{run} exists and is not empty: name a new folder with --output"),
+        (["{run}", "{run}", "--threshold", "1"], "--threshold must be in [0, 1), not 1.0"),
+        (["{run}", "{run}", "--size", "0"], "--size must be at least 1, not 0"),
+        (["{run}", "{run}", "--device", "tpu9"], None),
+    ],
+)
+def test_predict_refuses(capsys, run, tmp_path, arguments, message):
+    line = error(capsys, "predict", *(a.format(t=tmp_path, run=run) for a in arguments))
+    if message is None:
+        assert line.startswith("--device tpu9 cannot be used here: ")
+    else:
+        assert line == message.format(t=tmp_path, run=run)
 
 
 # ---------------------------------------------------------------------------------------------------- small helpers

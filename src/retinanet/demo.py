@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retinanet import recipe
 from retinanet.data import digits
@@ -18,11 +18,7 @@ from retinanet.errors import RequestError
 
 RECIPE = "digits"
 THRESHOLD = 0.4  # of the detections that are drawn
-BATCH = 8
 SCENES: dict[str, Any] = {"train": 1000, "val": 100, "digits": (6, 12)}
-
-if TYPE_CHECKING:
-    from retinanet.detector import Detector
 
 Count = Callable[[int, int], None]
 
@@ -67,21 +63,11 @@ def demo(
     data = digits.write(folder / "scenes", **(scenes or SCENES), on_scene=on_scene)
 
     import retinanet
+    from retinanet.prediction import predict_files
     from retinanet.training.loop import train
 
     summary = train(data, settings, folder / "run", on_event=on_event)
     measured = json.loads((folder / "run" / "evaluation.json").read_text(encoding="utf-8"))
     detector = retinanet.load(folder / "run")
-    _draw(detector, sorted((data / "val").glob("*.jpg")), folder / "predictions", on_picture)
+    predict_files(detector, [data / "val"], folder / "predictions", threshold=THRESHOLD, on_progress=on_picture)
     return Demo(data, folder / "run", folder / "predictions", summary, measured["per_class"])
-
-
-def _draw(detector: Detector, pictures: list[Path], folder: Path, on_picture: Count | None) -> None:
-    """Each picture with the detections of which the detector is fairly sure."""
-    folder.mkdir()
-    for start in range(0, len(pictures), BATCH):
-        batch = pictures[start : start + BATCH]
-        for path, found in zip(batch, detector.predict(batch, threshold=THRESHOLD), strict=True):
-            found.draw(path).save(folder / path.name, quality=92)
-        if on_picture is not None:
-            on_picture(start + len(batch), len(pictures))

@@ -24,7 +24,7 @@ def choose(precision: str, device: torch.device | str) -> Precision:
         return "bf16" if computes_bf16(torch.device(device)) else "fp32"
     if precision not in DTYPES:
         raise ValueError(f"precision must be one of auto, {', '.join(DTYPES)}, not {precision!r}")
-    return precision  # type: ignore[return-value]
+    return precision
 
 
 def computes_bf16(device: torch.device) -> bool:

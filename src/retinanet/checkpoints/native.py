@@ -10,7 +10,6 @@ Reading one executes nothing.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from retinanet.config import ModelSettings, SettingsError, from_plain, to_plain
-from retinanet.errors import RequestError, WorkError
+from retinanet.errors import RequestError
+from retinanet.files import replacing
 
 FORMAT = "retinanet-1"
 
@@ -45,21 +45,14 @@ def save(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path = Path(path)
     metadata = {
         "format": FORMAT,
         "retinanet.settings": json.dumps(to_plain(settings)),
         "retinanet.classes": json.dumps(list(class_names)),
         "retinanet.extra": json.dumps(dict(extra or {})),
     }
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, beside, metadata)
-        os.replace(beside, path)
-    except (OSError, SafetensorError) as error:
-        raise WorkError(f"cannot write {path}: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path, SafetensorError) as place:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, place, metadata)
 
 
 def load(path: str | Path) -> Checkpoint:

@@ -16,6 +16,7 @@ from retinanet.cli.console import rank
 from retinanet.cli.demo import demo
 from retinanet.cli.evaluate import evaluate
 from retinanet.cli.options import plain_json
+from retinanet.cli.predict import predict
 from retinanet.cli.train import train
 from retinanet.errors import RequestError, WorkError
 
@@ -29,6 +30,7 @@ app = App(
 app.command(demo, sort_key=0)
 app.command(train, sort_key=1)
 app.command(evaluate, sort_key=2)
+app.command(predict, sort_key=3)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

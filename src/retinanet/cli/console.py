@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinanet.cli.options import Common
-from retinanet.errors import RequestError, WorkError
+from retinanet.errors import RequestError
+from retinanet.files import replacing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,15 +69,8 @@ class Output:
         if self.common.json == "-":
             sys.stdout.write(text)
             return
-        path = Path(self.common.json)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            beside.write_text(text, encoding="utf-8")
-            os.replace(beside, path)
-        except OSError as error:
-            raise WorkError(f"cannot write {path}: {error.strerror}") from error
-        finally:
-            beside.unlink(missing_ok=True)
+        with replacing(self.common.json) as place:
+            place.write_text(text, encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,20 +20,21 @@ if TYPE_CHECKING:
     from retinanet.detections import Detections
     from retinanet.detector import Detector
     from retinanet.evaluation.coco import CocoResult
+    from retinanet.evaluation.interval import Interval
 
 WORDS = {
-    "AP": "average precision, mean over IoU 0.50 to 0.95",
+    "AP": "average precision, IoU 0.50 to 0.95",
     "AP50": "average precision at IoU 0.50",
     "AP75": "average precision at IoU 0.75",
-    "APs": "average precision, small objects (area below 32 x 32)",
-    "APm": "average precision, medium objects",
-    "APl": "average precision, large objects (area from 96 x 96)",
+    "APs": "average precision, small (area below 32 x 32)",
+    "APm": "average precision, medium",
+    "APl": "average precision, large (area from 96 x 96)",
     "AR1": "average recall, 1 detection a picture",
     "AR10": "average recall, 10 detections a picture",
     "AR100": "average recall, 100 detections a picture",
-    "ARs": "average recall, small objects",
-    "ARm": "average recall, medium objects",
-    "ARl": "average recall, large objects",
+    "ARs": "average recall, small",
+    "ARm": "average recall, medium",
+    "ARl": "average recall, large",
 }
 
 
@@ -41,6 +44,8 @@ def evaluate(
     /,
     *,
     split: str = "val",
+    compare: Path | None = None,
+    resamples: int = 1000,
     threshold: float | None = None,
     strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     batch_size: int = 8,
@@ -49,7 +54,7 @@ def evaluate(
     precision: Precision = "auto",
     common: Common | None = None,
 ) -> None:
-    """Measure a detector on labelled pictures: COCO's twelve numbers and the AP of each class.
+    """Measure a detector on labelled pictures: COCO's twelve numbers, how sure AP is, and the AP of each class.
 
     Parameters
     ----------
@@ -59,6 +64,11 @@ def evaluate(
         A folder in COCO, Pascal VOC or YOLO layout, or a YOLO YAML. Classes are mapped by name.
     split
         The split to measure on.
+    compare
+        Another model of the same classes: also tells by how much the first is better, with an interval, on the same
+        pictures.
+    resamples
+        Bootstrap draws of the pictures that the 95 % intervals rest on; 0 leaves the intervals out.
     threshold
         Drop scores at or below it; by default the model's own, which is low on purpose: a higher one lowers AP.
     strict
@@ -74,10 +84,12 @@ def evaluate(
     """
     out = Output(common)
     require_model(model)
+    if compare is not None:
+        require_model(compare)
     if not data.exists():
         raise RequestError(f"there is no data set {data}: no such file or folder")
-    if batch_size < 1 or workers < 0:
-        raise RequestError("--batch-size must be at least 1, --workers at least 0")
+    if batch_size < 1 or workers < 0 or resamples < 0:
+        raise RequestError("--batch-size must be at least 1, --workers and --resamples at least 0")
 
     from retinanet.data import open_data
     from retinanet.evaluation import coco
@@ -88,14 +100,24 @@ def evaluate(
     absent = [name for name, count in zip(pictures.class_names, pictures.counts()) if count == 0]
     if absent:
         out.note(f"  no boxes of {', '.join(absent)}: these classes have no AP and are left out of the means")
+    other = None
+    if compare is not None:
+        other = load(compare, device, precision)
+        _require_same_classes(detector, other, compare)
 
     found = _detect(out, detector, pictures, batch_size, workers, threshold)
+    found_by_other = None if other is None else _detect(out, other, pictures, batch_size, workers, threshold)
     result = coco.evaluate(pictures, found)
     per_class = [{"name": c.name, "AP": c.ap, "AP50": c.ap50, "boxes": c.boxes} for c in result.per_class]
+    intervals, differences = _intervals(out, pictures, found, found_by_other, resamples)
     out.say(f"{model} on {data}, split {pictures.split}: {result.pictures} pictures", "")
-    out.console.print(_table(result))
+    out.console.print(_table(result, intervals))
     out.say("")
     out.console.print(class_table(per_class))
+    if compare is not None and found_by_other is not None:
+        theirs = coco.evaluate(pictures, found_by_other)
+        out.say("", f"compared with {compare}, on the same pictures:", "")
+        out.console.print(_comparison(result, theirs, differences))
     out.json(
         {
             "model": model,
@@ -103,9 +125,46 @@ def evaluate(
             "split": pictures.split,
             "pictures": result.pictures,
             "stats": result.stats,
+            "intervals": {name: asdict(value) for name, value in intervals.items()},
             "per_class": per_class,
+            **(
+                {}
+                if compare is None
+                else {
+                    "compared_with": compare,
+                    "other_stats": theirs.stats,
+                    "differences": {name: asdict(value) for name, value in differences.items()},
+                }
+            ),
         }
     )
+
+
+def _require_same_classes(one: Detector, other: Detector, path: Path) -> None:
+    if set(one.class_names) != set(other.class_names):
+        differing = ", ".join(sorted(set(one.class_names) ^ set(other.class_names)))
+        raise RequestError(f"--compare {path}: the two models do not have the same classes (only one has {differing})")
+
+
+def _intervals(
+    out: Output,
+    data: DetectionData,
+    found: dict[int, Detections],
+    found_by_other: dict[int, Detections] | None,
+    resamples: int,
+) -> tuple[dict[str, Interval], dict[str, Interval]]:
+    """Of AP and AP50, and of their differences from the other model."""
+    from retinanet.evaluation.interval import interval, match
+
+    if not resamples:
+        return {}, {}
+    with Progress(out) as progress:
+        show = progress.counter("bootstrap", "draws")
+        own = match(data, found)
+        intervals = interval(own, resamples=resamples, on_progress=show)
+        if found_by_other is None:
+            return intervals, {}
+        return intervals, interval(own, match(data, found_by_other), resamples=resamples, on_progress=show)
 
 
 def _detect(
@@ -132,13 +191,33 @@ def _detect(
     return {i: Detections(d.boxes, d.scores, label_of[d.labels], data.class_names) for i, d in found.items()}
 
 
-def _table(result: CocoResult) -> Any:
+def _table(result: CocoResult, intervals: dict[str, Interval]) -> Any:
     from rich.table import Table
 
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=bool(intervals))
     table.add_column(style="bold")
     table.add_column(justify="right")
+    if intervals:
+        table.add_column("95 % interval", no_wrap=True)
     table.add_column(style="dim")
     for name, words in WORDS.items():
-        table.add_row(name, number(result.stats[name]), words)
+        sure = [_range(intervals[name]) if name in intervals else ""] if intervals else []
+        table.add_row(name, number(result.stats[name]), *sure, words)
     return table
+
+
+def _comparison(result: CocoResult, other: CocoResult, differences: dict[str, Interval]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("", "this", "other", "difference", "95 % interval"):
+        table.add_column(column, justify="right" if column else "left")
+    for name in ("AP", "AP50", "AP75"):
+        difference = result.stats[name] - other.stats[name]
+        sure = _range(differences[name], "+") if name in differences else ""
+        table.add_row(name, number(result.stats[name]), number(other.stats[name]), f"{difference:+.3f}", sure)
+    return table
+
+
+def _range(value: Interval, sign: str = "") -> str:
+    return "–" if math.isnan(value.low) else f"{value.low:{sign}.3f} to {value.high:{sign}.3f}"

@@ -68,18 +68,18 @@ class Progress:
             best = ", the best so far" if event.get("best") else ""
             self.output.note(f"step {event['step']}: AP {number(event['AP'])}, AP50 {number(event['AP50'])}{best}")
 
-    def counter(self, what: str) -> Callable[[int, int], None]:
+    def counter(self, what: str, unit: str = "pictures") -> Callable[[int, int], None]:
         """A callback for work that reports (done, total)."""
 
         def show(done: int, total: int) -> None:
-            self.count(what, done, total)
+            self.count(what, done, total, unit)
             if done >= total:
                 self._end_count(what)
 
         return show
 
-    def count(self, what: str, done: int, total: int) -> None:
-        text = f"{done} of {total} pictures"
+    def count(self, what: str, done: int, total: int, unit: str = "pictures") -> None:
+        text = f"{done} of {total} {unit}"
         if self.live:
             if what not in self._counts:
                 self._counts[what] = self._bars.add_task(what, total=total, text="")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.files import replacing
 from retinanet.training.run_folder import read_metrics
 
 CLASS, BOX, AP, AP50 = "#1f77b4", "#ff7f0e", "#2ca02c", "#98c379"
@@ -48,9 +48,8 @@ def draw_curves(folder: Path) -> None:
         quality.legend(loc="lower right", frameon=False)
     for axes in (losses, quality):
         axes.grid(alpha=0.2)
-    beside = folder / ".curves.part.png"
-    figure.savefig(beside)
-    os.replace(beside, folder / "curves.png")
+    with replacing(folder / "curves.png") as place:
+        figure.savefig(place)
 
 
 def _column(rows: list[dict[str, str]], name: str) -> NDArray[np.float64]:

@@ -27,6 +27,7 @@ import torch
 from retinanet import __version__
 from retinanet.config import Settings, from_plain, to_plain
 from retinanet.errors import RequestError, WorkError
+from retinanet.files import replacing
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -87,10 +88,9 @@ class RunFolder:
         self.write("settings.yaml", yaml.safe_dump(to_plain(settings), sort_keys=False, default_flow_style=None))
 
     def write(self, name: str, text: str) -> None:
-        """Write a text file beside its place and rename it."""
-        beside = self.path / f".{name}.part"
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, self.path / name)
+        """Write a text file, whole or not at all."""
+        with replacing(self.path / name) as place:
+            place.write_text(text, encoding="utf-8")
 
     def open_logs(self, step: int) -> None:
         """Start logging after ``step``; rows of later steps, left by a run that was killed, are dropped."""

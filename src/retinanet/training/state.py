@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from retinanet.errors import RequestError, WorkError
+from retinanet.errors import RequestError
+from retinanet.files import replacing
 
 VERSION = 1
 
@@ -19,16 +20,10 @@ def save(path: Path, state: dict[str, Any]) -> None:
     Raises:
         WorkError: the file cannot be written (a full disk, no permission).
     """
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            torch.save({"version": VERSION, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except (OSError, RuntimeError) as error:
-        beside.unlink(missing_ok=True)
-        raise WorkError(f"cannot write {path}: {error}; free some space or choose another --output") from error
+    with replacing(path, RuntimeError) as place, open(place, "wb") as file:
+        torch.save({"version": VERSION, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load(path: Path) -> dict[str, Any]:

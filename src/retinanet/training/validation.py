@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from retinanet.detections import Detections
 from retinanet.drawing import Row, sheet
 from retinanet.evaluation import coco
 from retinanet.evaluation.run import detect_all
+from retinanet.files import replacing
 from retinanet.training.run_folder import METRICS, RunFolder
 
 if TYPE_CHECKING:
@@ -82,9 +82,8 @@ class Validation:
         folder.write("evaluation.json", json.dumps(facts, indent=1) + "\n")
         looked_at = sorted(found)
         rows = [self._row(looked_at[i], found) for i in spread(len(looked_at), SHEET)]
-        beside = folder.path / ".validation.part.png"
-        sheet(rows, class_names=self.data.class_names).save(beside)
-        os.replace(beside, folder.path / "validation.png")
+        with replacing(folder.path / "validation.png") as place:
+            sheet(rows, class_names=self.data.class_names).save(place)
 
     def _row(self, index: int, found: Mapping[int, Detections]) -> Row:
         data, detections = self.data, found[index]

@@ -1,0 +1,36 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from retinanet.errors import WorkError
+
+
+@contextmanager
+def replacing(path: str | Path, *also: type[Exception]) -> Iterator[Path]:
+    """A context that gives a place beside ``path`` to write to, and renames it to ``path`` when all went well.
+
+    A kill or an error leaves what was there before; a half-written file never has the name.
+
+    Args:
+        path: the file to write or replace. The place beside it has the same ending, by which libraries know a format.
+        also: what a writer raises, beside OSError, when it cannot write.
+
+    Raises:
+        WorkError: the file cannot be written (a full disk, no permission).
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    except Exception as error:
+        if not isinstance(error, (OSError, *also)):
+            raise
+        raise WorkError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,243 @@
+"""Files in, files out: names, formats, faults, interruptions."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from retinanet import prediction
+from retinanet.detector import Detector
+from retinanet.errors import RequestError, WorkError
+from retinanet.model import RetinaNet
+from retinanet.prediction import find_pictures, predict_files
+from tiny_run import tiny
+
+NAMES = ("red", "green")
+
+
+@pytest.fixture(scope="module")
+def detector():
+    """Random weights with scores about a half: something is found everywhere."""
+    torch.manual_seed(0)
+    model = RetinaNet(tiny().model, len(NAMES), load_weights=False)
+    nn.init.normal_(model.class_subnet.output.weight, std=0.3)
+    nn.init.zeros_(model.class_subnet.output.bias)
+    return Detector(model, model.settings, NAMES)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Seven pictures of several sizes and kinds in folders, some with the same name."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for name, size in {
+        "a.jpg": (60, 90), "a.png": (64, 64), "b.bmp": (100, 50), "inner/a.jpg": (64, 64), "inner/deep/c.jpeg": (1, 1),
+        "inner/ü e.webp": (33, 47), "z.tif": (20, 300),
+    }.items():  # fmt: skip
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def names(sources):
+    return [name for _, name in find_pictures(sources)]
+
+
+# ---------------------------------------------------------------------------------------------------------- sources
+
+
+def test_a_folder_with_its_subfolders(pictures):
+    assert names([pictures]) == [
+        "a.jpg", "a-2.png", "b.jpg", "inner/a.jpg", "inner/deep/c.jpeg", "inner/ü e.jpg", "z.jpg",
+    ]  # fmt: skip
+
+
+def test_files_of_one_name_from_two_places(pictures):
+    assert names([pictures / "a.jpg", pictures / "inner" / "a.jpg"]) == ["a.jpg", "a-2.jpg"]
+
+
+def test_a_pattern_and_a_file_named_twice(pictures):
+    assert names([f"{pictures}/*.jpg", pictures / "a.jpg", f"{pictures}/../{pictures.name}/a.jpg"]) == ["a.jpg"]
+    assert names([f"{pictures}/**/*.jp*g"]) == ["a.jpg", "a-2.jpg", "c.jpeg"]
+    assert names([f"{pictures}/in*"]) == ["a.jpg", "deep/c.jpeg", "ü e.jpg"]
+
+
+def test_a_file_with_the_signs_of_a_pattern_in_its_name(pictures, tmp_path):
+    shutil.copy(pictures / "a.jpg", tmp_path / "a[1].jpg")
+    assert names([tmp_path / "a[1].jpg"]) == ["a[1].jpg"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ([], "which pictures? give files, folders or patterns"),
+        (["{t}/no.jpg"], "there is no picture or folder {t}/no.jpg"),
+        (["{t}/*.jpg"], "nothing matches the pattern {t}/*.jpg"),
+        (["{t}"], "there is no picture in the folder {t} or its subfolders"),
+    ],
+)
+def test_sources_without_pictures(tmp_path, sources, message):
+    with pytest.raises(RequestError) as caught:
+        find_pictures([s.format(t=tmp_path) for s in sources])
+    assert str(caught.value) == message.format(t=tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------------- results
+
+
+def test_all_formats_say_what_predict_says(detector, pictures, tmp_path):
+    seen = []
+    output = tmp_path / "found"
+    made = predict_files(
+        detector, [pictures], output, threshold=0.4, max_detections=7, formats=("json", "csv", "yolo"),
+        on_progress=lambda done, total: seen.append((done, total)), batch_size=3,
+    )  # fmt: skip
+    assert seen == [(3, 7), (6, 7), (7, 7)]
+    assert made.pictures == 7
+    assert made.unreadable == []
+    found = {str(p): detector.predict(p, threshold=0.4, max_detections=7) for p, _ in find_pictures([pictures])}
+    assert made.detections.total() == sum(map(len, found.values())) > 10
+
+    content = json.loads((output / "detections.json").read_text())
+    assert content["categories"] == [{"id": 1, "name": "red"}, {"id": 2, "name": "green"}]
+    by_id = {image["id"]: image for image in content["images"]}
+    assert [image["file_name"] for image in content["images"]] == list(found)
+    assert (by_id[1]["height"], by_id[1]["width"]) == (60, 90)
+    assert [a["id"] for a in content["annotations"]] == list(range(1, made.detections.total() + 1))
+    for ident, (path, detections) in enumerate(found.items(), 1):
+        records = [a for a in content["annotations"] if a["image_id"] == ident]
+        expected = detections.to_coco(ident, [1, 2])
+        assert [{k: record[k] for k in expected[0]} for record in records] == expected if expected else not records
+        stem = Path(names([pictures])[ident - 1]).with_suffix(".txt")
+        height, width = by_id[ident]["height"], by_id[ident]["width"]
+        rows = [line.split() for line in (output / "labels" / stem).read_text().splitlines()]
+        assert [int(row[0]) for row in rows] == detections.labels.tolist()
+        x, y, w, h, score = np.array(rows, float).reshape(-1, 6)[:, 1:].T
+        corners = np.stack([(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height], 1)
+        np.testing.assert_allclose(corners, detections.boxes.numpy(), atol=1e-3)
+        np.testing.assert_allclose(score, detections.scores.numpy(), atol=1e-6)
+        with Image.open(output / names([pictures])[ident - 1]) as drawn:
+            assert drawn.size == (width, height), path
+    assert (output / "classes.txt").read_text() == "red\ngreen\n"
+    with open(output / "detections.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["picture"] for row in rows] == [path for path, d in found.items() for _ in range(len(d))]
+    assert [row["name"] for row in rows] == [name for d in found.values() for name in d.names]
+    boxes = torch.cat([d.boxes for d in found.values()]).numpy()
+    np.testing.assert_allclose([[float(row[k]) for k in ("x1", "y1", "x2", "y2")] for row in rows], boxes, atol=0.006)
+
+
+def test_the_json_opens_as_a_coco_file(detector, pictures, tmp_path, capsys):
+    from pycocotools.coco import COCO
+
+    predict_files(detector, [pictures], tmp_path / "found", draw=False)
+    truth = COCO(tmp_path / "found" / "detections.json")
+    assert len(truth.getImgIds()) == 7
+    assert [path.name for path in (tmp_path / "found").iterdir()] == ["detections.json"]
+
+
+def test_where_nothing_is_found(detector, pictures, tmp_path):
+    formats = ("json", "csv", "yolo")
+    made = predict_files(detector, [pictures / "a.jpg"], tmp_path / "found", threshold=0.999, formats=formats)
+    assert made.detections.total() == 0
+    assert json.loads((tmp_path / "found" / "detections.json").read_text())["annotations"] == []
+    assert (tmp_path / "found" / "detections.csv").read_text().splitlines() == ["picture,name,score,x1,y1,x2,y2"]
+    assert (tmp_path / "found" / "labels" / "a.txt").read_text() == ""
+
+
+# ----------------------------------------------------------------------------------------------------------- faults
+
+
+def test_a_damaged_picture_is_told_and_the_rest_is_done(detector, pictures, tmp_path):
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures, folder)
+    (folder / "b.bmp").write_bytes((folder / "b.bmp").read_bytes()[:80])
+    (folder / "text.jpg").write_text("no picture")
+    told = []
+    made = predict_files(detector, [folder], tmp_path / "found", on_problem=lambda *problem: told.append(problem))
+    assert made.pictures == 6
+    assert told == made.unreadable
+    (first, reason), second = told
+    assert first == f"{folder}/b.bmp"
+    assert reason.startswith("it is damaged or cut short")
+    assert second == (f"{folder}/text.jpg", "it is not a picture that Pillow knows")
+    content = json.loads((tmp_path / "found" / "detections.json").read_text())
+    assert [entry["file_name"] for entry in content["unreadable"]] == [first, second[0]]
+    assert len(content["images"]) == 6
+    assert {a["image_id"] for a in content["annotations"]} <= set(range(1, 7))
+
+
+def test_not_one_picture_can_be_read(detector, tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.jpg").write_text("no picture")
+    with pytest.raises(WorkError) as caught:
+        predict_files(detector, [tmp_path], tmp_path / "found")
+    assert str(caught.value) == (
+        f"no picture could be read: {tmp_path}/a.jpg: it is not a picture that Pillow knows "
+        "(and 1 more that cannot be read)"
+    )
+
+
+def test_a_folder_that_holds_something_is_left_alone(detector, pictures, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(RequestError, match="exists and is not empty: name a new folder with --output"):
+        predict_files(detector, [pictures], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
+def test_what_was_found_before_an_interruption_is_kept(detector, pictures, tmp_path, monkeypatch, kind):
+    real, saved = prediction._save, []
+
+    def stop_at_third(image, path):
+        if len(saved) == 2:
+            raise kind(28, "No space left on device")
+        saved.append(path)
+        real(image, path)
+
+    monkeypatch.setattr(prediction, "_save", stop_at_third)
+    with pytest.raises(WorkError if kind is OSError else kind, match="No space left on device"):
+        predict_files(detector, [pictures], tmp_path / "found", formats=("json", "csv"))
+    content = json.loads((tmp_path / "found" / "detections.json").read_text())
+    assert len(content["images"]) == 3
+    left = sorted(path.name for path in (tmp_path / "found").iterdir())
+    assert left == ["a-2.png", "a.jpg", "detections.csv", "detections.json"], "no file that is half written"
+
+
+def test_few_pictures_are_in_memory_at_a_time(detector, tmp_path, monkeypatch):
+    """Decoded pictures that nothing holds any more are gone: at most a batch and those read ahead are there."""
+    import weakref
+
+    for number in range(30):
+        Image.new("RGB", (40, 30), (number, 0, 0)).save(tmp_path / f"{number:02}.png")
+    alive: weakref.WeakSet = weakref.WeakSet()
+    most = 0
+    real = prediction.read
+
+    def watched(path):
+        nonlocal most
+        image = real(path)
+        alive.add(image)
+        most = max(most, len(alive))
+        return image
+
+    monkeypatch.setattr(prediction, "read", watched)
+    predict_files(detector, [tmp_path], tmp_path / "found", batch_size=2, draw=False)
+    assert 2 <= most <= 2 * 2 + prediction.READERS + 1
+
+
+def test_large_pictures_go_alone(detector, tmp_path, monkeypatch):
+    for number in range(3):
+        Image.new("RGB", (50, 50)).save(tmp_path / f"{number}.png")
+    monkeypatch.setattr(prediction, "CHUNK_PIXELS", 2000)
+    seen = []
+    predict_files(detector, [tmp_path], tmp_path / "found", on_progress=lambda done, _: seen.append(done), draw=False)
+    assert seen == [1, 2, 3]
