@@ -63,8 +63,10 @@ def torchvision(data: Path, minutes: float, adamw: bool, seed: int) -> dict[str,
     from retinanet.data import open_data
     from retinanet.detections import Detections
     from retinanet.evaluation import coco
+    from retinanet.precision import choose
 
     torch.manual_seed(seed)
+    bf16 = choose("auto", "cpu") == "bf16"  # as ours: where the processor computes in it
     train, test = open_data(data, "trainval"), open_data(data, "test")
     model = torchvision_model(len(train.class_names), norm=adamw)
     if adamw:
@@ -88,7 +90,7 @@ def torchvision(data: Path, minutes: float, adamw: bool, seed: int) -> dict[str,
         decay = 0.5 * (1 + math.cos(math.pi * part)) if adamw else 0.1 ** sum(part >= m for m in (2 / 3, 8 / 9))
         for group in optimizer.param_groups:
             group["lr"] = full * decay * min(1.0, (step + 1) / 50)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             losses = model(images, targets)
         loss = sum(losses.values())
         optimizer.zero_grad()
@@ -102,12 +104,23 @@ def torchvision(data: Path, minutes: float, adamw: bool, seed: int) -> dict[str,
     model.eval()
     found = {}
     for index in range(len(test)):
-        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             (result,) = model([test.read(index).float() / 255])
         order_ = result["scores"].float().argsort(descending=True, stable=True)
         kept = {key: value[order_] for key, value in result.items()}
         found[index] = Detections(kept["boxes"].float(), kept["scores"].float(), kept["labels"], test.class_names)
     return {"steps": step, "seconds": seconds, **coco.evaluate(test, found).stats}
+
+
+def machine() -> str:
+    import torch
+
+    from retinanet.precision import choose
+
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "processor")
+    return f"{name}, {torch.get_num_threads()} threads, {choose('auto', 'cpu')}"
 
 
 def main() -> None:
@@ -127,6 +140,7 @@ def main() -> None:
             result = torchvision(options.data, options.minutes, options.one.endswith("adamw"), options.seed)
         (options.output / f"{options.one}-{options.seed}.json").write_text(json.dumps(result, indent=1) + "\n")
         return
+    print(f"{machine()}, {options.minutes:g} minutes each, seed {options.seed}")
     print(f"{'':18} {'steps':>6} {'seconds':>8} {'AP':>7} {'AP50':>7} {'AP75':>7}")
     for way in options.ways:
         command = [sys.executable, __file__, "--one", way, "--data", str(options.data), "--output", str(options.output)]

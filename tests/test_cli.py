@@ -296,6 +296,8 @@ def test_evaluate_on_data_without_any_class_of_the_model(capsys, run, tmp_path):
          "folder or a file"),
         (["evaluate", "{t}", "{t}/no"], "there is no data set {t}/no: no such file or folder"),
         (["evaluate", "{t}", "{t}", "--json", "{t}/no/x.json"], "--json {t}/no/x.json: there is no folder {t}/no"),
+        (["evaluate", "{t}", "{t}", "--json", "{t}/x.jpg"], "--json {t}/x.jpg: the result goes to a file whose name "
+         "ends in .json; for standard output write --json -"),
         (["evaluate", "{t}", "{t}", "--batch-size", "0"], "--batch-size must be at least 1, --workers and "
          "--resamples at least 0"),
     ],
@@ -317,7 +319,7 @@ def test_compare(capsys, run, data, tmp_path):
 
 def test_compare_wants_the_same_classes(capsys, run, data, tmp_path):
     settings = retinanet.load(run).settings
-    retinanet.Detector(RetinaNet(settings, 2), settings, ["cat", "cow"]).save(tmp_path / "other.safetensors")
+    retinanet.Detector(RetinaNet(settings, 2), ["cat", "cow"]).save(tmp_path / "other.safetensors")
     message = error(capsys, "evaluate", str(run), str(data), "--compare", f"{tmp_path}/other.safetensors")
     assert message == (
         f"--compare {tmp_path}/other.safetensors: the two models do not have the same classes (only one has cow, dog)"

@@ -37,6 +37,11 @@ def test_settings_survive_the_way_to_plain_values_and_back():
          "epochs and budget together"),
         ({"train": {"budget": "soon"}}, "train.budget is a time such as 90s, 15m or 2h, not 'soon'"),
         ({"train": {"accumulate": 32}}, "train.accumulate must be from 1 to train.batch_size (16), not 32"),
+        ({"train": {"patience": 0}}, "train.patience must be at least 1, not 0"),
+        ({"train": {"eval_pictures": 0}}, "train.eval_pictures must be at least 1, not 0"),
+        ({"train": {"warmup": -1}}, "train.warmup must be 0 or more, not -1"),
+        ({"train": {"weight_decay": -0.1}}, "train.weight_decay must be 0 or more, not -0.1"),
+        ({"data": {"workers": -2}}, "data.workers must be at least -1, not -2"),
         ({"model": {"anchors": {"sizes": [8, 16]}}}, "model.anchors.sizes needs 5 numbers, for P3 to P7, not 2"),
         ({"model": {"preprocessing": {"mean": [0.5]}}}, "model.preprocessing.mean needs 3 values, not 1"),
         ({"matching": {"foreground": 0.3}}, "matching needs 0 <= background <= foreground <= 1, not background 0.4 "

@@ -54,7 +54,7 @@ def make(**preprocessing: Any) -> Detector:
         nn.init.normal_(subnet.output.weight, std=std)
     assert model.class_subnet.output.bias is not None
     nn.init.constant_(model.class_subnet.output.bias, -1.5)
-    return Detector(model, model.settings, NAMES)
+    return Detector(model, NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -263,12 +263,12 @@ def test_weights_that_do_not_fit(detector: Detector, tmp_path: Path) -> None:
 
 def test_class_names_must_fit(detector: Detector) -> None:
     with pytest.raises(RequestError, match=r"^2 class names for a model of 3 classes$"):
-        Detector(detector.model, detector.settings, ["a", "b"])
+        Detector(detector.model, ["a", "b"])
 
 
 def test_bfloat16_finds_nearly_the_same(detector: Detector) -> None:
     image = picture(50, 90)
-    narrow = Detector(detector.model, detector.settings, NAMES, precision="bf16").predict(image)
+    narrow = Detector(detector.model, NAMES, precision="bf16").predict(image)
     usual = detector.predict(image)
     assert narrow.boxes.dtype == narrow.scores.dtype == torch.float32
     torch.testing.assert_close(narrow.scores[:3], usual.scores[:3], rtol=0, atol=0.03)

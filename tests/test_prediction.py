@@ -28,7 +28,7 @@ def detector():
     model = RetinaNet(tiny().model, len(NAMES), load_weights=False)
     nn.init.normal_(model.class_subnet.output.weight, std=0.3)
     nn.init.zeros_(model.class_subnet.output.bias)
-    return Detector(model, model.settings, NAMES)
+    return Detector(model, NAMES)
 
 
 @pytest.fixture(scope="module")

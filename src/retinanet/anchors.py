@@ -34,7 +34,7 @@ def cell_anchors(settings: AnchorSettings, level: int) -> Tensor:
     return (torch.stack((-widths, -heights, widths, heights), dim=1) / 2).float()
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 @torch.inference_mode(False)  # the cache is shared with training, which cannot differentiate through inference tensors
 def make_anchors(settings: AnchorSettings, height: int, width: int, device: torch.device) -> tuple[Tensor, ...]:
     """All anchors for a padded input of height x width pixels.

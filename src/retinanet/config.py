@@ -268,6 +268,9 @@ class DataSettings:
     """Processes that load pictures; -1 chooses from the number of processors, 0 loads in the training process."""
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
 
+    def __post_init__(self) -> None:
+        require(self.workers >= -1, f"data.workers must be at least -1, not {self.workers}")
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -290,6 +293,9 @@ class TrainSettings:
     lr_batch: int = 16
     """0 takes ``lr`` as it is, whatever the batch."""
     momentum: float = 0.9
+    """Of SGD; in AdamW the decay of the average gradient."""
+    beta2: float = 0.999
+    """Decay of AdamW's average of squared gradients; 0.99 suits runs of some hundred steps."""
     weight_decay: float = 1e-4
     norm_weight_decay: float | None = None
     """Weight decay of normalisation parameters and biases; none: that of the others, as in the paper's code."""
@@ -339,7 +345,16 @@ class TrainSettings:
         if self.budget is not None:
             seconds(self.budget, "train.budget")
         seconds(self.save_every, "train.save_every")
+        for name in ("lr_batch", "weight_decay", "norm_weight_decay", "warmup"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"train.{name} must be 0 or more, not {value}")
+        for name in ("eval_pictures", "patience", "nodes"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"train.{name} must be at least 1, not {value}")
         require(self.lr > 0, f"train.lr must be above 0, not {self.lr}")
+        for name in ("momentum", "beta2"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"train.{name} must be in [0, 1), not {value}")
         require(self.ema is None or 0 < self.ema < 1, f"train.ema must be between 0 and 1, not {self.ema}")
         require(self.clip is None or self.clip > 0, f"train.clip must be above 0, not {self.clip}")
         require(self.eval_every >= 0, f"train.eval_every must be 0 or more, not {self.eval_every}")

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 from torch import Tensor
 
-from retinanet.config import ModelSettings
+from retinanet.config import PostprocessingSettings
 from retinanet.detections import Detections
 from retinanet.errors import RequestError
 from retinanet.postprocess import postprocess
+from retinanet.precision import DTYPES, Precision, choose
 from retinanet.preprocess import normalize, pad_batch, padded_size, resize, resized_size
 
 if TYPE_CHECKING:
     from retinanet.model.retinanet import RetinaNet
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Detector:
@@ -27,18 +26,15 @@ class Detector:
 
     Args:
         model: the network; it is put into evaluation mode.
-        settings: its settings; ``model.settings`` in general.
         class_names: one for each label.
         precision: in which the network computes. Boxes and scores are float32 always.
     """
 
-    def __init__(
-        self, model: RetinaNet, settings: ModelSettings, class_names: Sequence[str], precision: Precision = "fp32"
-    ) -> None:
+    def __init__(self, model: RetinaNet, class_names: Sequence[str], precision: Precision = "fp32") -> None:
         if len(class_names) != model.num_classes:
             raise RequestError(f"{len(class_names)} class names for a model of {model.num_classes} classes")
         self.model = model.eval()
-        self.settings = settings
+        self.settings = model.settings
         self.class_names = tuple(class_names)
         self.precision = precision
 
@@ -93,6 +89,8 @@ class Detector:
 
         if not isinstance(pictures, list | tuple):
             return self.predict([pictures], threshold=threshold, max_detections=max_detections, size=size)[0]
+        if size is not None and self.settings.preprocessing.resize == "none":
+            raise RequestError("this model takes pictures as large as they are: a size has no effect; leave it out")
         changed = self._postprocessing(threshold, max_detections)
         results: list[Detections | None] = [None] * len(pictures)
         # Batches hold pictures of one padded size, so that what is found in a picture does not depend on its company.
@@ -109,7 +107,7 @@ class Detector:
             image = to_tensor(picture)
             original = (image.shape[1], image.shape[2])
             image = self.resize(image, size)
-            padded = padded_size([(image.shape[1], image.shape[2])], self._pictures(size))
+            padded = padded_size([(image.shape[1], image.shape[2])], self.settings.preprocessing, size)
             group = waiting.setdefault(padded, [])
             group.append((index, image, original))
             if len(group) == batch_size:
@@ -142,14 +140,15 @@ class Detector:
         return self._detect(images, sizes, originals, self._postprocessing(threshold, None))
 
     @torch.inference_mode()
-    def _detect(self, images: Tensor, sizes: Tensor, originals: Tensor, settings: Any) -> list[Detections]:
+    def _detect(
+        self, images: Tensor, sizes: Tensor, originals: Tensor, settings: PostprocessingSettings
+    ) -> list[Detections]:
         device = self.device
-        pictures = self.model.settings.preprocessing
+        pictures = self.settings.preprocessing
         assert pictures.mean is not None, "the model fills it in"
         assert pictures.std is not None, "the model fills it in"
         images = normalize(images.to(device), sizes, pictures.mean, pictures.std)
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
-        with torch.autocast(device.type, dtype=dtype, enabled=self.precision != "fp32"):
+        with torch.autocast(device.type, dtype=DTYPES[self.precision], enabled=self.precision != "fp32"):
             outputs = self.model(images)
         anchors = self.model.anchors(images.shape[2], images.shape[3], device)
         results = []
@@ -161,20 +160,13 @@ class Detector:
             results.append(Detections((boxes.cpu() * scale).float(), scores.cpu(), labels.cpu(), self.class_names))
         return results
 
-    def _postprocessing(self, threshold: float | None, max_detections: int | None) -> Any:
+    def _postprocessing(self, threshold: float | None, max_detections: int | None) -> PostprocessingSettings:
         settings = self.settings.postprocessing
         if threshold is not None:
             settings = replace(settings, threshold=threshold)
         if max_detections is not None:
             settings = replace(settings, max_detections=max_detections)
         return settings
-
-    def _pictures(self, size: int | None) -> Any:
-        return (
-            self.settings.preprocessing
-            if size is None
-            else replace(self.settings.preprocessing, size=size, longer=max(size, self.settings.preprocessing.longer))
-        )
 
     def save(self, path: str | Path, **extra: Any) -> None:
         """Write the detector as one safetensors file that :func:`retinanet.load` takes."""
@@ -197,7 +189,6 @@ def load(
     """
     from retinanet.checkpoints import find, native
     from retinanet.model import RetinaNet
-    from retinanet.precision import choose
 
     path = find(source)
     checkpoint = native.load(path)
@@ -210,4 +201,4 @@ def load(
             f"the weights in {path} do not fit its settings: {str(error).splitlines()[-1].strip()}"
         ) from error
     model.to(device)
-    return Detector(model, model.settings, checkpoint.class_names, choose(precision, device))
+    return Detector(model, checkpoint.class_names, choose(precision, device))

@@ -128,7 +128,7 @@ def find_pictures(sources: Sequence[str | Path]) -> list[tuple[Path, str]]:
         RequestError: a source that does not exist, matches nothing or holds no picture.
     """
     seen: set[str] = set()
-    names: set[str] = set()
+    names: dict[str, int] = {}
     result = []
     for path, name in (found for source in sources for found in _expand(source)):
         absolute = os.path.abspath(path)
@@ -155,32 +155,28 @@ def _expand(source: str | Path) -> Iterator[tuple[Path, Path]]:
     elif path.exists():
         raise RequestError(f"{path} is neither a file nor a folder")
     elif glob.has_magic(str(source)):
-        matches = sorted(glob.glob(str(source), recursive=True))
-        if not matches:
+        empty = True
+        for match in map(Path, sorted(glob.glob(str(source), recursive=True))):
+            for file in picture_files(match) if match.is_dir() else [match]:
+                empty = False
+                yield file, file.relative_to(match if match.is_dir() else match.parent)
+        if empty:
             raise RequestError(f"nothing matches the pattern {source}")
-        files = [Path(match) for match in matches if os.path.isfile(match)]
-        if files:
-            for file in files:
-                yield file, Path(file.name)
-        else:  # a pattern of folders
-            for match in matches:
-                yield from _expand(match)
     else:
         raise RequestError(f"there is no picture or folder {source}")
 
 
-def _free(name: Path, taken: set[str]) -> str:
+def _free(name: Path, taken: dict[str, int]) -> str:
     """The name of the drawn picture: PNG stays PNG, all others become JPEG; numbered where it is taken."""
     suffix = name.suffix if name.suffix.lower() in (".jpg", ".jpeg", ".png") else ".jpg"
-    number = 1
-    while True:
-        free = name.with_name(f"{name.stem}{f'-{number}' if number > 1 else ''}{suffix}").as_posix()
-        # File systems that ignore case take A.jpg and a.jpg for one; YOLO text files have the stem alone.
-        key = str(Path(free.lower()).with_suffix(""))
-        if key not in taken:
-            taken.add(key)
-            return free
-        number += 1
+    # Without its ending, since YOLO's text files have another; file systems that ignore case take A and a for one.
+    plain = name.with_suffix("")
+    free, key = plain, str(plain).lower()
+    while str(free).lower() in taken:
+        taken[key] += 1
+        free = plain.with_name(f"{plain.name}-{taken[key]}")
+    taken[str(free).lower()] = 1
+    return f"{free.as_posix()}{suffix}"
 
 
 Decoded = tuple[Path, str, "Tensor | PictureError"]

@@ -42,12 +42,17 @@ def resize(image: Tensor, size: tuple[int, int], antialias: bool = True, quantiz
     return resized.round_().to(torch.uint8) if quantize else resized
 
 
-def padded_size(sizes: Iterable[tuple[int, int]], settings: PreprocessingSettings) -> tuple[int, int]:
-    """(H, W) of the batch of pictures of these sizes: the largest sides, rounded up to ``settings.multiple``."""
+def padded_size(
+    sizes: Iterable[tuple[int, int]], settings: PreprocessingSettings, size: int | None = None
+) -> tuple[int, int]:
+    """(H, W) of the batch of pictures resized to these sizes: the largest sides, rounded up to ``settings.multiple``.
+
+    ``size`` stands in for ``settings.size``, to which squares are padded.
+    """
     heights, widths = zip(*sizes, strict=True)
     height, width = max(heights), max(widths)
     if settings.resize == "square":
-        height = width = max(height, width, settings.size)
+        height = width = max(height, width, settings.size if size is None else size)
     multiple = settings.multiple
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 

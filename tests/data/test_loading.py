@@ -306,7 +306,7 @@ except KeyboardInterrupt:
 
 def test_ctrl_c_ends_the_loader_processes_quietly(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(make(tmp_path))],
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(make(tmp_path))],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -30,7 +30,7 @@ def detector():
             nn.init.kaiming_normal_(layer.weight)
     nn.init.normal_(model.class_subnet.output.weight, std=0.3)
     nn.init.constant_(model.class_subnet.output.bias, -2.0)
-    return Detector(model, model.settings, NAMES)
+    return Detector(model, NAMES)
 
 
 @pytest.fixture(scope="module")

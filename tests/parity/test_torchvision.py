@@ -162,7 +162,7 @@ def test_detections(version: str) -> None:
     there = theirs(version).eval()
     model = ours(version, there.state_dict())
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    detector = Detector(model, model.settings, [str(i) for i in range(NUM_CLASSES)])
+    detector = Detector(model, [str(i) for i in range(NUM_CLASSES)])
     for path, _, _ in pictures():
         image = read(path)
         with torch.inference_mode():

@@ -2,16 +2,21 @@ import csv
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import retinanet
 from retinanet import recipe
 from retinanet.data import open_data
 from retinanet.data.loading import TrainingSteps
 from retinanet.errors import RequestError, WorkError
+from retinanet.evaluation import coco
+from retinanet.evaluation.run import detect_all
+from retinanet.training import loop
 from retinanet.training.loop import train
 from tiny_run import TINY, tiny
 
@@ -35,7 +40,7 @@ def test_run_folder(data, tmp_path):
     assert [int(row["step"]) for row in rows if row["AP"]] == [2, 4, 6, 7]
     assert json.loads((run / "evaluation.json").read_text())["AP"] == pytest.approx(summary["last"]["AP"])
     kinds = {event["event"] for event in events}
-    assert kinds == {"data", "start", "step", "evaluation_progress", "evaluation", "saved", "end"}
+    assert kinds == {"checking", "data", "start", "step", "evaluation_progress", "evaluation", "saved", "end"}
     detector = retinanet.load(run)
     assert detector.class_names == ("red", "green")
     detector.predict(data / "val" / "0.png")
@@ -57,6 +62,55 @@ def test_parts_of_a_batch_make_the_same_step(data, tmp_path):
         found.append([(e["class_loss"], e["box_loss"]) for e in events if e["event"] == "step"])
     for other in found[1:]:
         torch.testing.assert_close(torch.tensor(other), torch.tensor(found[0]), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_evaluating_changes_nothing_and_measures_what_is_saved(data, tmp_path, ema):
+    """Batch normalisation is trained here: an evaluation in training mode would use and change its statistics."""
+    changes = {"model": {"backbone": {"frozen_norm": False}}, "train": {"steps": 12, "lr": 3e-3, "ema": ema}}
+    settings = recipe.load(None, recipe.merge(TINY, changes))
+    often = replace(settings, train=replace(settings.train, eval_every=0.4))
+    seldom = replace(settings, train=replace(settings.train, eval_every=0.0))
+    summaries = [train(data, s, tmp_path / name) for s, name in ((often, "often"), (seldom, "seldom"))]
+    one, other = (load_file(tmp_path / name / "last.safetensors") for name in ("often", "seldom"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    val = open_data(data, "val")
+    found = detect_all(retinanet.load(tmp_path / "often" / "last.safetensors", precision="fp32"), val)
+    assert coco.evaluate(val, found).stats == pytest.approx(summaries[0]["last"], abs=1e-6)
+    assert summaries[0]["last"]["AR100"] > 0
+
+
+@pytest.mark.parametrize("schedule", ["steps", "cosine", "constant"])
+def test_bf16(data, tmp_path, schedule):
+    """On any machine: where the processor does not compute in bf16, torch emulates it."""
+    events = []
+    settings = tiny(steps=40, lr=3e-3, eval_every=0.0, precision="bf16", clip=1.0, schedule=schedule)
+    train(data, settings, tmp_path / "run", on_event=events.append)
+    assert next(e for e in events if e["event"] == "start")["precision"] == "bf16"
+    losses = [e["class_loss"] + e["box_loss"] for e in events if e["event"] == "step"]
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    weights = load_file(tmp_path / "run" / "last.safetensors")
+    assert {w.dtype for w in weights.values() if w.is_floating_point()} == {torch.float32}, "master weights stay fp32"
+    longer = replace(settings, train=replace(settings.train, steps=41))
+    assert train(data, longer, tmp_path / "run", resume=True)["steps"] == 41
+
+
+def test_weights_that_are_not_finite_replace_no_good_checkpoint(data, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    train(data, tiny(steps=2), run)
+    good = (run / "last.safetensors").read_bytes()
+    real = loop.backward
+
+    def overflowing(fabric, learner, parts, matching):
+        losses = real(fabric, learner, parts, matching)
+        next(p for p in learner.parameters() if p.requires_grad).grad.fill_(float("inf"))
+        return losses
+
+    # The loss of step 3 is sound, its update is not, and the last evaluation is due after it.
+    monkeypatch.setattr(loop, "backward", overflowing)
+    with pytest.raises(WorkError, match="a weight is not finite any more after step 3, so nothing was saved"):
+        train(data, tiny(steps=3), run, resume=True)
+    assert (run / "last.safetensors").read_bytes() == good
 
 
 def test_loss_that_is_not_finite_stops_the_run(data, tmp_path):
@@ -95,6 +149,21 @@ def test_budget_ends_the_run(data, tmp_path):
     assert (tmp_path / "run" / "best.safetensors").exists()
 
 
+def test_a_resumed_budget_keeps_time_for_the_last_evaluation(data, tmp_path):
+    settings = tiny(steps=None, budget="3s", eval_every=0.0)
+
+    def stop(event):
+        if event["event"] == "step" and event["step"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(data, settings, tmp_path / "run", on_event=stop)
+    events = []
+    summary = train(data, settings, tmp_path / "run", resume=True, on_event=events.append)
+    assert summary["steps"] >= 3
+    assert [e["event"] for e in events].count("evaluation") == 1
+
+
 def test_used_folder_is_refused(data, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
@@ -131,8 +200,6 @@ def test_evaluation_on_some_pictures_and_the_last_on_all(data, tmp_path):
 @pytest.mark.parametrize("name", ["convnext_atto", "efficientnet_b0"])
 def test_backbones_with_dropout_resume_exactly(data, tmp_path, name):
     settings = tiny(steps=2, eval_every=0.0)
-    from dataclasses import replace
-
     backbone = replace(settings.model.backbone, name=name, options={"drop_path_rate": 0.5})
     settings = replace(settings, model=replace(settings.model, backbone=backbone))
     whole = []

@@ -13,15 +13,16 @@ from retinanet import recipe
 from retinanet.config import to_plain
 from retinanet.data import open_data
 from retinanet.data.loading import TrainingSteps
-from retinanet.training.run_folder import METRICS, read_metrics
+from retinanet.evaluation.coco import NAMES as METRICS
+from retinanet.training.run_folder import read_metrics
 from tiny_run import TINY
 
 # Batches of 4 pictures of which half hold no boxes: in some steps one of four (and of two) processes has none.
 TRAIN = {"optimizer": "sgd", "lr": 0.02, "lr_batch": 0, "steps": 5, "eval_every": 0.8}
 
 
-def run(data, folder, processes, launcher):
-    settings = recipe.load(None, recipe.merge(TINY, {"train": TRAIN}))
+def run(data, folder, processes, launcher, code=0, **changes):
+    settings = recipe.load(None, recipe.merge(TINY, {"train": TRAIN, **changes}))
     path = folder.parent / "tiny.yaml"
     path.write_text(yaml.safe_dump(to_plain(settings)))
     arguments = ["-m", "retinanet", "train", str(data), "--config", str(path), "--output", str(folder)]
@@ -36,7 +37,7 @@ def run(data, folder, processes, launcher):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done
 
 
@@ -73,3 +74,22 @@ def test_processes_make_the_steps_of_one(data, alone, tmp_path, processes, launc
         torch.testing.assert_close(
             several[name], one[name], rtol=1e-3, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
         )
+
+
+def test_a_budget_ends_all_processes_together(data, tmp_path):
+    """Their clocks differ; learning rate, evaluations and the end must not. Batch normalisation is trained too."""
+    train = {"steps": None, "budget": "6s", "eval_every": 1.0, "schedule": "cosine"}
+    model = {"backbone": {"frozen_norm": False}}
+    run(data, tmp_path / "run", 2, "fabric", train=TRAIN | train, model=model)
+    rows = read_metrics(tmp_path / "run")
+    assert sum(bool(row["AP"]) for row in rows) >= 1
+    assert (tmp_path / "run" / "best.safetensors").is_file()
+
+
+def test_a_mistake_that_the_first_process_finds_ends_all(data, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("mine")
+    done = run(data, tmp_path / "run", 2, "fabric", code=2)
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
+        f"error: the output folder {tmp_path}/run is not empty; choose another with --output"
+    ]

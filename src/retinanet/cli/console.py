@@ -38,9 +38,15 @@ class Output:
         self.common = common or Common()
         self.silent = self.common.quiet or rank() > 0
         if self.common.json not in (None, "-"):
-            folder = Path(self.common.json or "").absolute().parent
-            if not folder.is_dir():  # said before the work, not after it
-                raise RequestError(f"--json {self.common.json}: there is no folder {folder}")
+            # Said before the work, not after it; and no picture is taken for the file to write.
+            path = Path(self.common.json or "").absolute()
+            if path.suffix.lower() != ".json" or path.is_dir():
+                raise RequestError(
+                    f"--json {self.common.json}: the result goes to a file whose name ends in .json; for standard "
+                    "output write --json -"
+                )
+            if not path.parent.is_dir():
+                raise RequestError(f"--json {self.common.json}: there is no folder {path.parent}")
         self.console: Console = Console(stderr=self.common.json == "-", quiet=self.silent, highlight=False)
         """Results. Not ``print``: tests and pipes see standard output without colours or line breaks of rich."""
         self.progress: Console = Console(stderr=True, quiet=self.silent, highlight=False)

@@ -51,9 +51,10 @@ class Progress:
     def event(self, event: Mapping[str, Any]) -> None:
         """One event of the training loop."""
         kind = event["event"]
-        if kind == "note":
-            self.output.note(event["text"])
+        if kind == "checking":
+            self.count("checking", event["done"], event["total"])
         elif kind == "data":
+            self._end_count("checking")
             self.output.data(event["train"])
             self.output.data(event["val"], label_map=False)
         elif kind == "start":

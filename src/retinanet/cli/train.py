@@ -54,7 +54,8 @@ def train(
     output
         A new folder for the run; by default the next free runs/DATA-1, runs/DATA-2, ...
     resume
-        Go on with the run in this folder, with its own data and settings; only its length may change.
+        Go on with the run in this folder, with its own data and settings. Its length may change, and how it is
+        evaluated, saved and spread over devices.
     """
     out = Output(common)
     if resume is not None:
@@ -70,6 +71,11 @@ def train(
         if not data.exists():  # before anything is imported or made
             raise RequestError(f"there is no data set {data}: no such file or folder")
         chosen = recipe.load(config, settings)
+        if config is None and chosen.model.backbone.weights == "none":
+            out.note(
+                "without --config this is the paper's model and SGD, which take days on GPUs from random weights; "
+                "for a small data set take --config scratch-small, with a pretrained backbone --config finetune-adamw"
+            )
         folder = output or next_folder(data)
 
     from retinanet.training.loop import train as run
@@ -89,7 +95,7 @@ def report(out: Output, summary: Mapping[str, Any], data: Path, split: str) -> N
         f"AP {number(last.get('AP'))}, AP50 {number(last.get('AP50'))} on split {split}",
         f"the run is in {folder}: best.safetensors (AP {number(summary['best_AP'])} at step {summary['best_step']}), "
         "last.safetensors, metrics.csv, curves.png, validation.png",
-        f"next: retinanet evaluate {folder} {data}",
+        f"next: retinanet evaluate {folder} {data}" + (f" --split {split}" if split != "val" else ""),
     )
 
 

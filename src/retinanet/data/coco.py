@@ -21,7 +21,7 @@ def find(root: Path) -> Layout | None:
     """Recognise a folder with annotations/*.json, one with a _annotations.coco.json in each split's, or a JSON."""
     if root.is_file():
         name = root.parent.name if root.name == ROBOFLOW else split_name(root)
-        named = bool(re.search("train|val|test", name))
+        named = bool(re.search("(?<![a-z])(train|val|test)", name))
         return _layout(root.parent, {name: root}, any_split=not named)
     files = {path.parent.name: path for path in sorted(root.glob(f"*/{ROBOFLOW}"))}
     if not files and (root / ROBOFLOW).is_file():
@@ -29,7 +29,13 @@ def find(root: Path) -> Layout | None:
     if not files:
         candidates = _candidates(root / "annotations") or _candidates(root)
         instances = [path for path in candidates if path.name.startswith("instances")]
-        files = {split_name(path): path for path in instances or candidates}
+        for path in instances or candidates:
+            other = files.setdefault(split_name(path), path)
+            if other is not path:
+                raise RequestError(
+                    f"{root} has two files for the split {split_name(path)}, {shown(other, root)} and "
+                    f"{shown(path, root)}: leave one of them, or name the file instead of the folder"
+                )
     return _layout(root, files) if files else None
 
 
@@ -89,7 +95,11 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
     content = load(path)
     file = shown(path, root)
     names, label_of, ids = _categories(content, path)
-    listing = Listing(names, ids, lambda picture, reference: f"{file} annotation {reference}")
+
+    def box_name(picture: int, reference: int) -> str:
+        return f"{file} annotation {reference}" if reference >= 0 else f"{file} annotations[{-1 - reference}]"
+
+    listing = Listing(names, ids, box_name)
     folder = _folder(content["images"], path, split, root)
 
     index: dict[Any, int] = {}
@@ -107,7 +117,7 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
             continue
         size = number(image.get("height")), number(image.get("width"))
         known = all(0 < side < 1 << 31 for side in size)
-        number_id = ident if isinstance(ident, int) else position + 1
+        number_id = ident if isinstance(ident, int) and ident.bit_length() < 64 else position + 1
         index[ident] = listing.add_picture(folder / name, number_id, (int(size[0]), int(size[1])) if known else (0, 0))
 
     seen: dict[Any, int] = {}
@@ -137,7 +147,8 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
                 continue
             report.add("repeated annotation id, given a new one", "repaired", where)
         area = number(annotation.get("area", math.nan))
-        reference = ident if isinstance(ident, int) else position
+        # Other ids, and those that no 64 bits hold, are found by their place; places are told from ids by their sign.
+        reference = ident if isinstance(ident, int) and 0 <= ident < 1 << 63 else -1 - position
         box = (x, y, x + width, y + height)
         listing.add_box(index[image_id], box, label_of[category], reference, annotation.get("iscrowd") == 1, area)
     return listing

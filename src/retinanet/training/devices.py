@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 
 import torch
 from lightning.fabric import Fabric
 
 from retinanet.config import TrainSettings
-from retinanet.errors import RequestError
+from retinanet.errors import RequestError, WorkError
 from retinanet.precision import Precision, choose
 from retinanet.training.step import Mixed
+
+
+def first_process(fabric: Fabric, action: Callable[[], None]) -> None:
+    """Do something in the first process alone; where that fails all processes fail, and none waits for another."""
+    problem: RequestError | WorkError | None = None
+    if fabric.is_global_zero:
+        try:
+            action()
+        except (RequestError, WorkError) as error:
+            problem = error
+    if fabric.world_size > 1:
+        problem = fabric.broadcast(problem)
+    if problem is not None:
+        raise problem
 
 
 def make_fabric(settings: TrainSettings) -> tuple[Fabric, Precision]:
@@ -24,6 +39,9 @@ def make_fabric(settings: TrainSettings) -> tuple[Fabric, Precision]:
         logging.getLogger(name).setLevel(logging.WARNING)  # its notes on precision and seeds say nothing new
     # What it warns of (a GPU that is not used, workers) is either asked for or not its business here.
     warnings.filterwarnings("ignore", module="lightning.*")
+    sharded = next((name for name in ("fsdp", "deepspeed", "model_parallel") if name in settings.strategy), None)
+    if sharded is not None:
+        raise RequestError(f"train.strategy {settings.strategy}: weights spread over devices cannot be saved; use ddp")
     accelerator = _default() if settings.accelerator == "auto" else settings.accelerator
     device = "cuda" if accelerator == "gpu" else accelerator
     try:

@@ -27,7 +27,7 @@ from retinanet.errors import RequestError, WorkError
 from retinanet.model import RetinaNet
 from retinanet.training import state as resume_file
 from retinanet.training.curves import draw_curves
-from retinanet.training.devices import make_fabric
+from retinanet.training.devices import first_process, make_fabric
 from retinanet.training.ema import Ema
 from retinanet.training.interrupt import Interrupt
 from retinanet.training.optim import make_optimizer, set_lr
@@ -46,6 +46,7 @@ class Progress:
 
     step: int = 0
     elapsed: float = 0.0  # seconds, over all sessions of the run
+    begun: float = 0.0  # of these, seconds that went by before the first step
     best: float = -math.inf
     best_step: int = 0
     evaluations_since_best: int = 0
@@ -68,11 +69,11 @@ def train(
         output: the run folder (see :mod:`retinanet.training.run_folder`); new or empty unless ``resume``.
         resume: go on from ``output``'s last save.
         transform: called on each training picture, see :func:`retinanet.data.loading.train_batches`.
-        on_event: told what happens as dicts with the key "event": "data" (train, val: the opened splits, with their
-            reports), "start" (step, steps or None, budget or None, pictures, processes, device, precision, output),
-            "step" (steps, fraction, seconds_left and a row of metrics.csv), "evaluation_progress" (done, total),
-            "evaluation" (step, best, the twelve numbers), "saved" (path, step), "end" (summary). Called in the first
-            process only.
+        on_event: told what happens as dicts with the key "event": "checking" (done, total: pictures of a split that is
+            opened), "data" (train, val: the opened splits, with their reports), "start" (step, steps or None, budget
+            or None, pictures, processes, device, precision, output), "step" (steps, fraction, seconds_left and a row
+            of metrics.csv), "evaluation_progress" (done, total), "evaluation" (step, best, the twelve numbers),
+            "saved" (path, step), "end" (summary). Called in the first process only.
 
     Returns:
         The summary: output, steps, seconds, the twelve numbers of the last evaluation under "last", "best_step",
@@ -90,6 +91,8 @@ def train(
     tell: Callable[[Event], None] = on_event if on_event is not None and main else lambda event: None
     folder = RunFolder(Path(fabric.broadcast(str(output))))
 
+    if not resume:
+        first_process(fabric, folder.require_empty)  # before anything that takes long
     data, val = _open(data_root, settings, tell)
     saved = resume_file.load(folder.resume) if resume else None
     with torch.random.fork_rng():
@@ -112,7 +115,7 @@ def train(
         fabric.strategy.precision.load_state_dict(saved["precision"])
         if averaged is not None:
             averaged.model.load_state_dict(saved["ema"])
-    detector = Detector(averaged.model if averaged else model, model.settings, data.class_names, precision)
+    detector = Detector(averaged.model if averaged else model, data.class_names, precision)
     del saved
 
     plan = Plan.of(train_settings, len(data))
@@ -128,16 +131,20 @@ def train(
     stopped = "finished"
 
     def elapsed() -> float:
+        nonlocal step_seconds
         now = time.monotonic() - began
-        # The processes' clocks differ, and all have to come to the same decisions.
-        return fabric.broadcast(now) if fabric.world_size > 1 and plan.budget is not None else now
+        if fabric.world_size > 1 and plan.budget is not None:
+            # Clocks and measured times differ between processes, and all have to come to the same decisions.
+            now, plan.reserve, step_seconds = fabric.broadcast((now, plan.reserve, step_seconds))
+        return now
 
     def save() -> None:
         nonlocal last_save
         last_save = time.monotonic()
-        if not main:
-            return
         _require_finite(model, progress.step, folder)
+        first_process(fabric, write_resume_file)
+
+    def write_resume_file() -> None:
         contents = {
             "progress": dataclasses.asdict(dataclasses.replace(progress, elapsed=time.monotonic() - began)),
             "settings": to_plain(settings),
@@ -183,6 +190,11 @@ def train(
     def evaluate(final: bool) -> None:
         nonlocal stats, seen_at
         start = time.monotonic()
+        _require_finite(detector.model, progress.step, folder)
+        detector.model.eval()  # the trained model itself where there is no average of it
+        if fabric.world_size > 1:  # statistics of batch normalisation differ, and the first process's are saved
+            for buffer in detector.model.buffers():
+                buffer.copy_(fabric.broadcast(buffer))
         stats, comparable, found, per_class = validation.measure(
             detector,
             final,
@@ -194,7 +206,8 @@ def train(
             progress.best, progress.best_step, progress.evaluations_since_best = comparable, progress.step, 0
         else:
             progress.evaluations_since_best += 1
-        if main:
+
+        def write() -> None:
             facts = {"step": progress.step, "metrics": stats, "split": val.split}
             for path in [folder.best, folder.last] if better else [folder.last]:
                 checkpoints.native.save(path, detector.model.state_dict(), model.settings, data.class_names, facts)
@@ -202,18 +215,21 @@ def train(
             folder.log({"step": progress.step, "epoch": epoch, "seconds": time.monotonic() - began, **stats})
             validation.write(folder, progress.step, stats, per_class, found)
             draw_curves(folder.path)
+
+        first_process(fabric, write)
         tell({"event": "evaluation", "step": progress.step, "best": better, **stats})
         took = time.monotonic() - start
         plan.reserve = took if final else took * len(val) / len(validation.some) * 1.1
         seen_at = time.monotonic()
 
-    if main:
+    def open_folder() -> None:
         if not resume:
             folder.create(settings, Path(data_root), data.class_names, sys.argv)
         else:
             folder.write_settings(settings)
         folder.open_logs(progress.step)
-    fabric.barrier()
+
+    first_process(fabric, open_folder)
     tell(
         {
             "event": "start",
@@ -241,10 +257,12 @@ def train(
             if not resume:
                 save()  # a run killed in its first minute resumes too; and a disk that is full says so now
             model.train()
-            while not plan.over(progress.step, elapsed(), step_seconds):
-                lr = scaled_lr(train_settings) * lr_factor(
-                    train_settings, progress.step, plan.progress(progress.step, elapsed())
-                )
+            if progress.step == 0:
+                progress.begun = elapsed()
+            plan.begun = progress.begun
+            while not plan.over(progress.step, now := elapsed(), step_seconds):
+                done = plan.progress(progress.step, now)
+                lr = scaled_lr(train_settings) * lr_factor(train_settings, progress.step, done)
                 set_lr(optimizer, lr)
                 parts = next(batches)
                 # Dropout and the like in a backbone: a function of the step, so that a resumed run draws the same.
@@ -260,7 +278,7 @@ def train(
                 unseen.append((progress.step, lr, losses))
                 if fabric.device.type == "cpu" or len(unseen) == LOOK_EVERY:
                     look()
-                if progress.step == 1 and plan.budget is not None:  # until an evaluation has been timed
+                if plan.reserve == 0 and plan.budget is not None:  # a guess, until an evaluation has been timed
                     plan.reserve = 0.5 * step_seconds / train_settings.batch_size * len(val)
                 if interrupt.requested:
                     look()
@@ -279,8 +297,9 @@ def train(
                     look()
                     save()
             look()
-            evaluate(final=True)
-            save()
+            if stopped == "finished" or len(validation.some) < len(val):
+                evaluate(final=True)
+                save()
     finally:
         if main:
             folder.close()
@@ -302,8 +321,12 @@ def _open(
 ) -> tuple[DetectionData, DetectionData]:
     """The splits to learn from and to measure on; what was found wrong in them is told."""
     options = settings.data
-    data = open_data(data_root, options.train, strict=options.strict)
-    val = open_data(data_root, options.val, strict=options.strict, class_names=data.class_names)
+
+    def checking(done: int, total: int) -> None:
+        tell({"event": "checking", "done": done, "total": total})
+
+    data = open_data(data_root, options.train, strict=options.strict, on_progress=checking)
+    val = open_data(data_root, options.val, strict=options.strict, class_names=data.class_names, on_progress=checking)
     tell({"event": "data", "train": data, "val": val})
     return data, val
 

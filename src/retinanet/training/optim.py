@@ -22,7 +22,7 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
     ]
     lr = scaled_lr(settings)
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=lr)
+        return torch.optim.AdamW(groups, lr=lr, betas=(settings.momentum, settings.beta2))
     return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum)
 
 

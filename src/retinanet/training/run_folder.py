@@ -27,14 +27,14 @@ import torch
 from retinanet import __version__
 from retinanet.config import Settings, from_plain, to_plain
 from retinanet.errors import RequestError, WorkError
+from retinanet.evaluation import coco
 from retinanet.files import replacing
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 STEP_COLUMNS = ("step", "epoch", "seconds", "lr", "class_loss", "box_loss", "pictures_per_second")
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-COLUMNS = STEP_COLUMNS + METRICS
+COLUMNS = STEP_COLUMNS + coco.NAMES
 
 
 class RunFolder:
@@ -63,9 +63,7 @@ class RunFolder:
             RequestError: there is something in the folder already.
             WorkError: it cannot be written.
         """
-        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
-            resumable = f", or go on with it: --resume {self.path}" if self.resume.is_file() else ""
-            raise RequestError(f"the output folder {self.path} is not empty; choose another with --output{resumable}")
+        self.require_empty()
         facts = {
             "data": str(data_root.resolve()),
             "classes": list(class_names),
@@ -81,6 +79,15 @@ class RunFolder:
             self.write("run.json", json.dumps(facts, indent=1) + "\n")
         except OSError as error:
             raise WorkError(f"cannot write into {self.path}: {error}") from error
+
+    def require_empty(self) -> None:
+        """
+        Raises:
+            RequestError: there is something in the folder already.
+        """
+        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
+            resumable = f", or go on with it: --resume {self.path}" if self.resume.is_file() else ""
+            raise RequestError(f"the output folder {self.path} is not empty; choose another with --output{resumable}")
 
     def write_settings(self, settings: Settings) -> None:
         import yaml

@@ -34,12 +34,14 @@ def lr_factor(settings: TrainSettings, step: int, progress: float) -> float:
 class Plan:
     """How long a run is: a number of steps, or a wall-clock budget with the final evaluation inside it.
 
-    ``reserve`` is the time in seconds kept for that evaluation; who measures it may change it at any time.
+    ``reserve`` is the time in seconds kept for that evaluation; who measures it may change it at any time. ``begun`` is
+    how much of the budget was gone before the first step: opening a large data set takes its time.
     """
 
     steps: int | None
     budget: float | None = None
     reserve: float = 0.0
+    begun: float = 0.0
 
     @classmethod
     def of(cls, settings: TrainSettings, pictures: int) -> Plan:
@@ -56,7 +58,8 @@ class Plan:
         if self.steps is not None:
             return min(1.0, step / self.steps)
         assert self.budget is not None
-        return min(1.0, max(0.0, elapsed / max(1e-9, self.budget - self.reserve)))
+        whole = self.budget - self.reserve - self.begun
+        return min(1.0, max(0.0, (elapsed - self.begun) / max(1e-9, whole)))
 
     def over(self, step: int, elapsed: float, step_seconds: float = 0.0) -> bool:
         """Whether training ends now; with a budget, when another step of ``step_seconds`` would not fit any more."""

@@ -36,10 +36,12 @@ def load(path: Path) -> dict[str, Any]:
         raise RequestError(f"nothing to resume in {path.parent}: there is no {path.name}; start the run anew")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        version = state.pop("version")
+        version = state.pop("version", None)
     except Exception as error:  # torch raises half a dozen kinds for a file that is not its own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(f"cannot resume from {path}: {reason}; start the run anew") from error
+    if version is None:
+        raise RequestError(f"cannot resume from {path}: it is not a file that retinanet wrote; start the run anew")
     if version != VERSION:
         raise RequestError(f"cannot resume from {path}: its version is {version}, this program reads {VERSION}")
     return state

@@ -14,7 +14,7 @@ from retinanet.drawing import Row, sheet
 from retinanet.evaluation import coco
 from retinanet.evaluation.run import detect_all
 from retinanet.files import replacing
-from retinanet.training.run_folder import METRICS, RunFolder
+from retinanet.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from retinanet.detector import Detector
@@ -66,7 +66,7 @@ class Validation:
         per_class: list[dict[str, Any]] = []
         if fabric.is_global_zero:
             result = coco.evaluate(self.data, found, indices=looked_at)
-            stats = {name: float(result.stats[name]) for name in METRICS}
+            stats = {name: float(result.stats[name]) for name in coco.NAMES}
             per_class = [{"name": c.name, "AP": c.ap, "AP50": c.ap50, "boxes": c.boxes} for c in result.per_class]
             same = len(looked_at) == len(self.some)
             comparable = stats["AP"] if same else coco.evaluate(self.data, found, indices=self.some).stats["AP"]
