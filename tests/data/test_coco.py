@@ -311,6 +311,32 @@ def test_split_names(tmp_path, file, name):
     assert split_name(tmp_path / file) == name
 
 
+def test_two_files_for_one_split_are_refused(make, refused):
+    root = make([box(1)])
+    (root / "annotations" / "val.json").write_text((root / FILE).read_text())
+    (root / FILE).rename(root / "annotations" / "annotations_val.json")
+    assert refused(root, "val") == (
+        f"{root} has two files for the split val, annotations/annotations_val.json and annotations/val.json: leave one "
+        "of them, or name the file instead of the folder"
+    )
+
+
+@pytest.mark.parametrize("name", ["latest.json", "evaluation.json"])
+def test_a_word_that_holds_the_name_of_a_split_names_none(make, opened, name):
+    root = make([box(1)], file=name, folder=".")
+    note = f"{root / name} is one list of pictures, and its name tells no split: it is used for train too"
+    assert len(opened(root / name, "train", notes=[note], where=str(root / name))) == 2
+
+
+def test_ids_of_more_than_64_bits(make, opened):
+    huge = 0x8F14E45FCEEA167A5A36DEDD4BEA2543
+    images = [{"id": huge + i, "file_name": name} for i, name in enumerate(("a.png", "b.png"))]
+    annotations = [box(huge, image=huge), box(huge + 1, (100, 100, 5, 5), image=huge + 1)]
+    where = "annotations/instances_val.json annotations[1]: 100 100 105 105 in 60 x 40 pixels"
+    data = opened(make(annotations, images), "val", [f"box outside the picture (1 left out): {where}"])
+    assert data.num_boxes == 1
+
+
 def test_tiny_coco(real, opened):
     root = real("tiny_coco")
     assert splits(root) == {"train2017": 50, "val2017": 50}

@@ -199,6 +199,34 @@ def test_a_file_cut_short_is_found_without_decoding_sound_ones(tmp_path, name):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["picture.bmp", "picture.gif", "picture.ppm", "picture.tif", "picture.webp"])
+def test_other_files_cut_short_are_found(tmp_path, name):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = saved(tmp_path, Image.fromarray(noise), name)
+    assert pictures.header(path) == (64, 64, False)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for function in (pictures.header, read):
+        with pytest.raises(PictureError, match=r"^cannot read the picture .*: it is "):
+            function(path)
+
+
+def test_numbers_that_are_no_colours_are_found_at_a_glance_too(tmp_path):
+    path = saved(tmp_path, Image.fromarray(np.ones((4, 4), np.float32)), "picture.tif")
+    with pytest.raises(PictureError, match=r"its pixels are floating-point numbers; save it with 8 or 16 bits$"):
+        pictures.header(path)
+
+
+def test_whatever_a_decoder_raises_is_a_picture_error(tmp_path, monkeypatch):
+    path = saved(tmp_path, Image.new("RGB", (4, 4)), "picture.png")
+
+    def fail(*arguments, **options):
+        raise RuntimeError("decoder\nfailed")
+
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    with pytest.raises(PictureError, match=r"picture\.png: it is damaged or cut short \(decoder failed\)$"):
+        read(path)
+
+
 def test_a_picture_error_travels_between_processes(tmp_path):
     error = PictureError("a.jpg", "the file is empty")
     again = pickle.loads(pickle.dumps(error))

@@ -2,7 +2,7 @@
 
     retinanet.settings   the model's settings, with preprocessing and post-processing
     retinanet.classes    the class names, in the order of the labels
-    retinanet.extra      whatever else is worth keeping: metrics, data, version
+    retinanet.extra      whatever else is worth keeping; of a training run the step and what was measured there
 
 Reading one executes nothing.
 """

@@ -95,7 +95,9 @@ def evaluate(
     from retinanet.evaluation import coco
 
     detector = load(model, device, precision)
-    pictures = open_data(data, split, strict=strict, class_names=detector.class_names)
+    with Progress(out) as progress:
+        checking = progress.counter("checking")
+        pictures = open_data(data, split, strict=strict, class_names=detector.class_names, on_progress=checking)
     out.data(pictures)
     absent = [name for name, count in zip(pictures.class_names, pictures.counts()) if count == 0]
     if absent:

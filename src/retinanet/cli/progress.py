@@ -10,6 +10,7 @@ from typing import Any, Self
 from retinanet.cli.console import Output, clock, number
 
 EVERY = 10.0  # seconds between plain lines
+PATIENCE = 2.0  # seconds that a count takes before it is shown as plain lines at all
 
 
 class Progress:
@@ -26,6 +27,7 @@ class Progress:
         self._ap: float | None = None
         self._task: Any = None
         self._counts: dict[str, Any] = {}
+        self._starts: dict[str, float] = {}
         if self.live:
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bars
@@ -85,10 +87,11 @@ class Progress:
             if what not in self._counts:
                 self._counts[what] = self._bars.add_task(what, total=total, text="")
             self._bars.update(self._counts[what], completed=done, total=total, text=text)
-        elif done < total:
+        elif done < total and time.monotonic() - self._starts.setdefault(what, time.monotonic()) > PATIENCE:
             self._line(f"{what}: {text}")
 
     def _end_count(self, what: str) -> None:
+        self._starts.pop(what, None)
         if what in self._counts:
             self._bars.remove_task(self._counts.pop(what))
 

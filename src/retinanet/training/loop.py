@@ -194,7 +194,7 @@ def train(
         detector.model.eval()  # the trained model itself where there is no average of it
         if fabric.world_size > 1:  # statistics of batch normalisation differ, and the first process's are saved
             for buffer in detector.model.buffers():
-                buffer.copy_(fabric.broadcast(buffer))
+                torch.distributed.broadcast(buffer, src=0)
         stats, comparable, found, per_class = validation.measure(
             detector,
             final,
@@ -285,7 +285,8 @@ def train(
                     save()
                     raise KeyboardInterrupt(f"step {progress.step} is saved; go on with --resume {folder.path}")
                 due = train_settings.eval_every > 0 and progress.step % evaluation_steps == 0
-                if due and not plan.over(progress.step, elapsed() + plan.reserve, step_seconds):
+                # With a budget an evaluation takes its time from the training: none shortly before the last one.
+                if due and not plan.over(progress.step, elapsed() + 4 * plan.reserve, step_seconds):
                     look()
                     evaluate(final=False)
                     save()
