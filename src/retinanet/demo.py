@@ -18,7 +18,7 @@ from retinanet.errors import RequestError
 
 RECIPE = "digits"
 THRESHOLD = 0.4  # of the detections that are drawn
-SCENES: dict[str, Any] = {"train": 1000, "val": 100, "digits": (6, 12)}
+SCENES: dict[str, Any] = {"train": 1200, "val": 100, "digits": (3, 7)}
 
 Count = Callable[[int, int], None]
 

@@ -41,7 +41,7 @@ def test_boxes_lie_inside_and_are_of_the_sizes_asked_for(scenes):
         assert len(truth["images"]) == count
         for image in truth["images"]:
             with Image.open(scenes / split / image["file_name"]) as picture:
-                assert picture.size == (image["width"], image["height"]) == (224, 224)
+                assert picture.size == (image["width"], image["height"]) == (160, 160)
                 assert picture.mode == "RGB"
         assert len({a["id"] for a in truth["annotations"]}) == len(truth["annotations"])
         for annotation in truth["annotations"]:

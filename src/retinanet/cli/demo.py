@@ -10,7 +10,7 @@ from retinanet.cli.progress import Progress
 from retinanet.cli.train import next_folder
 from retinanet.config import seconds
 
-TRAIN = "180s"
+TRAIN = "240s"
 
 
 def demo(*, output: Path | None = None, budget: str = TRAIN, common: Common | None = None) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from retinanet.errors import RequestError, WorkError
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-RAREST = 0.2  # nines per zero
+RAREST = 0.3  # nines per zero
 HELD_OUT = 5  # every fifth digit is for validation
 SPLITS = {"train": 0, "val": 1}
 
@@ -30,9 +30,9 @@ def write(
     *,
     train: int = 320,
     val: int = 80,
-    size: int = 224,
+    size: int = 160,
     digits: tuple[int, int] = (3, 8),
-    sides: tuple[float, float] = (22, 64),
+    sides: tuple[float, float] = (20, 46),
     seed: int = 0,
     on_scene: Callable[[int, int], None] | None = None,
 ) -> Path:

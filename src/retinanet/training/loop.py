@@ -129,6 +129,7 @@ def train(
     step_seconds = 0.0
     stats: dict[str, float] = {}
     stopped = "finished"
+    evaluation_timed = False
 
     def elapsed() -> float:
         nonlocal step_seconds
@@ -188,7 +189,7 @@ def train(
         unseen.clear()
 
     def evaluate(final: bool) -> None:
-        nonlocal stats, seen_at
+        nonlocal stats, seen_at, evaluation_timed
         start = time.monotonic()
         _require_finite(detector.model, progress.step, folder)
         detector.model.eval()  # the trained model itself where there is no average of it
@@ -219,6 +220,7 @@ def train(
         first_process(fabric, write)
         tell({"event": "evaluation", "step": progress.step, "best": better, **stats})
         took = time.monotonic() - start
+        evaluation_timed = True
         plan.reserve = took if final else took * len(val) / len(validation.some) * 1.1
         seen_at = time.monotonic()
 
@@ -278,8 +280,10 @@ def train(
                 unseen.append((progress.step, lr, losses))
                 if fabric.device.type == "cpu" or len(unseen) == LOOK_EVERY:
                     look()
-                if plan.reserve == 0 and plan.budget is not None:  # a guess, until an evaluation has been timed
-                    plan.reserve = 0.5 * step_seconds / train_settings.batch_size * len(val)
+                if plan.budget is not None and not evaluation_timed:
+                    # A guess; the first steps, which are slow, would make it far too long.
+                    guess = 0.5 * step_seconds / train_settings.batch_size * len(val)
+                    plan.reserve = min(plan.reserve or guess, guess)
                 if interrupt.requested:
                     look()
                     save()

@@ -1,0 +1,60 @@
+"""What the README shows works: its Python runs, its commands are understood, what it names is there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import retinanet
+from retinanet import recipe
+from retinanet.cli import app
+from retinanet.model import RetinaNet
+from tiny_run import tiny
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def commands():
+    lines = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("retinanet ")]
+
+
+def test_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = tiny().model
+    detector = retinanet.Detector(RetinaNet(settings, 2), ["red", "green"])
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    detector.save("runs/mine/best.safetensors")
+    Image.new("RGB", (90, 60)).save("picture.jpg")
+    (code,) = blocks("python")
+    exec(compile(code, "README.md", "exec"), {})
+    assert (tmp_path / "found.png").exists()
+
+
+def test_there_are_commands():
+    assert {shlex.split(command)[1] for command in commands()} == {"demo", "train", "evaluate", "predict"}
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command_is_understood(command):
+    _, bound, ignored = app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
+    assert not ignored
+    config = bound.arguments.get("config")
+    if config is not None:
+        recipe.load(config, bound.arguments.get("settings"))
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", TEXT))
+def test_link_leads_somewhere(target):
+    assert (ROOT / target).exists()
+
+
+def test_every_recipe_is_named():
+    assert all(f"`{name}`" in TEXT for name in recipe.recipes())
