@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +116,8 @@ def _create(settings: BackboneSettings, load_weights: bool) -> Any:
     elif load_weights and settings.weights == "imagenet":
         options["pretrained"] = True
     try:
-        body = timm.create_model(settings.name, features_only=True, **options)
+        with _without_waiting() if options.get("pretrained") and not state else nullcontext():
+            body = timm.create_model(settings.name, features_only=True, **options)
     except Exception as error:
         if not options.get("pretrained"):
             raise RequestError(
@@ -137,6 +143,23 @@ def _create(settings: BackboneSettings, load_weights: bool) -> Any:
                 + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
             )
     return body
+
+
+@contextmanager
+def _without_waiting() -> Iterator[None]:
+    """Without a network the hub's client tries again for a minute, even where the file is in its cache."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    try:
+        if not getproxies():  # behind a proxy, names may be unknown here though the network is there
+            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _read(path: Path) -> dict[str, Tensor]:
