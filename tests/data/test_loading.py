@@ -288,7 +288,8 @@ def test_evaluation_of_no_pictures_gives_no_batches(data):
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
 from retinanet.config import Settings, TrainSettings
 from retinanet.data import open_data
 from retinanet.data.loading import train_batches
