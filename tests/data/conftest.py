@@ -1,15 +1,11 @@
 """Small data sets on disk, and what opening them reports."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from retinanet.data import open_data
 from retinanet.errors import RequestError
-
-REAL = Path(__file__).parents[2] / "../shared/data"
 
 
 @pytest.fixture
@@ -56,15 +52,3 @@ def refused():
         return str(error.value)
 
     return message
-
-
-@pytest.fixture
-def real():
-    """The folder of a published data set."""
-
-    def folder(name):
-        if not (REAL / name).is_dir():
-            pytest.skip(f"the data set {name} is not in ../shared/data")
-        return REAL / name
-
-    return folder

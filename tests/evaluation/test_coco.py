@@ -4,7 +4,6 @@ import contextlib
 import copy
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,18 +14,7 @@ from retinanet.detections import Detections
 from retinanet.errors import RequestError
 from retinanet.evaluation import coco
 
-REAL = Path(__file__).parents[2] / "../shared/data"
 PUBLISHED = (0.505, 0.697, 0.573, 0.586, 0.519, 0.501, 0.387, 0.594, 0.595, 0.640, 0.566, 0.564)
-
-
-@pytest.fixture
-def real():
-    def folder(name):
-        if not (REAL / name).is_dir():
-            pytest.skip(f"the data set {name} is not in ../shared/data")
-        return REAL / name
-
-    return folder
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def evaluate(
     found = _detect(out, detector, pictures, batch_size, workers, threshold)
     found_by_other = None if other is None else _detect(out, other, pictures, batch_size, workers, threshold)
     result = coco.evaluate(pictures, found)
-    per_class = [{"name": c.name, "AP": c.ap, "AP50": c.ap50, "boxes": c.boxes} for c in result.per_class]
+    per_class = [c.row() for c in result.per_class]
     intervals, differences = _intervals(out, pictures, found, found_by_other, resamples)
     out.say(f"{model} on {data}, split {pictures.split}: {result.pictures} pictures", "")
     out.console.print(_table(result, intervals))

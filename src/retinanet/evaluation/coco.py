@@ -28,6 +28,10 @@ class ClassResult(NamedTuple):
     ap50: float | None
     boxes: int
 
+    def row(self) -> dict[str, Any]:
+        """As result files and tables have it."""
+        return {"name": self.name, "AP": self.ap, "AP50": self.ap50, "boxes": self.boxes}
+
 
 @dataclass(frozen=True)
 class CocoResult:

@@ -67,7 +67,7 @@ class Validation:
         if fabric.is_global_zero:
             result = coco.evaluate(self.data, found, indices=looked_at)
             stats = {name: float(result.stats[name]) for name in coco.NAMES}
-            per_class = [{"name": c.name, "AP": c.ap, "AP50": c.ap50, "boxes": c.boxes} for c in result.per_class]
+            per_class = [c.row() for c in result.per_class]
             same = len(looked_at) == len(self.some)
             comparable = stats["AP"] if same else coco.evaluate(self.data, found, indices=self.some).stats["AP"]
         if fabric.world_size > 1:  # all processes have to agree on what is best

@@ -1,0 +1,17 @@
+from pathlib import Path
+
+import pytest
+
+REAL = Path(__file__).parents[1] / "../shared/data"
+
+
+@pytest.fixture
+def real():
+    """The folder of a published data set."""
+
+    def folder(name):
+        if not (REAL / name).is_dir():
+            pytest.skip(f"the data set {name} is not in ../shared/data")
+        return REAL / name
+
+    return folder
