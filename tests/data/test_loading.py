@@ -8,9 +8,12 @@ import sys
 import time
 from dataclasses import replace
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from retinanet.config import (
@@ -106,7 +109,24 @@ def test_every_epoch_shows_every_picture_once_in_a_new_order(data):
         assert {key[0] for key in epoch} == {number}
         assert sorted(key[1] for key in epoch) == list(range(PICTURES))
     assert len({tuple(key[1] for key in epoch) for epoch in epochs}) == 9
-    assert not np.array_equal(order(1, 0, PICTURES), order(0, 0, PICTURES))
+    upright = data.upright()
+    assert not np.array_equal(order(1, 0, upright, 3), order(0, 0, upright, 3))
+
+
+@given(
+    shapes=st.lists(st.booleans(), min_size=1, max_size=40),
+    batch=st.integers(1, 9),
+    epoch=st.integers(0, 5),
+    seed=st.integers(0, 99),
+)
+@hypothesis.settings(deadline=None)
+def test_batches_of_one_shape(shapes, batch, epoch, seed):
+    upright = np.array(shapes)
+    found = order(seed, epoch, upright, batch)
+    assert sorted(found) == list(range(len(shapes)))
+    start = -epoch * len(shapes) % batch  # where in this epoch a batch begins
+    batches = [upright[found[i : i + batch]] for i in range(start, len(shapes) - batch + 1, batch)]
+    assert sum(len(set(kinds.tolist())) > 1 for kinds in batches) <= 1
 
 
 def test_the_same_picture_is_augmented_differently_in_each_epoch(data):
@@ -249,7 +269,9 @@ def test_a_transform_with_torchvision(data):
 def test_a_transform_that_changes_the_size_is_refused(data):
     with pytest.raises(RequestError) as error:
         take(1, data, settings(), transform=lambda image, boxes, labels: (image[:, :9, :9], boxes, labels))
-    shape = (3, *data.size(int(order(0, 0, PICTURES)[0])))
+    plain = settings()
+    first = order(plain.train.seed, 0, data.upright(), plain.train.batch_size)[0]
+    shape = (3, *data.size(int(first)))
     assert str(error.value) == (
         f"the transform made a uint8 picture of shape (3, 9, 9) from one of {shape}; it must keep uint8 and the size"
     )

@@ -77,6 +77,10 @@ class DetectionData:
         height, width = self._sizes[index]
         return int(height), int(width)
 
+    def upright(self) -> NDArray[np.bool_]:
+        """(N,) bool: the pictures that are higher than wide."""
+        return self._sizes[:, 0] > self._sizes[:, 1]
+
     def image_id(self, index: int) -> int:
         """COCO's picture id; the file name where file names are numbers; else a running number from 1."""
         return int(self._ids[index])

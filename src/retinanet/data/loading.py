@@ -11,8 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -28,6 +27,7 @@ from retinanet.preprocess import pad_batch, padded_size, resize, resized_size
 
 Transform = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """(picture (3, H, W) uint8, boxes (n, 4) float32, labels (n,) int64, -2 to ignore) -> the same, of the same H and W."""
+KEPT_ORDERS = 4  # epochs whose order is kept: a batch may reach into several
 T = TypeVar("T")
 Item_co = TypeVar("Item_co", covariant=True)
 
@@ -55,8 +55,6 @@ class Batch:
             self,
             images=self.images.pin_memory(),
             sizes=self.sizes.pin_memory(),
-            boxes=[boxes.pin_memory() for boxes in self.boxes],
-            labels=[labels.pin_memory() for labels in self.labels],
         )
 
 
@@ -147,12 +145,21 @@ class TrainingSteps:
     rank: int = 0
     world: int = 1
     transform: Transform | None = None
+    _orders: dict[int, NDArray[np.int64]] = field(default_factory=dict, init=False, repr=False)
 
     def pictures(self, step: int) -> list[tuple[int, int]]:
         """(epoch, picture) of the global batch."""
         count, total = self.settings.train.batch_size, len(self.data)
         places = (divmod(place, total) for place in range(step * count, (step + 1) * count))
-        return [(epoch, int(order(self.settings.train.seed, epoch, total)[place])) for epoch, place in places]
+        return [(epoch, int(self._order(epoch)[place])) for epoch, place in places]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if epoch not in self._orders:
+            if len(self._orders) >= KEPT_ORDERS:
+                self._orders.clear()
+            train = self.settings.train
+            self._orders[epoch] = order(train.seed, epoch, self.data.upright(), train.batch_size)
+        return self._orders[epoch]
 
     def draw(self, epoch: int, picture: int) -> transforms.Drawn:
         data, settings = self.data, self.settings
@@ -206,10 +213,25 @@ class TrainingSteps:
         return image.as_subclass(Tensor), boxes.as_subclass(Tensor).float(), labels.as_subclass(Tensor).long()
 
 
-@lru_cache(maxsize=4)
-def order(seed: int, epoch: int, total: int) -> NDArray[np.int64]:
-    """The order of an epoch's pictures: a permutation (total,)."""
-    return transforms.rng(3, seed, epoch).permutation(total)
+def order(seed: int, epoch: int, upright: NDArray[np.bool_], batch_size: int) -> NDArray[np.int64]:
+    """The order of an epoch's pictures: a permutation (N,).
+
+    Upright pictures share batches with upright ones, wide ones with wide ones: a batch of both is padded to a square
+    and costs half as much again. What is left over, less than a batch of either, is mixed.
+
+    Args:
+        upright: (N,), the pictures that are higher than wide.
+    """
+    rng, total = transforms.rng(3, seed, epoch), len(upright)
+    drawn = rng.permutation(total)
+    lead = -epoch * total % batch_size  # complete the batch that the epoch before began
+    first, rest = drawn[:lead], drawn[lead:]
+    kinds = [rest[upright[rest] == kind] for kind in (False, True)]
+    left = np.concatenate([kind[len(kind) // batch_size * batch_size :] for kind in kinds])
+    whole = [kind[: len(kind) // batch_size * batch_size].reshape(-1, batch_size) for kind in kinds]
+    mixed = len(left) // batch_size * batch_size
+    batches = np.concatenate([*whole, left[:mixed].reshape(-1, batch_size)])
+    return np.concatenate([first, rng.permutation(batches).reshape(-1), left[mixed:]])
 
 
 def eval_batches(
