@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -237,13 +239,51 @@ def test_save_and_load(detector: Detector, tmp_path: Path) -> None:
     image = picture(50, 90)
     a, b = detector.predict(image), loaded.predict(image)
     assert len(a) > 5
-    assert torch.equal(a.boxes, b.boxes)
-    assert torch.equal(a.scores, b.scores)
-    assert torch.equal(a.labels, b.labels)
+    assert_same(a, b)
+    for name, tensor in detector.model.state_dict().items():
+        assert torch.equal(tensor, loaded.model.state_dict()[name])
 
     (tmp_path / "run").mkdir()
     detector.save(tmp_path / "run" / "last.safetensors")
     assert len(retinanet.load(tmp_path / "run", device="cpu", precision="fp32").predict(image)) == len(a)
+
+
+def test_loading_fuses(tmp_path: Path) -> None:
+    detector = make()
+    sizes = ((48, 90), (64, 64))
+    plain = [detector.predict(picture(*size)) for size in sizes]
+    detector.save(tmp_path / "model.safetensors")
+    loaded = retinanet.load(tmp_path / "model.safetensors", "cpu", "fp32")
+    assert loaded._fused is not None
+    # It travels to other processes and can be copied, though oneDNN's weights cannot.
+    for each in (loaded, copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
+        for size, expected in zip(sizes, plain):
+            assert_same(each.predict(picture(*size)), expected, 1e-2)
+
+
+def test_fusing_again_takes_new_weights() -> None:
+    detector = make()
+    detector.fuse()
+    before = detector.predict(picture(64, 64))
+    bias = detector.model.class_subnet.output.bias
+    assert bias is not None
+    nn.init.constant_(bias, -9.0)
+    assert len(before) == len(detector.predict(picture(64, 64))) > 0
+    detector.fuse()
+    assert len(detector.predict(picture(64, 64))) == 0
+
+
+def test_what_cannot_be_fused_works_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = make()
+    expected = detector.predict(picture(64, 64))
+
+    def fails(*args: Any) -> None:
+        raise NotImplementedError("no such operation\nwith details")
+
+    monkeypatch.setattr("retinanet.model.fused.fuse", fails)
+    with pytest.warns(UserWarning, match=r"^the network stays as it is, which is slower: no such operation$"):
+        detector.fuse()
+    assert_same(detector.predict(picture(64, 64)), expected, 0)
 
 
 def test_weights_that_do_not_fit(detector: Detector, tmp_path: Path) -> None:

@@ -68,9 +68,14 @@ def test_plain_search(batch: list[tuple[Tensor, Tensor]], thresholds: tuple[floa
     rules = MatchingSettings(*thresholds, low_quality)
     anchors = ANCHORS[::3]
     expected = [plain(anchors, boxes, labels, rules) for boxes, labels in batch]
-    for slice_size in (matching.SLICE, 2 * len(anchors)):  # also with boxes two by two
+    for way in ("as it is", "in small parts", "as on a GPU"):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(matching, "SLICE", slice_size)
+            if way == "in small parts":
+                patch.setattr(matching, "PART", 37)
+                patch.setattr(matching, "CACHED", 74)  # boxes two by two
+            if way == "as on a GPU":
+                patch.setattr(matching, "_asynchronous", lambda device: True)
+                patch.setattr(matching, "SLICE", 2 * len(anchors))
             targets = match(anchors, [b for b, _ in batch], [n for _, n in batch], rules)
         assert targets.labels.tolist() == [labels for labels, _ in expected]
         pairs = [(i, a, box) for i, (_, chosen) in enumerate(expected) for a, box in enumerate(chosen) if box >= 0]

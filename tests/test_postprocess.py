@@ -115,8 +115,7 @@ def test_few_and_many_classes(classes: int) -> None:
     assert all(len(scores) > 20 for _, scores, _ in found)
 
 
-def test_more_candidates_than_torchvision_suppresses_at_once() -> None:
-    """Above 1000 boxes torchvision goes class by class on a CPU: the result has to stay the same."""
+def test_thousands_of_candidates() -> None:
     sizes = torch.tensor([[64, 96]])
     out = outputs(1, 3, shift=-1.0)
     rules = PostprocessingSettings(candidates=700, max_detections=2000)
@@ -152,7 +151,7 @@ def test_one_anchor_may_have_several_classes() -> None:
 
 @pytest.mark.parametrize("side", [80, 200])
 def test_equal_scores(side: int) -> None:
-    """Ties everywhere, within and above what torchvision suppresses at once: nothing is lost or doubled."""
+    """Ties everywhere: nothing is lost or doubled."""
     level = torch.tensor([[x, y, x + 8, y + 8] for x in range(0, side, 8) for y in range(0, side, 8)]).float()
     anchors = [level, level + 1000, level + 2]  # of the third, every box overlaps one of the first by 0.39
     out = Outputs([torch.zeros((1, len(a), 2)) for a in anchors], [torch.zeros((1, len(a), 4)) for a in anchors])
@@ -165,6 +164,19 @@ def test_equal_scores(side: int) -> None:
         assert int(far.sum()) == len(level)
         assert iou(kept, kept).fill_diagonal_(0).max() <= 0.3
         assert iou(torch.cat((level, level + 2)), kept).amax(dim=1).min() > 0.3  # what is gone had a reason
+
+
+def test_many_boxes_for_one_object() -> None:
+    """Suppression looks at a few of the best boxes first; here all of those are the same box."""
+    box = torch.tensor([[10.0, 10, 20, 20]])
+    anchors = torch.cat((box.expand(100, 4), torch.tensor([[float(x), 50, x + 5.0, 60] for x in range(0, 60, 10)])))
+    logits = torch.linspace(5, 1, len(anchors))[None, :, None]
+    out = Outputs([logits], [torch.zeros((1, len(anchors), 4))])
+    ((boxes, scores, _),) = postprocess(
+        out, [anchors], torch.tensor([[100, 100]]), PostprocessingSettings(max_detections=4)
+    )
+    assert boxes.tolist() == [*box.tolist(), *anchors[100:103].tolist()]
+    torch.testing.assert_close(scores, torch.sigmoid(logits[0, [0, 100, 101, 102], 0]))
 
 
 def test_a_picture_alone_and_in_a_batch() -> None:

@@ -126,10 +126,12 @@ def test_padding() -> None:
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_normalize(dtype: torch.dtype) -> None:
     """Padding is 0 after normalisation, whatever lies in it before."""
-    images = torch.randint(0, 256, (2, 3, 32, 64)).to(dtype)
+    images = torch.randint(0, 256, (2, 3, 32, 64)).to(dtype).contiguous(memory_format=torch.channels_last)
+    before = images.clone()
     sizes = torch.tensor([[32, 10], [7, 64]])
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     found = normalize(images, sizes, mean, std)
+    assert torch.equal(images, before)
     assert found.dtype == torch.float32
     assert found.is_contiguous(memory_format=torch.channels_last)
     expected = (images / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]

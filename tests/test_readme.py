@@ -39,7 +39,7 @@ def test_python(tmp_path, monkeypatch):
 
 
 def test_there_are_commands():
-    assert {shlex.split(command)[1] for command in commands()} == {"demo", "train", "evaluate", "predict"}
+    assert {shlex.split(command)[1] for command in commands()} == {"demo", "train", "evaluate", "predict", "bench"}
 
 
 @pytest.mark.parametrize("command", commands())

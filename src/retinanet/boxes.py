@@ -23,15 +23,21 @@ def area(boxes: Tensor) -> Tensor:
 
 def intersection(a: Tensor, b: Tensor) -> Tensor:
     """Areas of the pairwise intersections: (M, 4) and (N, 4) -> (M, N)."""
-    width = torch.minimum(a[:, None, 2], b[None, :, 2]).sub_(torch.maximum(a[:, None, 0], b[None, :, 0])).clamp_(min=0)
-    height = torch.minimum(a[:, None, 3], b[None, :, 3]).sub_(torch.maximum(a[:, None, 1], b[None, :, 1])).clamp_(min=0)
+    # One contiguous row per coordinate: read with a stride, the M x N comparisons would not be vectorised.
+    x1, y1, x2, y2 = b.t().contiguous()
+    width = torch.minimum(a[:, None, 2], x2).sub_(torch.maximum(a[:, None, 0], x1)).clamp_(min=0)
+    height = torch.minimum(a[:, None, 3], y2).sub_(torch.maximum(a[:, None, 1], y1)).clamp_(min=0)
     return width.mul_(height)
 
 
-def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of all pairs: (M, 4) and (N, 4) -> (M, N) in [0, 1]; 0 where both boxes are empty."""
+def iou(a: Tensor, b: Tensor, area_b: Tensor | None = None) -> Tensor:
+    """Intersection over union of all pairs: (M, 4) and (N, 4) -> (M, N) in [0, 1]; 0 where both boxes are empty.
+
+    Args:
+        area_b: (N,), the areas of ``b`` where they are known already.
+    """
     inter = intersection(a, b)
-    union = area(a)[:, None] + area(b)[None, :] - inter
+    union = (area(a)[:, None] + (area(b) if area_b is None else area_b)).sub_(inter)
     return inter.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 

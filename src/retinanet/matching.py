@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,13 @@ from retinanet.config import MatchingSettings
 BACKGROUND = -1
 IGNORED = -2
 
-# The (boxes x anchors) overlaps are computed in slices of at most this many numbers, 16 MB in float32: a picture with
-# 1000 boxes and 200 000 anchors needs no more memory than one with 20 boxes.
+# Overlaps of boxes with anchors are computed in slices of at most this many numbers, so a picture with 1000 boxes and
+# 200 000 anchors needs no more memory than one with 20 boxes.
 SLICE = 1 << 22
+# On a CPU anchors are taken in parts of this length and slices are smaller: the temporaries stay in the cache, and most
+# boxes overlap no anchor of a part, which lie side by side.
+PART = 1 << 14
+CACHED = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -46,52 +50,118 @@ def match(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], se
         boxes: for each picture (n, 4) float32.
         labels: for each picture (n,) int64, the class from 0, or -2 for an ignore region (a crowd).
     """
-    chosen = [_match_picture(anchors, b.to(anchors), n.to(anchors.device), settings) for b, n in zip(boxes, labels)]
-    target_labels = torch.stack([c[0] for c in chosen])  # (B, N)
-    picture, anchor = (target_labels >= 0).nonzero(as_tuple=True)
-    matched = [c[1][anchor[picture == i]] for i, c in enumerate(chosen)]
+    parts = _parts(anchors)
+    # The boxes are sorted out before they are moved: asked of a GPU, the processor would have to wait for the answer.
+    truth = _moved([b[n >= 0] for b, n in zip(boxes, labels, strict=True)], anchors)
+    regions = _moved([b[n == IGNORED] for b, n in zip(boxes, labels, strict=True)], anchors)
+    states = torch.stack([_states(anchors, parts, t, r, settings) for t, r in zip(truth, regions)])  # (B, N)
+
+    # Few anchors are positive: for them alone it is asked which box it was.
+    positives = (states.flatten() >= 0).nonzero()[:, 0]
+    counts = (states >= 0).sum(dim=1).tolist()
+    matched, classes = [anchors.new_zeros((0, 4))], [positives.new_zeros(0)]
+    for mine, t, n in zip((positives % max(1, len(anchors))).split(counts), truth, labels):
+        for some in mine.split(max(1, SLICE // max(1, len(t)))):
+            if len(some):
+                which = geometry.iou(t, anchors[some]).argmax(dim=0)  # the first of equals
+                matched.append(t[which])
+                classes.append(n[n >= 0].to(which.device)[which])
+    states.view(-1)[positives] = torch.cat(classes)
     return Targets(
-        labels=target_labels,
-        positives=picture * len(anchors) + anchor,
-        boxes=torch.cat(matched) if matched else anchors.new_zeros((0, 4)),
-        num_positives=torch.tensor(float(len(anchor)), device=anchors.device),
+        labels=states,
+        positives=positives,
+        boxes=torch.cat(matched),
+        num_positives=torch.tensor(float(len(positives)), device=anchors.device),
     )
 
 
-def _match_picture(anchors: Tensor, boxes: Tensor, labels: Tensor, settings: MatchingSettings) -> tuple[Tensor, Tensor]:
-    """One picture: labels (N,) and, for every anchor, the box it overlaps most (N, 4)."""
-    count = len(anchors)
-    regions, truth = boxes[labels == IGNORED], boxes[labels >= 0]
-    truth_labels = labels[labels >= 0]
-    if len(truth) == 0:
-        target = torch.full((count,), BACKGROUND, dtype=torch.int64, device=anchors.device)
-        return _ignore_regions(target, anchors, regions), anchors.new_zeros((count, 4))
-
-    best = anchors.new_full((count,), -1.0)
-    which = torch.zeros(count, dtype=torch.int64, device=anchors.device)
-    promoted = torch.zeros(count, dtype=torch.bool, device=anchors.device)
-    step = max(1, SLICE // max(count, 1))
-    for start in range(0, len(truth), step):
-        overlap = geometry.iou(truth[start : start + step], anchors)  # (m, N)
-        top, index = overlap.max(dim=0)
-        better = top > best
-        best = torch.where(better, top, best)
-        which = torch.where(better, index + start, which)
-        if settings.low_quality and count:
-            # A box that touches no anchor has a best overlap of 0, and so has nearly every anchor with it: without
-            # the second condition all of them would turn positive.
-            most = overlap.amax(dim=1, keepdim=True)
-            promoted |= ((overlap == most) & (most > 0)).any(dim=0)
-
-    positive = (best >= settings.foreground) | promoted
-    target = torch.where(positive, truth_labels[which], IGNORED)
-    target[~positive & (best < settings.background)] = BACKGROUND
-    return _ignore_regions(target, anchors, regions), truth[which]
+def _moved(boxes: Sequence[Tensor], like: Tensor) -> Sequence[Tensor]:
+    """The boxes where the anchors are, copied all at once."""
+    return torch.cat(list(boxes)).to(like).split([len(b) for b in boxes]) if boxes else ()
 
 
-def _ignore_regions(target: Tensor, anchors: Tensor, regions: Tensor) -> Tensor:
-    step = max(1, SLICE // max(len(anchors), 1))
-    for start in range(0, len(regions), step):
-        inside = geometry.intersection(regions[start : start + step], anchors).amax(dim=0) >= geometry.area(anchors) / 2
-        target[inside & (target == BACKGROUND)] = IGNORED
-    return target
+@dataclass(frozen=True)
+class _Part:
+    """Anchors that follow each other, and so lie near each other in the picture."""
+
+    place: slice
+    anchors: Tensor
+    """(n, 4), each coordinate contiguous."""
+    area: Tensor
+    """(n,)"""
+    extent: Tensor
+    """(4,) x1 y1 x2 y2 of the area that they cover together."""
+
+
+def _asynchronous(device: torch.device) -> bool:
+    """Whether the processor would have to wait for an answer from this device."""
+    return device.type != "cpu"
+
+
+def _parts(anchors: Tensor) -> list[_Part]:
+    length = max(1, len(anchors)) if _asynchronous(anchors.device) else PART
+    parts = []
+    for start in range(0, len(anchors), length):
+        place = slice(start, min(start + length, len(anchors)))
+        part = anchors[place].t().contiguous().t()
+        extent = torch.cat((part[:, :2].amin(dim=0), part[:, 2:].amax(dim=0)))
+        parts.append(_Part(place, part, geometry.area(part), extent))
+    return parts
+
+
+def _touching(parts: Sequence[_Part], boxes: Tensor) -> Tensor:
+    """(parts, M) bool: which of the boxes (M, 4) may overlap an anchor of which part."""
+    if not parts:
+        return torch.zeros((0, len(boxes)), dtype=torch.bool, device=boxes.device)
+    extents = torch.stack([part.extent for part in parts])[:, None]  # (parts, 1, 4)
+    return ((boxes[:, :2] < extents[..., 2:]) & (boxes[:, 2:] > extents[..., :2])).all(dim=2)
+
+
+def _pairs(parts: Sequence[_Part], wanted: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Numbers of parts, each with places of boxes that are to be compared with it, as many as fit into a slice.
+
+    Args:
+        wanted: (parts, M) bool. A GPU compares all boxes in less time than the processor would wait for it to say
+            which ones are wanted.
+    """
+    if _asynchronous(wanted.device):
+        everything = torch.arange(wanted.shape[1], device=wanted.device)
+        chosen, size = [everything] * len(parts), SLICE
+    else:
+        which, places = wanted.nonzero(as_tuple=True)
+        chosen, size = list(places.split(torch.bincount(which, minlength=len(parts)).tolist())), CACHED
+    for p, mine in enumerate(chosen):
+        if len(mine):
+            for some in mine.split(max(1, size // len(parts[p].anchors))):
+                yield p, some
+
+
+def _states(
+    anchors: Tensor, parts: Sequence[_Part], truth: Tensor, regions: Tensor, settings: MatchingSettings
+) -> Tensor:
+    """One picture: (N,) int64, 0 for positive anchors, -1 for background, -2 for those that take no part."""
+    start = 0.0 if len(truth) else -1.0  # without a box everything is background, whatever the thresholds
+    best = anchors.new_full((len(anchors),), start)  # each anchor's largest overlap
+    top = anchors.new_zeros((len(parts), len(truth)))  # each box's largest overlap within each part
+    for p, some in _pairs(parts, _touching(parts, truth)):
+        part = parts[p]
+        overlap = geometry.iou(truth[some], part.anchors, part.area)  # (m, n)
+        best[part.place] = torch.maximum(best[part.place], overlap.amax(dim=0))
+        top[p, some] = overlap.amax(dim=1)
+
+    positive = best >= settings.foreground
+    if settings.low_quality and parts:
+        most = top.amax(dim=0)  # (M,)
+        # A box that touches no anchor has a largest overlap of 0, and so has nearly every anchor with it: without the
+        # second condition all of them would turn positive.
+        for p, some in _pairs(parts, (top == most) & (most > 0)):
+            part, limit = parts[p], most[some, None]
+            holding = (geometry.iou(truth[some], part.anchors, part.area) == limit) & (limit > 0)
+            positive[part.place] |= holding.any(dim=0)
+
+    state = torch.where(best < settings.background, BACKGROUND, IGNORED)
+    for p, some in _pairs(parts, _touching(parts, regions)):
+        part = parts[p]
+        inside = geometry.intersection(regions[some], part.anchors).amax(dim=0)
+        state[part.place].masked_fill_(inside >= part.area / 2, IGNORED)
+    return state.masked_fill_(positive, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from retinanet import boxes as geometry
 from retinanet.config import PostprocessingSettings
 from retinanet.model.retinanet import Outputs
+
+TOGETHER = 1280  # logits, of neighbouring anchors, that are looked at as one before any of them is looked at alone
+FIRST = 4  # times the wanted number of detections: how many of the best boxes suppression looks at first
 
 
 def postprocess(
@@ -35,40 +39,81 @@ def postprocess(
         _candidates(logits, deltas, level, settings)
         for logits, deltas, level in zip(outputs.logits, outputs.deltas, anchors, strict=True)
     ]
-    scores, labels, boxes = (torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))
-    sides = sizes.to(boxes.device)[:, :, None].to(boxes.dtype)  # (B, 2, 1)
+    picture, scores, labels, boxes = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    sides = sizes.to(boxes.device)[picture].to(boxes.dtype)  # (n, 2)
     boxes = geometry.clip(boxes, sides[:, 0], sides[:, 1])
-    return [
-        _suppress(b[s > settings.threshold], s[s > settings.threshold], n[s > settings.threshold], settings)
-        for b, s, n in zip(boxes, scores, labels, strict=True)
-    ]
+    results = []
+    for i in range(len(sizes)):
+        mine = ((picture == i) & (scores > settings.threshold)).nonzero()[:, 0]
+        results.append(_suppress(boxes[mine], scores[mine], labels[mine], settings))
+    return results
 
 
 def _candidates(
     logits: Tensor, deltas: Tensor, anchors: Tensor, settings: PostprocessingSettings
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The best (anchor, class) pairs of one level: scores (B, k), labels (B, k), decoded boxes (B, k, 4).
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The best (anchor, class) pairs of one level: pictures (n,), scores (n,), labels (n,), decoded boxes (n, 4).
 
-    An anchor outside the k with the highest best class has no pair among the k best, since k pairs are at least as
-    good: so a maximum over the classes and two small selections give the exact top k of N * K scores.
+    Nearly all of millions of logits lie below the threshold. Groups of neighbouring anchors whose highest logit does
+    are left out first, by one maximum over memory that lies together, then the single logits of the rest. A group
+    outside the k with the highest logits holds none of the k best pairs, so the number of groups is limited as well.
     """
     batch, count, classes = logits.shape
-    k = min(settings.candidates, count)
-    rows = torch.topk(logits.amax(dim=2), k, dim=1, sorted=False).indices  # (B, k)
-    best = logits.gather(1, rows[:, :, None].expand(-1, -1, classes)).reshape(batch, -1)  # (B, k * K)
-    top, pairs = torch.topk(best, min(settings.candidates, best.shape[1]), dim=1)
-    rows = rows.gather(1, pairs // classes)
-    chosen = deltas.gather(1, rows[:, :, None].expand(-1, -1, 4)).float()
-    return torch.sigmoid(top.float()), pairs % classes, geometry.decode(chosen, anchors[rows])
+    together = next(n for n in range(max(1, TOGETHER // classes), 0, -1) if count % n == 0)
+    groups = logits.reshape(batch, count // together, together * classes)
+    limit = -math.inf
+    if settings.threshold > 0:
+        limit = math.log(settings.threshold / (1 - settings.threshold))
+        # A little lower, for the rounding of sigmoid and of bfloat16: the scores are compared at the end.
+        limit -= 0.01 * (1 + abs(limit))
+
+    best = groups.amax(dim=2)
+    picture, group = (best >= limit).nonzero(as_tuple=True)
+    chosen = _best(best[picture, group], picture, batch, settings.candidates)
+    picture, group = picture[chosen], group[chosen]
+    values = groups[picture, group]  # (m, together * K)
+    row, pair = (values >= limit).nonzero(as_tuple=True)
+    values, picture, group = values[row, pair], picture[row], group[row]
+    chosen = _best(values, picture, batch, settings.candidates)
+    values, picture, group, pair = values[chosen], picture[chosen], group[chosen], pair[chosen]
+
+    anchor = group * together + pair // classes
+    boxes = geometry.decode(deltas[picture, anchor].float(), anchors[anchor])
+    return picture, torch.sigmoid(values.float()), pair % classes, boxes
+
+
+def _best(values: Tensor, picture: Tensor, batch: int, limit: int) -> Tensor:
+    """Places of the ``limit`` highest values of each picture; ``picture`` (n,) ascends."""
+    counts = torch.bincount(picture, minlength=batch).tolist()
+    if max(counts) <= limit:
+        return torch.arange(len(values), device=values.device)
+    start, chosen = 0, []
+    for count in counts:
+        chosen.append(start + torch.topk(values[start : start + count], min(limit, count), sorted=False).indices)
+        start += count
+    return torch.cat(chosen)
 
 
 def _suppress(
     boxes: Tensor, scores: Tensor, labels: Tensor, settings: PostprocessingSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Class-wise non-maximum suppression of one picture; of equal scores either may come first."""
-    from torchvision.ops import batched_nms  # here, so that importing retinanet does not import torchvision
+    from torchvision.ops import nms  # here, so that importing retinanet does not import torchvision
 
-    # Classes may be kept apart by moving their boxes far from each other; float64 keeps every bit of a coordinate then.
+    scores, order = scores.sort(descending=True, stable=True)
+    boxes, labels = boxes[order], labels[order]
+    # Classes are kept apart by moving their boxes far from each other; float64 keeps every bit of a coordinate then.
     wide = torch.float64 if boxes.device.type != "mps" else torch.float32  # Apple's GPUs have no float64
-    keep = batched_nms(boxes.to(wide), scores.to(wide), labels, settings.nms_iou)[: settings.max_detections]
+    apart = boxes.to(wide)
+    if len(boxes):
+        apart = apart + (labels * (apart.max() + 1))[:, None]
+    # What remains of the best n boxes does not depend on the others, and suppression takes time as n squared: a few
+    # times as many as are wanted nearly always suffice.
+    first = FIRST * settings.max_detections
+    while True:
+        keep = nms(apart[:first], scores[:first].to(wide), settings.nms_iou)
+        if len(keep) >= settings.max_detections or first >= len(scores):
+            break
+        first *= 4
+    keep = keep[: settings.max_detections]
     return boxes[keep], scores[keep], labels[keep]

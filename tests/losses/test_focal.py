@@ -240,6 +240,16 @@ def test_views_and_strides() -> None:
         torch.testing.assert_close(gradient.double(), expected_gradient)
 
 
+def test_transposed_logits() -> None:
+    """Dense, but in another order: a head's output with one anchor a position may come so."""
+    torch.manual_seed(0)
+    logits, labels = torch.randn(3, 50).t(), torch.randint(-2, 3, (50,))
+    loss, gradient = value_and_gradient(logits, labels, 2.0, 0.25)
+    expected, expected_gradient = closed_form(logits, labels, 2.0, 0.25)
+    torch.testing.assert_close(loss.double(), expected)
+    torch.testing.assert_close(gradient.double(), expected_gradient)
+
+
 class Largest(TorchDispatchMode):
     """Bytes of the largest new tensor that any operation makes."""
 

@@ -10,17 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from retinanet.config import (
-    AnchorSettings,
-    BackboneSettings,
-    HeadSettings,
-    LossSettings,
-    MatchingSettings,
-    ModelSettings,
-    PostprocessingSettings,
-    PreprocessingSettings,
-    PyramidSettings,
-)
+from retinanet.checkpoints import torchvision
+from retinanet.config import LossSettings, MatchingSettings
 from retinanet.data.pictures import read
 from retinanet.detector import Detector
 from retinanet.losses import detection_loss
@@ -74,40 +65,10 @@ def theirs(version: str) -> nn.Module:
     return model
 
 
-def ours(version: str, state: dict[str, Tensor]) -> RetinaNet:
-    settings = ModelSettings(
-        backbone=BackboneSettings(name="resnet50"),
-        pyramid=PyramidSettings(p6_from="p5" if version == "v1" else "c5"),
-        head=HeadSettings(norm="none" if version == "v1" else "group"),
-        anchors=AnchorSettings(offset=0.0, rounding="torchvision", strides="torchvision"),
-        preprocessing=PreprocessingSettings(size=SIZE, longer=LONGER, rounding="down", antialias=False),
-        postprocessing=PostprocessingSettings(max_detections=300),
-    )
-    model = RetinaNet(settings, NUM_CLASSES)
-    model.load_state_dict({rename(name): tensor for name, tensor in state.items()})
+def ours(version: Any, state: dict[str, Tensor]) -> RetinaNet:
+    model = RetinaNet(torchvision.settings(version, SIZE, LONGER), NUM_CLASSES)
+    model.load_state_dict(torchvision.convert(state))
     return model
-
-
-def rename(name: str) -> str:
-    """A parameter's name there -> its name here."""
-    for there, here in (
-        ("backbone.fpn.inner_blocks.", "pyramid.lateral."),
-        ("backbone.fpn.layer_blocks.", "pyramid.output."),
-        ("backbone.fpn.extra_blocks.", "pyramid."),
-        ("head.classification_head.conv.", "class_subnet.tower."),
-        ("head.regression_head.conv.", "box_subnet.tower."),
-        ("head.classification_head.cls_logits.", "class_subnet.output."),
-        ("head.regression_head.bbox_reg.", "box_subnet.output."),
-    ):
-        if name.startswith(there):
-            rest = name.removeprefix(there)
-            if "tower" in here:
-                index, part, kind = rest.split(".")
-                return f"{here}{index}.{'conv' if part == '0' else 'norm.0'}.{kind}"
-            if "extra" in there or "blocks" in there:
-                return f"{here}{rest.split('.')[0]}.conv.{rest.split('.')[-1]}"
-            return here + rest
-    return name
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -150,7 +111,7 @@ def test_losses_and_gradients(version: str) -> None:
         ((class_loss + box_loss) / targets.num_positives).backward()
         gradients = {name: parameter.grad for name, parameter in here.named_parameters()}
         for name, parameter in there.named_parameters():
-            gradient = gradients.pop(rename(name))
+            gradient = gradients.pop(torchvision.rename(name))
             assert gradient is not None, name
             assert parameter.grad is not None, name
             assert relative(gradient, parameter.grad) < 1e-4, name

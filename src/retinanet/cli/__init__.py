@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from retinanet import __version__
+from retinanet.cli.bench import bench
 from retinanet.cli.console import rank
 from retinanet.cli.demo import demo
 from retinanet.cli.evaluate import evaluate
@@ -31,6 +32,7 @@ app.command(demo, sort_key=0)
 app.command(train, sort_key=1)
 app.command(evaluate, sort_key=2)
 app.command(predict, sort_key=3)
+app.command(bench, sort_key=4)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,8 @@ else of the logits' size is kept.
 
 from __future__ import annotations
 
+import warnings
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -27,6 +29,9 @@ SLICE = 1 << 17
 # exp(-80) is the smallest that still adds something in float32; beyond it softplus(x) = x exactly.
 SOFTPLUS_LINEAR = 80.0
 
+# sigmoid and softplus of it are 0, whatever the type.
+FAR_BELOW = -1e4
+
 
 def sigmoid_focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha: float | None = 0.25) -> Tensor:
     """Sum of the focal loss over all anchors and classes; divide it by the number of positive anchors.
@@ -41,7 +46,7 @@ def sigmoid_focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha
         () float32 (float64 for float64 logits). Exact and finite, with exact gradients, for logits up to +-100.
 
     Raises:
-        ValueError: where the shapes do not fit or a label is out of range.
+        ValueError: where the shapes do not fit or a label is out of range (which is looked for on processors alone).
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(
@@ -49,10 +54,26 @@ def sigmoid_focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha
         )
     if gamma < 0:
         raise ValueError(f"gamma must be 0 or more, not {gamma}")
-    result: Tensor = _FocalLoss.apply(
-        logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), float(gamma), alpha, torch.is_grad_enabled()
-    )
+    rows = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
+    if logits.device.type == "cuda" and logits.dtype != torch.float64 and (kernels := _kernels(logits.device)):
+        fused: Tensor = kernels.apply(*rows, float(gamma), alpha)
+        return fused
+    result: Tensor = _FocalLoss.apply(*rows, float(gamma), alpha, torch.is_grad_enabled())
     return result
+
+
+@lru_cache
+def _kernels(device: torch.device) -> Any:
+    """The loss as GPU kernels; None where Triton is missing, has no C compiler, or does not know the GPU."""
+    try:
+        from retinanet.losses.focal_triton import FocalLoss
+
+        FocalLoss.apply(torch.zeros((1, 1), device=device), torch.zeros(1, dtype=torch.int64, device=device), 2.0, 0.25)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        warnings.warn(f"the focal loss runs without its GPU kernels, which is slower: {reason}", stacklevel=2)
+        return None
+    return FocalLoss
 
 
 class _FocalLoss(torch.autograd.Function):
@@ -66,19 +87,32 @@ class _FocalLoss(torch.autograd.Function):
             low, high = int(labels.min()), int(labels.max())  # on an accelerator this look would be a synchronisation
             if low < IGNORED or high >= classes:
                 raise ValueError(f"labels must be from -2 to {classes - 1}, found {low} to {high}")
-        needs_grad = grad_enabled and ctx.needs_input_grad[0]
         # float16 would lose the gradients of easy background (1e-9) before the loss scale can lift them into its range.
         kept = wide if logits.dtype == torch.float16 else logits.dtype
-        grad = torch.empty_like(logits, dtype=kept) if needs_grad else None
+        grad = torch.empty_like(logits, dtype=kept) if grad_enabled and ctx.needs_input_grad[0] else None
+        positive_weight, negative_weight = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+
+        # Every entry as background; but a positive row's own class is none, nor is anything of an ignored row.
         total = torch.zeros((), dtype=torch.float64 if logits.device.type != "mps" else wide, device=logits.device)
-        step = max(1, SLICE // classes) if logits.device.type == "cpu" else max(rows, 1)
+        step = max(1, SLICE // classes) if logits.device.type == "cpu" else max(1, rows)
         for start in range(0, rows, step):
-            part = slice(start, start + step)
-            loss, slope = _slice_loss(logits[part].to(wide), labels[part], gamma, alpha, needs_grad)
-            total += loss
-            if grad is not None and slope is not None:
-                grad[part] = slope
+            part, some = slice(start, start + step), labels[start : start + step]
+            x = logits[part].to(wide, memory_format=torch.contiguous_format, copy=True)
+            x[some == IGNORED] = FAR_BELOW
+            positive = (some >= 0).nonzero()[:, 0]
+            x[positive, some[positive]] = FAR_BELOW
+            total += _background(x, gamma, negative_weight, None if grad is None else grad[part])
+
+        # The positive entries, y = 1, where p_t = p:  (1 - p)^gamma softplus(-x)
+        positive = (labels >= 0).nonzero()[:, 0]
+        x = logits[positive, labels[positive]].to(wide)
+        q, ce = torch.sigmoid(-x), F.softplus(-x, threshold=SOFTPLUS_LINEAR)
+        modulation = _power(q, gamma)
+        total += positive_weight * (modulation * ce).sum()
         if grad is not None:
+            # d/dx = -(1 - p)^gamma (gamma p softplus(-x) + (1 - p))
+            slope = -positive_weight * modulation * (gamma * (1 - q) * ce + q)
+            grad[positive, labels[positive]] = slope.to(kept)
             ctx.save_for_backward(grad)
             ctx.dtype = logits.dtype
         return total.to(wide)
@@ -90,41 +124,23 @@ class _FocalLoss(torch.autograd.Function):
         return (grad * upstream.to(grad.dtype)).to(ctx.dtype), None, None, None, None
 
 
-def _slice_loss(
-    x: Tensor, labels: Tensor, gamma: float, alpha: float | None, needs_grad: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Loss sum and its gradient (n, K) for a slice of logits x (n, K) with labels (n,)."""
-    positive = labels >= 0
-    column = labels.clamp(min=0)[:, None]  # (n, 1): the class of a positive row, any for the others
-    x_positive = x.gather(1, column)
-    weight_positive, weight_negative = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+def _background(x: Tensor, gamma: float, weight: float, grad: Tensor | None) -> Tensor:
+    """Sum of weight * p^gamma softplus(x) over a slice of logits: the loss where y = 0 and p_t = 1 - p.
 
-    # Every entry as background, y = 0, where p_t = 1 - p:  p^gamma softplus(x)
-    p, ce = torch.sigmoid(x), F.softplus(x, threshold=SOFTPLUS_LINEAR)
+    Args:
+        x: (n, K) float32 or float64; overwritten.
+        grad: (n, K), where the gradient is written.
+    """
+    p = torch.sigmoid(x)
+    ce = F.softplus(x, threshold=SOFTPLUS_LINEAR)
     modulation = _power(p, gamma)
-    background = modulation * ce
-    if needs_grad:
+    # The product of two vectors is one pass without a temporary; it is limited to 2^31 entries.
+    total = torch.dot(modulation.view(-1), ce.view(-1)) if x.device.type == "cpu" else (modulation * ce).sum()
+    if grad is not None:
         # d/dx = p^gamma (gamma (1 - p) softplus(x) + p)
-        slope = modulation * p if gamma == 0 else modulation.mul_(p + (1 - p).mul_(ce).mul_(gamma))
-        slope *= weight_negative
-    else:
-        slope = None
-    # A positive row's own class is no background, an ignored row nothing at all.
-    background.scatter_(1, column, background.gather(1, column).masked_fill_(positive[:, None], 0))
-    ignored = (labels == IGNORED)[:, None]
-    background.masked_fill_(ignored, 0)
-    total = background.sum(dtype=torch.float64 if x.device.type != "mps" else None) * weight_negative
-
-    # The positive entries, y = 1, where p_t = p:  (1 - p)^gamma softplus(-x)
-    q, ce_positive = torch.sigmoid(-x_positive), F.softplus(-x_positive, threshold=SOFTPLUS_LINEAR)
-    modulation_positive = _power(q, gamma)
-    total = total + ((modulation_positive * ce_positive).masked_fill_(~positive[:, None], 0)).sum() * weight_positive
-    if slope is not None:
-        # d/dx = -(1 - p)^gamma (gamma p softplus(-x) + (1 - p))
-        slope_positive = -weight_positive * modulation_positive * (gamma * (1 - q) * ce_positive + q)
-        slope.scatter_(1, column, torch.where(positive[:, None], slope_positive, slope.gather(1, column)))
-        slope.masked_fill_(ignored, 0)
-    return total, slope
+        slope = torch.addcmul(ce, p, ce, value=-1, out=x).mul_(gamma).add_(p)
+        grad.copy_(modulation.mul_(slope).mul_(weight))
+    return weight * total
 
 
 def _power(p: Tensor, gamma: float) -> Tensor:

@@ -31,7 +31,7 @@ class FeaturePyramid(nn.Module):
         merged = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
         for finer in (1, 0):
             # Sizes rather than a factor of 2: an input that is no multiple of 32 has odd levels.
-            size = merged[finer].shape[-2:]
+            size = features[finer].shape[-2:]
             merged[finer] = merged[finer] + F.interpolate(merged[finer + 1], size=size, mode="nearest")
         levels = [output(m) for output, m in zip(self.output, merged, strict=True)]
         p6 = self.p6(features[-1] if self.p6_from == "c5" else levels[-1])

@@ -55,7 +55,8 @@ class RetinaNet(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """(B, 3, H, W) normalised pictures, both sides a multiple of 32, preferably in channels-last memory."""
-        levels = self.pyramid(self.backbone(images))
+        c3, c4, c5 = self.backbone(images)
+        levels = self.pyramid([c3, c4, c5])
         return Outputs(self.class_subnet(levels), self.box_subnet(levels))
 
     def anchors(self, height: int, width: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:

@@ -78,9 +78,7 @@ def backward(fabric: Fabric, learner: Any, parts: Sequence[Batch], matching: Mat
     targets = []
     for part, (images, _) in zip(parts, on_device):
         anchors = torch.cat(learner.model.anchors(images.shape[2], images.shape[3], device))
-        boxes = [boxes.to(device, non_blocking=True) for boxes in part.boxes]
-        labels = [labels.to(device, non_blocking=True) for labels in part.labels]
-        targets.append(match(anchors, boxes, labels, matching))
+        targets.append(match(anchors, part.boxes, part.labels, matching))  # moves the boxes itself
     found = torch.stack([t.num_positives for t in targets]).sum()
     positives = cast(Tensor, fabric.all_reduce(found, reduce_op="sum")).clamp(min=1)
 

@@ -1,0 +1,51 @@
+"""Whether the fast ways of computing find the boxes that plain float32 finds.
+
+    python benchmarks/agreement.py runs/mine ../shared/data/tiny_coco --split val
+
+Of the detections of ``precision="fp32"`` with a score above 0.3: the share that the other way finds too, with the same
+label, at an IoU above 0.9.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import retinanet
+from retinanet.boxes import iou
+from retinanet.data import open_data
+from retinanet.detections import Detections
+
+
+def found_again(exact: Detections, fast: Detections, score: float, overlap: float) -> tuple[int, int]:
+    """How many of the exact detections with at least this score there are, and how many of them the fast way has."""
+    wanted = exact.above(score)
+    if not len(wanted) or not len(fast):
+        return len(wanted), 0
+    near = (iou(wanted.boxes, fast.boxes) > overlap) & (wanted.labels[:, None] == fast.labels)
+    return len(wanted), int(near.any(dim=1).sum())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--precisions", nargs="+", default=["auto", "bf16"])
+    parser.add_argument("--score", type=float, default=0.3)
+    parser.add_argument("--iou", type=float, default=0.9)
+    options = parser.parse_args()
+    data = open_data(options.data, options.split)
+    pictures = [data.read(index) for index in range(len(data))]
+    plain = retinanet.load(options.model, "cpu", "fp32")
+    exact = [plain.predict(picture) for picture in pictures]
+    for precision in options.precisions:
+        fast = retinanet.load(options.model, "cpu", precision)
+        pairs = [found_again(e, fast.predict(p), options.score, options.iou) for e, p in zip(exact, pictures)]
+        total, again = (sum(column) for column in zip(*pairs))
+        share = f"{100 * again / total:.2f} %" if total else "nothing to find"
+        print(f"{precision} ({fast.precision}): {again} of {total} found again, {share}, in {len(data)} pictures")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""How time and memory grow with classes, boxes, picture size and batch, beside torchvision.
+
+    python benchmarks/growth.py                       # all of it: about an hour on two cores
+    python benchmarks/growth.py loss post-processing  # some
+
+One number at a time is changed from 80 classes, 20 boxes a picture, 800 pixels and one picture (for the training step
+320 pixels and two). Every side of every case runs in a process of its own: once to warm up, then the measured rounds.
+Memory is what the process held at its highest above what it held before the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from retinanet import bench
+
+BASE = {"classes": 80, "boxes": 20, "size": 800, "batch": 1}
+CHANGES = {
+    "loss": {"classes": (365, 1203), "size": (320, 1600), "batch": (8, 32)},
+    "post-processing": {"classes": (365, 1203), "size": (320, 1600), "batch": (8, 32)},
+    "matching": {"boxes": (200, 1000), "size": (320, 1600), "batch": (8, 32)},
+    "step": {"classes": (365, 1203), "boxes": (200, 1000), "size": (640, 800), "batch": (8, 16)},
+}
+BASES = {"step": BASE | {"size": 320, "batch": 2}}
+
+
+def make(work: str, classes: int, boxes: int, size: int, batch: int) -> bench.Work:
+    if work == "loss":
+        return bench.focal_loss(batch * bench.count_anchors(size, size), classes)
+    if work == "post-processing":
+        return bench.post_processing(size, size, classes, batch)
+    if work == "matching":
+        return bench.box_matching(size, size, boxes, batch)
+    return bench.training_step(size, batch, boxes, classes, bench.choose("auto", "cpu"))
+
+
+def memory(name: str) -> float:
+    """A number of /proc/self/status in MB."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name + ":"))
+    return int(line.split()[1]) / 1024
+
+
+def measure(work: str, side: str, case: dict[str, int], rounds: int) -> dict[str, float]:
+    run = getattr(make(work, **case), side)
+    run()
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts again from here
+    before = memory("VmRSS")
+    run()
+    extra = memory("VmHWM") - before
+    times = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - begin)
+    return {"seconds": statistics.median(times), "extra_mb": extra}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("works", nargs="*", help=f"of {', '.join(CHANGES)}; default: all")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        work, side, case = options.one
+        print(json.dumps(measure(work, side, json.loads(case), options.rounds)))
+        return
+    print(bench.machine())
+    print(f"{'':46} {'ours':>20} {'torchvision':>20} {'times':>6} {'memory':>7}")
+    rows = []
+    for work in options.works or CHANGES:
+        base = BASES.get(work, BASE)
+        cases = [base, *(base | {key: value} for key, values in CHANGES[work].items() for value in values)]
+        for case in cases:
+            found = {}
+            for side in ("ours", "theirs"):
+                command = [sys.executable, __file__, "--one", work, side, json.dumps(case)]
+                rounds = ["--rounds", str(options.rounds)]
+                done = subprocess.run([*command, *rounds], stdout=subprocess.PIPE, text=True, check=False)
+                if done.returncode not in (0, -9, 137):
+                    raise SystemExit(f"{work} failed")
+                # Killed for lack of memory: that is a result too.
+                found[side] = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+            rows.append({"work": work, **case, **found})
+            ours, theirs = found["ours"], found["theirs"]
+            name = f"{work}, " + ", ".join(f"{value} {key}" for key, value in case.items())
+            print(f"{name:46} {_shown(ours)} {_shown(theirs)}", end=" ")
+            if ours and theirs:
+                ratio = theirs["extra_mb"] / max(ours["extra_mb"], 0.1)
+                print(f"{theirs['seconds'] / ours['seconds']:6.1f} {ratio:7.1f}", end="")
+            print(flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({"machine": bench.machine(), "rows": rows}, indent=1) + "\n")
+
+
+def _shown(side: dict[str, float] | None) -> str:
+    return f"{side['seconds'] * 1000:9.1f} ms {side['extra_mb']:5.0f} MB" if side else f"{'no memory':>20}"
+
+
+if __name__ == "__main__":
+    main()
