@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-SIZE, LONGER, BATCH = 320, 533, 8
+SIZE, LONGER, BATCH = 288, 480, 8
 WAYS = ("ours", "torchvision-sgd", "torchvision-adamw")
 
 
@@ -114,18 +114,9 @@ def torchvision(data: Path, minutes: float, adamw: bool, seed: int) -> dict[str,
     return {"steps": step, "seconds": seconds, **coco.evaluate(test, found).stats}
 
 
-def machine() -> str:
-    import torch
-
-    from retinanet.precision import choose
-
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "processor")
-    return f"{name}, {torch.get_num_threads()} threads, {choose('auto', 'cpu')}"
-
-
 def main() -> None:
+    from retinanet.bench import machine
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/bccd"))
     parser.add_argument("--minutes", type=float, default=15)
