@@ -12,8 +12,8 @@ from retinanet import boxes as geometry
 from retinanet.config import PostprocessingSettings
 from retinanet.model.retinanet import Outputs
 
-TOGETHER = 1280  # logits, of neighbouring anchors, that are looked at as one before any of them is looked at alone
-FIRST = 4  # times the wanted number of detections: how many of the best boxes suppression looks at first
+TOGETHER = 640  # logits, of neighbouring anchors, that are looked at as one before any of them is looked at alone
+FIRST = 2  # times the wanted number of detections: how many of the best boxes suppression looks at first
 
 
 def postprocess(
@@ -107,8 +107,8 @@ def _suppress(
     apart = boxes.to(wide)
     if len(boxes):
         apart = apart + (labels * (apart.max() + 1))[:, None]
-    # What remains of the best n boxes does not depend on the others, and suppression takes time as n squared: a few
-    # times as many as are wanted nearly always suffice.
+    # What remains of the best n boxes does not depend on the others, and suppression takes time as n squared: twice
+    # as many as are wanted often suffice.
     first = FIRST * settings.max_detections
     while True:
         keep = nms(apart[:first], scores[:first].to(wide), settings.nms_iou)

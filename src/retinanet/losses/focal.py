@@ -24,13 +24,13 @@ BACKGROUND = -1
 IGNORED = -2
 
 # Logits per slice on a CPU: the handful of temporaries of one slice stay in its cache.
-SLICE = 1 << 17
+SLICE = 1 << 16
+
+# Below this probability 1 - p is exact enough for its logarithm: it has lost at most 6 of 24 bits.
+QUICK = 0.98
 
 # exp(-80) is the smallest that still adds something in float32; beyond it softplus(x) = x exactly.
 SOFTPLUS_LINEAR = 80.0
-
-# sigmoid and softplus of it are 0, whatever the type.
-FAR_BELOW = -1e4
 
 
 def sigmoid_focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha: float | None = 0.25) -> Tensor:
@@ -81,66 +81,84 @@ class _FocalLoss(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, labels: Tensor, gamma: float, alpha: float | None, grad_enabled: bool
     ) -> Tensor:
-        rows, classes = logits.shape
-        wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
         if labels.device.type == "cpu" and labels.numel():
             low, high = int(labels.min()), int(labels.max())  # on an accelerator this look would be a synchronisation
-            if low < IGNORED or high >= classes:
-                raise ValueError(f"labels must be from -2 to {classes - 1}, found {low} to {high}")
-        # float16 would lose the gradients of easy background (1e-9) before the loss scale can lift them into its range.
-        kept = wide if logits.dtype == torch.float16 else logits.dtype
-        grad = torch.empty_like(logits, dtype=kept) if grad_enabled and ctx.needs_input_grad[0] else None
-        positive_weight, negative_weight = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
-
-        # Every entry as background; but a positive row's own class is none, nor is anything of an ignored row.
-        total = torch.zeros((), dtype=torch.float64 if logits.device.type != "mps" else wide, device=logits.device)
-        step = max(1, SLICE // classes) if logits.device.type == "cpu" else max(1, rows)
-        for start in range(0, rows, step):
-            part, some = slice(start, start + step), labels[start : start + step]
-            x = logits[part].to(wide, memory_format=torch.contiguous_format, copy=True)
-            x[some == IGNORED] = FAR_BELOW
-            positive = (some >= 0).nonzero()[:, 0]
-            x[positive, some[positive]] = FAR_BELOW
-            total += _background(x, gamma, negative_weight, None if grad is None else grad[part])
-
-        # The positive entries, y = 1, where p_t = p:  (1 - p)^gamma softplus(-x)
-        positive = (labels >= 0).nonzero()[:, 0]
-        x = logits[positive, labels[positive]].to(wide)
-        q, ce = torch.sigmoid(-x), F.softplus(-x, threshold=SOFTPLUS_LINEAR)
-        modulation = _power(q, gamma)
-        total += positive_weight * (modulation * ce).sum()
-        if grad is not None:
-            # d/dx = -(1 - p)^gamma (gamma p softplus(-x) + (1 - p))
-            slope = -positive_weight * modulation * (gamma * (1 - q) * ce + q)
-            grad[positive, labels[positive]] = slope.to(kept)
-            ctx.save_for_backward(grad)
-            ctx.dtype = logits.dtype
-        return total.to(wide)
+            if low < IGNORED or high >= logits.shape[1]:
+                raise ValueError(f"labels must be from -2 to {logits.shape[1] - 1}, found {low} to {high}")
+        total, ctx.grad = _loss(logits, labels, gamma, alpha, grad_enabled and ctx.needs_input_grad[0])
+        if ctx.grad is not None:
+            ctx.save_for_backward(logits, labels)
+            ctx.constants = gamma, alpha
+        return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (grad,) = ctx.saved_tensors
-        return (grad * upstream.to(grad.dtype)).to(ctx.dtype), None, None, None, None
+        logits, labels = ctx.saved_tensors
+        # The first call gives the gradient away; only where the graph is kept for another is it computed again.
+        grad, ctx.grad = ctx.grad, None
+        if grad is None:
+            grad = _loss(logits, labels, *ctx.constants, True)[1]
+        return grad.mul_(upstream.to(grad.dtype)).to(logits.dtype), None, None, None, None
 
 
-def _background(x: Tensor, gamma: float, weight: float, grad: Tensor | None) -> Tensor:
-    """Sum of weight * p^gamma softplus(x) over a slice of logits: the loss where y = 0 and p_t = 1 - p.
+def _loss(
+    logits: Tensor, labels: Tensor, gamma: float, alpha: float | None, needs_grad: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The loss of logits (N, K) with labels (N,), and its gradient (N, K)."""
+    rows, classes = logits.shape
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    # float16 would lose the gradients of easy background (1e-9) before the loss scale can lift them into its range.
+    kept = wide if logits.dtype == torch.float16 else logits.dtype
+    grad = torch.empty((rows, classes), dtype=kept, device=logits.device) if needs_grad else None
+    total = torch.zeros((), dtype=torch.float64 if logits.device.type != "mps" else wide, device=logits.device)
+    positive_weight, negative_weight = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+    step = max(1, SLICE // classes) if logits.device.type == "cpu" else max(1, rows)
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        x = logits[part].to(wide).contiguous()
+        total += _background(x, labels[part], gamma, negative_weight, None if grad is None else grad[part])
+
+    # The positive entries, y = 1, where p_t = p:  (1 - p)^gamma softplus(-x)
+    positive = (labels >= 0).nonzero()[:, 0]
+    x = logits[positive, labels[positive]].to(wide)
+    q, ce = torch.sigmoid(-x), F.softplus(-x, threshold=SOFTPLUS_LINEAR)
+    modulation = _power(q, gamma)
+    total += positive_weight * (modulation * ce).sum()
+    if grad is not None:
+        # d/dx = -(1 - p)^gamma (gamma p softplus(-x) + (1 - p))
+        slope = -positive_weight * modulation * (gamma * (1 - q) * ce + q)
+        grad[positive, labels[positive]] = slope.to(kept)
+    return total.to(wide), grad
+
+
+def _background(x: Tensor, labels: Tensor, gamma: float, weight: float, grad: Tensor | None) -> Tensor:
+    """Sum of -weight * p^gamma log(1 - p): the loss where y = 0 and p_t = 1 - p.
 
     Args:
-        x: (n, K) float32 or float64; overwritten.
+        x: (n, K) float32 or float64, logits. labels: (n,); a positive row's own class counts for nothing here, and
+            nothing of an ignored row does.
         grad: (n, K), where the gradient is written.
     """
     p = torch.sigmoid(x)
-    ce = F.softplus(x, threshold=SOFTPLUS_LINEAR)
+    # log(p_t) = log(1 - p): this way in half the time, and as exact unless p is close to 1.
+    quick = x.device.type == "cpu" and x.numel() > 0 and float(p.amax()) < QUICK
+    log_pt = torch.log1p(-p) if quick else F.logsigmoid(-x)
+    ignored, positive = (labels == IGNORED).nonzero()[:, 0], (labels >= 0).nonzero()[:, 0]
+    for tensor in (p, log_pt):
+        tensor[ignored] = 0
+        tensor[positive, labels[positive]] = 0
     modulation = _power(p, gamma)
     # The product of two vectors is one pass without a temporary; it is limited to 2^31 entries.
-    total = torch.dot(modulation.view(-1), ce.view(-1)) if x.device.type == "cpu" else (modulation * ce).sum()
+    total = torch.dot(modulation.view(-1), log_pt.view(-1)) if x.device.type == "cpu" else (modulation * log_pt).sum()
     if grad is not None:
-        # d/dx = p^gamma (gamma (1 - p) softplus(x) + p)
-        slope = torch.addcmul(ce, p, ce, value=-1, out=x).mul_(gamma).add_(p)
-        grad.copy_(modulation.mul_(slope).mul_(weight))
-    return weight * total
+        # d/dx = p^gamma (p - gamma (1 - p) log(1 - p))
+        slope = torch.addcmul(log_pt, p, log_pt, value=-1, out=log_pt).mul_(-gamma * weight).add_(p, alpha=weight)
+        if grad.dtype == slope.dtype:
+            torch.mul(modulation, slope, out=grad)
+        else:
+            grad.copy_(modulation.mul_(slope))
+    return -weight * total
 
 
 def _power(p: Tensor, gamma: float) -> Tensor:
