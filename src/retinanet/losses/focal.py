@@ -98,7 +98,9 @@ class _FocalLoss(torch.autograd.Function):
         # The first call gives the gradient away; only where the graph is kept for another is it computed again.
         grad, ctx.grad = ctx.grad, None
         if grad is None:
-            grad = _loss(logits, labels, *ctx.constants, True)[1]
+            gamma, alpha = ctx.constants
+            grad = _loss(logits, labels, gamma, alpha, True)[1]
+            assert grad is not None, "it was asked for"
         return grad.mul_(upstream.to(grad.dtype)).to(logits.dtype), None, None, None, None
 
 
