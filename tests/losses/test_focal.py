@@ -227,6 +227,13 @@ def test_one_row_wider_than_a_slice() -> None:
     )
 
 
+def assert_closed_form(logits: Tensor, labels: Tensor) -> None:
+    loss, gradient = value_and_gradient(logits, labels, 2.0, 0.25)
+    expected, expected_gradient = closed_form(logits, labels, 2.0, 0.25)
+    torch.testing.assert_close(loss.double(), expected, rtol=3e-6, atol=1e-9)
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=3e-5, atol=1e-9)
+
+
 def test_views_and_strides() -> None:
     """The network's logits may be views in channels-last memory."""
     torch.manual_seed(0)
@@ -234,20 +241,14 @@ def test_views_and_strides() -> None:
     labels = torch.randint(-2, 3, (2, 40))
     for memory in (torch.contiguous_format, torch.channels_last):
         logits = maps.contiguous(memory_format=memory).permute(0, 2, 3, 1).reshape(2, -1, 3)
-        loss, gradient = value_and_gradient(logits, labels, 2.0, 0.25)
-        expected, expected_gradient = closed_form(logits, labels, 2.0, 0.25)
-        torch.testing.assert_close(loss.double(), expected, rtol=3e-6, atol=1e-9)
-        torch.testing.assert_close(gradient.double(), expected_gradient, rtol=3e-5, atol=1e-9)
+        assert_closed_form(logits, labels)
 
 
 def test_transposed_logits() -> None:
     """Dense, but in another order: a head's output with one anchor a position may come so."""
     torch.manual_seed(0)
     logits, labels = torch.randn(3, 50).t(), torch.randint(-2, 3, (50,))
-    loss, gradient = value_and_gradient(logits, labels, 2.0, 0.25)
-    expected, expected_gradient = closed_form(logits, labels, 2.0, 0.25)
-    torch.testing.assert_close(loss.double(), expected, rtol=3e-6, atol=1e-9)
-    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=3e-5, atol=1e-9)
+    assert_closed_form(logits, labels)
 
 
 def test_a_second_backward_through_a_kept_graph() -> None:

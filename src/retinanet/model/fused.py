@@ -163,7 +163,7 @@ class _Fusion:
         if norm is not None:
             end = _only_user(end) or end
         if activation == NONE:
-            other = self.other_summand(node, end)
+            other = self.other_summand(end)
             if other is not None:
                 end = _only_user(end) or end
             following = _only_user(end)
@@ -189,7 +189,7 @@ class _Fusion:
             return winograd.WinogradConvolution(conv.weight, conv.bias, relu=activation == RELU)
         return FusedConvolution(conv, activation, self.dtype)
 
-    def other_summand(self, conv: fx.Node, result: fx.Node) -> fx.Node | None:
+    def other_summand(self, result: fx.Node) -> fx.Node | None:
         """What is added to the convolution's result, if that is all the result is for and no shape changes by it."""
         addition = _only_user(result)
         if addition is None or addition.target not in ADDITIONS or addition.kwargs or len(addition.args) != 2:
