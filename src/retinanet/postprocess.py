@@ -12,7 +12,7 @@ from retinanet import boxes as geometry
 from retinanet.config import PostprocessingSettings
 from retinanet.model.retinanet import Outputs
 
-TOGETHER = 640  # logits, of neighbouring anchors, that are looked at as one before any of them is looked at alone
+TOGETHER = 320  # logits, of neighbouring anchors, that are looked at as one before any of them is looked at alone
 FIRST = 2  # times the wanted number of detections: how many of the best boxes suppression looks at first
 
 
