@@ -79,8 +79,12 @@ def test_plain_search(batch: list[tuple[Tensor, Tensor]], thresholds: tuple[floa
             targets = match(anchors, [b for b, _ in batch], [n for _, n in batch], rules)
         assert targets.labels.tolist() == [labels for labels, _ in expected]
         pairs = [(i, a, box) for i, (_, chosen) in enumerate(expected) for a, box in enumerate(chosen) if box >= 0]
-        assert targets.positives.tolist() == [i * len(anchors) + a for i, a, _ in pairs]
-        assert targets.boxes.tolist() == [batch[i][0][box].tolist() for i, _, box in pairs]
+        positive = targets.labels.flatten()[targets.places] >= 0
+        assert targets.places[positive].tolist() == [i * len(anchors) + a for i, a, _ in pairs]
+        assert targets.boxes[positive].tolist() == [batch[i][0][box].tolist() for i, _, box in pairs]
+        others = targets.places[~positive] % len(anchors)
+        assert torch.equal(targets.boxes[~positive], anchors[others])
+        assert len(targets.places) == (targets.labels.numel() if way == "as on a GPU" else len(pairs))
         assert targets.num_positives.item() == len(pairs)
         assert targets.num_positives.shape == ()
         assert targets.num_positives.dtype == torch.float32
@@ -125,7 +129,7 @@ def test_no_boxes(rules: MatchingSettings) -> None:
     assert (targets.labels == -1).all()
     assert targets.num_positives == 0
     assert targets.boxes.shape == (0, 4)
-    assert targets.positives.shape == (0,)
+    assert targets.places.shape == (0,)
 
 
 def test_boxes_that_touch_no_anchor() -> None:

@@ -205,13 +205,44 @@ class MatchingSettings:
 
 
 @dataclass(frozen=True)
+class OhemSettings:
+    """Online hard example mining, what the focal loss was measured against (section 5.1, table 1d)."""
+
+    batch: int | None = None
+    """Take the class loss of this many anchors a picture, those with the largest; none takes all anchors."""
+    nms: float = 0.7
+    """Before that, drop an anchor that overlaps one with a larger loss by more than this IoU; 1 drops none."""
+    negatives: float | None = None
+    """At most this many background anchors per positive one, 3 in the paper; none takes them by their loss alone."""
+
+    def __post_init__(self) -> None:
+        require(self.batch is None or self.batch >= 1, f"loss.ohem.batch must be at least 1, not {self.batch}")
+        require(0 <= self.nms <= 1, f"loss.ohem.nms must be in [0, 1], not {self.nms}")
+        require(
+            self.negatives is None or self.negatives > 0,
+            f"loss.ohem.negatives must be above 0, not {self.negatives}",
+        )
+        require(
+            self.batch is not None or self.negatives is None,
+            "loss.ohem.negatives needs loss.ohem.batch, the number of anchors that it is a part of",
+        )
+
+
+@dataclass(frozen=True)
 class LossSettings:
     """Class loss: FL(p_t) = -alpha_t (1 - p_t)^gamma log(p_t) (section 3). Box loss: on positive anchors only."""
 
+    kind: Literal["focal", "focal_star", "hinge"] = "focal"
+    """"focal_star" is -log(sigmoid(gamma x_t + star_beta)) / gamma (appendix A), "hinge" max(0, margin - p_t)."""
     gamma: float = 2.0
     """0 gives (balanced) cross entropy."""
     alpha: float | None = 0.25
     """Weight of positives, 1 - alpha that of background; none leaves both at 1."""
+    star_beta: float = 1.0
+    """The beta of "focal_star"; called so because ``beta`` is the smooth L1 loss's."""
+    margin: float = 0.5
+    """Of "hinge": the p_t from which on an example is good enough."""
+    ohem: OhemSettings = field(default_factory=OhemSettings)
     box: Literal["smooth_l1", "l1", "giou"] = "smooth_l1"
     beta: float = 1 / 9
     """Where smooth L1 turns from quadratic to linear, in encoded units."""
@@ -219,7 +250,9 @@ class LossSettings:
 
     def __post_init__(self) -> None:
         require(self.gamma >= 0, f"loss.gamma must be 0 or more, not {self.gamma}")
+        require(self.kind != "focal_star" or self.gamma > 0, "loss.gamma must be above 0 with loss.kind focal_star")
         require(self.alpha is None or 0 <= self.alpha <= 1, f"loss.alpha must be in [0, 1] or none, not {self.alpha}")
+        require(0 < self.margin <= 1, f"loss.margin must be in (0, 1], not {self.margin}")
         require(self.beta > 0, f"loss.beta must be above 0, not {self.beta} (for plain L1 set loss.box to l1)")
         require(self.box_weight >= 0, f"loss.box_weight must be 0 or more, not {self.box_weight}")
 

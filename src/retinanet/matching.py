@@ -29,12 +29,13 @@ class Targets:
 
     labels: Tensor
     """(B, N) int64: the class from 0, -1 for background, -2 for anchors that take no part."""
-    positives: Tensor
-    """(P,) int64: places of the positive anchors in the flattened (B * N)."""
+    places: Tensor
+    """(P,) int64: places in the flattened (B * N) of anchors that may be positive: on a processor the positive ones, on
+    a GPU all (the processor would have to wait for their number). Those with a label of 0 or more are positive."""
     boxes: Tensor
-    """(P, 4) float32: the ground-truth box of each positive anchor, in input pixels."""
+    """(P, 4) float32: the ground-truth box of each of these in input pixels; where it is not positive, the anchor."""
     num_positives: Tensor
-    """() float32: P as a tensor, to be summed over processes."""
+    """() float32: how many anchors are positive, to be summed over processes."""
 
 
 def match(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], settings: MatchingSettings) -> Targets:
@@ -56,28 +57,41 @@ def match(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], se
     regions = _moved([b[n == IGNORED] for b, n in zip(boxes, labels, strict=True)], anchors)
     states = torch.stack([_states(anchors, parts, t, r, settings) for t, r in zip(truth, regions)])  # (B, N)
 
-    # Few anchors are positive: for them alone it is asked which box it was.
-    positives = (states.flatten() >= 0).nonzero()[:, 0]
-    counts = (states >= 0).sum(dim=1).tolist()
-    matched, classes = [anchors.new_zeros((0, 4))], [positives.new_zeros(0)]
-    for mine, t, n in zip((positives % max(1, len(anchors))).split(counts), truth, labels):
+    positive = states.view(-1) >= 0
+    if _asynchronous(anchors.device):
+        places, counts = torch.arange(len(positive), device=anchors.device), [len(anchors)] * len(states)
+    else:  # few anchors are positive: for them alone it is asked which box it was
+        places, counts = positive.nonzero()[:, 0], (states >= 0).sum(dim=1).tolist()
+    boxes_of, classes_of = [anchors.new_zeros((0, 4))], [places.new_zeros(0)]
+    classes = _moved([n[n >= 0] for n in labels], places)
+    for mine, t, n in zip((places % max(1, len(anchors))).split(counts), truth, classes):
         for some in mine.split(max(1, SLICE // max(1, len(t)))):
-            if len(some):
+            if len(t) == 0:
+                boxes_of.append(anchors[some])
+                classes_of.append(torch.full_like(some, BACKGROUND))
+            elif len(some):
                 which = geometry.iou(t, anchors[some]).argmax(dim=0)  # the first of equals
-                matched.append(t[which])
-                classes.append(n[n >= 0].to(which.device)[which])
-    states.view(-1)[positives] = torch.cat(classes)
+                boxes_of.append(t[which])
+                classes_of.append(n[which])
+    chosen = positive[places]
+    states.view(-1)[places] = torch.where(chosen, torch.cat(classes_of), states.view(-1)[places])
+    near = anchors[places % max(1, len(anchors))]
     return Targets(
         labels=states,
-        positives=positives,
-        boxes=torch.cat(matched),
-        num_positives=torch.tensor(float(len(positives)), device=anchors.device),
+        places=places,
+        boxes=torch.where(chosen[:, None], torch.cat(boxes_of), near),
+        num_positives=positive.sum(dtype=torch.float32),
     )
 
 
-def _moved(boxes: Sequence[Tensor], like: Tensor) -> Sequence[Tensor]:
-    """The boxes where the anchors are, copied all at once."""
-    return torch.cat(list(boxes)).to(like).split([len(b) for b in boxes]) if boxes else ()
+def _moved(tensors: Sequence[Tensor], like: Tensor) -> Sequence[Tensor]:
+    """The tensors of a processor, where ``like`` is and of its type, copied all at once."""
+    if not tensors:
+        return ()
+    together = torch.cat(list(tensors)).to(like.dtype)
+    if like.device.type == "cuda" and together.device.type == "cpu":
+        together = together.pin_memory()  # from elsewhere the copy would wait for what the GPU is doing
+    return together.to(like.device, non_blocking=True).split([len(t) for t in tensors])
 
 
 @dataclass(frozen=True)

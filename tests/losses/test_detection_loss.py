@@ -7,28 +7,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from retinanet.anchors import make_anchors
+from retinanet import losses, matching
 from retinanet.boxes import encode
-from retinanet.config import AnchorSettings, LossSettings, MatchingSettings
+from retinanet.config import LossSettings, MatchingSettings
 from retinanet.losses import box_loss, detection_loss, sigmoid_focal_loss
 from retinanet.matching import match
 from retinanet.model import Outputs
-
-CLASSES = 3
-ANCHORS = make_anchors(AnchorSettings(), 64, 96, torch.device("cpu"))
-BOXES = [torch.tensor([[4.0, 4, 40, 40], [10, 20, 90, 60]]), torch.zeros((0, 4)), torch.tensor([[30.0, 0, 64, 64]])]
-LABELS = [torch.tensor([2, 0]), torch.zeros(0, dtype=torch.int64), torch.tensor([1])]
-
-
-def outputs(dtype: torch.dtype = torch.float32) -> Outputs:
-    generator = torch.Generator().manual_seed(0)
-    return Outputs(
-        *(
-            [torch.randn((3, len(a), n), generator=generator).to(dtype).requires_grad_() for a in ANCHORS]
-            for n in (CLASSES, 4)
-        )
-    )
+from three_pictures import ANCHORS, BOXES, LABELS, outputs
 
 
 @pytest.mark.parametrize("box", ["smooth_l1", "l1", "giou"])
@@ -77,7 +64,7 @@ def test_exact_boxes_have_no_box_loss() -> None:
     targets = match(torch.cat(ANCHORS), BOXES, LABELS, MatchingSettings())
     flat = torch.cat(ANCHORS)
     deltas = torch.zeros((3 * len(flat), 4))
-    deltas[targets.positives] = encode(targets.boxes, flat[targets.positives % len(flat)])
+    deltas[targets.places] = encode(targets.boxes, flat[targets.places % len(flat)])
     exact = list(deltas.reshape(3, len(flat), 4).split([len(a) for a in ANCHORS], dim=1))
     _, regression = detection_loss(Outputs(outputs().logits, exact), targets, ANCHORS, LossSettings())
     assert regression.item() == pytest.approx(0, abs=1e-9)
@@ -93,3 +80,39 @@ def test_is_float32_for_a_bfloat16_network() -> None:
     wide = Outputs(*([level.detach().float() for level in levels] for levels in narrow))
     assert losses(narrow).dtype == torch.float32
     torch.testing.assert_close(losses(narrow), losses(wide), rtol=1e-6, atol=0)
+
+
+class NoAnswers(TorchDispatchMode):
+    """Fails where a processor would have to wait for a GPU's answer."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        by_mask = name in ("index", "index_put", "index_put_") and any(
+            i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]
+        )
+        asks = name in ("nonzero", "_local_scalar_dense", "masked_select", "equal", "bincount")
+        assert not asks, f"{name} of {args[0].shape}"
+        assert not by_mask or len(args[0]) <= 2, f"{name} of {args[0].shape} by a mask"  # not the boxes of a picture
+        return function(*args, **(kwargs or {}))
+
+
+def test_training_on_a_gpu_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matching and losses as a GPU runs them, with the same results (the class loss's kernels stand for themselves)."""
+    wanted_targets = match(torch.cat(ANCHORS), BOXES, LABELS, MatchingSettings())
+    wanted = [outputs(), outputs()]
+    for out, box in zip(wanted, ("smooth_l1", "giou")):
+        sum(detection_loss(out, wanted_targets, ANCHORS, LossSettings(box=box)), torch.zeros(())).backward()  # type: ignore[arg-type]
+
+    monkeypatch.setattr(matching, "_asynchronous", lambda device: True)
+    monkeypatch.setattr(losses, "sigmoid_focal_loss", lambda logits, labels, *_: logits.sum() * 0)
+    found = [outputs(), outputs()]
+    with NoAnswers():
+        targets = match(torch.cat(ANCHORS), BOXES, LABELS, MatchingSettings())
+        for out, box in zip(found, ("smooth_l1", "giou")):
+            detection_loss(out, targets, ANCHORS, LossSettings(box=box))[1].backward()  # type: ignore[arg-type, no-untyped-call]
+    assert torch.equal(targets.labels, wanted_targets.labels)
+    for mine, other in zip(found, wanted):
+        for ours, theirs in zip(mine.deltas, other.deltas):
+            assert ours.grad is not None
+            assert theirs.grad is not None
+            torch.testing.assert_close(ours.grad, theirs.grad)

@@ -11,12 +11,28 @@ from torch import Tensor
 from retinanet.config import LossSettings
 from retinanet.losses.box import box_loss
 from retinanet.losses.focal import sigmoid_focal_loss
+from retinanet.losses.ohem import hardest
+from retinanet.losses.pointwise import entries, pointwise_loss
 
 if TYPE_CHECKING:
     from retinanet.matching import Targets
     from retinanet.model.retinanet import Outputs
 
-__all__ = ["box_loss", "detection_loss", "sigmoid_focal_loss"]
+__all__ = ["box_loss", "class_loss", "detection_loss", "hardest", "sigmoid_focal_loss"]
+
+
+def class_loss(logits: Tensor, labels: Tensor, settings: LossSettings) -> Tensor:
+    """Sum of the class loss over anchors and classes, whichever ``settings.kind`` names.
+
+    Args:
+        logits: (..., K). labels: (...) int64, the class, -1 for background, -2 for anchors that take no part.
+
+    Returns:
+        () float32 (float64 for float64 logits).
+    """
+    if settings.kind == "focal":
+        return sigmoid_focal_loss(logits, labels, settings.gamma, settings.alpha)
+    return entries(logits, labels, pointwise_loss(settings), settings.alpha).sum()
 
 
 def detection_loss(
@@ -35,15 +51,31 @@ def detection_loss(
     Returns:
         Class loss and box loss, () float32 each; the box loss is already multiplied by ``settings.box_weight``.
     """
-    class_loss = outputs.logits[0].new_zeros((), dtype=torch.float32)
-    start = 0
-    for logits in outputs.logits:
-        end = start + logits.shape[1]
-        labels = targets.labels[:, start:end]
-        class_loss = class_loss + sigmoid_focal_loss(logits, labels, settings.gamma, settings.alpha)
-        start = end
-    deltas = torch.cat([d.float() for d in outputs.deltas], dim=1).reshape(-1, 4)[targets.positives]
-    positive_anchors = torch.cat(list(anchors))[targets.positives % start]
-    return class_loss, settings.box_weight * box_loss(
-        deltas, positive_anchors, targets.boxes, settings.box, settings.beta
+    total = outputs.logits[0].new_zeros((), dtype=torch.float32)
+    if settings.ohem.batch is None:
+        labels = targets.labels.split([logits.shape[1] for logits in outputs.logits], dim=1)
+        for logits, own in zip(outputs.logits, labels, strict=True):
+            total = total + class_loss(logits, own, settings)
+    else:
+        total = total + _mined_loss(torch.cat(list(outputs.logits), dim=1), targets, torch.cat(list(anchors)), settings)
+    places = targets.places
+    deltas = torch.cat([d.float() for d in outputs.deltas], dim=1).reshape(-1, 4)[places]
+    positive = targets.labels.view(-1)[places] >= 0
+    regression = box_loss(
+        deltas,
+        torch.cat(list(anchors))[places % max(1, targets.labels.shape[1])],
+        targets.boxes,
+        settings.box,
+        settings.beta,
+        positive.to(deltas.dtype),
     )
+    return total, settings.box_weight * regression
+
+
+def _mined_loss(logits: Tensor, targets: Targets, anchors: Tensor, settings: LossSettings) -> Tensor:
+    """Class loss of the hardest anchors of each picture; logits (B, N, K), anchors (N, 4)."""
+    losses = entries(logits.detach(), targets.labels, pointwise_loss(settings), settings.alpha).sum(dim=2)  # (B, N)
+    chosen = [hardest(*picture, anchors, settings.ohem) for picture in zip(losses, targets.labels)]
+    mined = [logits[i, places] for i, places in enumerate(chosen)]
+    labels = [targets.labels[i, places] for i, places in enumerate(chosen)]
+    return class_loss(torch.cat(mined), torch.cat(labels), settings)

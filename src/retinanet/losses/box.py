@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
@@ -11,7 +12,12 @@ from retinanet import boxes as geometry
 
 
 def box_loss(
-    deltas: Tensor, anchors: Tensor, boxes: Tensor, kind: Literal["smooth_l1", "l1", "giou"], beta: float = 1 / 9
+    deltas: Tensor,
+    anchors: Tensor,
+    boxes: Tensor,
+    kind: Literal["smooth_l1", "l1", "giou"],
+    beta: float = 1 / 9,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Sum of the box loss.
 
@@ -22,13 +28,15 @@ def box_loss(
         kind: "smooth_l1" (the paper's) and "l1" compare encoded offsets, summed over the four coordinates; "giou" is
             1 - GIoU of the decoded boxes.
         beta: where smooth L1 turns from quadratic to linear; the authors' code has 1/9.
+        weights: (P,) of the anchors; 1 by default.
 
     Returns:
         () float32; 0, with a gradient of 0, where there are no positives.
     """
     if kind == "giou":
-        return (1 - geometry.giou(geometry.decode(deltas, anchors), boxes)).sum()
-    targets = geometry.encode(boxes, anchors)
-    if kind == "l1":
-        return F.l1_loss(deltas, targets, reduction="sum")
-    return F.smooth_l1_loss(deltas, targets, beta=beta, reduction="sum")
+        losses = 1 - geometry.giou(geometry.decode(deltas, anchors), boxes)  # (P,)
+    else:
+        targets = geometry.encode(boxes, anchors)
+        function = F.l1_loss if kind == "l1" else partial(F.smooth_l1_loss, beta=beta)
+        losses = function(deltas, targets, reduction="none").sum(dim=1)
+    return losses.sum() if weights is None else (losses * weights).sum()

@@ -21,17 +21,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-BACKGROUND = -1
-IGNORED = -2
+from retinanet.losses.pointwise import SOFTPLUS_LINEAR
+from retinanet.matching import IGNORED
 
 # Logits per slice on a CPU: its handful of temporaries stay in the caches of two cores, and few calls are needed.
 SLICE = 1 << 17
 
 # Below this probability 1 - p is exact enough for its logarithm: it has lost at most 6 of 24 bits.
 QUICK = 0.98
-
-# exp(-80) is the smallest that still adds something in float32; beyond it softplus(x) = x exactly.
-SOFTPLUS_LINEAR = 80.0
 
 
 def sigmoid_focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha: float | None = 0.25) -> Tensor:

@@ -1,0 +1,64 @@
+"""The paper's losses of one example, as functions of x_t = y x: the logit, with its sign turned for background.
+
+p_t = sigmoid(x_t) is the probability of the right answer. These are the plain formulas: the figures draw them, hard
+example mining ranks by them. What training sums over millions of focal-loss entries is :mod:`retinanet.losses.focal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from retinanet.config import LossSettings
+from retinanet.matching import IGNORED
+
+# exp(-80) is the smallest that still adds something in float32; beyond it softplus(x) = x exactly.
+SOFTPLUS_LINEAR = 80.0
+
+Pointwise = Callable[[Tensor], Tensor]
+
+
+def focal(x_t: Tensor, gamma: float = 2.0) -> Tensor:
+    """(1 - p_t)^gamma (-log p_t) (equation 4); gamma = 0 is cross entropy. Any shape, floating point."""
+    ce = F.softplus(-x_t, threshold=SOFTPLUS_LINEAR)
+    return ce if gamma == 0 else torch.sigmoid(-x_t) ** gamma * ce
+
+
+def focal_star(x_t: Tensor, gamma: float = 2.0, beta: float = 1.0) -> Tensor:
+    """FL* = -log(sigmoid(gamma x_t + beta)) / gamma (appendix A, equations 9 and 10). gamma is above 0."""
+    return F.softplus(-(gamma * x_t + beta), threshold=SOFTPLUS_LINEAR) / gamma
+
+
+def hinge(x_t: Tensor, margin: float = 0.5) -> Tensor:
+    """max(0, margin - p_t): nothing from where the right answer has probability ``margin`` (section 5.1)."""
+    return torch.relu(margin - torch.sigmoid(x_t))
+
+
+def pointwise_loss(settings: LossSettings) -> Pointwise:
+    """The function of x_t that ``settings`` name, without alpha."""
+    if settings.kind == "focal_star":
+        return partial(focal_star, gamma=settings.gamma, beta=settings.star_beta)
+    if settings.kind == "hinge":
+        return partial(hinge, margin=settings.margin)
+    return partial(focal, gamma=settings.gamma)
+
+
+def entries(logits: Tensor, labels: Tensor, loss: Pointwise, alpha: float | None) -> Tensor:
+    """The loss of every anchor and class, alpha_t loss(x_t).
+
+    Args:
+        logits: (..., K). labels: (...) int64, the class, -1 for background, -2 for anchors that take no part.
+
+    Returns:
+        (..., K) float32 (float64 for float64 logits), 0 for anchors that take no part.
+    """
+    x = logits if logits.dtype == torch.float64 else logits.float()
+    own = torch.zeros(x.shape, dtype=torch.bool, device=x.device)
+    own.scatter_(-1, labels.clamp(min=0)[..., None], (labels >= 0)[..., None])
+    weight = torch.ones_like(x) if alpha is None else torch.where(own, alpha, 1 - alpha).to(x.dtype)
+    weight = weight.masked_fill((labels == IGNORED)[..., None], 0)
+    return weight * loss(torch.where(own, x, -x))
