@@ -39,19 +39,22 @@ class Detector:
         self.class_names = tuple(class_names)
         self.precision = precision
         self._fused: Callable[[Tensor], Outputs] | None = None
+        self._fused_for = self.device
 
     def fuse(self, fast: bool = False) -> None:
-        """Compute with a faster copy of the network from now on, where there is one: on processors.
+        """Compute in a faster way from now on: on processors with a fused copy of the network, on GPUs by CUDA graphs.
 
-        The copy has weights of its own: call this again after changing those of ``model``.
+        The copy has weights of its own: call this again after changing those of ``model``, or moving it.
 
         Args:
             fast: see :func:`retinanet.model.fused.fuse`.
         """
-        from retinanet.model import fused
+        from retinanet.model import fused, graphs
 
         self._fused = None
         dtype = DTYPES[self.precision]
+        if self.device.type == "cuda":
+            self._fused, self._fused_for = graphs.Graphs(self._network), self.device
         if self.device.type != "cpu" or not fused.available(dtype):
             return
         try:
@@ -62,10 +65,10 @@ class Detector:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             warnings.warn(f"the network stays as it is, which is slower: {reason}", stacklevel=2)
         else:
-            self._fused = network
+            self._fused, self._fused_for = network, self.device
 
     def __getstate__(self) -> dict[str, Any]:
-        # oneDNN's weights can be neither copied nor sent to another process.
+        # Neither oneDNN's weights nor CUDA graphs can be copied or sent to another process.
         return self.__dict__ | {"_fused": None}
 
     @property
@@ -170,21 +173,30 @@ class Detector:
         return self._detect(images, sizes, originals, self._postprocessing(threshold, None))
 
     @torch.inference_mode()
-    def _detect(
-        self, images: Tensor, sizes: Tensor, originals: Tensor, settings: PostprocessingSettings
-    ) -> list[Detections]:
+    def outputs(self, images: Tensor, sizes: Tensor) -> Outputs:
+        """Logits and deltas of one batch, on the detector's device; arguments as :meth:`detect` takes them."""
         device = self.device
         pictures = self.settings.preprocessing
         assert pictures.mean is not None, "the model fills it in"
         assert pictures.std is not None, "the model fills it in"
         images = normalize(images.to(device), sizes, pictures.mean, pictures.std)
-        dtype = DTYPES[self.precision]
-        if self._fused is not None and device.type == "cpu":
-            outputs = self._fused(images.to(dtype))
-        else:
-            with torch.autocast(device.type, dtype=dtype, enabled=self.precision != "fp32"):
-                outputs = self.model(images)
-        anchors = self.model.anchors(images.shape[2], images.shape[3], device)
+        if self._fused is not None and device == self._fused_for:
+            return self._fused(images.to(DTYPES[self.precision]) if device.type == "cpu" else images)
+        return self._network(images)
+
+    def _network(self, images: Tensor) -> Outputs:
+        # A cache of converted weights must not end up outside of a CUDA graph that reads it.
+        kind, dtype = self.device.type, DTYPES[self.precision]
+        with torch.autocast(kind, dtype=dtype, enabled=self.precision != "fp32", cache_enabled=kind != "cuda"):
+            outputs: Outputs = self.model(images)
+        return outputs
+
+    @torch.inference_mode()
+    def _detect(
+        self, images: Tensor, sizes: Tensor, originals: Tensor, settings: PostprocessingSettings
+    ) -> list[Detections]:
+        outputs = self.outputs(images, sizes)
+        anchors = self.model.anchors(images.shape[2], images.shape[3], self.device)
         results = []
         for (boxes, scores, labels), size, original in zip(
             postprocess(outputs, anchors, sizes, settings), sizes.tolist(), originals.tolist(), strict=True
@@ -216,7 +228,7 @@ def load(
 ) -> Detector:
     """A detector from a run folder (its best checkpoint) or a checkpoint file.
 
-    On processors it computes with a faster copy of its network (:meth:`Detector.fuse`).
+    It computes in the faster way that there is for the device (:meth:`Detector.fuse`).
 
     Args:
         source: the folder or file.
