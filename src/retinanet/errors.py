@@ -7,3 +7,7 @@ class RequestError(ValueError):
 
 class WorkError(RuntimeError):
     """The request was fine but the work failed: a diverged loss, a full disk, no network (exit code 1)."""
+
+
+class DivergedError(WorkError):
+    """Training failed because a loss or a weight is not finite any more."""

@@ -19,11 +19,11 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from retinanet import checkpoints
-from retinanet.config import Settings, seconds, to_plain
+from retinanet.config import Settings, from_plain, seconds, to_plain
 from retinanet.data import DetectionData, open_data
 from retinanet.data.loading import TrainingSteps, Transform, choose_workers, train_batches
 from retinanet.detector import Detector
-from retinanet.errors import RequestError, WorkError
+from retinanet.errors import DivergedError, RequestError
 from retinanet.model import RetinaNet
 from retinanet.training import state as resume_file
 from retinanet.training.curves import draw_curves
@@ -349,12 +349,12 @@ def _check(saved: dict[str, Any], settings: Settings, data: DetectionData, folde
     Raises:
         RequestError: it cannot.
     """
-    then = saved["settings"]
+    then = to_plain(from_plain(Settings, saved["settings"]))  # an older version's lack what came since
     now = to_plain(settings)
     fixed = ("model", "matching", "loss")
-    changed = [f"{part}.{key}" for part in fixed for key in now[part] if now[part][key] != then[part].get(key)]
+    changed = [f"{part}.{key}" for part in fixed for key in now[part] if now[part][key] != then[part][key]]
     fixed_train = ("batch_size", "optimizer", "ema", "seed")
-    changed += [f"train.{key}" for key in fixed_train if now["train"][key] != then["train"].get(key)]
+    changed += [f"train.{key}" for key in fixed_train if now["train"][key] != then["train"][key]]
     if changed:
         raise RequestError(f"cannot resume {folder.path} with other settings than it began with: {', '.join(changed)}")
     if list(data.class_names) != saved["classes"] or len(data) != saved["pictures"]:
@@ -367,7 +367,7 @@ def _check(saved: dict[str, Any], settings: Settings, data: DetectionData, folde
 
 def _require_finite(model: RetinaNet, step: int, folder: RunFolder) -> None:
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-        raise WorkError(
+        raise DivergedError(
             f"a weight is not finite any more after step {step}, so nothing was saved; the last good save is "
             f"{folder.resume}: start anew with a smaller train.lr or with train.clip"
         )
@@ -375,11 +375,11 @@ def _require_finite(model: RetinaNet, step: int, folder: RunFolder) -> None:
 
 def _not_finite(
     step: int, class_loss: float, box_loss: float, data: DetectionData, settings: Settings, folder: RunFolder
-) -> WorkError:
+) -> DivergedError:
     pictures = [data.path(index).name for _, index in TrainingSteps(data, settings).pictures(step - 1)]
     listed = ", ".join(pictures[:16]) + (f" and {len(pictures) - 16} more" if len(pictures) > 16 else "")
     good = folder.last if folder.last.is_file() else folder.resume
-    return WorkError(
+    return DivergedError(
         f"the loss is not finite at step {step} (class {class_loss:.4g}, box {box_loss:.4g}); the last good checkpoint "
         f"is {good}; the pictures of that step are {listed}; try a smaller train.lr, train.clip or train.precision fp32"
     )
