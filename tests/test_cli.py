@@ -391,3 +391,44 @@ def test_predict_refuses(capsys, run, tmp_path, arguments, message):
 def test_times_and_numbers_as_they_are_shown():
     assert [clock(s) for s in (0, 65, 3599.6, 7265)] == ["0:00", "1:05", "1:00:00", "2:01:05"]
     assert [number(v) for v in (0.5, -1, None, float("nan"), 0)] == ["0.500", "–", "–", "–", "0.000"]
+
+
+# ------------------------------------------------------------------------------------------------------------- paper
+
+
+def test_paper_curves_need_no_data(tmp_path, capsys):
+    assert main(["paper", "figure-1", "figure-5", "figure-6", "--output", str(tmp_path / "p")]) == 0
+    assert "figure-6" in capsys.readouterr().out
+    assert {p.parent.name for p in (tmp_path / "p").glob("*/figure.svg")} == {"figure-1", "figure-5", "figure-6"}
+
+
+def test_paper_figure_4_of_any_model(run, data, tmp_path, capsys):
+    file = tmp_path / "four.json"
+    options = ["--model", str(run), "--data", str(data), "--output", str(tmp_path / "p"), "--json", str(file)]
+    assert main(["paper", "figure-4", *options]) == 0
+    assert "the hardest 1 % of" in capsys.readouterr().out
+    numbers = json.loads(file.read_text())["figure-4"]["gamma"]
+    assert set(numbers) == {"0", "0.5", "1", "2"}
+    assert numbers["2"]["negatives"] > 1000
+    assert (tmp_path / "p" / "figure-4" / "figure.png").exists()
+    assert not (tmp_path / "p" / "runs").exists()  # nothing had to be trained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "NAMES requires an argument"),
+        (["table-1b", "--seeds", "0"], "--seeds must be at least 1"),
+        (["table-1b", "--data", "nowhere"], "there is no data set nowhere"),
+        (["table-1b", "--model", "m"], "--model is the model of figure-4"),
+        (["table-1b", "--recipe", "nothing"], "no recipe 'nothing'"),
+        (["table-1b", "--budget", "long"], "a number of steps such as 300, or a time"),
+        (["table-9"], "table-9"),
+    ],
+)
+def test_paper_says_what_is_wrong(arguments, said, tmp_path, capsys):
+    assert main(["paper", *arguments, *([] if not arguments else ["--output", str(tmp_path / "p")])]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "p").exists()

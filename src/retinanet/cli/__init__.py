@@ -17,6 +17,7 @@ from retinanet.cli.console import rank
 from retinanet.cli.demo import demo
 from retinanet.cli.evaluate import evaluate
 from retinanet.cli.options import plain_json
+from retinanet.cli.paper import paper
 from retinanet.cli.predict import predict
 from retinanet.cli.train import train
 from retinanet.errors import RequestError, WorkError
@@ -33,6 +34,7 @@ app.command(train, sort_key=1)
 app.command(evaluate, sort_key=2)
 app.command(predict, sort_key=3)
 app.command(bench, sort_key=4)
+app.command(paper, sort_key=5)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

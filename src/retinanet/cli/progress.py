@@ -71,6 +71,11 @@ class Progress:
             best = ", the best so far" if event.get("best") else ""
             self.output.note(f"step {event['step']}: AP {number(event['AP'])}, AP50 {number(event['AP50'])}{best}")
 
+    def run_event(self, event: Mapping[str, Any]) -> None:
+        """One event of a training run among many: how far it is, nothing of what is said once for each."""
+        if event["event"] == "step":
+            self._step(event)
+
     def counter(self, what: str, unit: str = "pictures") -> Callable[[int, int], None]:
         """A callback for work that reports (done, total)."""
 
