@@ -151,8 +151,9 @@ def reading(experiment: Experiment, rows: Sequence[Row]) -> list[str]:
     told = [(a, b) for a, b in pairs if _apart(a, b)]
     if told:
         held = sum((a.mean() > b.mean()) == (float(a.cell.paper["AP"]) > float(b.cell.paper["AP"])) for a, b in told)
+        plural = "s" * (len(pairs) != 1)
         said.append(
-            f"of {len(pairs)} pair{'s' * (len(pairs) != 1)} of cells {len(told)} told apart, {held} of them in the paper's order"
+            f"of {len(pairs)} pair{plural} of cells {len(told)} told apart, {held} of them in the paper's order"
         )
     return said
 
