@@ -164,7 +164,7 @@ def _rich_table(rows: list[Row], measured: list[str]) -> Any:
     own = list(rows[0].cell.values)
     cited = [m for m in measured if any(m in row.cell.paper for row in rows)]
     for column in (*own, *(f"paper {m}" for m in cited), *measured):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for row in rows:
         texts = [str(row.cell.values[o]) for o in own] + [str(row.cell.paper.get(m, "")) for m in cited]
         table.add_row(*texts, *(row.shown(m) for m in measured))
