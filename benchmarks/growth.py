@@ -11,16 +11,14 @@ above what it held before.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import gc
 import json
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import alone
 from retinanet import bench
 
 BASE = {"classes": 80, "boxes": 20, "size": 800, "batch": 1}
@@ -30,6 +28,7 @@ CHANGES = {
     "matching": {"boxes": (200, 1000), "size": (320, 1600), "batch": (8, 32)},
     "step": {"classes": (365, 1203), "boxes": (200, 1000), "size": (800, 1600), "batch": (8, 32)},
 }
+SIDES = ("ours", "theirs")
 ENOUGH = 15.0  # seconds of measured rounds after which no other begins
 BASES = {"step": BASE | {"size": 320, "batch": 2}}
 
@@ -50,8 +49,8 @@ def memory(name: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def measure(work: str, side: str, case: dict[str, int], rounds: int) -> dict[str, float]:
-    run = getattr(make(work, **case), side)
+def measure(work: str, side: str, case: str, rounds: int) -> dict[str, float]:
+    run = getattr(make(work, **json.loads(case)), side)
     run()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what the allocator keeps for itself would hide what the next run takes
@@ -67,32 +66,15 @@ def measure(work: str, side: str, case: dict[str, int], rounds: int) -> dict[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("works", nargs="*", help=f"of {', '.join(CHANGES)}; default: all")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        work, side, case = options.one
-        print(json.dumps(measure(work, side, json.loads(case), options.rounds)))
-        return
-    print(bench.machine())
+    options = alone.options(__doc__, "works", CHANGES, 5, measure)
     print(f"{'':46} {'ours':>20} {'torchvision':>20} {'times':>6} {'memory':>7}")
     rows = []
     for work in options.works or CHANGES:
         base = BASES.get(work, BASE)
         cases = [base, *(base | {key: value} for key, values in CHANGES[work].items() for value in values)]
         for case in cases:
-            found = {}
-            for side in ("ours", "theirs"):
-                command = [sys.executable, __file__, "--one", work, side, json.dumps(case)]
-                rounds = ["--rounds", str(options.rounds)]
-                done = subprocess.run([*command, *rounds], stdout=subprocess.PIPE, text=True, check=False)
-                if done.returncode not in (0, -9, 137):
-                    raise SystemExit(f"{work} failed")
-                # Killed for lack of memory: that is a result too.
-                found[side] = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+            # Killed for lack of memory: that is a result too.
+            found = {side: alone.alone(work, side, json.dumps(case), rounds=options.rounds) for side in SIDES}
             rows.append({"work": work, **case, **found})
             ours, theirs = found["ours"], found["theirs"]
             name = f"{work}, " + ", ".join(f"{value} {key}" for key, value in case.items())
@@ -101,8 +83,7 @@ def main() -> None:
                 ratio = f"{theirs['extra_mb'] / ours['extra_mb']:7.1f}" if ours["extra_mb"] >= 1 else f"{'':7}"
                 print(f"{theirs['seconds'] / ours['seconds']:6.1f} {ratio}", end="")
             print(flush=True)
-    if options.json:
-        options.json.write_text(json.dumps({"machine": bench.machine(), "rows": rows}, indent=1) + "\n")
+    alone.record(options.json, rows)
 
 
 def _shown(side: dict[str, float] | None) -> str:
