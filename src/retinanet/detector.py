@@ -13,7 +13,7 @@ from torch import Tensor
 
 from retinanet.config import PostprocessingSettings
 from retinanet.detections import Detections
-from retinanet.errors import RequestError
+from retinanet.errors import RequestError, first_line
 from retinanet.postprocess import postprocess
 from retinanet.precision import DTYPES, Precision, choose
 from retinanet.preprocess import normalize, pad_batch, padded_size, resize, resized_size
@@ -62,7 +62,7 @@ class Detector:
             height, width = padded_size([(1, 1)], self.settings.preprocessing)
             network(torch.zeros((1, 3, height, width), dtype=dtype))
         except Exception as error:  # some backbone does what cannot be traced: it works as it is, only slower
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = first_line(error)
             warnings.warn(f"the network stays as it is, which is slower: {reason}", stacklevel=2)
         else:
             self._fused, self._fused_for = network, self.device
@@ -174,7 +174,10 @@ class Detector:
 
     @torch.inference_mode()
     def outputs(self, images: Tensor, sizes: Tensor) -> Outputs:
-        """Logits and deltas of one batch, on the detector's device; arguments as :meth:`detect` takes them."""
+        """Logits and deltas of one batch, on the detector's device; arguments as :meth:`detect` takes them.
+
+        On a GPU the next batch of the same shape may overwrite them.
+        """
         device = self.device
         pictures = self.settings.preprocessing
         assert pictures.mean is not None, "the model fills it in"

@@ -11,3 +11,9 @@ class WorkError(RuntimeError):
 
 class DivergedError(WorkError):
     """Training failed because a loss or a weight is not finite any more."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line; its kind where it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

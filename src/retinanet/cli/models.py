@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from retinanet.errors import RequestError
+from retinanet.errors import RequestError, first_line
 
 if TYPE_CHECKING:
     from retinanet.detector import Detector
@@ -32,6 +32,6 @@ def load(path: Path, device: str | None, precision: Precision) -> Detector:
         try:
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
+            reason = first_line(error).rstrip(".")
             raise RequestError(f"--device {device} cannot be used here: {reason}") from error
     return retinanet.load(path, device=device, precision=precision)

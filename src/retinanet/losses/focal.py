@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from retinanet.errors import first_line
 from retinanet.losses.pointwise import SOFTPLUS_LINEAR
 from retinanet.matching import IGNORED
 
@@ -68,7 +69,7 @@ def _kernels(device: torch.device) -> Any:
 
         FocalLoss.apply(torch.zeros((1, 1), device=device), torch.zeros(1, dtype=torch.int64, device=device), 2.0, 0.25)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         warnings.warn(f"the focal loss runs without its GPU kernels, which is slower: {reason}", stacklevel=2)
         return None
     return FocalLoss

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from retinanet.errors import first_line
 from retinanet.model.retinanet import Outputs
 
 MOST = 16  # graphs kept, the last used; each holds the memory of its activations
@@ -41,7 +42,7 @@ class Graphs:
                 self._recorded[shape] = self._record(images)
             except RuntimeError as error:
                 self._fails = True
-                reason = str(error).strip().splitlines()[0]
+                reason = first_line(error)
                 warnings.warn(f"the network runs without CUDA graphs, which is slower: {reason}", stacklevel=2)
                 return self.network(images)
             if len(self._recorded) > MOST:

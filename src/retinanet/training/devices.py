@@ -10,7 +10,7 @@ import torch
 from lightning.fabric import Fabric
 
 from retinanet.config import TrainSettings
-from retinanet.errors import RequestError, WorkError
+from retinanet.errors import RequestError, WorkError, first_line
 from retinanet.precision import Precision, choose
 from retinanet.training.step import Mixed
 
@@ -58,7 +58,7 @@ def make_fabric(settings: TrainSettings) -> tuple[Fabric, Precision]:
             plugins=mixed,
         )
     except (ValueError, RuntimeError, TypeError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise RequestError(
             f"train.accelerator {settings.accelerator}, devices {settings.devices}, nodes {settings.nodes}, "
             f"strategy {settings.strategy} do not work here: {reason}"

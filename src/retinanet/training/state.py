@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from retinanet.errors import RequestError
+from retinanet.errors import RequestError, first_line
 from retinanet.files import replacing
 
 VERSION = 1
@@ -38,7 +38,7 @@ def load(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         version = state.pop("version", None)
     except Exception as error:  # torch raises half a dozen kinds for a file that is not its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise RequestError(f"cannot resume from {path}: {reason}; start the run anew") from error
     if version is None:
         raise RequestError(f"cannot resume from {path}: it is not a file that retinanet wrote; start the run anew")
