@@ -64,7 +64,8 @@ def match(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], se
         places, counts = positive.nonzero()[:, 0], (states >= 0).sum(dim=1).tolist()
     boxes_of, classes_of = [anchors.new_zeros((0, 4))], [places.new_zeros(0)]
     classes = _moved([n[n >= 0] for n in labels], places)
-    for mine, t, n in zip((places % max(1, len(anchors))).split(counts), truth, classes):
+    own = places % max(1, len(anchors))  # which anchor of its picture
+    for mine, t, n in zip(own.split(counts), truth, classes):
         for some in mine.split(max(1, SLICE // max(1, len(t)))):
             if len(t) == 0:
                 boxes_of.append(anchors[some])
@@ -75,11 +76,10 @@ def match(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], se
                 classes_of.append(n[which])
     chosen = positive[places]
     states.view(-1)[places] = torch.where(chosen, torch.cat(classes_of), states.view(-1)[places])
-    near = anchors[places % max(1, len(anchors))]
     return Targets(
         labels=states,
         places=places,
-        boxes=torch.where(chosen[:, None], torch.cat(boxes_of), near),
+        boxes=torch.where(chosen[:, None], torch.cat(boxes_of), anchors[own]),
         num_positives=positive.sum(dtype=torch.float32),
     )
 

@@ -14,7 +14,6 @@ from retinanet.cli.progress import Progress
 from retinanet.errors import RequestError
 
 if TYPE_CHECKING:
-    from retinanet.paper.report import Row
     from retinanet.paper.run import Plan
 
 Name = Literal[
@@ -88,14 +87,14 @@ def paper(
         raise RequestError("--model is the model of figure-4: name figure-4, or leave --model out")
 
     from retinanet.paper import plots
-    from retinanet.paper.run import Plan, save_figure
+    from retinanet.paper.run import Plan
 
     splits = tuple((name, value) for name, value in (("train", train), ("val", val)) if value is not None)
     output = output or Path("runs") / f"paper-{'digits' if data is None else data.resolve().name}"
     plan = Plan(output, data, recipe, budget, seeds, splits)
     result: dict[str, Any] = {}
     for name in [n for n in names if n in CURVES]:
-        save_figure(getattr(plots, CURVES[name])(), output / name)
+        plots.save(getattr(plots, CURVES[name])(), output / name, "figure")
         out.say(f"{name}: {output / name}/figure.png and .svg")
         result[name] = {"folder": output / name}
     tables = [n for n in names if n not in CURVES and n != "figure-4"]
@@ -113,8 +112,8 @@ def _work(tables: Sequence[str], focal: bool, plan: Plan, jobs: int, out: Output
     from retinanet.paper.run import all_runs, focal_run, grid, work
 
     todo = all_runs([SAME_RUNS.get(name, name) for name in tables], plan)
-    if focal and all(run.key != focal_run(plan).key for run in todo):
-        todo.append(focal_run(plan))
+    if focal and (wanted := focal_run(plan)).key not in {run.key for run in todo}:
+        todo.append(wanted)
     grid(plan, progress.counter("making scenes", "scenes"))  # after what can be wrong with the request
     shown = 0
 
@@ -140,35 +139,32 @@ def _work(tables: Sequence[str], focal: bool, plan: Plan, jobs: int, out: Output
 
 def _table(name: str, plan: Plan, out: Output, progress: Progress) -> dict[str, Any]:
     from retinanet.paper.experiments import EXPERIMENTS
+    from retinanet.paper.report import table
     from retinanet.paper.run import write_table
 
     experiment = EXPERIMENTS[SAME_RUNS.get(name, name)]
     rows, said, folder = write_table(experiment.name, plan, progress.counter("timing", "cells"))
-    measured = [*experiment.metrics, *(["ms"] * experiment.timed)]
     out.say("", f"{experiment.title} ({name})", "")
-    out.console.print(_rich_table(rows, measured))
+    out.console.print(_rich_table(table(experiment, rows)))
     out.say("", *said, "", f"{folder}: table.md, results.csv, plot.png, plot.svg")
     cells = [
         {**row.cell.values, "paper": row.cell.paper}
-        | {m: {"mean": row.mean(m), "sd": row.spread(m), "runs": row.values(m)} for m in measured}
+        | {m: {"mean": row.mean(m), "sd": row.spread(m), "runs": row.values(m)} for m in experiment.measured}
         | {"not done": row.failed}
         for row in rows
     ]
     return {"folder": folder, "cells": cells, "reading": said}
 
 
-def _rich_table(rows: list[Row], measured: list[str]) -> Any:
+def _rich_table(lines: list[list[str]]) -> Any:
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    own = list(rows[0].cell.values)
-    cited = [m for m in measured if any(m in row.cell.paper for row in rows)]
-    for column in (*own, *(f"paper {m}" for m in cited), *measured):
-        table.add_column(column, justify="right", overflow="fold")
-    for row in rows:
-        texts = [str(row.cell.values[o]) for o in own] + [str(row.cell.paper.get(m, "")) for m in cited]
-        table.add_row(*texts, *(row.shown(m) for m in measured))
-    return table
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    for column in lines[0]:
+        result.add_column(column, justify="right", overflow="fold")
+    for line in lines[1:]:
+        result.add_row(*line)
+    return result
 
 
 def _figure_4(model: Path | None, plan: Plan, pictures: int | None, out: Output, progress: Progress) -> dict[str, Any]:

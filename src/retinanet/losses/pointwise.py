@@ -47,6 +47,12 @@ def pointwise_loss(settings: LossSettings) -> Pointwise:
     return partial(focal, gamma=settings.gamma)
 
 
+def own_class(labels: Tensor, classes: int) -> Tensor:
+    """Which (anchor, class) pairs are positive, y = 1: labels (...) int64 -> (..., classes) bool."""
+    own = torch.zeros((*labels.shape, classes), dtype=torch.bool, device=labels.device)
+    return own.scatter_(-1, labels.clamp(min=0)[..., None], (labels >= 0)[..., None])
+
+
 def entries(logits: Tensor, labels: Tensor, loss: Pointwise, alpha: float | None) -> Tensor:
     """The loss of every anchor and class, alpha_t loss(x_t).
 
@@ -57,8 +63,7 @@ def entries(logits: Tensor, labels: Tensor, loss: Pointwise, alpha: float | None
         (..., K) float32 (float64 for float64 logits), 0 for anchors that take no part.
     """
     x = logits if logits.dtype == torch.float64 else logits.float()
-    own = torch.zeros(x.shape, dtype=torch.bool, device=x.device)
-    own.scatter_(-1, labels.clamp(min=0)[..., None], (labels >= 0)[..., None])
+    own = own_class(labels, x.shape[-1])
     weight = torch.ones_like(x) if alpha is None else torch.where(own, alpha, 1 - alpha).to(x.dtype)
     weight = weight.masked_fill((labels == IGNORED)[..., None], 0)
     return weight * loss(torch.where(own, x, -x))

@@ -108,8 +108,7 @@ def margins(
             boxes.append(torch.as_tensor(data.boxes(i)) * scale)
             labels.append(torch.as_tensor(np.where(data.crowd(i), IGNORED, data.labels(i))))
         targets = match(anchors, boxes, labels, matching).labels  # (B, N)
-        own = torch.zeros(logits.shape, dtype=torch.bool)
-        own.scatter_(2, targets.clamp(min=0)[..., None], (targets >= 0)[..., None])
+        own = pointwise.own_class(targets, logits.shape[2])
         others = ~own & (targets != IGNORED)[..., None]
         for row, x_t in enumerate((logits[own], -logits[others])):
             places = ((x_t.clamp(-LIMIT, LIMIT) + LIMIT) * (BINS / (2 * LIMIT))).long().clamp(max=BINS - 1)

@@ -41,6 +41,11 @@ class Experiment:
     timed: bool = False
     """Whether time per picture belongs to it."""
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The columns of what was measured."""
+        return (*self.metrics, "ms") if self.timed else self.metrics
+
 
 def _alpha(settings: Settings) -> list[Cell]:
     paper = {0.1: 0.0, 0.25: 10.8, 0.5: 30.2, 0.75: 31.1, 0.9: 30.8, 0.99: 28.7, 0.999: 25.1}

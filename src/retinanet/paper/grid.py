@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,7 @@ def make_run(settings: Settings, dotted: Mapping[str, Any], seed: int) -> Run:
     key = " ".join([*words, f"seed={seed}"]).replace(" ", "_")
     if len(key) > 150:  # file systems end at 255
         key = f"{key[:130]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    with_seed = replace(settings, train=replace(settings.train, seed=seed))
-    return Run(key, changed(with_seed, dotted))
+    return Run(key, changed(settings, {**dotted, "train.seed": seed}))
 
 
 class Grid:

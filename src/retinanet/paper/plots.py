@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from retinanet.files import replacing
 from retinanet.losses import pointwise
 
 if TYPE_CHECKING:
@@ -30,6 +32,15 @@ def _axes(width: float = 6.0, height: float = 4.2, columns: int = 1) -> tuple[An
     for one in axes:
         one.grid(alpha=0.2)
     return figure, list(axes)
+
+
+def save(figure: Any, folder: Path, name: str) -> None:
+    """Write a figure as name.svg and name.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / f"{name}.svg") as place:
+        figure.savefig(place, metadata={"Date": None})
+    with replacing(folder / f"{name}.png") as place:
+        figure.savefig(place)
 
 
 def focal_loss() -> Any:
@@ -107,7 +118,8 @@ def table(experiment: Experiment, rows: Sequence[Row]) -> Any:
         linestyle="none",
         capsize=3,
     )
-    axes.plot(places, [row.mean() for row in rows], color=OURS, alpha=0.4 if _one_quantity(rows) else 0)
+    if _one_quantity(rows):
+        axes.plot(places, [row.mean() for row in rows], color=OURS, alpha=0.4)
     for place, row in zip(places, rows):
         if row.failed:
             axes.annotate(row.failed[0], (place, 0), ha="center", va="bottom", color="#d62728", rotation=90)

@@ -73,11 +73,19 @@ def write(folder: Path, experiment: Experiment, rows: Sequence[Row], about: Mapp
         place.write_text(_csv(experiment, rows), encoding="utf-8")
     with replacing(folder / "table.md") as place:
         place.write_text(markdown(experiment, rows, about, said), encoding="utf-8")
-    figure = plots.table(experiment, rows)
-    for name in ("plot.svg", "plot.png"):
-        with replacing(folder / name) as place:
-            figure.savefig(place, metadata={"Date": None} if name.endswith("svg") else None)
+    plots.save(plots.table(experiment, rows), folder, "plot")
     return said
+
+
+def table(experiment: Experiment, rows: Sequence[Row]) -> list[list[str]]:
+    """The header and the lines of a table: what sets the cells apart, the paper's figures, ours."""
+    own = list(rows[0].cell.values)
+    cited = [name for name in experiment.measured if any(name in row.cell.paper for row in rows)]
+    lines = [[*own, *(f"paper {name}" for name in cited), *experiment.measured]]
+    for row in rows:
+        texts = [str(row.cell.values[name]) for name in own] + [str(row.cell.paper.get(name, "")) for name in cited]
+        lines.append([*texts, *(row.shown(name) for name in experiment.measured)])
+    return lines
 
 
 def _csv(experiment: Experiment, rows: Sequence[Row]) -> str:
@@ -107,24 +115,22 @@ def _csv(experiment: Experiment, rows: Sequence[Row]) -> str:
 
 def markdown(experiment: Experiment, rows: Sequence[Row], about: Mapping[str, str], said: Sequence[str]) -> str:
     """A table with the paper's column beside ours."""
-    own = list(rows[0].cell.values)
-    measured = [*experiment.metrics, *(["ms"] * experiment.timed)]
-    cited = [name for name in measured if any(name in row.cell.paper for row in rows)]
+    header, *body = ("| " + " | ".join(line) + " |" for line in table(experiment, rows))
+    seeds = max(len(row.results) for row in rows)
     lines = [
         f"# {experiment.title} ({experiment.name})",
         "",
         *(f"- {name}: {text}" for name, text in about.items()),
         "",
-        "| " + " | ".join([*own, *(f"paper {name}" for name in cited), *measured]) + " |",
-        "|" + "---|" * (len(own) + len(cited) + len(measured)),
+        header,
+        "|" + "---|" * (header.count("|") - 1),
+        *body,
+        "",
+        f"AP in percent; mean ± standard deviation over the runs (in brackets), {seeds} seeds at most.",
+        "",
+        *(f"- {line}" for line in said),
     ]
-    for row in rows:
-        texts = [str(row.cell.values[name]) for name in own]
-        texts += [str(row.cell.paper.get(name, "")) for name in cited]
-        lines.append("| " + " | ".join([*texts, *(row.shown(name) for name in measured)]) + " |")
-    seeds = max(len(row.results) for row in rows)
-    lines += ["", f"AP in percent; mean ± standard deviation over the runs (in brackets), {seeds} seeds at most.", ""]
-    return "\n".join([*lines, *(f"- {line}" for line in said)]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def reading(experiment: Experiment, rows: Sequence[Row]) -> list[str]:

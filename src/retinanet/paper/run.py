@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from retinanet.config import Settings
 from retinanet.errors import RequestError, WorkError
 from retinanet.files import replacing
@@ -195,13 +197,15 @@ def write_table(name: str, plan: Plan, on_timing: Count | None = None) -> tuple[
     settings = plan.settings(experiment)
     rows = []
     cells = experiment.cells(settings)
+    pictures: list[Tensor] = []  # read for the first run that is timed, for all of them
     for done, (cell, seeds) in enumerate(zip(cells, runs(experiment, plan), strict=True)):
         results = []
         for seed, run in seeds:
             found = place.result(run)
             assert found is not None, "the runs are done"
             if experiment.timed and found["state"] == "done" and "ms" not in found:
-                found["ms"] = 1000 * seconds_per_picture(place.root / "runs" / run.key, place.data, run.settings)
+                pictures = pictures or _some_pictures(place.data, settings.data.val)
+                found["ms"] = 1000 * seconds_per_picture(place.root / "runs" / run.key, pictures)
                 place.write(run, found)
             results.append((seed, found))
         rows.append(report.Row(cell, results))
@@ -211,15 +215,20 @@ def write_table(name: str, plan: Plan, on_timing: Count | None = None) -> tuple[
     return rows, report.write(folder, experiment, rows, plan.about(experiment)), folder
 
 
-def seconds_per_picture(model: Path, data: Path, settings: Settings) -> float:
-    """Median time from a decoded picture to its boxes, one picture at a time, with the run's best detector."""
-    import retinanet
+def _some_pictures(data: Path, split: str) -> list[Tensor]:
     from retinanet.data import open_data
 
-    detector, pictures = retinanet.load(model), open_data(data, settings.data.val)
+    opened = open_data(data, split)
+    return [opened.read(index) for index in range(min(TIMED_PICTURES, len(opened)))]
+
+
+def seconds_per_picture(model: Path, pictures: Sequence[Tensor]) -> float:
+    """Median time from a decoded picture to its boxes, one picture at a time, with the run's best detector."""
+    import retinanet
+
+    detector = retinanet.load(model)
     times = []
-    for index in [0, *range(min(TIMED_PICTURES, len(pictures)))]:
-        picture = pictures.read(index)
+    for picture in (pictures[0], *pictures):  # the first time is not counted
         begin = time.perf_counter()
         detector.predict(picture)
         times.append(time.perf_counter() - begin)
@@ -261,18 +270,9 @@ def write_figure_4(
         }
         for gamma, f in found.items()
     }
-    save_figure(plots.cumulative(found), folder)
+    plots.save(plots.cumulative(found), folder, "figure")
     with replacing(folder / "figure.json") as place:
         place.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     with replacing(folder / "figure.md") as place:
         place.write_text("\n".join(f"- {line}" for line in said) + "\n", encoding="utf-8")
     return said, numbers
-
-
-def save_figure(figure: Any, folder: Path) -> None:
-    """figure.svg and figure.png."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "figure.svg") as place:
-        figure.savefig(place, metadata={"Date": None})
-    with replacing(folder / "figure.png") as place:
-        figure.savefig(place)
