@@ -13,7 +13,7 @@ def test_settings_survive_the_way_to_plain_values_and_back():
         Settings,
         {
             "model": {"backbone": {"name": "resnet18", "options": {"pad_type": "same"}}, "anchors": {"ratios": [1]}},
-            "loss": {"alpha": None},
+            "loss": {"alpha": None, "alphas": {"cat": 1}, "class_weights": {"dog": 0.5}},
             "train": {"budget": "15m", "devices": 2},
         },
     )
@@ -41,8 +41,16 @@ def test_settings_survive_the_way_to_plain_values_and_back():
         ({"train": {"eval_pictures": 0}}, "train.eval_pictures must be at least 1, not 0"),
         ({"train": {"warmup": -1}}, "train.warmup must be 0 or more, not -1"),
         ({"train": {"weight_decay": -0.1}}, "train.weight_decay must be 0 or more, not -0.1"),
+        ({"loss": {"alphas": {"cat": 1.5}}}, "loss.alphas.cat must be in [0, 1], not 1.5"),
+        ({"loss": {"alphas": {"cat": "many"}}}, "loss.alphas.cat must be a number, not 'many'"),
+        ({"loss": {"alphas": 0.5}}, "loss.alphas must be a mapping of names to values, not 0.5"),
+        ({"loss": {"class_weights": {"cat": -1}}}, "loss.class_weights.cat must be 0 or more, not -1.0"),
+        ({"loss": {"class_weights": {"cat": float("inf")}}}, "loss.class_weights.cat must be 0 or more, not inf"),
+        ({"loss": {"class_weights": {"cat": float("nan")}}}, "loss.class_weights.cat must be 0 or more, not nan"),
+        ({"data": {"repeat_threshold": 2}}, "data.repeat_threshold is a share of the pictures, in [0, 1], not 2.0"),
         ({"data": {"workers": -2}}, "data.workers must be at least -1, not -2"),
-        ({"model": {"anchors": {"sizes": [8, 16]}}}, "model.anchors.sizes needs 5 numbers, for P3 to P7, not 2"),
+        ({"model": {"anchors": {"sizes": [8] * 6}}}, "model.anchors.sizes has 6 numbers, but from P3 to P7 there are 5 "
+         "levels"),
         ({"model": {"preprocessing": {"mean": [0.5]}}}, "model.preprocessing.mean needs 3 values, not 1"),
         ({"matching": {"foreground": 0.3}}, "matching needs 0 <= background <= foreground <= 1, not background 0.4 "
          "and foreground 0.3"),

@@ -1,7 +1,8 @@
-"""The anchor grid of the pyramid levels P3 to P7 (section 4, "Anchors")."""
+"""The anchor grid of the pyramid levels, P3 to P7 in the paper (section 4, "Anchors")."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import torch
@@ -9,17 +10,21 @@ from torch import Tensor
 
 from retinanet.config import AnchorSettings
 
-STRIDES = (8, 16, 32, 64, 128)  # of P3, P4, P5, P6, P7
+PAPER_LEVELS = range(3, 8)
 
 
-def grid_shapes(height: int, width: int) -> list[tuple[int, int]]:
-    """(h, w) of the five levels for an input of height x width pixels: every halving rounds up."""
-    return [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
+def grid_shapes(height: int, width: int, levels: Iterable[int] = PAPER_LEVELS) -> list[tuple[int, int]]:
+    """(h, w) of each level for an input of height x width pixels: every halving rounds up."""
+    return [(-(-height // 2**level), -(-width // 2**level)) for level in levels]
 
 
-def cell_anchors(settings: AnchorSettings, level: int) -> Tensor:
-    """The anchors of one position around the origin: (A, 4) float32, ratio by ratio, within a ratio scale by scale."""
-    size = settings.sizes[level]
+def cell_anchors(settings: AnchorSettings, place: int) -> Tensor:
+    """The anchors of one position around the origin: (A, 4) float32, ratio by ratio, within a ratio scale by scale.
+
+    Args:
+        place: of the level among ``settings.levels``.
+    """
+    size = settings.sizes[place]
     ratios = torch.tensor(settings.ratios, dtype=torch.float64)
     scales = torch.tensor(settings.scales, dtype=torch.float64)
     if settings.rounding == "torchvision":
@@ -45,12 +50,13 @@ def make_anchors(settings: AnchorSettings, height: int, width: int, device: torc
         into them.
     """
     levels = []
-    for level, ((h, w), stride) in enumerate(zip(grid_shapes(height, width), STRIDES, strict=True)):
+    for place, (level, (h, w)) in enumerate(zip(settings.levels, grid_shapes(height, width, settings.levels))):
+        stride = 2**level
         # torchvision's strides follow from the picture: 61 x 64 rather than 64 x 64 at P6 of an 800 x 1216 input.
         step_y, step_x = (height // h, width // w) if settings.strides == "torchvision" else (stride, stride)
         y = (torch.arange(h, dtype=torch.float32) + settings.offset) * step_y
         x = (torch.arange(w, dtype=torch.float32) + settings.offset) * step_x
         centres = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)[..., [1, 0, 1, 0]]  # (h, w, 4)
-        anchors = centres[:, :, None, :] + cell_anchors(settings, level)  # (h, w, A, 4)
+        anchors = centres[:, :, None, :] + cell_anchors(settings, place)  # (h, w, A, 4)
         levels.append(anchors.reshape(-1, 4).to(device))
     return tuple(levels)

@@ -9,6 +9,7 @@ The defaults are those of the paper (Lin et al., 2017, sections 4 and 5) unless 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -54,7 +55,7 @@ class BackboneSettings:
 
 @dataclass(frozen=True)
 class PyramidSettings:
-    """The feature pyramid P3 to P7."""
+    """The feature pyramid; its levels are those that have anchors (``model.anchors``)."""
 
     channels: int = 256
     p6_from: Literal["c5", "p5"] = "c5"
@@ -87,7 +88,10 @@ class AnchorSettings:
     """The anchor boxes of every pyramid level, and the conventions that tell RetinaNets apart."""
 
     sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
-    """Base size in pixels for P3, P4, P5, P6, P7: an anchor of scale 1 has the area size * size."""
+    """Base size in pixels of each pyramid level, one number a level: an anchor of scale 1 has the area size * size."""
+    first_level: int = 3
+    """The finest level: 3, whose stride is 8, to P7 in the paper; 2, of stride 4, finds smaller objects and costs four
+    times as much as 3 does."""
     scales: tuple[float, ...] = OCTAVES
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height divided by width."""
@@ -99,7 +103,12 @@ class AnchorSettings:
     """"fixed" is 8, 16, 32, 64, 128; torchvision divides the padded picture's side by the grid's, rounding down."""
 
     def __post_init__(self) -> None:
-        require(len(self.sizes) == 5, f"model.anchors.sizes needs 5 numbers, for P3 to P7, not {len(self.sizes)}")
+        require(2 <= self.first_level <= 5, f"model.anchors.first_level must be from 2 to 5, not {self.first_level}")
+        require(
+            len(self.sizes) <= 8 - self.first_level,
+            f"model.anchors.sizes has {len(self.sizes)} numbers, but from P{self.first_level} to P7 there are "
+            f"{8 - self.first_level} levels",
+        )
         for name in ("sizes", "scales", "ratios"):
             values = getattr(self, name)
             require(
@@ -110,6 +119,11 @@ class AnchorSettings:
     @property
     def per_position(self) -> int:
         return len(self.scales) * len(self.ratios)
+
+    @property
+    def levels(self) -> range:
+        """The numbers of the pyramid levels; level l has the stride 2 ** l."""
+        return range(self.first_level, self.first_level + len(self.sizes))
 
 
 @dataclass(frozen=True)
@@ -238,6 +252,10 @@ class LossSettings:
     """0 gives (balanced) cross entropy."""
     alpha: float | None = 0.25
     """Weight of positives, 1 - alpha that of background; none leaves both at 1."""
+    alphas: dict[str, float] = field(default_factory=dict)
+    """The alpha of single classes, by name: --loss.alphas.NAME 0.5. Classes that are not named take ``alpha``."""
+    class_weights: dict[str, float] = field(default_factory=dict)
+    """A factor on the class loss of single classes, by name: --loss.class-weights.NAME 2. The others have 1."""
     star_beta: float = 1.0
     """The beta of "focal_star"; called so because ``beta`` is the smooth L1 loss's."""
     margin: float = 0.5
@@ -252,6 +270,10 @@ class LossSettings:
         require(self.gamma >= 0, f"loss.gamma must be 0 or more, not {self.gamma}")
         require(self.kind != "focal_star" or self.gamma > 0, "loss.gamma must be above 0 with loss.kind focal_star")
         require(self.alpha is None or 0 <= self.alpha <= 1, f"loss.alpha must be in [0, 1] or none, not {self.alpha}")
+        for name, alpha in self.alphas.items():
+            require(0 <= alpha <= 1, f"loss.alphas.{name} must be in [0, 1], not {alpha}")
+        for name, weight in self.class_weights.items():
+            require(0 <= weight < float("inf"), f"loss.class_weights.{name} must be 0 or more, not {weight}")
         require(0 < self.margin <= 1, f"loss.margin must be in (0, 1], not {self.margin}")
         require(self.beta > 0, f"loss.beta must be above 0, not {self.beta} (for plain L1 set loss.box to l1)")
         require(self.box_weight >= 0, f"loss.box_weight must be 0 or more, not {self.box_weight}")
@@ -299,9 +321,17 @@ class DataSettings:
     """Refuse a data set with any fault, instead of repairing or leaving out what is faulty and saying so."""
     workers: int = -1
     """Processes that load pictures; -1 chooses from the number of processors, 0 loads in the training process."""
+    repeat_threshold: float = 0.0
+    """Show pictures of rare classes more often: a class in less than this share of the training pictures is repeated
+    sqrt(threshold / share) times, a picture as often as the class in it that is repeated most; 0 is off. Lengths of
+    runs go on counting an epoch as one draw for each picture, though it then takes more to show them all."""
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
 
     def __post_init__(self) -> None:
+        require(
+            0 <= self.repeat_threshold <= 1,
+            f"data.repeat_threshold is a share of the pictures, in [0, 1], not {self.repeat_threshold}",
+        )
         require(self.workers >= -1, f"data.workers must be at least -1, not {self.workers}")
 
 
@@ -351,6 +381,8 @@ class TrainSettings:
     """Evaluate on at most this many pictures while training (evenly spread); the last evaluation takes all."""
     save_every: str = "5m"
     """Wall-clock time between saves of the resume state, beside those at each evaluation."""
+    report: bool = True
+    """End with report.html in the run folder, which takes some seconds."""
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """"auto": bf16 where the machine computes in it, else fp32."""
@@ -419,6 +451,10 @@ def seconds(text: str, name: str = "time") -> float:
 # ----------------------------------------------------------------------------------- to plain values and back again
 
 S = TypeVar("S")
+LENGTHS = ("epochs", "steps", "budget")
+"""Settings of which a run has one."""
+FREE = ("model.backbone.options", "loss.alphas", "loss.class_weights")
+"""Settings that map names of the user's own to values."""
 
 
 def to_plain(settings: Any) -> dict[str, Any]:
@@ -431,6 +467,32 @@ def to_plain(settings: Any) -> dict[str, Any]:
 
     result: dict[str, Any] = plain(dataclasses.asdict(settings))
     return result
+
+
+def dotted(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Nested values by their dotted names; mappings that a user fills (such as backbone.options) are values."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{where}{key}"
+        if isinstance(value, Mapping) and value and name not in FREE:
+            result.update(dotted(value, f"{name}."))
+        else:
+            result[name] = value
+    return result
+
+
+def changed(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """``settings`` with ``values``, by their dotted names; a length of the run takes the place of another."""
+    plain = to_plain(settings)
+    for name, value in values.items():
+        *parents, last = name.split(".")
+        place = plain
+        for parent in parents:
+            place = place[parent]
+        if parents == ["train"] and last in LENGTHS:
+            place.update(dict.fromkeys(LENGTHS))
+        place[last] = value
+    return from_plain(Settings, plain)
 
 
 def from_plain(kind: type[S], values: Any, where: str = "") -> S:
@@ -477,7 +539,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return tuple(_convert(h, item, f"{where}[{i}]") for i, (h, item) in enumerate(zip(inner, value)))
         raise SettingsError(f"{where} needs {len(inner)} values, not {len(value)}")
     if origin is dict and isinstance(value, dict):
-        return dict(value)
+        kind = get_args(hint)[1]
+        return {str(k): v if kind is Any else _convert(kind, v, f"{where}.{k}") for k, v in value.items()}
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
@@ -487,4 +550,5 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}.get(hint, "a list")
+    wanted = "a mapping of names to values" if origin is dict else wanted
     raise SettingsError(f"{where} must be {wanted}, not {value!r}")

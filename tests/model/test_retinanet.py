@@ -26,6 +26,7 @@ from retinanet.config import (
 from retinanet.losses import detection_loss
 from retinanet.matching import match
 from retinanet.model import RetinaNet
+from retinanet.model.fused import fuse
 from retinanet.model.heads import class_subnet
 from retinanet.model.layers import Convolution
 from retinanet.model.pyramid import FeaturePyramid
@@ -56,6 +57,45 @@ def test_shapes(name: str, norm: str) -> None:
         assert [tuple(x.shape) for x in out.logits] == [(2, len(a), 7) for a in anchors]
         assert [tuple(x.shape) for x in out.deltas] == [(2, len(a), 4) for a in anchors]
         assert [len(a) for a in anchors] == [9 * h * w for h, w in shapes]
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize(("first", "count"), [(2, 6), (2, 3), (2, 1), (3, 4), (4, 2), (5, 1), (5, 3)])
+def test_other_levels(first: int, count: int, norm: Any) -> None:
+    """Any run of levels from P2 to P7: maps, anchors and outputs fit each other, also fused."""
+    anchors = AnchorSettings(sizes=tuple(8.0 * 2**i for i in range(count)), first_level=first)
+    model = RetinaNet(small(norm=norm, anchors=anchors), 3).eval()
+    levels = range(first, first + count)
+    with torch.inference_mode():
+        maps = model.pyramid(model.backbone(torch.zeros(1, 3, 64, 96)))
+        out = model(torch.zeros(1, 3, 64, 96))
+        fused = fuse(model)(torch.zeros(1, 3, 64, 96))
+    assert [tuple(p.shape[2:]) for p in maps] == grid_shapes(64, 96, levels)
+    for place, per_level in enumerate(model.anchors(64, 96)):
+        assert out.logits[place].shape == (1, len(per_level), 3)
+        torch.testing.assert_close(fused.logits[place], out.logits[place], rtol=1e-4, atol=1e-4)
+        step = 2 ** (first + place)
+        assert ((per_level[:, 0] + per_level[:, 2]) / 2 % step - step / 2).abs().max() < 1e-3, "centres of cells"
+    if levels[-1] < 7:
+        assert not hasattr(model.pyramid, "p7")
+
+
+def test_weights_fit_other_anchors() -> None:
+    """What was trained with the paper's anchors goes on with sizes, ratios and levels that suit other data."""
+    trained = RetinaNet(small(), 3).state_dict()
+    other = AnchorSettings(sizes=(6.0, 12.0, 24.0), ratios=(0.8, 1.3, 2.1), first_level=2)
+    model = RetinaNet(small(anchors=other), 3)
+    missing, unexpected = model.load_state_dict(trained, strict=False)
+    assert {name.rsplit(".", 2)[0] for name in missing} == {"pyramid.lateral.2", "pyramid.output.2"}
+    assert {".".join(name.split(".")[:3]) for name in unexpected} == {
+        "pyramid.output.5", "pyramid.p6.conv", "pyramid.p7.conv"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "sizes"), [(1, (8.0,)), (6, (8.0,)), (3, (8.0,) * 6), (2, (8.0,) * 7)])
+def test_impossible_levels(first: int, sizes: tuple[float, ...]) -> None:
+    with pytest.raises(SettingsError, match=r"model\.anchors"):
+        AnchorSettings(sizes=sizes, first_level=first)
 
 
 def test_the_papers_network() -> None:
@@ -113,10 +153,10 @@ def test_pyramid_by_hand() -> None:
             kernel = layer.conv.weight
             return F.conv2d(x, kernel, layer.conv.bias, stride=stride, padding=kernel.shape[-1] // 2)
 
-        m5 = conv(pyramid.lateral[2], c5)
-        m4 = conv(pyramid.lateral[1], c4) + F.interpolate(m5, size=c4.shape[-2:])
-        m3 = conv(pyramid.lateral[0], c3) + F.interpolate(m4, size=c3.shape[-2:])
-        for found, merged, layer in zip((p3, p4, p5), (m3, m4, m5), pyramid.output):
+        m5 = conv(pyramid.lateral["5"], c5)
+        m4 = conv(pyramid.lateral["4"], c4) + F.interpolate(m5, size=c4.shape[-2:])
+        m3 = conv(pyramid.lateral["3"], c3) + F.interpolate(m4, size=c3.shape[-2:])
+        for found, merged, layer in zip((p3, p4, p5), (m3, m4, m5), pyramid.output.values()):
             torch.testing.assert_close(found, conv(layer, merged))
         torch.testing.assert_close(p6, conv(pyramid.p6, c5 if p6_from == "c5" else p5, 2))
         torch.testing.assert_close(p7, conv(pyramid.p7, F.relu(p6), 2))

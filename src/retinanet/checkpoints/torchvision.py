@@ -55,7 +55,9 @@ def rename(name: str) -> str:
                 index, part, kind = rest.split(".")
                 return f"{here}{index}.{'conv' if part == '0' else 'norm.0'}.{kind}"
             if "blocks" in there:
-                return f"{here}{rest.split('.')[0]}.conv.{rest.split('.')[-1]}"
+                part, kind = rest.split(".")[0], rest.split(".")[-1]
+                level = str(int(part) + 3) if part.isdigit() else part  # there 0 is P3; extra blocks are p6 and p7
+                return f"{here}{level}.conv.{kind}"
             return here + rest
     return name
 

@@ -1,4 +1,4 @@
-"""The feature extractor: any timm model that gives features at strides 8, 16 and 32 (C3, C4, C5)."""
+"""The feature extractor: any timm model that gives features at strides 8, 16 and 32 (C3, C4, C5), or finer ones."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from retinanet.config import BackboneSettings
 from retinanet.errors import RequestError, WorkError
 
-STRIDES = (8, 16, 32)
+LAST_LEVEL = 5
 
 
 class Backbone(nn.Module):
-    """Pictures (B, 3, H, W) -> [C3, C4, C5], each (B, C, H / stride, W / stride).
+    """Pictures (B, 3, H, W) -> [C3, C4, C5], each (B, C, H / stride, W / stride); C2 before them where asked for.
 
     Attributes:
-        channels: of C3, C4, C5.
+        channels: of these.
         mean, std: the normalisation that timm states for the model, of R, G, B in 0..1.
 
     Raises:
@@ -31,18 +31,20 @@ class Backbone(nn.Module):
         WorkError: where weights must be downloaded and cannot be.
     """
 
-    def __init__(self, settings: BackboneSettings, load_weights: bool = True) -> None:
+    def __init__(self, settings: BackboneSettings, load_weights: bool = True, first_level: int = 3) -> None:
         super().__init__()
         self.body = _create(settings, load_weights)
         reductions = self.body.feature_info.reduction()
-        missing = [stride for stride in STRIDES if stride not in reductions]
+        strides = [2**level for level in range(first_level, LAST_LEVEL + 1)]
+        missing = [stride for stride in strides if stride not in reductions]
         if missing:
             raise RequestError(
                 f"model.backbone.name {settings.name!r} has features at strides {reductions}, "
-                f"but RetinaNet needs {list(STRIDES)}: choose another backbone"
+                f"but RetinaNet needs {strides} here: choose another backbone"
+                + (" or model.anchors.first_level 3" if missing == [4] else "")
             )
         # The last feature of a stride is the deepest.
-        self.selected = [max(i for i, r in enumerate(reductions) if r == stride) for stride in STRIDES]
+        self.selected = [max(i for i, r in enumerate(reductions) if r == stride) for stride in strides]
         self.channels = [self.body.feature_info.channels()[i] for i in self.selected]
         cfg: dict[str, Any] = getattr(self.body, "pretrained_cfg", None) or {}
         self.mean = tuple(cfg.get("mean", (0.485, 0.456, 0.406)))

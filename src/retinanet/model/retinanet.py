@@ -16,7 +16,7 @@ from retinanet.model.pyramid import FeaturePyramid
 
 
 class Outputs(NamedTuple):
-    """What the network says about a batch of B pictures; one entry per level, P3 to P7."""
+    """What the network says about a batch of B pictures; one entry per level, the finest first."""
 
     logits: list[Tensor]
     """(B, N_l, K), N_l = h * w * A, in the order of the anchors."""
@@ -39,11 +39,12 @@ class RetinaNet(nn.Module):
         super().__init__()
         require(num_classes >= 1, f"a detector needs at least one class, not {num_classes}")
         self.num_classes = num_classes
-        self.backbone = Backbone(settings.backbone, load_weights)
-        self.pyramid = FeaturePyramid(self.backbone.channels, settings.pyramid)
-        per_position = settings.anchors.per_position
-        self.class_subnet = class_subnet(settings.pyramid.channels, settings.head, per_position, num_classes)
-        self.box_subnet = box_subnet(settings.pyramid.channels, settings.head, per_position)
+        levels, per_position = settings.anchors.levels, settings.anchors.per_position
+        self.backbone = Backbone(settings.backbone, load_weights, levels[0])
+        self.pyramid = FeaturePyramid(self.backbone.channels, settings.pyramid, levels)
+        channels = settings.pyramid.channels
+        self.class_subnet = class_subnet(channels, settings.head, per_position, num_classes, len(levels))
+        self.box_subnet = box_subnet(channels, settings.head, per_position, len(levels))
         pictures = settings.preprocessing
         self.settings = dataclasses.replace(
             settings,
@@ -55,8 +56,9 @@ class RetinaNet(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """(B, 3, H, W) normalised pictures, both sides a multiple of 32, preferably in channels-last memory."""
-        c3, c4, c5 = self.backbone(images)
-        levels = self.pyramid([c3, c4, c5])
+        features = self.backbone(images)
+        # One by one, so that the network can be traced with the backbone as a whole (retinanet.model.fused).
+        levels = self.pyramid([features[i] for i in range(len(self.backbone.channels))])
         return Outputs(self.class_subnet(levels), self.box_subnet(levels))
 
     def anchors(self, height: int, width: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
