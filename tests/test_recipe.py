@@ -34,6 +34,18 @@ def test_the_command_line_goes_over_the_recipe_over_the_defaults(tmp_path: Path)
     assert recipes.load(str(file), None).train.lr == 1e-3, "YAML 1.1 would read 1e-3 as text"
 
 
+def test_values_of_single_classes_come_from_recipe_and_command_line(tmp_path: Path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "loss:\n  class_weights: {Platelets: 2, 0: 3}\n  alphas: {WBC: 5e-1}\ndata: {repeat_threshold: 1}\n"
+    )
+    made = recipes.load(str(file), {"loss": {"class_weights": {"WBC": "1e-1", "0": "4"}}})
+    assert made.loss.class_weights == {"Platelets": 2.0, "0": 4.0, "WBC": 0.1}
+    assert made.loss.alphas == {"WBC": 0.5}
+    assert made.data.repeat_threshold == 1.0
+    assert all(type(value) is float for value in made.loss.class_weights.values())
+
+
 def test_a_length_of_the_command_line_takes_the_place_of_the_recipes(tmp_path: Path):
     file = tmp_path / "mine.yaml"
     file.write_text("train: {steps: 10}\n")

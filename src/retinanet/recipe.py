@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from retinanet.config import Settings, SettingsError, from_plain
+from retinanet.config import FREE, LENGTHS, Settings, SettingsError, from_plain
 from retinanet.errors import RequestError
 
-LENGTHS = ("epochs", "steps", "budget")
+FITTED = "scratch-small"  # the recipe that settings are fitted from where the user names none
 
 
 def load(recipe: str | None, overrides: Mapping[str, Any] | None) -> Settings:
@@ -43,17 +43,22 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse_options(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of the backbone's free options: text as YAML would read it (8 is a number, true a truth value)."""
+    """Values under names of the user's own, text from the command line, as YAML reads it (8 is a number)."""
     import yaml
 
     result = merge({}, overrides)
-    options = result.get("model", {}).get("backbone", {}).get("options")
-    if options:
-        parsed = {
-            key: yaml.load(value, Loader=_loader()) if isinstance(value, str) else value
-            for key, value in options.items()
-        }
-        result = merge(result, {"model": {"backbone": {"options": parsed}}})
+    for *sections, name in (free.split(".") for free in FREE):
+        inner: Mapping[str, Any] = result
+        for section in sections:
+            inner = inner.get(section) or {}
+        if values := inner.get(name):
+            parsed: dict[str, Any] = {
+                key: yaml.load(value, Loader=_loader()) if isinstance(value, str) else value
+                for key, value in values.items()
+            }
+            for section in reversed((*sections, name)):
+                parsed = {section: parsed}
+            result = merge(result, parsed)
     return result
 
 

@@ -34,10 +34,10 @@ PREPROCESSING = PreprocessingSettings(size=40, longer=80)
 PICTURES = 11
 
 
-def settings(batch_size=4, accumulate=1, seed=0, augmentation=AUGMENTATION, preprocessing=PREPROCESSING):
+def settings(batch_size=4, accumulate=1, seed=0, augmentation=AUGMENTATION, preprocessing=PREPROCESSING, repeat=0.0):
     return Settings(
         model=ModelSettings(preprocessing=preprocessing),
-        data=DataSettings(augmentation=augmentation),
+        data=DataSettings(augmentation=augmentation, repeat_threshold=repeat),
         train=TrainSettings(batch_size=batch_size, accumulate=accumulate, seed=seed),
     )
 
@@ -78,7 +78,7 @@ def equal(one, other):
 
 
 def pictures(parts):
-    """(epoch, index) -> its pixels, size, boxes and labels, in the order of the parts."""
+    """(times seen, index) -> its pixels, size, boxes and labels, in the order of the parts."""
     found = {}
     for part in parts:
         for i, key in enumerate(zip(part.epochs, part.indices)):
@@ -134,16 +134,35 @@ def test_the_same_picture_is_augmented_differently_in_each_epoch(data):
     assert sum(not torch.equal(seen[0, i][1], seen[1, i][1]) for i in range(PICTURES)) > PICTURES // 2
 
 
-def test_any_step_can_be_started_at(data):
-    whole = take(9, data, settings())
-    for start in (1, 2, 3, 8):  # an epoch ends within step 2
-        assert all(equal(a, b) for a, b in zip(whole[start:], take(9 - start, data, settings(), start_step=start)))
-    assert len(take(1, data, settings(), start_step=10**9)[0]) == 1
+def test_pictures_of_the_rarer_class_come_more_often(data):
+    """Circles are in 6 of 11 pictures, which come sqrt(11 / 6) = 1.35 times an epoch; those with squares alone 1.05
+    times, the empty one once: 13.3 draws, rounded to 13."""
+    seen = [index for step in take(26, data, settings(batch_size=5, repeat=1.0)) for index in step[0].indices]
+    times = np.bincount(seen, minlength=PICTURES)
+    assert times.sum() == 130
+    scale = (13 - 11) / (6 * (11 / 6) ** 0.5 + 4 * 1.1**0.5 + 1 - 11)
+    for index, count in enumerate(times):
+        labels = data.labels(index)
+        factor = (11 / 6 if 0 in labels else 1.1) ** 0.5 if len(labels) else 1.0
+        assert count == pytest.approx(10 * (1 + scale * (factor - 1)), abs=1.1 if len(labels) else 0)
 
 
+REPEATS = pytest.mark.parametrize("repeat", [0.0, 1.0])
+
+
+@REPEATS
+def test_any_step_can_be_started_at(data, repeat):
+    some = settings(repeat=repeat)
+    whole = take(9, data, some)
+    for start in (1, 2, 3, 8):  # an epoch ends within step 2 or 3
+        assert all(equal(a, b) for a, b in zip(whole[start:], take(9 - start, data, some, start_step=start)))
+    assert len(take(1, data, some, start_step=10**9)[0]) == 1
+
+
+@REPEATS
 @pytest.mark.parametrize("world", [2, 3])
-def test_the_shares_of_all_processes_are_the_global_batch(data, world):
-    one = settings(batch_size=7, accumulate=2)
+def test_the_shares_of_all_processes_are_the_global_batch(data, world, repeat):
+    one = settings(batch_size=7, accumulate=2, repeat=repeat)
     whole = take(3, data, one)
     shares = [take(3, data, one, rank=rank, world=world) for rank in range(world)]
     for step in range(3):
@@ -171,8 +190,10 @@ def test_a_batch_larger_than_the_data_goes_on_into_the_next_epoch(data):
     assert batch.epochs == [0] * 11 + [1] * 4
 
 
-def test_workers_change_no_byte(data):
-    alone, helped = (take(7, data, settings(5, accumulate=2), start_step=2, workers=workers) for workers in (0, 2))
+@REPEATS
+def test_workers_change_no_byte(data, repeat):
+    some = settings(5, accumulate=2, repeat=repeat)
+    alone, helped = (take(7, data, some, start_step=2, workers=workers) for workers in (0, 2))
     assert all(equal(a, b) for a, b in zip(alone, helped))
 
 

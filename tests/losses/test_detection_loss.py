@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from retinanet import losses, matching
 from retinanet.boxes import encode
 from retinanet.config import LossSettings, MatchingSettings
-from retinanet.losses import box_loss, detection_loss, sigmoid_focal_loss
+from retinanet.errors import RequestError
+from retinanet.losses import ClassBalance, box_loss, class_balance, detection_loss, focal, sigmoid_focal_loss
 from retinanet.matching import match
 from retinanet.model import Outputs
 from three_pictures import ANCHORS, BOXES, LABELS, outputs
@@ -94,6 +95,49 @@ class NoAnswers(TorchDispatchMode):
         assert not asks, f"{name} of {args[0].shape}"
         assert not by_mask or len(args[0]) <= 2, f"{name} of {args[0].shape} by a mask"  # not the boxes of a picture
         return function(*args, **(kwargs or {}))
+
+
+BY_CLASS = {"alphas": {"b": 0.6}, "class_weights": {"a": 3.0, "c": 0.5}}
+
+
+@pytest.mark.parametrize("kind", ["focal", "focal_star", "hinge"])
+@pytest.mark.parametrize("level", [torch.float32, torch.bfloat16])
+def test_weights_of_classes_are_summed_on_a_gpu_without_waiting(
+    monkeypatch: pytest.MonkeyPatch, kind: Any, level: torch.dtype
+) -> None:
+    """As a GPU runs them, in PyTorch's own operations, and with the results of a processor."""
+    settings = LossSettings(kind=kind, **BY_CLASS)  # type: ignore[arg-type]
+    own = class_balance(settings, ("a", "b", "c"))
+    targets = match(torch.cat(ANCHORS), BOXES, LABELS, MatchingSettings())
+    wanted, found = outputs(level), outputs(level)
+    expected = detection_loss(wanted, targets, ANCHORS, settings, own)[0]
+    expected.backward()  # type: ignore[no-untyped-call]
+    monkeypatch.setattr(matching, "_asynchronous", lambda device: True)
+    monkeypatch.setattr(focal, "_asynchronous", lambda device: True)
+    with NoAnswers():
+        targets = match(torch.cat(ANCHORS), BOXES, LABELS, MatchingSettings())
+        loss = detection_loss(found, targets, ANCHORS, settings, own)[0]
+        loss.backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(loss, expected)
+    for ours, theirs in zip(found.logits, wanted.logits):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_classes_of_their_own_reach_the_loss() -> None:
+    targets = match(torch.cat(ANCHORS), BOXES, LABELS, MatchingSettings())
+    settings = LossSettings(alpha=0.4, **BY_CLASS)  # type: ignore[arg-type]
+    found = detection_loss(outputs(), targets, ANCHORS, settings, class_balance(settings, ("a", "b", "c")))
+    same = detection_loss(
+        outputs(),
+        targets,
+        ANCHORS,
+        LossSettings(),
+        ClassBalance(torch.tensor([0.4, 0.6, 0.4]), torch.tensor([3, 1, 0.5])),
+    )
+    assert [x.item() for x in found] == [x.item() for x in same]
+    assert found[0].item() != pytest.approx(detection_loss(outputs(), targets, ANCHORS, LossSettings())[0].item(), 0.01)
+    with pytest.raises(RequestError, match=r"^loss.alphas: .*'b'; no names of classes are known here$"):
+        detection_loss(outputs(), targets, ANCHORS, settings)
 
 
 def test_training_on_a_gpu_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from retinanet.losses import sigmoid_focal_loss
+from retinanet.losses import focal, sigmoid_focal_loss
 from retinanet.losses.focal import SLICE
 
 GAMMAS = st.one_of(st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]), st.floats(0.1, 5))
@@ -39,24 +42,33 @@ def parts(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return y, y * logits, (labels != -2)[..., None].expand_as(logits)
 
 
-def balance(y: Tensor, alpha: float) -> Tensor:
+Alpha = float | Tensor | None
+
+
+def balance(y: Tensor, alpha: float | Tensor) -> Tensor:
     """alpha_t"""
-    return torch.full_like(y, 1 - alpha).masked_fill_(y > 0, alpha)
+    return torch.where(y > 0, torch.as_tensor(alpha, dtype=y.dtype), 1 - torch.as_tensor(alpha, dtype=y.dtype))
 
 
-def closed_form(logits: Tensor, labels: Tensor, gamma: float, alpha: float | None) -> tuple[Tensor, Tensor]:
+def closed_form(
+    logits: Tensor, labels: Tensor, gamma: float, alpha: Alpha, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """FL = -alpha_t (1 - p_t)^gamma log(p_t) summed, and y (1 - p_t)^gamma (gamma p_t log(p_t) + p_t - 1), float64."""
     y, x, counts = parts(logits.double(), labels)
     p, miss, log_p = torch.sigmoid(x), torch.sigmoid(-x), F.logsigmoid(x)  # miss = 1 - p_t without cancellation
-    weight = 1.0 if alpha is None else balance(y, alpha)
+    weight = torch.ones_like(y) if alpha is None else balance(y, alpha)
+    if weights is not None:
+        weight = weight * weights.double()
     loss = -weight * miss**gamma * log_p * counts
     gradient = y * weight * miss**gamma * (gamma * p * log_p - miss) * counts
     return loss.sum(), gradient
 
 
-def value_and_gradient(logits: Tensor, labels: Tensor, gamma: float, alpha: float | None) -> tuple[Tensor, Tensor]:
+def value_and_gradient(
+    logits: Tensor, labels: Tensor, gamma: float, alpha: Alpha, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     logits = logits.clone().requires_grad_()
-    loss = sigmoid_focal_loss(logits, labels, gamma, alpha)
+    loss = sigmoid_focal_loss(logits, labels, gamma, alpha, weights)
     (gradient,) = torch.autograd.grad(loss, logits)
     return loss.detach(), gradient
 
@@ -302,7 +314,155 @@ def test_memory() -> None:
     assert kept == []
 
 
+# --------------------------------------------------------------------------------- alpha and weights of each class
+
+
+@contextmanager
+def path(asynchronous: bool) -> Iterator[None]:
+    """The code for a processor, or that for a GPU, which asks it nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(focal, "_asynchronous", lambda device: asynchronous)
+        yield
+
+
+paths = pytest.mark.parametrize("asynchronous", [False, True])
+
+
+def numbers(classes: int, least: float, most: float, seed: int) -> Tensor:
+    """(K,) float64, some of them at the ends of the range."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(classes, generator=generator, dtype=torch.float64) * 1.4 - 0.2).clamp(0, 1) * (
+        most - least
+    ) + least
+
+
+@st.composite
+def balances(draw: Any, classes: int) -> tuple[Alpha, Tensor | None]:
+    """An alpha and weights, of which one at least is of each class."""
+    seed, kind = draw(st.integers(0, 2**31)), draw(st.sampled_from(["alpha", "weights", "both"]))
+    alpha = draw(ALPHAS) if kind == "weights" else numbers(classes, 0, 1, seed)
+    return alpha, None if kind == "alpha" else numbers(classes, 0, 4, seed + 1)
+
+
+@paths
+@given(cases(), GAMMAS, st.data())
+@settings(max_examples=100, deadline=None)
+def test_classes_of_their_own_in_closed_form(
+    asynchronous: bool, case: tuple[Tensor, Tensor], gamma: float, data: Any
+) -> None:
+    logits, labels = case
+    own = data.draw(balances(logits.shape[-1]))
+    with path(asynchronous):
+        loss, gradient = value_and_gradient(logits, labels, gamma, *own)
+    expected, expected_gradient = closed_form(logits, labels, gamma, *own)
+    assert (loss.dtype, loss.shape) == (torch.float64, ())
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-12)
+
+
+@paths
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-5), (torch.bfloat16, 5e-3), (torch.float16, 1e-3)])
+@given(cases(), GAMMAS, st.data())
+@settings(max_examples=30, deadline=None)
+def test_classes_of_their_own_in_narrow_types(
+    asynchronous: bool, dtype: torch.dtype, tolerance: float, case: tuple[Tensor, Tensor], gamma: float, data: Any
+) -> None:
+    logits, labels = case[0].to(dtype), case[1]
+    own = data.draw(balances(logits.shape[-1]))
+    with path(asynchronous):
+        loss, gradient = value_and_gradient(logits, labels, gamma, *own)
+    expected, expected_gradient = closed_form(logits, labels, gamma, *own)
+    assert (loss.dtype, gradient.dtype) == (torch.float32, dtype)
+    torch.testing.assert_close(loss.double(), expected, rtol=3e-5, atol=1e-6)
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=tolerance, atol=tolerance * 0.1)
+
+
+@pytest.mark.parametrize(
+    ("asynchronous", "dtype", "tolerance"),
+    [(False, torch.float64, 1e-12), (False, torch.float32, 1e-6), (True, torch.float64, 1e-9)],
+)
+@given(cases(), GAMMAS, st.floats(0, 1))
+@settings(max_examples=50, deadline=None)
+def test_equal_classes_give_what_one_alpha_gives(
+    asynchronous: bool,
+    dtype: torch.dtype,
+    tolerance: float,
+    case: tuple[Tensor, Tensor],
+    gamma: float,
+    alpha: float,
+) -> None:
+    logits, labels = case[0].to(dtype), case[1]
+    equal, ones = torch.full(logits.shape[-1:], alpha, dtype=torch.float64), torch.ones(logits.shape[-1])
+    wanted = value_and_gradient(logits, labels, gamma, alpha)
+    with path(asynchronous):
+        for found in (value_and_gradient(logits, labels, gamma, *own) for own in ((equal, ones), (alpha, ones))):
+            for mine, other in zip(found, wanted):
+                torch.testing.assert_close(mine, other, rtol=tolerance, atol=1e-30)
+
+
+@paths
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 3.7])
+def test_a_class_of_weight_0_is_not_learnt(asynchronous: bool, gamma: float) -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(40, 4) * 20, torch.randint(-2, 4, (40,))
+    with path(asynchronous):
+        _, gradient = value_and_gradient(logits, labels, gamma, 0.25, torch.tensor([1.0, 0.0, 2.0, 1.0]))
+    assert not gradient[:, 1].any()
+    assert gradient[labels != -2][:, [0, 2, 3]].any(0).all()
+
+
+@paths
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 3.7])
+def test_gradcheck_with_classes_of_their_own(asynchronous: bool, gamma: float) -> None:
+    torch.manual_seed(1)
+    logits = (torch.randn(2, 6, 3, dtype=torch.float64) * 3).requires_grad_()
+    labels = torch.tensor([[-2, -1, 0, 1, 2, -1], [2, 2, -2, -1, -1, 0]])
+    own = torch.tensor([0.1, 0.5, 0.9]).double(), torch.tensor([2.0, 0.3, 1.0]).double()
+    with path(asynchronous):
+        assert torch.autograd.gradcheck(lambda x: sigmoid_focal_loss(x, labels, gamma, *own) / 7, (logits,))
+
+
+@paths
+def test_an_ignored_anchor_may_say_anything(asynchronous: bool) -> None:
+    logits = torch.tensor([[math.inf, -math.inf, math.nan], [1.0, 2.0, 3.0]])
+    with path(asynchronous):
+        loss, gradient = value_and_gradient(logits, torch.tensor([-2, 1]), 2.0, torch.full((3,), 0.25))
+    torch.testing.assert_close(loss, sigmoid_focal_loss(logits[1:], torch.tensor([1])))
+    assert not gradient[0].any()
+    assert gradient[1].all()
+
+
+@paths
+def test_classes_of_their_own_over_many_slices_and_twice(asynchronous: bool) -> None:
+    torch.manual_seed(0)
+    rows = 2 * (SLICE // 80) + 17
+    logits, labels = (torch.randn(rows, 80) * 3 - 4).requires_grad_(), torch.randint(-2, 80, (rows,))
+    own = torch.rand(80), torch.rand(80) * 3
+    with path(asynchronous):
+        loss = sigmoid_focal_loss(logits, labels, 2.0, *own)
+        (first,) = torch.autograd.grad(2 * loss, logits, retain_graph=True)
+        (second,) = torch.autograd.grad(loss, logits)
+    expected, expected_gradient = closed_form(logits.detach(), labels, 2.0, *own)
+    torch.testing.assert_close(loss.detach().double(), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(second.double(), expected_gradient, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(first, 2 * second)
+
+
+def test_memory_with_classes_of_their_own() -> None:
+    logits = torch.randn(40_000, 80, dtype=torch.bfloat16, requires_grad=True)
+    labels = torch.full((40_000,), -1)
+    with Largest() as made:
+        sigmoid_focal_loss(logits, labels, 2.0, torch.rand(80), torch.rand(80)).backward()
+    big = {size for size in made.sizes if size > SLICE * 4}
+    assert big <= {logits.numel() * 2, labels.numel() * 8}  # nothing of the logits' size is wider than they are
+
+
 def test_errors() -> None:
+    for wrong in ({"alpha": torch.rand(2)}, {"weights": torch.rand(3, 1)}):
+        ((name, tensor),) = wrong.items()
+        message = f"{name} must be of the shape (3,), not {tuple(tensor.shape)}"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            sigmoid_focal_loss(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64), **wrong)
     with pytest.raises(ValueError, match=r"^logits \(4, 3\) need labels \(4,\), not \(5,\)$"):
         sigmoid_focal_loss(torch.zeros(4, 3), torch.zeros(5, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"^gamma must be 0 or more, not -1$"):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from retinanet import boxes as geometry
 from retinanet.config import LossSettings, MatchingSettings, OhemSettings, SettingsError
-from retinanet.losses import class_loss, detection_loss, hardest
+from retinanet.losses import ClassBalance, class_loss, detection_loss, hardest
 from retinanet.losses import ohem as module
 from retinanet.matching import match
 from three_pictures import ANCHORS, BOXES, LABELS, outputs
@@ -84,6 +84,25 @@ def test_loss_of_a_batch_is_that_of_the_mined_anchors() -> None:
     found.backward()  # type: ignore[no-untyped-call]
     gradient = torch.cat([level.grad for level in out.logits if level.grad is not None], dim=1)
     assert gradient.ne(0).any(dim=2).sum(dim=1).tolist() == [7, 7, 7]
+
+
+@pytest.mark.parametrize("kind", ["focal", "hinge"])
+def test_mining_ranks_by_the_loss_of_classes_with_weights(kind: Any) -> None:
+    """Of a class that counts nothing no anchor is hard, and nothing is learnt."""
+    out, rules = outputs(), LossSettings(kind=kind, ohem=OhemSettings(batch=7, nms=0.5))
+    own = ClassBalance(torch.tensor([0.25, 0.5, 0.9]), torch.tensor([1.0, 0.0, 3.0]))
+    targets = match(torch.cat(ANCHORS), BOXES, LABELS, MatchingSettings())
+    found, _ = detection_loss(out, targets, ANCHORS, rules, own)
+    logits = torch.cat(list(out.logits), dim=1)
+    wanted = torch.zeros(())
+    for i in range(3):
+        losses = torch.stack([class_loss(row, label, rules, own) for row, label in zip(logits[i], targets.labels[i])])
+        places = plain(losses.detach(), targets.labels[i], torch.cat(ANCHORS), rules.ohem)
+        wanted = wanted + class_loss(logits[i, places], targets.labels[i, places], rules, own)
+    torch.testing.assert_close(found, wanted)
+    found.backward()  # type: ignore[no-untyped-call]
+    gradient = torch.cat([level.grad for level in out.logits if level.grad is not None], dim=1)
+    assert gradient.ne(0).flatten(0, 1).any(0).tolist() == [True, False, True]
 
 
 def test_picture_without_boxes_gives_nothing_under_a_ratio() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retinanet.config import LossSettings, SettingsError
-from retinanet.losses import class_loss, sigmoid_focal_loss
+from retinanet.losses import ClassBalance, class_loss, sigmoid_focal_loss
 from retinanet.losses.pointwise import entries, focal, focal_star, hinge, pointwise_loss
 
 X = torch.linspace(-60, 60, 2401, dtype=torch.float64)
@@ -75,6 +75,22 @@ def test_sum_over_entries(case: Any, alpha: float | None, kind: Any) -> None:
     found = entries(logits, labels, pointwise_loss(settings), alpha)
     assert found.shape == logits.shape
     assert (found[labels == -2] == 0).all()
+
+
+@given(cases(), st.booleans(), st.sampled_from(["focal", "focal_star", "hinge"]))
+def test_classes_with_alpha_and_weight_of_their_own(case: Any, with_alphas: bool, kind: Any) -> None:
+    """A weighted sum of what each class gives alone, with its own alpha."""
+    logits, labels = case
+    classes = logits.shape[1]
+    alphas, weights = torch.linspace(0.1, 1, classes).double(), torch.arange(classes).double()
+    settings = LossSettings(kind=kind, gamma=1.5, alpha=0.4)
+    found = class_loss(logits, labels, settings, ClassBalance(alphas if with_alphas else 0.4, weights))
+    wanted = torch.zeros((), dtype=torch.float64)
+    for k in range(classes):
+        alone = torch.where(labels == k, 0, labels.clamp(max=-1))
+        one = LossSettings(kind=kind, gamma=1.5, alpha=float(alphas[k]) if with_alphas else 0.4)
+        wanted += float(weights[k]) * class_loss(logits[:, k : k + 1], alone, one)
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-9)
 
 
 @given(cases())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from retinanet.data import coco, pictures, voc, yolo
 from retinanet.data.checks import Checked, Progress, check, require_some
-from retinanet.data.listing import Layout, Listing
+from retinanet.data.listing import Layout, Listing, shown
 from retinanet.data.report import Report
 from retinanet.errors import RequestError, WorkError
 
@@ -20,6 +22,22 @@ KNOWN = (
     "COCO (annotations/*.json, or train/_annotations.coco.json as from Roboflow), "
     "Pascal VOC (JPEGImages, Annotations, ImageSets/Main) or YOLO (a YAML with train, val and names)"
 )
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """All annotations of N pictures with M boxes as flat arrays, the boxes in the order of the pictures."""
+
+    sizes: NDArray[np.int32]  # (N, 2) height, width of the decoded picture
+    offsets: NDArray[np.int64]  # (N + 1,) where each picture's boxes start
+    boxes: NDArray[np.float32]  # (M, 4)
+    labels: NDArray[np.int32]  # (M,)
+    crowds: NDArray[np.bool_]  # (M,)
+
+    @property
+    def pictures(self) -> NDArray[np.int64]:
+        """(M,) the picture that each box lies in."""
+        return np.repeat(np.arange(len(self.sizes)), np.diff(self.offsets))
 
 
 class DetectionData:
@@ -43,6 +61,7 @@ class DetectionData:
         root: Path,
         kind: str,
         split: str,
+        box_name: Callable[[int, int], str] | None = None,
     ) -> None:
         self.root, self.kind, self.split, self.report = root, kind, split, report
         self.class_names, self.category_ids = tuple(class_names), tuple(category_ids)
@@ -52,6 +71,9 @@ class DetectionData:
         self._ids, self._sizes, self._exif = checked.ids, checked.sizes, checked.exif
         self._offsets, self._boxes, self._labels = checked.offsets, checked.boxes, checked.labels
         self._crowds, self._areas = checked.crowds, checked.areas
+        self._name = box_name
+        if box_name is not None:
+            self._places, self._references = checked.places, checked.references
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -68,14 +90,28 @@ class DetectionData:
         """Memory of all annotations and paths."""
         return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
 
+    @property
+    def annotations(self) -> Annotations:
+        """Views, not to be written to."""
+        return Annotations(self._sizes, self._offsets, self._boxes, self._labels, self._crowds)
+
     def path(self, index: int) -> Path:
         start, end = self._path_ends[index], self._path_ends[index + 1]
         return Path(self._paths[start:end].tobytes().decode("utf-8", "surrogateescape"))
+
+    def path_names(self) -> list[str]:
+        """The paths of all pictures."""
+        whole, ends = self._paths.tobytes(), self._path_ends.tolist()
+        return [whole[start:end].decode("utf-8", "surrogateescape") for start, end in pairwise(ends)]
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width in pixels as :meth:`read` gives them."""
         height, width = self._sizes[index]
         return int(height), int(width)
+
+    def follows_exif(self, index: int) -> bool:
+        """Whether :meth:`read` turns the picture as its EXIF says; not where its boxes are those before the turn."""
+        return bool(self._exif[index])
 
     def upright(self) -> NDArray[np.bool_]:
         """(N,) bool: the pictures that are higher than wide."""
@@ -125,6 +161,22 @@ class DetectionData:
         if tuple(image.shape[1:]) != (height, width):
             raise WorkError(f"the picture {self.path(index)} changed its size since the data set was opened")
         return image
+
+    def box_name(self, place: int) -> str:
+        """Where a person finds the box at this place of :attr:`annotations`: a file and line, or an annotation id.
+
+        Only the picture and the box's number in it where the data was opened without ``references``.
+        """
+        index = int(np.searchsorted(self._offsets, place, "right")) - 1
+        if not 0 <= place < self.num_boxes:
+            raise IndexError(f"box {place} of {self.num_boxes}")
+        if self._name is None:
+            return f"{self.picture_name(index)} box {place - int(self._offsets[index]) + 1}"
+        return self._name(int(self._places[index]), int(self._references[place]))
+
+    def picture_name(self, index: int) -> str:
+        """The picture's path as messages show it: relative to the data set where it lies inside."""
+        return shown(self.path(index), self.root if self.root.is_dir() else self.root.parent)
 
     def label_map_lines(self) -> list[str]:
         """How the data set's ids map onto labels, one line a class."""
@@ -182,6 +234,7 @@ def open_data(
     strict: bool = False,
     class_names: Sequence[str] | None = None,
     on_progress: Progress | None = None,
+    references: bool = False,
 ) -> DetectionData:
     """Open and check one split of a data set.
 
@@ -191,6 +244,8 @@ def open_data(
         strict: refuse any fault, instead of repairing what is harmless and leaving out the rest.
         class_names: the classes of a trained model: labels become places in this list, mapped by name.
         on_progress: called with (pictures checked, pictures in all) now and then.
+        references: keep what :meth:`DetectionData.box_name` needs to name file and line (8 bytes a box, and the names
+            of all files).
 
     Raises:
         RequestError: the data cannot be used, or ``strict`` found a fault; one line with file and place.
@@ -211,10 +266,11 @@ def open_data(
         faults = "; ".join(fault.line() for fault in report.faults.values())
         raise RequestError(f"{where} has {report.count} faults, and strict refuses any: {faults}")
     require_some(checked, listing, where, report)
-    return DetectionData(checked, names, ids, report, root, layout.kind, name)
+    box_name = listing.box_name if references else None
+    return DetectionData(checked, names, ids, report, root, layout.kind, name, box_name)
 
 
-def _plain(split: str) -> str:
+def plain_name(split: str) -> str:
     """train2017 -> train, valid -> val."""
     bare = split.lower().rstrip("0123456789").rstrip("_-. ") or split
     return SAME_SPLIT.get(bare, bare)
@@ -223,7 +279,7 @@ def _plain(split: str) -> str:
 def _choose(layout: Layout, split: str, root: Path) -> str:
     if split in layout.counts:
         return split
-    matching = [name for name in layout.counts if _plain(name) == _plain(split)]
+    matching = [name for name in layout.counts if plain_name(name) == plain_name(split)]
     if layout.any_split:
         matching = list(layout.counts)
     if len(matching) == 1:
@@ -231,10 +287,12 @@ def _choose(layout: Layout, split: str, root: Path) -> str:
     if matching:
         raise RequestError(f"{root} has several splits that could be {split}: {', '.join(matching)}; name one of them")
     there = [f"{name} ({count()} pictures)" for name, count in layout.counts.items()]
-    test = next((name for name in layout.counts if _plain(name) == "test"), None)
+    test = next((name for name in layout.counts if plain_name(name) == "test"), None)
     hint = ""
-    if _plain(split) == "val" and test:
+    if plain_name(split) == "val" and test:
         hint = f"; to measure on {test}, say --data.val {test} (train) or --split {test} (evaluate)"
+    elif plain_name(split) == "val" and len(layout.counts) == 1:
+        hint = f"; to part it: retinanet data {root} --convert {layout.kind.lower().split()[-1]} NEW --split 0.8"
     raise RequestError(f"{root} has no split {split}; it has {' and '.join(there)}{hint}")
 
 

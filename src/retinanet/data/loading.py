@@ -1,7 +1,8 @@
 """Batches of pictures for training and for evaluation, from worker processes or from this one.
 
 The order of training pictures is an endless stream, epoch after epoch in a new seeded order, cut into global batches.
-It depends on neither workers nor processes and can be entered at any step, so a run can be continued exactly.
+An epoch has every picture once, those of rare classes more often where :mod:`retinanet.data.sampling` says so. It
+depends on neither workers nor processes and can be entered at any step, so a run can be continued exactly.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 from retinanet.config import PreprocessingSettings, Settings
 from retinanet.data import transforms
 from retinanet.data.dataset import DetectionData
+from retinanet.data.sampling import Repeats, repeat_factors
 from retinanet.errors import RequestError, WorkError
 from retinanet.preprocess import pad_batch, padded_size, resize, resized_size
 
@@ -108,8 +110,8 @@ def train_batches(
         workers: loader processes; 0 loads in this one, -1 chooses from the number of processors.
         transform: a callable for further augmentation, between decoding and everything drawn here. It gets (picture
             (3, H, W) uint8, boxes (n, 4) float32, labels (n,) int64 with -2 for regions to ignore) and returns the same
-            three; the picture must keep its size. Torch's random numbers are seeded for each call from (seed, epoch,
-            picture), so transforms that use them, as torchvision's do, are as repeatable as the rest.
+            three; the picture must keep its size. Torch's random numbers are seeded for each call from (seed, times
+            seen, picture), so transforms that use them, as torchvision's do, are as repeatable as the rest.
 
     Returns:
         An iterator over steps; each is a list of ``accumulate`` batches.
@@ -145,28 +147,40 @@ class TrainingSteps:
     rank: int = 0
     world: int = 1
     transform: Transform | None = None
+    _repeats: Repeats = field(init=False, repr=False)
     _orders: dict[int, NDArray[np.int64]] = field(default_factory=dict, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        threshold = self.settings.data.repeat_threshold
+        factors = repeat_factors(self.data, threshold) if threshold > 0 else np.ones(len(self.data))
+        self._repeats = Repeats.of(factors, self.settings.train.seed)
+
     def pictures(self, step: int) -> list[tuple[int, int]]:
-        """(epoch, picture) of the global batch."""
-        count, total = self.settings.train.batch_size, len(self.data)
-        places = (divmod(place, total) for place in range(step * count, (step + 1) * count))
-        return [(epoch, int(self._order(epoch)[place])) for epoch, place in places]
+        """(how many times it was seen before, picture) of the global batch."""
+        count, total = self.settings.train.batch_size, self._repeats.draws
+        chosen = []
+        for place in range(step * count, (step + 1) * count):
+            epoch, within = divmod(place, total)
+            picture, copy = self._order(epoch)[:, within].tolist()
+            chosen.append((self._repeats.seen(epoch, picture) + copy, picture))
+        return chosen
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
+        """(2, T) the pictures of an epoch, and how many times each was shown before within it."""
         if epoch not in self._orders:
             if len(self._orders) >= KEPT_ORDERS:
                 self._orders.clear()
-            train = self.settings.train
-            self._orders[epoch] = order(train.seed, epoch, self.data.upright(), train.batch_size)
+            train, drawn = self.settings.train, np.stack(self._repeats.drawn(epoch))
+            shown = order(train.seed, epoch, self.data.upright()[drawn[0]], train.batch_size)
+            self._orders[epoch] = drawn[:, shown]
         return self._orders[epoch]
 
-    def draw(self, epoch: int, picture: int) -> transforms.Drawn:
+    def draw(self, seen: int, picture: int) -> transforms.Drawn:
         data, settings = self.data, self.settings
         boxes = data.boxes(picture)[~data.crowd(picture)]
         return transforms.draw(
             settings.train.seed,
-            epoch,
+            seen,
             picture,
             data.size(picture),
             boxes,
@@ -176,7 +190,7 @@ class TrainingSteps:
 
     def __getitem__(self, step: int) -> list[Batch]:
         chosen = self.pictures(step)
-        drawn = [self.draw(epoch, picture) for epoch, picture in chosen]
+        drawn = [self.draw(*draw) for draw in chosen]
         padded = padded_size((d.size for d in drawn), self.settings.model.preprocessing)
         mine = list(zip(chosen, drawn))[self.rank :: self.world]
         parts = self.settings.train.accumulate
@@ -189,10 +203,10 @@ class TrainingSteps:
             *(transforms.apply(*self._labelled(*chosen), drawn, antialias) for chosen, drawn in share)
         )
         sizes = torch.tensor([drawn.size for _, drawn in share])
-        epochs, indices = zip(*(chosen for chosen, _ in share))
-        return Batch(pad_batch(images, padded), sizes, list(boxes), list(labels), list(indices), list(epochs))
+        seen, indices = zip(*(chosen for chosen, _ in share))
+        return Batch(pad_batch(images, padded), sizes, list(boxes), list(labels), list(indices), list(seen))
 
-    def _labelled(self, epoch: int, picture: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _labelled(self, seen: int, picture: int) -> tuple[Tensor, Tensor, Tensor]:
         """One decoded picture, its boxes and labels, after the user's own transform."""
         image = self.data.read(picture)
         boxes = torch.from_numpy(self.data.boxes(picture).copy())
@@ -201,7 +215,7 @@ class TrainingSteps:
             return image, boxes, labels
         shape = image.shape
         with torch.random.fork_rng(devices=[]):
-            seed = int(transforms.rng(2, self.settings.train.seed, epoch, picture).integers(1 << 62))
+            seed = int(transforms.rng(2, self.settings.train.seed, seen, picture).integers(1 << 62))
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's too
             image, boxes, labels = self.transform(image, boxes, labels)
         if image.dtype != torch.uint8 or image.shape != shape:
@@ -214,13 +228,13 @@ class TrainingSteps:
 
 
 def order(seed: int, epoch: int, upright: NDArray[np.bool_], batch_size: int) -> NDArray[np.int64]:
-    """The order of an epoch's pictures: a permutation (N,).
+    """The order of an epoch's draws: a permutation (T,).
 
     Upright pictures share batches with upright ones, wide ones with wide ones: a batch of both is padded to a square
     and costs half as much again. What is left over, less than a batch of either, is mixed.
 
     Args:
-        upright: (N,), the pictures that are higher than wide.
+        upright: (T,), the draws of pictures that are higher than wide.
     """
     rng, total = transforms.rng(3, seed, epoch), len(upright)
     drawn = rng.permutation(total)

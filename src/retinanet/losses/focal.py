@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from retinanet.errors import first_line
+from retinanet.losses.per_class import term_weights
 from retinanet.losses.pointwise import SOFTPLUS_LINEAR
 from retinanet.matching import IGNORED
 
@@ -32,14 +33,22 @@ SLICE = 1 << 17
 QUICK = 0.98
 
 
-def sigmoid_focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha: float | None = 0.25) -> Tensor:
+def sigmoid_focal_loss(
+    logits: Tensor,
+    labels: Tensor,
+    gamma: float = 2.0,
+    alpha: float | Tensor | None = 0.25,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Sum of the focal loss over all anchors and classes; divide it by the number of positive anchors.
 
     Args:
         logits: (..., K) float32, bfloat16, float16 or float64, one sigmoid per class.
         labels: (...) int64: the class from 0 to K - 1, -1 for background, -2 for anchors that take no part.
         gamma: focusing parameter, 0 or more.
-        alpha: weight of the positive term, 1 - alpha that of the negative; None weighs both with 1.
+        alpha: weight of the positive term, 1 - alpha that of the negative; None weighs both with 1. A tensor (K,) has
+            one for each class.
+        weights: (K,), a factor for both terms of each class. No gradient reaches it or ``alpha``.
 
     Returns:
         () float32 (float64 for float64 logits). Exact and finite, with exact gradients, for logits up to +-100.
@@ -54,11 +63,19 @@ def sigmoid_focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha
     if gamma < 0:
         raise ValueError(f"gamma must be 0 or more, not {gamma}")
     rows = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
-    if logits.device.type == "cuda" and logits.dtype != torch.float64 and (kernels := _kernels(logits.device)):
+    positive, negative = term_weights(alpha, weights, logits)
+    by_class = isinstance(positive, Tensor)  # the kernels know one alpha only
+    on_gpu = logits.device.type == "cuda" and logits.dtype != torch.float64 and not by_class
+    if on_gpu and (kernels := _kernels(logits.device)):
         fused: Tensor = kernels.apply(*rows, float(gamma), alpha)
         return fused
-    result: Tensor = _FocalLoss.apply(*rows, float(gamma), alpha, torch.is_grad_enabled())
+    result: Tensor = _FocalLoss.apply(*rows, float(gamma), positive, negative, torch.is_grad_enabled())
     return result
+
+
+def _asynchronous(device: torch.device) -> bool:
+    """Whether the processor would have to wait for an answer from this device."""
+    return device.type != "cpu"
 
 
 @lru_cache
@@ -78,42 +95,52 @@ def _kernels(device: torch.device) -> Any:
 class _FocalLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, labels: Tensor, gamma: float, alpha: float | None, grad_enabled: bool
+        ctx: Any,
+        logits: Tensor,
+        labels: Tensor,
+        gamma: float,
+        positive_weight: float | Tensor,
+        negative_weight: float | Tensor,
+        grad_enabled: bool,
     ) -> Tensor:
-        if labels.device.type == "cpu" and labels.numel():
-            low, high = int(labels.min()), int(labels.max())  # on an accelerator this look would be a synchronisation
+        if not _asynchronous(labels.device) and labels.numel():
+            low, high = int(labels.min()), int(labels.max())
             if low < IGNORED or high >= logits.shape[1]:
                 raise ValueError(f"labels must be from -2 to {logits.shape[1] - 1}, found {low} to {high}")
-        total, ctx.grad = _loss(logits, labels, gamma, alpha, grad_enabled and ctx.needs_input_grad[0])
+        constants = gamma, positive_weight, negative_weight
+        total, ctx.grad = _loss(logits, labels, grad_enabled and ctx.needs_input_grad[0], *constants)
         if ctx.grad is not None:
             ctx.save_for_backward(logits, labels)
-            ctx.constants = gamma, alpha
+            ctx.constants = constants
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         logits, labels = ctx.saved_tensors
         # The first call gives the gradient away; only where the graph is kept for another is it computed again.
         grad, ctx.grad = ctx.grad, None
         if grad is None:
-            gamma, alpha = ctx.constants
-            grad = _loss(logits, labels, gamma, alpha, True)[1]
+            grad = _loss(logits, labels, True, *ctx.constants)[1]
             assert grad is not None, "it was asked for"
-        return grad.mul_(upstream.to(grad.dtype)).to(logits.dtype), None, None, None, None
+        return grad.mul_(upstream.to(grad.dtype)).to(logits.dtype), None, None, None, None, None
 
 
 def _loss(
-    logits: Tensor, labels: Tensor, gamma: float, alpha: float | None, needs_grad: bool
+    logits: Tensor,
+    labels: Tensor,
+    needs_grad: bool,
+    gamma: float,
+    positive_weight: float | Tensor,
+    negative_weight: float | Tensor,
 ) -> tuple[Tensor, Tensor | None]:
-    """The loss of logits (N, K) with labels (N,), and its gradient (N, K)."""
+    """The loss of logits (N, K) with labels (N,), and its gradient (N, K); weights are numbers or both (K,)."""
+    if isinstance(positive_weight, Tensor) and isinstance(negative_weight, Tensor) and _asynchronous(logits.device):
+        return _unasked_loss(logits, labels, needs_grad, gamma, positive_weight, negative_weight)
     rows, classes = logits.shape
-    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    # float16 would lose the gradients of easy background (1e-9) before the loss scale can lift them into its range.
-    kept = wide if logits.dtype == torch.float16 else logits.dtype
+    wide, kept = _types(logits)
     grad = torch.empty((rows, classes), dtype=kept, device=logits.device) if needs_grad else None
     total = torch.zeros((), dtype=torch.float64 if logits.device.type != "mps" else wide, device=logits.device)
-    positive_weight, negative_weight = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
     positive, ignored = (labels >= 0).nonzero()[:, 0], (labels == IGNORED).nonzero()[:, 0]
     classes_of = labels[positive]
     step = max(1, SLICE // classes) if logits.device.type == "cpu" else max(1, rows)
@@ -124,16 +151,52 @@ def _loss(
         x = logits[part].to(wide).contiguous()
         total += _background(x, left_out, gamma, negative_weight, None if grad is None else grad[part])
 
-    # The positive entries, y = 1, where p_t = p:  (1 - p)^gamma softplus(-x)
-    x = logits[positive, classes_of].to(wide)
-    q, ce = torch.sigmoid(-x), F.softplus(-x, threshold=SOFTPLUS_LINEAR)
-    modulation = _power(q, gamma)
-    total += positive_weight * (modulation * ce).sum()
+    if isinstance(positive_weight, Tensor):
+        positive_weight = positive_weight[classes_of]
+    loss, slope = _positive(logits[positive, classes_of].to(wide), gamma, positive_weight)
+    total += loss
     if grad is not None:
-        # d/dx = -(1 - p)^gamma (gamma p softplus(-x) + (1 - p))
-        slope = -positive_weight * modulation * (gamma * (1 - q) * ce + q)
         grad[positive, classes_of] = slope.to(kept)
     return total.to(wide), grad
+
+
+def _unasked_loss(
+    logits: Tensor, labels: Tensor, needs_grad: bool, gamma: float, positive_weight: Tensor, negative_weight: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """As :func:`_loss` for weights (K,), without asking the device which rows are positive or ignored.
+
+    Of every row one entry is treated as the positive one; for rows that have none it counts nothing.
+    """
+    wide, kept = _types(logits)
+    own, has_own = labels.clamp(min=0)[:, None], (labels >= 0)[:, None]  # (N, 1)
+    ignored = (labels == IGNORED)[:, None]
+    x = logits.to(wide).masked_fill(ignored, 0)
+    p, log_pt = torch.sigmoid(x), F.logsigmoid(-x)
+    modulation = _power(p, gamma).mul_(negative_weight).masked_fill_(ignored, 0)
+    modulation.scatter_(1, own, modulation.gather(1, own).masked_fill_(has_own, 0))
+    loss, slope = _positive(x.gather(1, own), gamma, positive_weight[own] * has_own)
+    total = loss - torch.mul(modulation, log_pt, out=x).sum()
+    if not needs_grad:
+        return total, None
+    grad = torch.addcmul(log_pt, p, log_pt, value=-1, out=log_pt).mul_(-gamma).add_(p).mul_(modulation)
+    grad.scatter_(1, own, torch.where(has_own, slope, grad.gather(1, own)))
+    return total, grad.to(kept)
+
+
+def _types(logits: Tensor) -> tuple[torch.dtype, torch.dtype]:
+    """What the loss is computed in, and what its gradient is kept in."""
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    # float16 would lose the gradients of easy background (1e-9) before the loss scale can lift them into its range.
+    return wide, wide if logits.dtype == torch.float16 else logits.dtype
+
+
+def _positive(x: Tensor, gamma: float, weight: float | Tensor) -> tuple[Tensor, Tensor]:
+    """The entries with y = 1, where p_t = p: the sum of weight (1 - p)^gamma softplus(-x), and its gradient, as x."""
+    q, ce = torch.sigmoid(-x), F.softplus(-x, threshold=SOFTPLUS_LINEAR)
+    modulation = _power(q, gamma)
+    loss = (weight * modulation * ce).sum() if isinstance(weight, Tensor) else weight * (modulation * ce).sum()
+    # d/dx = -(1 - p)^gamma (gamma p softplus(-x) + (1 - p))
+    return loss, -weight * modulation * (gamma * (1 - q) * ce + q)
 
 
 def _cut(places: Tensor, starts: range) -> list[tuple[int, int]]:
@@ -143,7 +206,7 @@ def _cut(places: Tensor, starts: range) -> list[tuple[int, int]]:
 
 
 def _background(
-    x: Tensor, left_out: tuple[Tensor, Tensor, Tensor], gamma: float, weight: float, grad: Tensor | None
+    x: Tensor, left_out: tuple[Tensor, Tensor, Tensor], gamma: float, weight: float | Tensor, grad: Tensor | None
 ) -> Tensor:
     """Sum of -weight * p^gamma log(1 - p): the loss where y = 0 and p_t = 1 - p.
 
@@ -151,6 +214,7 @@ def _background(
         x: (n, K) float32 or float64, logits.
         left_out: what counts for nothing here: ignored rows (i,), and rows (j,) with the class (j,) they are positive
             for.
+        weight: a number, or (K,).
         grad: (n, K), where the gradient is written.
     """
     p = torch.sigmoid(x)
@@ -164,6 +228,8 @@ def _background(
         if len(positive):
             tensor[positive, classes_of] = 0
     modulation = _power(p, gamma)
+    if isinstance(weight, Tensor):
+        modulation, weight = modulation.mul_(weight), 1.0
     # The product of two vectors is one pass without a temporary; it is limited to 2^31 entries.
     total = torch.dot(modulation.view(-1), log_pt.view(-1)) if x.device.type == "cpu" else (modulation * log_pt).sum()
     if grad is not None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retinanet.config import LossSettings
+from retinanet.losses.per_class import term_weights
 from retinanet.matching import IGNORED
 
 # exp(-80) is the smallest that still adds something in float32; beyond it softplus(x) = x exactly.
@@ -53,17 +54,21 @@ def own_class(labels: Tensor, classes: int) -> Tensor:
     return own.scatter_(-1, labels.clamp(min=0)[..., None], (labels >= 0)[..., None])
 
 
-def entries(logits: Tensor, labels: Tensor, loss: Pointwise, alpha: float | None) -> Tensor:
+def entries(
+    logits: Tensor, labels: Tensor, loss: Pointwise, alpha: float | Tensor | None, weights: Tensor | None = None
+) -> Tensor:
     """The loss of every anchor and class, alpha_t loss(x_t).
 
     Args:
         logits: (..., K). labels: (...) int64, the class, -1 for background, -2 for anchors that take no part.
+        alpha, weights: as in :class:`retinanet.losses.ClassBalance`.
 
     Returns:
         (..., K) float32 (float64 for float64 logits), 0 for anchors that take no part.
     """
     x = logits if logits.dtype == torch.float64 else logits.float()
     own = own_class(labels, x.shape[-1])
-    weight = torch.ones_like(x) if alpha is None else torch.where(own, alpha, 1 - alpha).to(x.dtype)
+    positive, negative = term_weights(alpha, weights, x)
+    weight = torch.where(own, positive, negative).to(x.dtype)
     weight = weight.masked_fill((labels == IGNORED)[..., None], 0)
     return weight * loss(torch.where(own, x, -x))

@@ -11,10 +11,11 @@ from lightning.fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
 from retinanet.config import LossSettings, MatchingSettings
-from retinanet.losses import detection_loss
+from retinanet.losses import ClassBalance, class_balance, detection_loss
 from retinanet.matching import Targets, match
 from retinanet.model.retinanet import RetinaNet
 from retinanet.preprocess import normalize
+from retinanet.training.clock import Clock
 
 if TYPE_CHECKING:
     from retinanet.data.loading import Batch
@@ -25,12 +26,26 @@ class Learner(nn.Module):
 
     Distributed wrappers hook into a module's ``forward``; with the loss inside it two numbers come out instead of
     millions of logits.
+
+    Args:
+        class_names: the names of the model's classes, for loss settings that name some.
+
+    Raises:
+        RequestError: they name another one.
     """
 
-    def __init__(self, model: RetinaNet, loss: LossSettings) -> None:
+    alphas: Tensor | None
+    class_weights: Tensor | None
+
+    def __init__(self, model: RetinaNet, loss: LossSettings, class_names: Sequence[str] = ()) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
+        balance = class_balance(loss, class_names)
+        # Buffers move to the device once; the settings say what is in them, so no file does.
+        alphas = balance.alpha if isinstance(balance.alpha, Tensor) else None
+        self.register_buffer("alphas", alphas, persistent=False)
+        self.register_buffer("class_weights", balance.weights, persistent=False)
 
     def forward(self, images: Tensor, sizes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Class and box loss, () float32 each, summed over anchors and not yet divided by the positives.
@@ -44,7 +59,8 @@ class Learner(nn.Module):
         outputs = self.model(normalize(images, sizes, pictures.mean, pictures.std))
         anchors = self.model.anchors(images.shape[2], images.shape[3], images.device)
         with torch.autocast(images.device.type, enabled=False):
-            return detection_loss(outputs, targets, anchors, self.loss)
+            balance = ClassBalance(self.loss.alpha if self.alphas is None else self.alphas, self.class_weights)
+            return detection_loss(outputs, targets, anchors, self.loss, balance)
 
 
 class Mixed(MixedPrecision):
@@ -57,7 +73,9 @@ class Mixed(MixedPrecision):
         return data
 
 
-def backward(fabric: Fabric, learner: Any, parts: Sequence[Batch], matching: MatchingSettings) -> Tensor:
+def backward(
+    fabric: Fabric, learner: Any, parts: Sequence[Batch], matching: MatchingSettings, clock: Clock | None = None
+) -> Tensor:
     """Add the gradient of the global batch's loss to the parameters' ``grad``.
 
     The loss is the sum over all anchors of all pictures, divided by the positives (at least 1) of the global batch:
@@ -67,26 +85,31 @@ def backward(fabric: Fabric, learner: Any, parts: Sequence[Batch], matching: Mat
     Args:
         learner: a :class:`Learner` set up by ``fabric``.
         parts: this process's share of the global batch.
+        clock: told what forward (matching and the loss included) and backward take.
 
     Returns:
         (2,) float32: class and box loss of the global batch, on the device, the same in every process.
     """
     device = fabric.device
-    on_device = [
-        (part.images.to(device, non_blocking=True), part.sizes.to(device, non_blocking=True)) for part in parts
-    ]
-    targets = []
-    for part, (images, _) in zip(parts, on_device):
-        anchors = torch.cat(learner.model.anchors(images.shape[2], images.shape[3], device))
-        targets.append(match(anchors, part.boxes, part.labels, matching))  # moves the boxes itself
-    found = torch.stack([t.num_positives for t in targets]).sum()
+    clock = clock or Clock(device)
+    with clock.part("forward"):
+        on_device = [
+            (part.images.to(device, non_blocking=True), part.sizes.to(device, non_blocking=True)) for part in parts
+        ]
+        targets = []
+        for part, (images, _) in zip(parts, on_device):
+            anchors = torch.cat(learner.model.anchors(images.shape[2], images.shape[3], device))
+            targets.append(match(anchors, part.boxes, part.labels, matching))  # moves the boxes itself
+        found = torch.stack([t.num_positives for t in targets]).sum()
     positives = cast(Tensor, fabric.all_reduce(found, reduce_op="sum")).clamp(min=1)
 
     total = torch.zeros(2, device=device)
     for i, ((images, sizes), target) in enumerate(zip(on_device, targets)):
         # Gradients are averaged over processes once, after the last part.
         with fabric.no_backward_sync(learner, enabled=i < len(parts) - 1):
-            losses = torch.stack(learner(images, sizes, target)) / positives
-            fabric.backward(losses.sum() * fabric.world_size)  # the average over processes divides it again
+            with clock.part("forward"):
+                losses = torch.stack(learner(images, sizes, target)) / positives
+            with clock.part("backward"):
+                fabric.backward(losses.sum() * fabric.world_size)  # the average over processes divides it again
         total += losses.detach()
     return cast(Tensor, fabric.all_reduce(total, reduce_op="sum"))
