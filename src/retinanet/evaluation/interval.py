@@ -109,7 +109,7 @@ def _match_picture(
     ignored = np.zeros_like(hits)
     if not len(truth) or not len(boxes):
         return hits, ignored
-    overlap = _overlap(boxes, truth, crowd)  # (n, m)
+    overlap = overlaps(boxes, truth, crowd)  # (n, m)
     free = np.ones((len(THRESHOLDS), len(truth)), bool)
     rows = np.arange(len(THRESHOLDS))
     for i in range(len(boxes)):
@@ -123,11 +123,12 @@ def _match_picture(
     return hits, ignored
 
 
-def _overlap(boxes: NDArray[np.float64], truth: NDArray[np.float64], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
+def overlaps(boxes: NDArray[np.float64], truth: NDArray[np.float64], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
     """IoU (n, m); with a crowd the share of the detection that lies in it."""
     low = np.maximum(boxes[:, None, :2], truth[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], truth[None, :, 2:])
-    inner = np.prod(np.clip(high - low, 0, None), axis=2)
+    sides = np.clip(high - low, 0, None)
+    inner = sides[..., 0] * sides[..., 1]
     area, area_truth = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, truth))
     outer = np.where(crowd[None], area[:, None], area[:, None] + area_truth[None] - inner)
     return np.divide(inner, outer, out=np.zeros_like(inner), where=outer > 0)
@@ -151,10 +152,23 @@ def _of_class(m: ClassMatches, weights: NDArray[np.int64]) -> NDArray[np.float64
     weight = weights[m.pictures]
     right = np.cumsum(weight * m.hits, axis=1, dtype=np.float64)  # (10, n)
     judged = np.cumsum(weight * ~m.ignored, axis=1, dtype=np.float64)
+    return interpolated(right, judged, total)
+
+
+def interpolated(right: NDArray[np.float64], judged: NDArray[np.float64], total: int) -> NDArray[np.float64]:
+    """AP of one class as COCO reads it: the mean of the best precision at or beyond each of 101 recalls.
+
+    Args:
+        right, judged: (t, n) how many of the surest 1, 2, … n detections are right, and how many are not ignored.
+        total: boxes to be found, above 0.
+
+    Returns:
+        (t,) in 0..1.
+    """
     precision = right / np.maximum(judged, np.finfo(np.float64).tiny)
     precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]  # the best at this recall or a higher one
-    read = np.zeros((len(THRESHOLDS), len(RECALLS)))
-    for t in range(len(THRESHOLDS)):
+    read = np.zeros((len(right), len(RECALLS)))
+    for t in range(len(right)):
         at = np.searchsorted(right[t] / total, RECALLS)
         reached = at < right.shape[1]
         read[t, reached] = precision[t, at[reached]]

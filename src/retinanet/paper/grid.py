@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from retinanet import recipe
-from retinanet.config import Settings, SettingsError, from_plain, seconds, to_plain
+from retinanet.config import Settings, SettingsError, changed, seconds, to_plain
 from retinanet.errors import DivergedError, RequestError, WorkError
 from retinanet.files import replacing
 
@@ -28,18 +28,6 @@ WAIT = 2.0  # seconds between looks at what others are doing
 
 Event = dict[str, Any]
 Result = dict[str, Any]
-
-
-def changed(settings: Settings, dotted: Mapping[str, Any]) -> Settings:
-    """``settings`` with the values of ``dotted`` in the places they name."""
-    plain = to_plain(settings)
-    for name, value in dotted.items():
-        *parents, last = name.split(".")
-        place = plain
-        for parent in parents:
-            place = place[parent]
-        place[last] = value
-    return from_plain(Settings, plain)
 
 
 def base_settings(name: str, budget: str | None, splits: Mapping[str, str]) -> Settings:
@@ -86,7 +74,7 @@ def make_run(settings: Settings, dotted: Mapping[str, Any], seed: int) -> Run:
     key = " ".join([*words, f"seed={seed}"]).replace(" ", "_")
     if len(key) > 150:  # file systems end at 255
         key = f"{key[:130]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    return Run(key, changed(settings, {**dotted, "train.seed": seed}))
+    return Run(key, changed(settings, {**dotted, "train.seed": seed, "train.report": False}))
 
 
 class Grid:

@@ -13,7 +13,7 @@ from retinanet.files import replacing
 from retinanet.losses import pointwise
 
 if TYPE_CHECKING:
-    from retinanet.paper.difficulty import Difficulty
+    from retinanet.evaluation.difficulty import Difficulty
     from retinanet.paper.experiments import Experiment
     from retinanet.paper.report import Row
 

@@ -247,7 +247,8 @@ def write_figure_4(
     import retinanet
     from retinanet.config import MatchingSettings
     from retinanet.data import open_data
-    from retinanet.paper import difficulty, plots
+    from retinanet.evaluation import difficulty
+    from retinanet.paper import plots
     from retinanet.training.validation import spread
 
     detector = retinanet.load(model)

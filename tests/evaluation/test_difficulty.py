@@ -7,10 +7,10 @@ import torch
 from retinanet import Detector
 from retinanet.config import MatchingSettings
 from retinanet.data import open_data
+from retinanet.evaluation.difficulty import BINS, LIMIT, Margins, margins, reading
 from retinanet.losses.pointwise import focal
 from retinanet.matching import match
 from retinanet.model import RetinaNet
-from retinanet.paper.difficulty import BINS, LIMIT, Margins, margins, reading
 from tiny_run import make_data, tiny
 
 
