@@ -14,7 +14,7 @@ from typing import Any
 
 from retinanet import recipe
 from retinanet.data import digits
-from retinanet.errors import RequestError
+from retinanet.files import require_new
 
 RECIPE = "digits"
 THRESHOLD = 0.4  # of the detections that are drawn
@@ -57,8 +57,7 @@ def demo(
     Raises:
         RequestError: the folder holds something, or scikit-learn is not installed.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RequestError(f"{folder} exists and is not empty: name a new folder with --output")
+    require_new(folder, "with --output")
     settings = recipe.load(RECIPE, {"train": {"budget": budget}})
     data = digits.write(folder / "scenes", **(scenes or SCENES), on_scene=on_scene)
 

@@ -70,15 +70,15 @@ def draw_boxes(
 
     drawn = range(len(corners)) if values is None else sorted(range(len(corners)), key=lambda i: -values[i])
     for i in reversed(drawn):  # the surest on top
-        _frame(drawing, corners[i], colour(order.get(names[i], len(order))), line, image.size)
+        frame(drawing, corners[i], colour(order.get(names[i], len(order))), line, image.size)
 
     crowded = len(corners) > 24
-    font = _font(max(11, round(unit / (48 if crowded else 38))))
+    font = load_font(max(11, round(unit / (48 if crowded else 38))))
     taken: list[Area] = []
     for i in drawn:
         name = _one_line(names[i])
         text = name if values is None else f"{name} {values[i]:.2f}"
-        _label(drawing, corners[i], text, colour(order.get(names[i], len(order))), font, line, image.size, taken)
+        label(drawing, corners[i], text, colour(order.get(names[i], len(order))), font, line, image.size, taken)
     return image
 
 
@@ -99,7 +99,7 @@ def colour(index: int) -> Colour:
 
 
 @lru_cache(maxsize=64)
-def _font(size: int, bold: bool = False) -> Any:
+def load_font(size: int, bold: bool = False) -> Any:
     # Pillow's own font has no letter beyond English ones. Matplotlib's wheel brings one that has, and draws no curve.
     found = importlib.util.find_spec("matplotlib")
     for folder in (found and found.submodule_search_locations) or ():
@@ -109,7 +109,7 @@ def _font(size: int, bold: bool = False) -> Any:
     return ImageFont.load_default(size)
 
 
-def _frame(drawing: ImageDraw.ImageDraw, box: np.ndarray, inner: Colour, line: int, size: tuple[int, int]) -> None:
+def frame(drawing: ImageDraw.ImageDraw, box: np.ndarray, inner: Colour, line: int, size: tuple[int, int]) -> None:
     """A box of ``line`` pixels in colour with a thin dark edge on both sides, kept inside the picture."""
     edge = max(1, line // 3)
     width, height = size
@@ -120,7 +120,7 @@ def _frame(drawing: ImageDraw.ImageDraw, box: np.ndarray, inner: Colour, line: i
     drawing.rectangle((x1, y1, x2, y2), outline=inner, width=line)
 
 
-def _label(
+def label(
     drawing: ImageDraw.ImageDraw,
     box: np.ndarray,
     text: str,
@@ -212,7 +212,7 @@ def sheet(
         raise ValueError("a sheet needs at least one picture")
 
     margin, gap = width // 20, width // 40
-    caption, small_font = _font(max(13, width // 32), bold=True), _font(max(11, width // 42))
+    caption, small_font = load_font(max(13, width // 32), bold=True), load_font(max(11, width // 42))
     head = 2 * caption.size
     heights = [head + panels[0][0].height + gap for _, panels in pairs]
     page = Image.new("RGB", (2 * width + gap + 2 * margin, sum(heights) + 2 * margin - gap), PAPER)

@@ -7,7 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from retinanet.errors import WorkError
+from retinanet.errors import RequestError, WorkError
+
+
+def require_new(folder: Path, how: str) -> None:
+    """
+    Args:
+        how: what to do instead, such as "with --output".
+
+    Raises:
+        RequestError: there is something under that name, other than an empty folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RequestError(f"{folder} exists and is not empty: name a new folder {how}".rstrip())
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from torch import Tensor
 from retinanet.data.listing import picture_files
 from retinanet.data.pictures import PictureError, read
 from retinanet.errors import RequestError, WorkError
-from retinanet.files import replacing
+from retinanet.files import replacing, require_new
 from retinanet.result_files import FORMATS
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def predict_files(
     """
     output = Path(output)
     pictures = find_pictures(sources)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise RequestError(f"{output} exists and is not empty: name a new folder with --output")
+    require_new(output, "with --output")
     made = Predicted(output)
     try:
         output.mkdir(parents=True, exist_ok=True)

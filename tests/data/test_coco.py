@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retinanet.data import open_data, splits
-from retinanet.data.coco import split_name
+from retinanet.data.coco import _packed, split_name
 
 FILE = "annotations/instances_val.json"
 
@@ -326,6 +326,27 @@ def test_a_word_that_holds_the_name_of_a_split_names_none(make, opened, name):
     root = make([box(1)], file=name, folder=".")
     note = f"{root / name} is one list of pictures, and its name tells no split: it is used for train too"
     assert len(opened(root / name, "train", notes=[note], where=str(root / name))) == 2
+
+
+def test_numbers_of_every_kind_read_alike(make, opened):
+    """Plain annotations are packed while the file is read; what is odd but readable goes the long way to the same."""
+    plain = [box(5, (1, 2, 3.5, 4), area=9, iscrowd=0), box(6, image=2, category=7, iscrowd=1)]
+    odd = [
+        box("5", ("1", 2, "3.5", 4), area="9"),
+        box(6.5, (10, 10, 20, 10), image=2, category=7, iscrowd=1, area=None),
+    ]
+    assert [type(_packed(a)) for a in (*plain, *odd)] == [bytes, bytes, dict, dict]
+    first, second = (opened(make(annotations), "val") for annotations in (plain, odd))
+    for name in ("sizes", "offsets", "boxes", "labels", "crowds"):
+        np.testing.assert_array_equal(getattr(first.annotations, name), getattr(second.annotations, name))
+    np.testing.assert_array_equal(first.areas(0), second.areas(0))
+
+
+def test_a_truth_value_is_no_coordinate(make, opened):
+    text = (
+        "box with a coordinate that is not a finite number (1 left out): annotations/instances_val.json annotation 6: "
+    )
+    opened(make([box(5), box(6, (1, 2, True, 4))]), "val", [text + "1 2 nan 6 in 60 x 40 pixels"])
 
 
 def test_ids_of_more_than_64_bits(make, opened):

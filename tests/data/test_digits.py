@@ -87,7 +87,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(RequestError) as caught:
         digits.write(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: exists and is not empty: name a new folder for the digit scenes"
+    assert str(caught.value) == f"{tmp_path} exists and is not empty: name a new folder for the digit scenes"
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 

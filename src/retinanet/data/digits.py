@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from retinanet.errors import RequestError, WorkError
+from retinanet.files import require_new
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 RAREST = 0.3  # nines per zero
@@ -53,8 +54,7 @@ def write(
         WorkError: where the folder cannot be written.
     """
     root = Path(folder)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise RequestError(f"{root}: exists and is not empty: name a new folder for the digit scenes")
+    require_new(root, "for the digit scenes")
     ink, labels, photographs = _material()
     try:
         for split, count in (("train", train), ("val", val)):

@@ -7,12 +7,16 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.data.pictures import SUFFIXES
 from retinanet.data.report import Report
+
+Meaning = Literal["corners", "corner and sides", "centre and sides"]
+"""What the four numbers of a box say: x1 y1 x2 y2, x1 y1 w h or cx cy w h."""
 
 
 @dataclass
@@ -26,6 +30,8 @@ class Listing:
     """(picture, reference) -> where a person finds the box: a file and line, or an annotation id."""
     fractions: bool = False
     """Boxes are in units of the picture's sides instead of pixels."""
+    meaning: Meaning = "corners"
+    """How the files write a box; :attr:`boxes` are corners always."""
     paths: list[str] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     sizes: array = field(default_factory=lambda: array("i"))

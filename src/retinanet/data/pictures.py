@@ -85,7 +85,7 @@ def read(path: str | os.PathLike[str], exif: bool = True) -> Tensor:
         try:
             return _tensor(image, exif)
         except Exception as error:
-            raise PictureError(os.fspath(path), _reason(error)) from error
+            raise PictureError(os.fspath(path), what_is_wrong(error)) from error
 
 
 def to_tensor(picture: Any) -> Tensor:
@@ -104,7 +104,7 @@ def to_tensor(picture: Any) -> Tensor:
         try:
             return _tensor(picture, exif=True)
         except Exception as error:
-            raise PictureError(str(getattr(picture, "filename", "") or "given"), _reason(error)) from error
+            raise PictureError(str(getattr(picture, "filename", "") or "given"), what_is_wrong(error)) from error
     if isinstance(picture, np.ndarray):
         shape = picture.shape
         if picture.dtype == np.uint8 and picture.size and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))):
@@ -135,11 +135,11 @@ def header(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
             # The formats of nearly all pictures are decoded on suspicion only, as that takes its time (and data may
             # follow the end of a sound picture). Pillow turns a TIFF while it decodes.
             if not _ends_well(path, image.format):
-                _rgb(image)
+                to_rgb(image)
             width, height = image.size
             turned = _orientation(image) in TURNED
         except Exception as error:
-            raise PictureError(os.fspath(path), _reason(error)) from error
+            raise PictureError(os.fspath(path), what_is_wrong(error)) from error
     return height, width, turned
 
 
@@ -153,10 +153,11 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
         empty = Path(path).stat().st_size == 0
         raise PictureError(name, "the file is empty" if empty else "it is not a picture that Pillow knows") from None
     except Exception as error:
-        raise PictureError(name, _reason(error)) from error
+        raise PictureError(name, what_is_wrong(error)) from error
 
 
-def _reason(error: BaseException) -> str:
+def what_is_wrong(error: BaseException) -> str:
+    """What an exception of Pillow says of a picture, in words."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"it is too large to decode safely ({str(error).split(',')[0].lower()})"
     if isinstance(error, PictureError):
@@ -187,14 +188,15 @@ def _ends_well(path: str | os.PathLike[str], kind: str | None) -> bool:
 
 
 def _tensor(image: Image.Image, exif: bool) -> Tensor:
-    rgb = _rgb(image)
+    rgb = to_rgb(image)
     turn = UPRIGHT.get(_orientation(image)) if exif else None
     if turn is not None:
         rgb = rgb.transpose(turn)
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()  # (H, W, 3) -> (3, H, W)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode to RGB: transparent pixels over white, 16 bits scaled to 8; the picture is decoded."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.convert("RGB")  # decodes; a copy only where already decoded
     if image.mode.startswith("I"):  # I;16 and friends; Pillow before 11 opens 16-bit grey PNGs as I

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -26,6 +27,35 @@ class Fault:
 
 
 @dataclass
+class Facts:
+    """What was seen while a split was read that is no fault by itself; :mod:`retinanet.data.doctor` reads it."""
+
+    classes: dict[int, str] = field(default_factory=dict)
+    """The class ids that the files declare, with their names exactly as written; empty where the layout has no ids."""
+    used: Counter[int] = field(default_factory=Counter)
+    """Boxes of each declared class id."""
+    unknown: Counter[int] = field(default_factory=Counter)
+    """Boxes of each class id that is not declared; they are left out."""
+    parents: list[str] = field(default_factory=list)
+    """Categories without boxes that are only the heading of others, left out."""
+    boxes: int = 0
+    """Boxes read, in pictures that can be used."""
+    polygons: int = 0
+    """Boxes made from an outline."""
+    fitting: dict[str, int] = field(default_factory=dict)
+    """How many of them lie in their picture, for each meaning that their four numbers may have; only the layout's own
+    meaning where nearly all fit."""
+    fractional: int = 0
+    """Boxes in a layout of pixels that lie within the first pixel and a half."""
+    pixels: int = 0
+    """Boxes in a layout of fractions with a number far above 1."""
+    reach: tuple[float, float] = (1.0, 1.0)
+    """How far right and down the boxes go (99.5 of 100), in units of the picture's sides."""
+    turned: list[int] = field(default_factory=list)
+    """Pictures that EXIF turns by a quarter, by their place in the data as opened."""
+
+
+@dataclass
 class Report:
     """What was found when a data set was opened.
 
@@ -35,6 +65,7 @@ class Report:
 
     faults: dict[str, Fault] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    facts: Facts = field(default_factory=Facts)
 
     def add(self, kind: str, action: Action, example: str | Callable[[], str]) -> None:
         """Count one fault; a callable example is only made while examples are still collected."""

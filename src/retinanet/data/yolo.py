@@ -91,7 +91,7 @@ def _class_names(path: Path, content: dict[str, Any]) -> dict[int, str]:
         raise RequestError(f"{path}: names must be a list of class names, or a mapping of numbers to names")
     if isinstance(count, int) and count != len(names):
         raise RequestError(f"{path}: nc is {count}, but there are {len(names)} names")
-    return {key: str(names[key]).strip() for key in sorted(names)}
+    return {key: str(names[key]) for key in sorted(names)}
 
 
 def _pictures(entry: Any, bases: list[Path], path: Path, split: str) -> list[Path]:
@@ -125,10 +125,19 @@ def label_file(picture: Path) -> Path:
 
 def _read(root: Path, split: str, found: list[Path], names: dict[int, str], report: Report) -> Listing:
     classes: dict[str, int] = {}
-    label_of = {key: classes.setdefault(name, len(classes)) for key, name in names.items()}
+    label_of = {key: classes.setdefault(name.strip(), len(classes)) for key, name in names.items()}
     ids = [next(key for key in names if label_of[key] == label) for label in range(len(classes))]
+    report.facts.classes = dict(names)
+    paths: list[str] = []  # not the listing: what names boxes may outlive its arrays
+    listing = Listing(
+        list(classes),
+        ids,
+        lambda i, line: f"{shown(label_file(Path(paths[i])), root)} line {line}",
+        fractions=True,
+        meaning="centre and sides",
+        paths=paths,
+    )
     label_files: list[Path] = []
-    listing = Listing(list(classes), ids, lambda i, line: f"{shown(label_files[i], root)} line {line}", fractions=True)
     pictures = list(dict.fromkeys(found))
     if len(pictures) < len(found):
         seen: set[Path] = set()
@@ -190,11 +199,15 @@ def _lines(listing: Listing, picture: int, text: str, label_of: dict[int, int], 
                 report.add("malformed line", "left out", f"{where}: the class is not a number: {columns[0]}")
             else:
                 report.add("unknown class", "left out", f"{where}: class {columns[0]}")
+                if key.is_integer():
+                    report.facts.unknown[int(key)] += 1
             continue
         if tuple(columns) in seen:
             report.add("annotation written twice", "left out", where)
             continue
         seen.add(tuple(columns))
+        report.facts.used[int(key)] += 1
+        report.facts.polygons += len(values) > 4
         if len(values) == 4:
             x, y, width, height = values
             box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
