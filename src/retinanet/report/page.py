@@ -1,0 +1,192 @@
+"""What the pages have in common: their frame, how numbers are written, and what a table is made of."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from retinanet.files import replacing
+
+NONE = "–"
+"""What stands where there is no number."""
+THIN = "\u202f"
+"""A narrow space that does not break, between thousands."""
+TEMPLATES = Path(__file__).parent / "templates"
+_CODE = re.compile(r"`([^`]+)`|(?<![\w-])(--[a-z](?:[a-z0-9._-]*[a-z0-9])?(?: [0-9.]*[0-9])?)")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Of a table: a text, the number behind it, by which columns are sorted, and a bar.
+
+    Attributes:
+        bar: length in 0..1 of a bar drawn in the cell.
+        tone: "good", "bad" or "faint", written in the page's colour for it.
+    """
+
+    text: str
+    value: float | None = None
+    bar: float | None = None
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    numeric: bool = True
+    note: str = ""
+    """Shown on pointing at the title."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that scrolls inside itself; ``says`` is its caption, ``name`` an id of its own."""
+
+    name: str
+    says: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    named: bool = False
+    """The first column holds names of settings, which are not to be broken."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its caption in words."""
+
+    svg: Markup
+    title: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number in large type."""
+
+    number: str
+    name: str
+    note: str = ""
+
+
+# ------------------------------------------------------------------------------------------------- numbers in words
+
+
+def known(value: Any) -> bool:
+    """Whether there is a finite number."""
+    return value is not None and math.isfinite(value)
+
+
+def measured(value: Any) -> float | None:
+    """An AP or the like; None where there is no number, or COCO's -1."""
+    return float(value) if known(value) and value >= 0 else None
+
+
+def count(value: Any) -> str:
+    """12 345, with narrow spaces."""
+    return f"{round(value):,}".replace(",", THIN) if known(value) else NONE
+
+
+def score(value: Any, digits: int = 3) -> str:
+    """AP and the like, in 0..1; COCO's code writes -1 where there is no truth."""
+    return f"{value:.{digits}f}" if known(value) and value >= 0 else NONE
+
+
+def share(value: Any) -> str:
+    """A fraction in 0..1 as per cent; what is not 0 or 100 % is not written as that."""
+    if not known(value):
+        return NONE
+    if 0 < value < 0.001 or 0.999 < value < 1:
+        return f"{'<' if value < 0.5 else '>'}{THIN}{'0.1' if value < 0.5 else '99.9'}{THIN}%"
+    digits = 1 if 0 < value < 0.0995 or 0.9905 < value < 1 else 0
+    return f"{100 * value:.{digits}f}{THIN}%"
+
+
+def short(value: Any) -> str:
+    """Any number in three digits or so."""
+    if not known(value):
+        return NONE
+    if abs(value) >= 1000:
+        return count(value)
+    return f"{value:.3g}"
+
+
+def duration(seconds: Any) -> str:
+    """3 h 20 min, 5 min 3 s, 4.2 s."""
+    if not known(seconds):
+        return NONE
+    if seconds < 60:
+        return f"{seconds:.1f}{THIN}s" if seconds < 10 else f"{seconds:.0f}{THIN}s"
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    parts = ((hours, "h"), (minutes, "min")) if hours else ((minutes, "min"), (rest, "s"))
+    return " ".join(f"{number}{THIN}{unit}" for number, unit in parts if number)
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """1 box, 2 boxes."""
+    return f"{count(number)} {one if number == 1 else many or one + 's'}"
+
+
+def prose(text: Any) -> Markup:
+    """Text to HTML; what stands between backticks is code, and so is an option with its number."""
+    safe = str(escape(str(text)))
+    return Markup(_CODE.sub(lambda found: f"<code>{found[1] or found[2]}</code>", safe))
+
+
+def plain_value(value: Any) -> str:
+    """A setting as a person writes it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain_value, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {plain_value(item)}" for key, item in value.items()) or "none"
+    return str(value)
+
+
+# -------------------------------------------------------------------------------------------------------- the page
+
+
+def write_page(path: str | Path, template: str, **values: Any) -> None:
+    """Fill a template and write the page, whole or not at all.
+
+    Raises:
+        WorkError: the file cannot be written.
+    """
+    text = render(template, **values)
+    with replacing(path) as place:
+        # File names may hold bytes that are no UTF-8.
+        place.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of a page."""
+    from retinanet import __version__
+
+    return _environment().get_template(template).render(version=__version__, **values) + "\n"
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["prose"] = prose
+    return environment

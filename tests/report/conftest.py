@@ -1,0 +1,191 @@
+"""Small data sets, runs over them, and a reader of pages that refuses what a browser would mend."""
+
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from retinanet.config import MatchingSettings, ModelSettings, PreprocessingSettings, Settings
+from retinanet.data import open_data
+from retinanet.data.coverage import cover
+from retinanet.detections import Detections
+from retinanet.evaluation import coco
+from retinanet.evaluation.confusion import confusion, judge, worst
+from retinanet.evaluation.curves import curves
+from retinanet.evaluation.difficulty import BINS, Margins
+from retinanet.evaluation.errors import errors
+from retinanet.report.reading import RunFacts
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """A page, read: its ids, headings, links, what it fetches, its pictures and its words."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.open, self.ids, self.links = text, [], [], []
+        self.headings, self.fetched, self.words, self.images, self.classes = [], [], [], [], []
+        self.labels = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in VOID:
+            self.open.append(tag)
+        self.handle_startendtag(tag, attributes)
+
+    def handle_startendtag(self, tag, attributes):
+        values = dict(attributes)
+        assert len(values) == len(attributes), f"an attribute twice: {attributes}"
+        if "id" in values:
+            self.ids.append(values["id"])
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        for name in ("src", "href", "xlink:href", "action", "srcset", "poster"):
+            if name in values:
+                (self.links if values[name].startswith("#") else self.fetched).append(values[name])
+        self.links += re.findall(r"url\((#[^)]*)\)", " ".join(filter(None, values.values())))
+        self.labels += [f"#{name}" for name in values.get("aria-labelledby", "").split()]
+        if tag in ("img", "svg"):
+            self.images.append(values)
+        self.classes += (values.get("class") or "").split()
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> does not close the innermost element"
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def said(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture
+def sound():
+    """Reads a page and holds it against what all pages keep to."""
+
+    def check(path: Path) -> Page:
+        text = path.read_text(encoding="utf-8")
+        page = Page(text)
+        assert page.headings[0] == 1
+        assert page.headings.count(1) == 1
+        assert all(b - a <= 1 for a, b in zip(page.headings, page.headings[1:]))  # none is left out
+        assert len(page.ids) == len(set(page.ids)), sorted(name for name in page.ids if page.ids.count(name) > 1)
+        assert {link[1:] for link in page.links + page.labels} <= set(page.ids)
+        assert all(link.startswith("data:") for link in page.fetched), page.fetched
+        assert "@import" not in text
+        assert re.sub(r'xmlns(:\w+)?="http://www\.w3\.org/[^"]*"', "", text).count("://") == 0
+        assert all(image.get("alt") or image.get("aria-label") for image in page.images)
+        assert "#0102" not in text, "a stand-in for a colour of the page is left"
+        assert "nan" not in re.findall(r"[a-z]+", page.said)
+        assert "None" not in page.said
+        assert len(text) < 3_000_000
+        return page
+
+    return check
+
+
+@pytest.fixture
+def make_set(tmp_path):
+    """A COCO data set with the splits train and val: pictures with up to three boxes each, of the classes in turn."""
+
+    def make(names=("red", "green"), pictures=6, boxes=3, val_boxes=None) -> Path:
+        root = tmp_path / "a set"
+        random = np.random.default_rng(0)
+        (root / "annotations").mkdir(parents=True)
+        label = 0
+        for split, most in (("train", boxes), ("val", boxes if val_boxes is None else val_boxes)):
+            (root / split).mkdir()
+            images, annotations = [], []
+            for number in range(pictures):
+                pixels = random.integers(0, 255, (60, 80, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / f"{number}.png")
+                images.append({"id": number, "file_name": f"{number}.png", "height": 60, "width": 80})
+                for _ in range(most):
+                    w, h = (int(value) for value in random.integers(12, 30, 2))
+                    box = [int(random.integers(0, 80 - w)), int(random.integers(0, 60 - h)), w, h]
+                    one = {"id": len(annotations) + 1, "image_id": number, "category_id": label % len(names) + 1}
+                    annotations.append(one | {"bbox": box, "area": w * h, "iscrowd": 0})
+                    label += 1
+            categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
+            content = {"images": images, "annotations": annotations, "categories": categories}
+            (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+        return root
+
+    return make
+
+
+def rows_of_metrics(stats, steps=12):
+    """As read_metrics gives them: texts, empty where a row has no such number."""
+    rows = []
+    for step in range(1, steps + 1):
+        row = {"step": str(step), "epoch": f"{step / 2}", "seconds": f"{step * 1.5}", "lr": "0.01"}
+        rows.append(row | {"class_loss": f"{2 / step:.4g}", "box_loss": f"{1 / step:.4g}", "AP": "", "AP50": ""})
+        if step % 4 == 0:
+            row |= {"lr": "", "class_loss": "", "box_loss": ""}
+            rows.append(row | {name: f"{value * step / steps:.6g}" for name, value in stats.items()})
+    return rows
+
+
+@pytest.fixture
+def run(tmp_path):
+    """What write_run_page takes, of detections made from the truth: moved, of another class, or left out."""
+
+    def make(root, *, nothing=False, **changes):
+        train, data = open_data(root, "train"), open_data(root, "val")
+        random = np.random.default_rng(1)
+        found = {}
+        for index in range(len(data)):
+            count = 0 if nothing else len(data.boxes(index))
+            kept = random.random(count) < 0.8
+            boxes = (data.boxes(index)[:count] + random.normal(0, 1.5, (count, 4)))[kept]
+            boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+            labels = data.labels(index)[:count][kept]
+            labels = np.where(random.random(len(labels)) < 0.3, (labels + 1) % len(data.class_names), labels)
+            scores = np.sort(random.random(len(labels)))[::-1].copy()
+            tensors = (torch.tensor(boxes, dtype=torch.float32), torch.tensor(scores, dtype=torch.float32))
+            found[index] = Detections(*tensors, torch.tensor(labels), data.class_names)
+        result, lines, kinds = coco.evaluate(data, found), curves(data, found), errors(data, found)
+        judged = judge(data, found, lines.threshold)
+        settings = Settings(model=ModelSettings(preprocessing=PreprocessingSettings(size=64, longer=96)))
+        counts = np.zeros((2, BINS), np.int64)
+        counts[0, 4100:4400], counts[1, 4300:4900] = 3, 1000
+        facts = RunFacts(
+            folder=tmp_path / "runs" / "first",
+            data=root,
+            split="val",
+            steps=12,
+            seconds=3723.0,
+            stats=result.stats,
+            per_class=[one.row() for one in result.per_class],
+            metrics=rows_of_metrics(result.stats),
+            choices=[{"setting": "model.anchors.sizes", "value": (16.0, 32.0), "reason": "the boxes are small"}],
+            threshold=lines.threshold,
+            seconds_in={"data": 1.0, "forward": 4.0, "backward": 5.0, "optimiser": 0.5, "evaluation": 2.0},
+            settings=settings,
+        )
+        return {
+            "facts": dataclasses.replace(facts, **changes),
+            "data": data,
+            "found": found,
+            "curves": lines,
+            "errors": kinds,
+            "confusion": confusion(data, found, lines.threshold),
+            "judged_worst": worst(judged, 4),
+            "difficulty": Margins(counts[0], counts[1]).under(2.0),
+            "judged": judged,
+            "coverage": cover(train, settings.model, MatchingSettings()),
+        }
+
+    return make
