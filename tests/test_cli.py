@@ -112,8 +112,8 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tran"], 'Unknown command "tran". Did you mean "train"? Available commands: demo, train, evaluate, predict, '
-         "bench, paper. See: retinanet --help"),
+        (["tran"], 'Unknown command "tran". Did you mean "train"? Available commands: demo, data, train, evaluate, '
+         "predict, bench, paper. See: retinanet --help"),
         (["train", "d", "--epoch", "3"], "Unknown option: --epoch. Did you mean --epochs? See: retinanet train --help"),
         (["train", "d", "--train.lr", "fast"], 'Invalid value for --train.lr: unable to convert "fast" into float. '
          "See: retinanet train --help"),
@@ -200,7 +200,7 @@ def test_resume_takes_data_and_settings_from_the_run_and_a_new_length(capsys, da
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--loss.gamma", "0"], "the run in {run} has loss.gamma 2.0 and cannot go on with 0.0: leave it out, or start "
+        (["--loss.gamma", "0"], "the run in {run} has loss.gamma 2 and cannot go on with 0: leave it out, or start "
          "a new run"),
         (["--config", "digits"], "--resume goes on in {run} with its own settings: leave --config out"),
         (["--output", "x"], "--resume goes on in {run} with its own settings: leave --output out"),
@@ -272,6 +272,9 @@ def test_evaluate(capsys, run, data, tmp_path):
         *("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
     }
     assert [(row["name"], row["boxes"]) for row in values["per_class"]] == [("cat", 4), ("dog", 4)]
+    assert f"best F1 {values['best_f1']:.3f}" in out
+    assert set(values["thresholds"]) == {"cat", "dog"}
+    assert 0 <= values["threshold"] <= 1
 
 
 def test_evaluate_maps_classes_by_name(capsys, run, tmp_path):

@@ -1,4 +1,4 @@
-"""What the README shows works: its Python runs, its commands are understood, what it names is there."""
+"""What the README and the docs show works: Python runs, commands are understood, what is named is there."""
 
 import re
 import shlex
@@ -15,14 +15,17 @@ from tiny_run import tiny
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+def blocks(language, text=TEXT):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def commands():
-    lines = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+def commands(texts=(TEXT, *DOCS)):
+    lines = [
+        line.split("#")[0].strip() for text in texts for block in blocks("sh", text) for line in block.splitlines()
+    ]
     return [line for line in lines if line.startswith("retinanet ")]
 
 
@@ -39,8 +42,8 @@ def test_python(tmp_path, monkeypatch):
 
 
 def test_there_are_commands():
-    named = {shlex.split(command)[1] for command in commands()}
-    assert named == {"demo", "train", "evaluate", "predict", "bench", "paper"}
+    named = {shlex.split(command)[1] for command in commands([TEXT])}
+    assert named == {"demo", "data", "train", "evaluate", "predict", "bench", "paper"}
 
 
 @pytest.mark.parametrize("command", commands())

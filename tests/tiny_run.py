@@ -25,6 +25,7 @@ TINY = {
         "lr_batch": 0,
         "precision": "fp32",
         "accelerator": "cpu",
+        "report": False,
     },
 }
 

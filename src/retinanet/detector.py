@@ -29,15 +29,24 @@ class Detector:
         model: the network; it is put into evaluation mode.
         class_names: one for each label.
         precision: in which the network computes. Boxes and scores are float32 always.
+        threshold: the score above which detections had the best F1 when the model was measured; None if unknown.
+            :meth:`predict` gives lower scores too, as measuring AP needs them: ``found.above(detector.threshold)``.
     """
 
-    def __init__(self, model: RetinaNet, class_names: Sequence[str], precision: Precision = "fp32") -> None:
+    def __init__(
+        self,
+        model: RetinaNet,
+        class_names: Sequence[str],
+        precision: Precision = "fp32",
+        threshold: float | None = None,
+    ) -> None:
         if len(class_names) != model.num_classes:
             raise RequestError(f"{len(class_names)} class names for a model of {model.num_classes} classes")
         self.model = model.eval()
         self.settings = model.settings
         self.class_names = tuple(class_names)
         self.precision = precision
+        self.threshold = threshold
         self._fused: Callable[[Tensor], Outputs] | None = None
         self._fused_for = self.device
 
@@ -221,7 +230,8 @@ class Detector:
         """Write the detector as one safetensors file that :func:`retinanet.load` takes."""
         from retinanet.checkpoints import native
 
-        native.save(path, self.model.state_dict(), self.settings, self.class_names, extra)
+        facts = {"threshold": self.threshold, **extra}
+        native.save(path, self.model.state_dict(), self.settings, self.class_names, facts)
 
 
 def load(
@@ -253,6 +263,8 @@ def load(
             f"the weights in {path} do not fit its settings: {str(error).splitlines()[-1].strip()}"
         ) from error
     model.to(device)
-    detector = Detector(model, checkpoint.class_names, choose(precision, device))
+    threshold = checkpoint.extra.get("threshold")
+    known = isinstance(threshold, float) and 0 <= threshold < 1
+    detector = Detector(model, checkpoint.class_names, choose(precision, device), threshold if known else None)
     detector.fuse(fast=precision == "auto")
     return detector

@@ -40,7 +40,18 @@ def test_run_folder(data, tmp_path):
     assert [int(row["step"]) for row in rows if row["AP"]] == [2, 4, 6, 7]
     assert json.loads((run / "evaluation.json").read_text())["AP"] == pytest.approx(summary["last"]["AP"])
     kinds = {event["event"] for event in events}
-    assert kinds == {"checking", "data", "start", "step", "evaluation_progress", "evaluation", "saved", "end"}
+    assert kinds == {
+        "checking",
+        "data",
+        "coverage",
+        "findings",
+        "start",
+        "step",
+        "evaluation_progress",
+        "evaluation",
+        "saved",
+        "end",
+    }
     detector = retinanet.load(run)
     assert detector.class_names == ("red", "green")
     detector.predict(data / "val" / "0.png")
@@ -101,8 +112,8 @@ def test_weights_that_are_not_finite_replace_no_good_checkpoint(data, tmp_path, 
     good = (run / "last.safetensors").read_bytes()
     real = loop.backward
 
-    def overflowing(fabric, learner, parts, matching):
-        losses = real(fabric, learner, parts, matching)
+    def overflowing(fabric, learner, *rest):
+        losses = real(fabric, learner, *rest)
         next(p for p in learner.parameters() if p.requires_grad).grad.fill_(float("inf"))
         return losses
 

@@ -101,6 +101,19 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
+def setting_text(value: Any) -> str:
+    """A setting's value as a user types it."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return (
+        " ".join(map(setting_text, value))
+        if isinstance(value, list | tuple)
+        else "none"
+        if value is None
+        else str(value)
+    )
+
+
 def number(value: float | None) -> str:
     """A value of average precision or recall; a dash where there is no truth to measure on."""
     return "–" if value is None or not math.isfinite(value) or value < 0 else f"{value:.3f}"

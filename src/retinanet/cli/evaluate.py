@@ -93,6 +93,7 @@ def evaluate(
 
     from retinanet.data import open_data
     from retinanet.evaluation import coco
+    from retinanet.evaluation.curves import curves
 
     detector = load(model, device, precision)
     with Progress(out) as progress:
@@ -116,6 +117,8 @@ def evaluate(
     out.console.print(_table(result, intervals))
     out.say("")
     out.console.print(class_table(per_class))
+    best = curves(pictures, found)
+    out.say("", f"best F1 {best.best_f1:.3f} (mean over classes, IoU 0.50), with scores above {best.threshold:.3f}")
     if compare is not None and found_by_other is not None:
         theirs = coco.evaluate(pictures, found_by_other)
         out.say("", f"compared with {compare}, on the same pictures:", "")
@@ -129,6 +132,9 @@ def evaluate(
             "stats": result.stats,
             "intervals": {name: asdict(value) for name, value in intervals.items()},
             "per_class": per_class,
+            "threshold": best.threshold,
+            "best_f1": best.best_f1,
+            "thresholds": {curve.name: curve.threshold for curve in best.per_class},
             **(
                 {}
                 if compare is None

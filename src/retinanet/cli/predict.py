@@ -14,6 +14,7 @@ from retinanet.cli.progress import Progress
 from retinanet.cli.train import next_folder
 from retinanet.errors import RequestError
 
+USUAL = 0.3  # the threshold of a model that says nothing of its own
 SHOWN = 5  # unreadable pictures that are named on the terminal; all of them are in the JSON
 
 Format = Literal["json", "csv", "yolo"]
@@ -24,7 +25,7 @@ def predict(
     /,
     *sources: str,
     output: Path | None = None,
-    threshold: float = 0.3,
+    threshold: float | None = None,
     max_detections: int | None = None,
     size: int | None = None,
     formats: Annotated[tuple[Format, ...], Parameter(name="--format", consume_multiple=True, negative=())] = ("json",),
@@ -47,7 +48,8 @@ def predict(
     output
         A new folder for drawn pictures and result files; by default the next free runs/predict-1, ...
     threshold
-        Drop detections with a score at or below it.
+        Drop detections with a score at or below it; by default the one with the best F1 when the model was measured in
+        training, and 0.3 for a model that was not.
     max_detections
         The most in one picture; by default the model's own setting.
     size
@@ -68,7 +70,7 @@ def predict(
     require_model(model)
     if not sources:
         raise RequestError("which pictures? retinanet predict MODEL SOURCE..., files, folders or patterns")
-    if not 0 <= threshold < 1:
+    if threshold is not None and not 0 <= threshold < 1:
         raise RequestError(f"--threshold must be in [0, 1), not {threshold}")
     for name, value in (("--max-detections", max_detections), ("--size", size), ("--batch-size", batch_size)):
         if value is not None and value < 1:
@@ -79,6 +81,10 @@ def predict(
     find_pictures(sources)  # what is wrong with them is said before a model is loaded
     detector = load(model, device, precision)
     folder = output or next_folder(Path("predict"))
+    why = ""
+    if threshold is None:
+        threshold = USUAL if detector.threshold is None else detector.threshold
+        why = "" if detector.threshold is None else " (the model's best F1)"
     problems = 0
 
     def problem(path: str, reason: str) -> None:
@@ -104,7 +110,7 @@ def predict(
     total = made.detections.total()
     classes = ", ".join(f"{name} {count}" for name, count in made.detections.most_common())
     classes = f": {classes}" if classes else ""
-    out.say(f"{total} found in {made.pictures} pictures, score above {threshold:g}{classes}")
+    out.say(f"{total} found in {made.pictures} pictures, score above {threshold:.3g}{why}{classes}")
     if made.unreadable:
         out.say(f"{len(made.unreadable)} that could not be read are left out")
     files = ", ".join(str(file.relative_to(folder)) for file in made.files)
@@ -114,6 +120,7 @@ def predict(
             "model": model,
             "output": folder,
             "pictures": made.pictures,
+            "threshold": threshold,
             "detections": dict(made.detections),
             "unreadable": [{"file": path, "reason": reason} for path, reason in made.unreadable],
             "files": made.files,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from retinanet.cli.console import Output, clock, number
+from retinanet.cli.console import Output, clock, number, setting_text
+
+if TYPE_CHECKING:
+    from retinanet.data.doctor import Finding
 
 EVERY = 10.0  # seconds between plain lines
+FINDINGS = 5  # what is wrong with the data, told before training
 PATIENCE = 2.0  # seconds that a count takes before it is shown as plain lines at all
 
 
@@ -59,6 +63,18 @@ class Progress:
             self._end_count("checking")
             self.output.data(event["train"])
             self.output.data(event["val"], label_map=False)
+        elif kind == "fitting":
+            self.output.note("choosing settings for the data and this machine: some seconds")
+        elif kind == "fitted":
+            for choice in event["choices"]:
+                self.output.note(f"  {choice.setting} {setting_text(choice.value)}: {choice.reason}")
+        elif kind == "coverage":
+            if event["lost"]:
+                self.output.note(f"warning: {event['lost']}")
+        elif kind == "findings":
+            self._findings(event["findings"])
+        elif kind == "problem":
+            self.output.note(f"warning: {event['text']}")
         elif kind == "start":
             self._start(event)
         elif kind == "step":
@@ -109,6 +125,15 @@ class Progress:
         self.output.note(
             f"training on {event['pictures']} pictures for {length}{again}: {where}, into {event['output']}"
         )
+
+    def _findings(self, findings: Sequence[Finding]) -> None:
+        bad = [finding for finding in findings if finding.severity != "note"]
+        for finding in bad[:FINDINGS]:
+            where = f" ({finding.split})" if finding.split else ""
+            self.output.note(f"{finding.severity}{where}: {finding.text}; do: {finding.remedy}")
+        if len(bad) > FINDINGS:
+            codes = ", ".join(finding.code for finding in bad[FINDINGS:])
+            self.output.note(f"and {len(bad) - FINDINGS} more ({codes}): retinanet data DATA tells them")
 
     def _step(self, event: Mapping[str, Any]) -> None:
         of = f"/{event['steps']}" if event.get("steps") else ""

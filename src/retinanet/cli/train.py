@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from retinanet import recipe
-from retinanet.cli.console import Output, clock, number
+from retinanet.cli.console import Output, clock, number, setting_text
 from retinanet.cli.options import Common, given
 from retinanet.cli.progress import Progress
-from retinanet.config import Settings, from_plain, to_plain
+from retinanet.config import LENGTHS, Settings, dotted, from_plain, to_plain
 from retinanet.errors import RequestError
 
 if TYPE_CHECKING:
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 else:
     GivenSettings = given(Settings)
 
-LENGTHS = ("train.epochs", "train.steps", "train.budget")
+
 # What a run may be resumed with: its length, and where and how it is computed; not what is learnt.
 CHANGEABLE = {
-    *LENGTHS,
-    *("train.save_every", "train.patience", "train.eval_every", "train.eval_pictures"),
+    *(f"train.{name}" for name in LENGTHS),
+    *("train.save_every", "train.patience", "train.eval_every", "train.eval_pictures", "train.report"),
     *("train.accelerator", "train.devices", "train.nodes", "train.strategy"),
     "data.workers",
 }
@@ -35,6 +36,7 @@ def train(
     /,
     *,
     config: str | None = None,
+    anchors: Literal["auto", "settings"] | None = None,
     output: Path | None = None,
     resume: Path | None = None,
     settings: Annotated[GivenSettings | None, Parameter(name="*")] = None,
@@ -42,7 +44,10 @@ def train(
 ) -> None:
     """Train a detector on labelled pictures.
 
-    Start with: retinanet train DATA --config scratch-small --budget 15m
+    Start with: retinanet train DATA --budget 15m
+
+    Without a recipe, what is not given here (picture size, anchors, network, batch, schedule) is chosen for the data
+    and this machine, each with its reason.
 
     Parameters
     ----------
@@ -51,6 +56,9 @@ def train(
     config
         A recipe: a YAML file of settings, or the name of one that comes along (scratch-small, finetune-adamw,
         paper-r50-1x, ...). Settings given here go over it.
+    anchors
+        "auto" fits anchors (sizes, ratios, pyramid levels) to the boxes of the data, which is done anyway without a
+        recipe; "settings" takes those of the settings.
     output
         A new folder for the run; by default the next free runs/DATA-1, runs/DATA-2, ...
     resume
@@ -59,10 +67,9 @@ def train(
     """
     out = Output(common)
     if resume is not None:
-        if config is not None or output is not None:
-            raise RequestError(
-                f"--resume goes on in {resume} with its own settings: leave {'--config' if config else '--output'} out"
-            )
+        given_too = next((n for n, v in (("config", config), ("output", output), ("anchors", anchors)) if v), None)
+        if given_too is not None:
+            raise RequestError(f"--resume goes on in {resume} with its own settings: leave --{given_too} out")
         data, chosen = resumed(resume, data, settings or {})
         folder = resume
     elif data is None:
@@ -70,18 +77,22 @@ def train(
     else:
         if not data.exists():  # before anything is imported or made
             raise RequestError(f"there is no data set {data}: no such file or folder")
-        chosen = recipe.load(config, settings)
-        if config is None and chosen.model.backbone.weights == "none":
-            out.note(
-                "without --config this is the paper's model and SGD, which take days on GPUs from random weights; "
-                "for a small data set take --config scratch-small, with a pretrained backbone --config finetune-adamw"
-            )
+        given_anchors = [name for name in dotted(settings or {}) if name.startswith("model.anchors.")]
+        if anchors == "auto" and given_anchors:
+            raise RequestError(f"--anchors auto chooses what {', '.join(given_anchors)} sets: leave one of them out")
+        chosen = recipe.load(config or recipe.FITTED, settings)
         folder = output or next_folder(data)
 
+    from retinanet.training import defaults
     from retinanet.training.loop import train as run
 
+    fit = None
+    if resume is None and config is None:
+        fit = partial(defaults.fit, settings or {}, anchors != "settings")
+    elif anchors == "auto":
+        fit = partial(defaults.fit_anchors_only, chosen)
     with Progress(out) as progress:
-        summary = run(data, chosen, folder, resume=resume is not None, on_event=progress.event)
+        summary = run(data, chosen, folder, resume=resume is not None, fit=fit, on_event=progress.event)
     report(out, summary, data, chosen.data.val)
     out.json(summary)
 
@@ -94,7 +105,7 @@ def report(out: Output, summary: Mapping[str, Any], data: Path, split: str) -> N
         f"{summary['steps']} steps in {clock(summary['seconds'])}{why}: "
         f"AP {number(last.get('AP'))}, AP50 {number(last.get('AP50'))} on split {split}",
         f"the run is in {folder}: best.safetensors (AP {number(summary['best_AP'])} at step {summary['best_step']}), "
-        "last.safetensors, metrics.csv, curves.png, validation.png",
+        "last.safetensors, report.html, metrics.csv, curves.png",
         f"next: retinanet evaluate {folder} {data}" + (f" --split {split}" if split != "val" else ""),
     )
 
@@ -125,34 +136,17 @@ def resumed(folder: Path, data: Path | None, given: Mapping[str, Any]) -> tuple[
         )
     own = to_plain(settings)
     changed = to_plain(from_plain(Settings, recipe.merge(_without_length(own), given)))
-    before, after = _flat(own), _flat(changed)
-    wanted = _flat(given)
+    before, after = dotted(own), dotted(changed)
+    wanted = dotted(given)
     for name in wanted:
         if name not in CHANGEABLE and after.get(name) != before.get(name):
             raise RequestError(
-                f"the run in {folder} has {name} {_text(before.get(name))} and cannot go on with "
-                f"{_text(after.get(name))}: leave it out, or start a new run"
+                f"the run in {folder} has {name} {setting_text(before.get(name))} and cannot go on with "
+                f"{setting_text(after.get(name))}: leave it out, or start a new run"
             )
-    lengthened = any(name in LENGTHS and value is not None for name, value in wanted.items())
+    lengthened = any(wanted.get(f"train.{name}") is not None for name in LENGTHS)
     return own_data, from_plain(Settings, recipe.merge(_without_length(own) if lengthened else own, given))
 
 
 def _without_length(plain: Mapping[str, Any]) -> dict[str, Any]:
-    lengths = [name.split(".")[1] for name in LENGTHS]
-    return {**plain, "train": {k: v for k, v in plain.get("train", {}).items() if k not in lengths}}
-
-
-def _flat(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Dotted names; an empty mapping is a value too (backbone.options)."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{where}{key}"
-        if isinstance(value, Mapping) and value and name != "model.backbone.options":
-            result.update(_flat(value, f"{name}."))
-        else:
-            result[name] = value
-    return result
-
-
-def _text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else "none" if value is None else str(value)
+    return {**plain, "train": {k: v for k, v in plain.get("train", {}).items() if k not in LENGTHS}}

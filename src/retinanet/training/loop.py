@@ -21,23 +21,42 @@ from torch import Tensor
 from retinanet import checkpoints
 from retinanet.config import Settings, from_plain, seconds, to_plain
 from retinanet.data import DetectionData, open_data
+from retinanet.data.doctor import examine
+from retinanet.data.fit import Choice, lost_boxes
 from retinanet.data.loading import TrainingSteps, Transform, choose_workers, train_batches
 from retinanet.detector import Detector
 from retinanet.errors import DivergedError, RequestError
 from retinanet.model import RetinaNet
+from retinanet.precision import Precision
 from retinanet.training import state as resume_file
+from retinanet.training.clock import Clock
 from retinanet.training.curves import draw_curves
 from retinanet.training.devices import first_process, make_fabric
 from retinanet.training.ema import Ema
 from retinanet.training.interrupt import Interrupt
 from retinanet.training.optim import make_optimizer, set_lr
+from retinanet.training.report import write_report
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.schedule import Plan, lr_factor, scaled_lr
 from retinanet.training.step import Learner, backward
-from retinanet.training.validation import Validation
+from retinanet.training.validation import Measured, Validation
 
 Event = dict[str, Any]
 LOOK_EVERY = 20  # steps whose losses stay on a GPU before they are looked at; looking makes the processor wait
+
+
+@dataclasses.dataclass(frozen=True)
+class Surroundings:
+    """What a run computes on."""
+
+    device: torch.device
+    precision: Precision
+    processes: int
+    workers: int
+
+
+Fit = Callable[[DetectionData, DetectionData, Surroundings], tuple[Settings, list[Choice]]]
+"""(what is learnt from, what is measured on, where) -> the settings to run with, and why these."""
 
 
 @dataclasses.dataclass
@@ -50,6 +69,7 @@ class Progress:
     best: float = -math.inf
     best_step: int = 0
     evaluations_since_best: int = 0
+    seconds_in: dict[str, float] = dataclasses.field(default_factory=dict)  # of data, forward, backward, ...
 
 
 def train(
@@ -58,6 +78,7 @@ def train(
     output: str | Path,
     *,
     resume: bool = False,
+    fit: Fit | None = None,
     transform: Transform | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> dict[str, Any]:
@@ -68,9 +89,14 @@ def train(
         settings: what to train, on which splits, and how; the length of a resumed run may be changed.
         output: the run folder (see :mod:`retinanet.training.run_folder`); new or empty unless ``resume``.
         resume: go on from ``output``'s last save.
+        fit: called with the opened data; the settings that it gives take the place of ``settings``, but for what says
+            which data, devices and precision. See :mod:`retinanet.training.defaults`.
         transform: called on each training picture, see :func:`retinanet.data.loading.train_batches`.
         on_event: told what happens as dicts with the key "event": "checking" (done, total: pictures of a split that is
-            opened), "data" (train, val: the opened splits, with their reports), "start" (step, steps or None, budget
+            opened), "data" (train, val: the opened splits, with their reports), "fitting" and "fitted" (choices: what
+            ``fit`` chose, see :class:`retinanet.data.fit.Choice`), "coverage" (share of the training boxes that the
+            anchors cover, lost: None or a line about the others), "findings" (findings: of
+            :func:`retinanet.data.doctor.examine`), "start" (step, steps or None, budget
             or None, pictures, processes, device, precision, output), "step" (steps, fraction, seconds_left and a row
             of metrics.csv), "evaluation_progress" (done, total), "evaluation" (step, best, the twelve numbers),
             "saved" (path, step), "end" (summary). Called in the first process only.
@@ -94,6 +120,17 @@ def train(
     if not resume:
         first_process(fabric, folder.require_empty)  # before anything that takes long
     data, val = _open(data_root, settings, tell)
+    workers = _workers(settings, fabric)
+    choices: list[Choice] = []
+    if fit is not None and not resume:
+        tell({"event": "fitting"})
+        here = Surroundings(fabric.device, precision, fabric.world_size, workers)
+        settings, choices = _fit(fabric, lambda: fit(data, val, here))
+        tell({"event": "fitted", "choices": choices})
+    tell({"event": "coverage", **_coverage(data, settings)})
+    if main:
+        opened = {split.split: split for split in (data, val)}
+        tell({"event": "findings", "findings": examine(opened, settings.model, read=False)})
     saved = resume_file.load(folder.resume) if resume else None
     with torch.random.fork_rng():
         torch.manual_seed(settings.train.seed)
@@ -105,7 +142,7 @@ def train(
         progress = _check(saved, settings, data, folder)
         model.load_state_dict(saved["model"])
     averaged = Ema(model, train_settings.ema) if train_settings.ema is not None else None
-    learner: Any = Learner(model, settings.loss)
+    learner: Any = Learner(model, settings.loss, data.class_names)
     optimizer: Any = make_optimizer(model, train_settings)
     learner, optimizer = fabric.setup(learner, optimizer)
     if averaged is not None:
@@ -120,14 +157,14 @@ def train(
 
     plan = Plan.of(train_settings, len(data))
     evaluation_steps = max(1, round(train_settings.eval_every * len(data) / train_settings.batch_size))
-    workers = _workers(settings, fabric)
     validation = Validation(fabric, val, train_settings.eval_pictures, 8, workers)
     began = begin - progress.elapsed  # opening and checking the data counts: a budget is the user's time
     last_save = time.monotonic()
+    clock = Clock(fabric.device, progress.seconds_in)
     unseen: list[tuple[int, float, Tensor]] = []  # step, learning rate, losses on the device
     seen_at = time.monotonic()
     step_seconds = 0.0
-    stats: dict[str, float] = {}
+    measured: Measured | None = None
     stopped = "finished"
     evaluation_timed = False
 
@@ -147,7 +184,9 @@ def train(
 
     def write_resume_file() -> None:
         contents = {
-            "progress": dataclasses.asdict(dataclasses.replace(progress, elapsed=time.monotonic() - began)),
+            "progress": dataclasses.asdict(
+                dataclasses.replace(progress, elapsed=time.monotonic() - began, seconds_in=clock.seconds())
+            ),
             "settings": to_plain(settings),
             "classes": list(data.class_names),
             "pictures": len(data),
@@ -189,44 +228,57 @@ def train(
         unseen.clear()
 
     def evaluate(final: bool) -> None:
-        nonlocal stats, seen_at, evaluation_timed
+        nonlocal measured, seen_at, evaluation_timed
         start = time.monotonic()
         _require_finite(detector.model, progress.step, folder)
         detector.model.eval()  # the trained model itself where there is no average of it
         if fabric.world_size > 1:  # statistics of batch normalisation differ, and the first process's are saved
             for buffer in detector.model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
-        stats, comparable, found, per_class = validation.measure(
-            detector,
-            final,
-            lambda done, total: tell({"event": "evaluation_progress", "done": done, "total": total}),
-        )
+        with clock.part("evaluation", on_device=False):
+            measured = validation.measure(
+                detector,
+                final,
+                lambda done, total: tell({"event": "evaluation_progress", "done": done, "total": total}),
+            )
+        stats = measured.stats
         model.train()
-        better = comparable > progress.best
+        better = measured.comparable > progress.best
         if better:
-            progress.best, progress.best_step, progress.evaluations_since_best = comparable, progress.step, 0
+            progress.best, progress.best_step, progress.evaluations_since_best = measured.comparable, progress.step, 0
         else:
             progress.evaluations_since_best += 1
 
         def write() -> None:
-            facts = {"step": progress.step, "metrics": stats, "split": val.split}
+            facts = {
+                "step": progress.step,
+                "metrics": stats,
+                "split": val.split,
+                "threshold": measured.threshold,
+            }
             for path in [folder.best, folder.last] if better else [folder.last]:
                 checkpoints.native.save(path, detector.model.state_dict(), model.settings, data.class_names, facts)
             epoch = progress.step * train_settings.batch_size / len(data)
             folder.log({"step": progress.step, "epoch": epoch, "seconds": time.monotonic() - began, **stats})
-            validation.write(folder, progress.step, stats, per_class, found)
+            validation.write(folder, progress.step, measured)
             draw_curves(folder.path)
 
         first_process(fabric, write)
         tell({"event": "evaluation", "step": progress.step, "best": better, **stats})
         took = time.monotonic() - start
         evaluation_timed = True
-        plan.reserve = took if final else took * len(val) / len(validation.some) * 1.1
+        plan.reserve = took if final else took * len(val) / len(validation.some) * 1.1 + plan.writing
         seen_at = time.monotonic()
+
+    def report() -> None:
+        assert measured is not None, "a run ends with an evaluation"
+        problem = write_report(folder, settings, data, val, detector, measured, progress.step, clock.seconds())
+        if problem is not None:
+            tell({"event": "problem", "text": f"{folder.report} could not be written: {problem}"})
 
     def open_folder() -> None:
         if not resume:
-            folder.create(settings, Path(data_root), data.class_names, sys.argv)
+            folder.create(settings, Path(data_root), data.class_names, sys.argv, [c.plain() for c in choices])
         else:
             folder.write_settings(settings)
         folder.open_logs(progress.step)
@@ -266,16 +318,19 @@ def train(
                 done = plan.progress(progress.step, now)
                 lr = scaled_lr(train_settings) * lr_factor(train_settings, progress.step, done)
                 set_lr(optimizer, lr)
-                parts = next(batches)
+                with clock.part("data", on_device=False):
+                    parts = next(batches)
                 # Dropout and the like in a backbone: a function of the step, so that a resumed run draws the same.
                 torch.manual_seed(hash((train_settings.seed, progress.step, fabric.global_rank)) % (1 << 62))
-                losses = backward(fabric, learner, parts, settings.matching)
-                if train_settings.clip is not None:
-                    fabric.clip_gradients(learner, optimizer, max_norm=train_settings.clip, error_if_nonfinite=False)
-                optimizer.step()
-                optimizer.zero_grad()
-                if averaged is not None:
-                    averaged.update(model, progress.step)
+                losses = backward(fabric, learner, parts, settings.matching, clock)
+                with clock.part("optimiser"):
+                    if train_settings.clip is not None:
+                        clip = train_settings.clip
+                        fabric.clip_gradients(learner, optimizer, max_norm=clip, error_if_nonfinite=False)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    if averaged is not None:
+                        averaged.update(model, progress.step)
                 progress.step += 1
                 unseen.append((progress.step, lr, losses))
                 if fabric.device.type == "cpu" or len(unseen) == LOOK_EVERY:
@@ -283,7 +338,7 @@ def train(
                 if plan.budget is not None and not evaluation_timed:
                     # A guess; the first steps, which are slow, would make it far too long.
                     guess = 0.5 * step_seconds / train_settings.batch_size * len(val)
-                    plan.reserve = min(plan.reserve or guess, guess)
+                    plan.reserve = min(plan.reserve or guess + plan.writing, guess + plan.writing)
                 if interrupt.requested:
                     look()
                     save()
@@ -305,6 +360,8 @@ def train(
             if stopped == "finished" or len(validation.some) < len(val):
                 evaluate(final=True)
                 save()
+            if train_settings.report:
+                first_process(fabric, report)
     finally:
         if main:
             folder.close()
@@ -313,7 +370,7 @@ def train(
         "steps": progress.step,
         "seconds": time.monotonic() - began,
         "stopped": stopped,
-        "last": stats,
+        "last": measured.stats if measured is not None else {},
         "best_step": progress.best_step,
         "best_AP": progress.best,
     }
@@ -334,6 +391,20 @@ def _open(
     val = open_data(data_root, options.val, strict=options.strict, class_names=data.class_names, on_progress=checking)
     tell({"event": "data", "train": data, "val": val})
     return data, val
+
+
+def _fit(fabric: Fabric, fit: Callable[[], tuple[Settings, list[Choice]]]) -> tuple[Settings, list[Choice]]:
+    """What the first process chose: times and free memory differ between processes."""
+    result: list[tuple[Settings, list[Choice]]] = []
+    first_process(fabric, lambda: result.append(fit()))
+    if fabric.world_size > 1:
+        result = fabric.broadcast(result)
+    return result[0]
+
+
+def _coverage(data: DetectionData, settings: Settings) -> dict[str, Any]:
+    share, lost = lost_boxes(data, settings.model, settings.matching)
+    return {"share": share, "lost": lost}
 
 
 def _workers(settings: Settings, fabric: Fabric) -> int:

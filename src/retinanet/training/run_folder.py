@@ -7,6 +7,7 @@
     last.safetensors   the detector at the last evaluation     best.safetensors   at the one with the highest AP
     evaluation.json    the last evaluation: the twelve numbers, AP per class
     curves.png         losses and AP over the run              validation.png     pictures with truth and findings
+    report.html        what to look at first: curves, errors, the worst pictures, and what to do next
     resume.pt          what --resume goes on from
 
 Only the first process writes.
@@ -53,11 +54,25 @@ class RunFolder:
         return self.path / "last.safetensors"
 
     @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
     def best(self) -> Path:
         return self.path / "best.safetensors"
 
-    def create(self, settings: Settings, data_root: Path, class_names: Sequence[str], command: Sequence[str]) -> None:
+    def create(
+        self,
+        settings: Settings,
+        data_root: Path,
+        class_names: Sequence[str],
+        command: Sequence[str],
+        choices: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """Make the folder and write what the run was told.
+
+        Args:
+            choices: the settings that the user did not give, with the reasons for them.
 
         Raises:
             RequestError: there is something in the folder already.
@@ -68,6 +83,7 @@ class RunFolder:
             "data": str(data_root.resolve()),
             "classes": list(class_names),
             "command": list(command),
+            "choices": list(choices),
             "retinanet": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from retinanet.config import TrainSettings, seconds
 
+WRITING = 5.0  # seconds that the report of a run takes, about; of a short budget a twentieth
 DEFAULT_EPOCHS = 12.0  # the paper's 90k steps of 16 pictures are 12.2 epochs of COCO's 118k pictures
 
 
@@ -52,6 +53,11 @@ class Plan:
             return cls(settings.steps)
         epochs = DEFAULT_EPOCHS if settings.epochs is None else settings.epochs
         return cls(max(1, math.ceil(epochs * pictures / settings.batch_size - 1e-9)))
+
+    @property
+    def writing(self) -> float:
+        """Seconds of a budget that are kept for the report."""
+        return min(WRITING, 0.05 * self.budget) if self.budget is not None else 0.0
 
     def progress(self, step: int, elapsed: float) -> float:
         """Share of the training that is done, in [0, 1], after ``step`` steps and ``elapsed`` seconds."""

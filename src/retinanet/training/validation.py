@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lightning.fabric import Fabric
@@ -12,6 +13,7 @@ from retinanet.data import DetectionData
 from retinanet.detections import Detections
 from retinanet.drawing import Row, sheet
 from retinanet.evaluation import coco
+from retinanet.evaluation.curves import Curves, curves
 from retinanet.evaluation.run import detect_all
 from retinanet.files import replacing
 from retinanet.training.run_folder import RunFolder
@@ -32,6 +34,26 @@ def spread(total: int, count: int | None) -> list[int]:
     return [i * total // count for i in range(count)]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What came of an evaluation."""
+
+    stats: dict[str, float]
+    """The twelve numbers over all pictures looked at."""
+    comparable: float
+    """AP over the pictures of every evaluation, by which models of one run are compared."""
+    found: Mapping[int, Detections]
+    per_class: list[dict[str, Any]]
+    """Name, AP, AP50 and number of boxes of each class."""
+    curves: Curves | None
+    """In the first process alone."""
+
+    @property
+    def threshold(self) -> float | None:
+        """Detections above it have the best F1."""
+        return None if self.curves is None else self.curves.threshold
+
+
 class Validation:
     """Evaluations of one run, each over ``count`` pictures of ``data`` and the last one over all."""
 
@@ -40,15 +62,8 @@ class Validation:
         self.some = spread(len(data), count)
         self.batch_size, self.workers = batch_size, workers
 
-    def measure(
-        self, detector: Detector, final: bool, on_progress: Callable[[int, int], None] | None
-    ) -> tuple[dict[str, float], float, Mapping[int, Detections], list[dict[str, Any]]]:
-        """Detect in the pictures, shared out over the processes, and measure.
-
-        Returns:
-            The twelve numbers over all pictures looked at; the AP over the pictures of every evaluation, by which
-            models of one run are compared; what was found; per class its name, AP, AP50 and number of boxes.
-        """
+    def measure(self, detector: Detector, final: bool, on_progress: Callable[[int, int], None] | None) -> Measured:
+        """Detect in the pictures, shared out over the processes, and measure."""
         fabric = self.fabric
         looked_at = list(range(len(self.data))) if final else self.some
         found = detect_all(
@@ -64,7 +79,9 @@ class Validation:
         stats: dict[str, float] = {}
         comparable = -1.0
         per_class: list[dict[str, Any]] = []
+        quality = None
         if fabric.is_global_zero:
+            quality = curves(self.data, found, looked_at)
             result = coco.evaluate(self.data, found, indices=looked_at)
             stats = {name: float(result.stats[name]) for name in coco.NAMES}
             per_class = [c.row() for c in result.per_class]
@@ -72,13 +89,19 @@ class Validation:
             comparable = stats["AP"] if same else coco.evaluate(self.data, found, indices=self.some).stats["AP"]
         if fabric.world_size > 1:  # all processes have to agree on what is best
             stats, comparable = fabric.broadcast((stats, comparable))
-        return stats, comparable, found, per_class
+        return Measured(stats, comparable, found, per_class, quality)
 
-    def write(
-        self, folder: RunFolder, step: int, stats: Mapping[str, float], per_class: Any, found: Mapping[int, Detections]
-    ) -> None:
+    def write(self, folder: RunFolder, step: int, measured: Measured) -> None:
         """evaluation.json and the sheet of pictures."""
-        facts = {"step": step, "split": self.data.split, "pictures": len(found), **stats, "per_class": per_class}
+        found = measured.found
+        facts = {
+            "step": step,
+            "split": self.data.split,
+            "pictures": len(found),
+            **measured.stats,
+            "threshold": measured.threshold,
+            "per_class": measured.per_class,
+        }
         folder.write("evaluation.json", json.dumps(facts, indent=1) + "\n")
         looked_at = sorted(found)
         rows = [self._row(looked_at[i], found) for i in spread(len(looked_at), SHEET)]

@@ -1,0 +1,72 @@
+"""Objects of six to twelve pixels: what fitted settings change, in the same minutes.
+
+    python benchmarks/small_objects.py --minutes 10
+
+Digit scenes of 640 pixels, made in a temporary folder. Three runs, one after the other: the default command; the same
+with the paper's picture size and anchors; the paper's model and schedule as they are (ResNet-50, SGD), all from random
+weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from retinanet import bench, recipe
+from retinanet.data import digits, open_data
+from retinanet.data.coverage import cover
+
+PAPER_SIGHT = [
+    *("--model.anchors.sizes", "32", "64", "128", "256", "512"),
+    *("--model.anchors.ratios", "0.5", "1", "2", "--model.anchors.first-level", "3"),
+    *("--model.preprocessing.size", "800", "--model.preprocessing.longer", "1333"),
+]
+RUNS = {
+    "default": [],
+    "default, the paper's size and anchors": PAPER_SIGHT,
+    "the paper's settings": [
+        *("--config", "paper-r50-1x", "--model.backbone.weights", "none"),
+        *("--train.accumulate", "16"),  # sixteen such pictures at once want more memory than many a machine has
+    ],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--output", type=Path, help="keep the runs here")
+    options = parser.parse_args()
+    print(bench.machine(), flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = options.output or Path(name)
+        data = digits.write(folder / "scenes", train=200, val=50, size=640, digits=(50, 90), sides=(9, 14))
+        train = open_data(data, "train")
+        print(f"{'':40} covered  steps     AP   AP50", flush=True)
+        for run in options.runs:
+            output = folder / run.replace(" ", "-").replace(",", "").replace("'", "")
+            budget = f"{options.minutes * 60:g}s"
+            command = [
+                sys.executable,
+                "-m",
+                "retinanet",
+                "train",
+                str(data),
+                "--budget",
+                budget,
+                "--output",
+                str(output),
+            ]
+            subprocess.run([*command, "--train.eval-every", "0", "--quiet", *RUNS[run]], check=True)
+            settings = recipe.load(str(output / "settings.yaml"), {})
+            found = json.loads((output / "evaluation.json").read_text())
+            share = cover(train, settings.model, settings.matching).share
+            print(f"{run:40} {share:7.1%} {found['step']:6d} {found['AP']:6.3f} {found['AP50']:6.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
