@@ -18,6 +18,7 @@ def data(tmp_path_factory):
 def test_what_is_there(data, capsys):
     assert main(["data", str(data)]) == 0
     said = capsys.readouterr().out
+    assert all("…" not in line or line.strip() == "…" for line in said.splitlines()), "the tables fit into a terminal"
     for part in ("tiny (COCO)", "train", "val", "red", "green", "What RetinaNet will see of train",
                  "the paper's anchors cover", "the anchors here cover 100.0% of the boxes"):  # fmt: skip
         assert part in said

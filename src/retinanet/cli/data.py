@@ -193,18 +193,8 @@ def _splits(surveys: Mapping[str, SplitSurvey]) -> Any:
     """A row for each split."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = (
-        "split",
-        "pictures",
-        "size",
-        "boxes",
-        "crowds",
-        "empty",
-        "objects each",
-        "sides in px",
-        "at training size",
-    )
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    columns = ("split", "pictures", "size", "boxes", "crowds", "empty", "mean", "most", "sides", "trained")
     for column in columns:
         table.add_column(column, justify="left" if column == "split" else "right", no_wrap=True)
     for name, split in surveys.items():
@@ -212,7 +202,7 @@ def _splits(surveys: Mapping[str, SplitSurvey]) -> Any:
         stored, trained = (f"{s.size.p5:.0f} {s.size.p50:.0f} {s.size.p95:.0f}" for s in (split.stored, split.trained))
         counts = (split.boxes, split.crowds, split.empties)
         table.add_row(
-            *(name, str(split.pictures), f"{width} x {height}", *map(str, counts)),
+            *(name, str(split.pictures), f"{width}x{height}", *map(str, counts)),
             *(f"{split.objects_mean:.1f}", str(split.objects_max), stored, trained),
         )
     return table
