@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from retinanet.anchors import cell_anchors, make_anchors
 from retinanet.config import AnchorSettings, MatchingSettings, ModelSettings, PreprocessingSettings
-from retinanet.data.dataset import DetectionData
+from retinanet.data.dataset import DetectionData, spread
 from retinanet.matching import match
 from retinanet.preprocess import padded_size, resized_size
 
@@ -47,7 +47,7 @@ class Boxes(NamedTuple):
         """At most ``count`` of them, evenly spread."""
         if len(self.labels) <= count:
             return self
-        places = np.arange(count) * len(self.labels) // count
+        places = spread(len(self.labels), count)
         return Boxes(self.corners[places], self.padded[places], self.labels[places], self.pictures[places])
 
 
@@ -188,10 +188,9 @@ def cover(data: DetectionData, model: ModelSettings, matching: MatchingSettings)
 
 def _count(data: DetectionData, model: ModelSettings, matching: MatchingSettings) -> tuple[int, float, float, int]:
     """Anchors, positive and ignored ones of a picture, on average; pictures that this was counted in."""
-    total = min(SAMPLED, len(data))
+    chosen = spread(len(data), SAMPLED).tolist()
     counts = np.zeros(3)
-    for i in range(total):
-        index = i * len(data) // total
+    for index in chosen:
         size = resized_size(*data.size(index), model.preprocessing)
         height, width = padded_size([size], model.preprocessing)
         anchors = torch.cat(make_anchors(model.anchors, height, width, torch.device("cpu")))
@@ -200,5 +199,5 @@ def _count(data: DetectionData, model: ModelSettings, matching: MatchingSettings
         labels = torch.from_numpy(np.where(data.crowd(index), -2, data.labels(index)))
         states = match(anchors, [boxes], [labels], matching).labels
         counts += len(anchors), int((states >= 0).sum()), int((states == -2).sum())
-    anchors_, positives, ignored = (counts / max(1, total)).tolist()
-    return round(anchors_), positives, ignored, total
+    anchors_, positives, ignored = (counts / max(1, len(chosen))).tolist()
+    return round(anchors_), positives, ignored, len(chosen)

@@ -24,6 +24,13 @@ KNOWN = (
 )
 
 
+def spread(total: int, limit: int | None) -> NDArray[np.int64]:
+    """At most ``limit`` places of ``total``, evenly spread; all of them for None."""
+    if limit is None or limit >= total:
+        return np.arange(total)
+    return np.arange(limit) * total // limit
+
+
 @dataclass(frozen=True)
 class Annotations:
     """All annotations of N pictures with M boxes as flat arrays, the boxes in the order of the pictures."""

@@ -94,8 +94,9 @@ def fit_anchors(data: DetectionData, model: ModelSettings, matching: MatchingSet
         if finer.share > found.share + WORTH:
             found = finer
     before = float((best_anchors(boxes, was)[0] >= matching.foreground).mean())
-    if search.score(was).value >= found.value:
-        found = search.score(was)
+    present = search.score(was)
+    if present.value >= found.value:
+        found = present
     best, level_of = best_anchors(boxes, found.settings)
     settings = _without_coarse(found.settings, level_of)
     after = float((best >= matching.foreground).mean())

@@ -21,7 +21,7 @@ from PIL import Image
 
 from retinanet.data import pictures
 from retinanet.data.checks import Progress
-from retinanet.data.dataset import DetectionData
+from retinanet.data.dataset import DetectionData, spread
 
 CELLS = 16
 """Cells a side that pictures are compared in. Fine enough that pictures of one kind (blood cells on the same glass)
@@ -83,13 +83,6 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.first)
-
-
-def spread(total: int, limit: int | None) -> NDArray[np.int64]:
-    """At most ``limit`` places of ``total``, evenly spread."""
-    if limit is None or limit >= total:
-        return np.arange(total)
-    return np.arange(limit) * total // limit
 
 
 def look(

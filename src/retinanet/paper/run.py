@@ -247,14 +247,14 @@ def write_figure_4(
     import retinanet
     from retinanet.config import MatchingSettings
     from retinanet.data import open_data
+    from retinanet.data.dataset import spread
     from retinanet.evaluation import difficulty
     from retinanet.paper import plots
-    from retinanet.training.validation import spread
 
     detector = retinanet.load(model)
     opened = open_data(data, split, class_names=detector.class_names)
     counted = difficulty.margins(
-        detector, opened, MatchingSettings(), indices=spread(len(opened), pictures), on_progress=on_progress
+        detector, opened, MatchingSettings(), indices=spread(len(opened), pictures).tolist(), on_progress=on_progress
     )
     if not counted.positives.sum():
         raise RequestError(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from retinanet import recipe
-from retinanet.config import LENGTHS, Settings, changed, dotted, from_plain, seconds, to_plain
+from retinanet.config import LENGTHS, Settings, changed, dotted, seconds
 from retinanet.data import DetectionData
 from retinanet.data.fit import Choice, fit_anchors, fit_model, with_choices
 from retinanet.errors import RequestError
@@ -103,11 +103,11 @@ def fit(
     wanted = min(max(STEPS_A_CLASS * len(data.class_names), FEWEST_STEPS), ENOUGH_STEPS)
     cost = None
     networks: Sequence[Network] = NETWORKS if device.type == "cuda" else NETWORKS[1:]
-    if _any(fixed, "model.backbone.") or _any(fixed, "model.pyramid.") or _any(fixed, "model.head."):
+    if any(name.startswith(("model.backbone.", "model.pyramid.", "model.head.")) for name in fixed):
         networks = ()
     batch = settings.train.batch_size
     for network in networks:
-        tried = changed_model(settings, network.settings)
+        tried = changed(settings, dotted({"model": network.settings}))
         cost = _measure(tried, data, shape, here)
         last = network is networks[-1]
         if cost is None:
@@ -233,16 +233,6 @@ def _common_shape(data: DetectionData, settings: Settings) -> tuple[int, int]:
     height, width = shapes[counts.argmax()].tolist()
     preprocessing = settings.model.preprocessing
     return padded_size([resized_size(height, width, preprocessing)], preprocessing)
-
-
-def changed_model(settings: Settings, values: Mapping[str, Any]) -> Settings:
-    plain = to_plain(settings)
-    plain["model"]["backbone"]["options"] = {}
-    return from_plain(Settings, recipe.merge(plain, {"model": values}))
-
-
-def _any(fixed: set[str], prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in fixed)
 
 
 def _length(fixed: set[str]) -> bool:

@@ -25,7 +25,7 @@ from retinanet.data.doctor import examine
 from retinanet.data.fit import Choice, lost_boxes
 from retinanet.data.loading import TrainingSteps, Transform, choose_workers, train_batches
 from retinanet.detector import Detector
-from retinanet.errors import DivergedError, RequestError
+from retinanet.errors import DivergedError, RequestError, first_line
 from retinanet.model import RetinaNet
 from retinanet.precision import Precision
 from retinanet.training import state as resume_file
@@ -272,9 +272,10 @@ def train(
 
     def report() -> None:
         assert measured is not None, "a run ends with an evaluation"
-        problem = write_report(folder, settings, data, val, detector, measured, progress.step, clock.seconds())
-        if problem is not None:
-            tell({"event": "problem", "text": f"{folder.report} could not be written: {problem}"})
+        try:
+            write_report(folder, settings, data, val, detector, measured, progress.step, clock.seconds())
+        except Exception as error:  # a run that took hours does not fail for its report
+            tell({"event": "problem", "text": f"{folder.report} could not be written: {first_line(error)}"})
 
     def open_folder() -> None:
         if not resume:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from retinanet.config import Settings
 from retinanet.data import DetectionData
 from retinanet.data.coverage import cover
-from retinanet.errors import first_line
+from retinanet.data.dataset import spread
 from retinanet.evaluation.confusion import confusion, judge, worst
 from retinanet.evaluation.difficulty import Difficulty, margins
 from retinanet.evaluation.errors import errors
 from retinanet.training.run_folder import RunFolder, read_metrics
-from retinanet.training.validation import Measured, spread
+from retinanet.training.validation import Measured
 
 if TYPE_CHECKING:
     from retinanet.detector import Detector
@@ -32,33 +32,13 @@ def write_report(
     measured: Measured,
     step: int,
     seconds_in: Mapping[str, float],
-) -> str | None:
+) -> None:
     """Write report.html.
 
     Args:
         data, val: what was learnt from, what was measured on. measured: the last evaluation.
         seconds_in: what data, forward, backward, ... took.
-
-    Returns:
-        What went wrong, None if nothing did: a run that took hours does not fail for its report.
     """
-    try:
-        _write(folder, settings, data, val, detector, measured, step, seconds_in)
-    except Exception as error:
-        return first_line(error)
-    return None
-
-
-def _write(
-    folder: RunFolder,
-    settings: Settings,
-    data: DetectionData,
-    val: DetectionData,
-    detector: Detector,
-    measured: Measured,
-    step: int,
-    seconds_in: Mapping[str, float],
-) -> None:
     from retinanet.report.reading import RunFacts
     from retinanet.report.run_page import write_run_page
 
@@ -101,5 +81,5 @@ def _write(
 def _difficulty(detector: Detector, settings: Settings, val: DetectionData) -> Difficulty | None:
     if settings.loss.kind != "focal":
         return None
-    chosen = spread(len(val), LOOKED_AT)
+    chosen = spread(len(val), LOOKED_AT).tolist()
     return margins(detector, val, settings.matching, indices=chosen).under(settings.loss.gamma)

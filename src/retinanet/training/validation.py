@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.fabric import Fabric
 
 from retinanet.data import DetectionData
+from retinanet.data.dataset import spread
 from retinanet.detections import Detections
 from retinanet.drawing import Row, sheet
 from retinanet.evaluation import coco
@@ -25,13 +26,6 @@ SHEET = 6
 """Pictures on the sheet of validation pictures."""
 SHOWN = 0.3
 """Score above which detections are drawn on it."""
-
-
-def spread(total: int, count: int | None) -> list[int]:
-    """``count`` of ``total`` indices, evenly spread; all of them for None."""
-    if count is None or count >= total:
-        return list(range(total))
-    return [i * total // count for i in range(count)]
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class Validation:
 
     def __init__(self, fabric: Fabric, data: DetectionData, count: int | None, batch_size: int, workers: int) -> None:
         self.fabric, self.data = fabric, data
-        self.some = spread(len(data), count)
+        self.some = spread(len(data), count).tolist()
         self.batch_size, self.workers = batch_size, workers
 
     def measure(self, detector: Detector, final: bool, on_progress: Callable[[int, int], None] | None) -> Measured:
