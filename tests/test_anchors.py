@@ -68,6 +68,26 @@ def test_torchvisions_grid(size: tuple[int, int]) -> None:
     assert torch.equal(torch.cat(make_anchors(TORCHVISION, *size, CPU)), expected)
 
 
+@pytest.mark.parametrize("level", range(3, 8))
+def test_detectrons_anchors(level: int) -> None:
+    """Sides of whole pixels at the stride's own size, found with inclusive corners as Detectron finds them."""
+    stride = 2**level
+    settings = AnchorSettings(rounding="detectron")
+    middle, expected = (stride - 1) / 2, []
+    for ratio in (0.5, 1.0, 2.0):
+        width = round((stride * stride / ratio) ** 0.5)
+        height = round(width * ratio)
+        for octave in range(3):
+            scale = 4 * 2 ** (octave / 3)
+            first = [middle - (side * scale - 1) / 2 for side in (width, height)]
+            last = [middle + (side * scale - 1) / 2 for side in (width, height)]
+            expected.append([first[0], first[1], last[0] + 1, last[1] + 1])
+    found = make_anchors(settings, 256, 256, CPU)[level - 3][:9]
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-4)
+    exact = make_anchors(AnchorSettings(), 256, 256, CPU)[level - 3][:9]
+    assert (found - exact).abs().max() > 0.1
+
+
 def test_other_settings() -> None:
     settings = AnchorSettings(sizes=(8, 16, 32, 64, 128), scales=(1.0, 1.5), ratios=(3.0,), offset=0.0)
     anchors = cell_anchors(settings, 0).double()

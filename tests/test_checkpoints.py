@@ -165,11 +165,8 @@ def test_a_pickle_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.Monk
     torch.save({"weights": STATE, "code": Payload()}, path)
     with pytest.raises(RequestError) as error:
         retinanet.load(path)
-    if name == "model.pt":
-        expected = f"{path} is not a checkpoint that can be loaded: give a run folder or a .safetensors file"
-        assert str(error.value) == expected
-    else:
-        assert str(error.value).startswith(f"{path} cannot be read as a checkpoint (")
+    module = os.mkdir.__module__
+    assert str(error.value).startswith(f"{path} names {module}.mkdir, which weights do not need; nothing of it was")
     assert not (tmp_path / "made").exists()
 
 

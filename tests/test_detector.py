@@ -33,6 +33,7 @@ from retinanet.errors import RequestError
 from retinanet.losses import detection_loss
 from retinanet.matching import match
 from retinanet.model import RetinaNet
+from retinanet.preprocess import prepare
 
 NAMES = ("dog", "cat", "bird")
 
@@ -132,9 +133,11 @@ def test_boxes_are_in_original_pixels() -> None:
 
     # twice the picture by repeating pixels, seen at half its size, is the same picture
     double = image.repeat_interleave(2, 1).repeat_interleave(2, 2)
-    halved = make(size=64, antialias=False).predict(double)
+    halved = make(size=64, interpolation="plain").predict(double)
     assert_same(
-        Detections(halved.boxes / 2, halved.scores, halved.labels, NAMES), make(antialias=False).predict(image), 1e-2
+        Detections(halved.boxes / 2, halved.scores, halved.labels, NAMES),
+        make(interpolation="plain").predict(image),
+        1e-2,
     )
 
 
@@ -217,7 +220,7 @@ def test_square_preprocessing_takes_another_size() -> None:
 def test_detect_a_batch(detector: Detector) -> None:
     """What evaluation calls: pictures resized and padded already."""
     images = [picture(50, 90), picture(50, 90, 1)]
-    resized = [detector.resize(image) for image in images]
+    resized = [prepare(image, detector.settings.preprocessing) for image in images]
     assert {tuple(r.shape) for r in resized} == {(3, 59, 107)}  # 64 / 50 would make the longer side 115
     batch = torch.zeros((2, 3, 64, 128), dtype=torch.uint8)
     for slot, image in zip(batch, resized):

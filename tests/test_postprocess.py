@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -39,18 +40,38 @@ def suppress(boxes: Tensor, scores: Tensor, limit: float) -> list[int]:
     return kept
 
 
-def plain(out: Outputs, sizes: Tensor, rules: PostprocessingSettings, anchors: Any = ANCHORS) -> Found:
+def bounded(box: Tensor, height: float, width: float) -> Tensor:
+    return box.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
+
+
+def plain(
+    out: Outputs, sizes: Tensor, rules: PostprocessingSettings, anchors: Any = ANCHORS, scale: float = 1.0
+) -> Found:
     results = []
     for picture, (height, width) in enumerate(sizes.tolist()):
         boxes, scores, labels = [], [], []
-        for logits, deltas, level in zip(out.logits, out.deltas, anchors):
+        for number, (logits, deltas, level) in enumerate(zip(out.logits, out.deltas, anchors)):
+            threshold = rules.threshold
+            if rules.coarsest_threshold is not None and number == len(anchors) - 1:
+                threshold = rules.coarsest_threshold
             score = torch.sigmoid(logits[picture]).flatten()
             pairs = torch.sort(score, descending=True, stable=True).indices[: rules.candidates].tolist()
             for pair in pairs:
-                if score[pair] > rules.threshold:
+                if score[pair] > threshold:
                     row, label = divmod(pair, logits.shape[2])
-                    box = decode(deltas[picture, row], level[row])
-                    boxes.append(box.clamp(min=0).minimum(torch.tensor([width, height, width, height])))
+                    delta = deltas[picture, row].clone()
+                    if rules.limit_shrinking:
+                        delta[2:] = delta[2:].clamp(min=-math.log(62.5))
+                    box = decode(delta, level[row])
+                    if rules.inclusive:  # in pixels of the picture as it was given
+                        last = ((box[2:] - 1) / scale).clamp(min=0).minimum(torch.tensor([width, height]) / scale - 1)
+                        first = (box[:2] / scale).clamp(min=0).minimum(torch.tensor([width, height]) / scale - 1)
+                        box = torch.cat((first, last + 1)) * scale
+                    elif rules.clip == "before":
+                        box = bounded(box, height, width)
+                    if rules.clip == "before" and rules.drop_empty and not (box[2:] > box[:2]).all():
+                        continue
+                    boxes.append(box)
                     scores.append(score[pair])
                     labels.append(label)
         kept = []
@@ -61,6 +82,9 @@ def plain(out: Outputs, sizes: Tensor, rules: PostprocessingSettings, anchors: A
             )
             kept += [mine[i] for i in remaining]
         kept = sorted(kept, key=lambda i: (-float(scores[i]), i))[: rules.max_detections]
+        if rules.clip == "after":
+            boxes = [bounded(box, height, width) for box in boxes]
+            kept = [i for i in kept if not rules.drop_empty or (boxes[i][2:] > boxes[i][:2]).all()]
         results.append(
             (
                 torch.stack([boxes[i] for i in kept]) if kept else torch.zeros((0, 4)),
@@ -104,6 +128,54 @@ def test_plain_algorithm(
     rules = PostprocessingSettings(threshold, candidates, nms_iou, max_detections)
     out = outputs(len(sizes), classes, seed)
     assert_same(postprocess(out, ANCHORS, torch.tensor(sizes), rules), plain(out, torch.tensor(sizes), rules))
+
+
+DETECTRON2 = PostprocessingSettings(clip="after", drop_empty=True, candidates=60)
+MMDETECTION = PostprocessingSettings(limit_shrinking=True, drop_empty=True, candidates=60)
+DETECTRON = PostprocessingSettings(coarsest_threshold=0.0, inclusive=True, candidates=60)
+
+
+@pytest.mark.parametrize("rules", [DETECTRON2, MMDETECTION, DETECTRON])
+@given(seed=st.integers(0, 2**31), shift=st.sampled_from([-6.0, -3.0]), spread=st.sampled_from([1.0, 10.0]))
+@settings(max_examples=10, deadline=None)
+def test_other_conventions(rules: PostprocessingSettings, seed: int, shift: float, spread: float) -> None:
+    out = outputs(2, 3, seed, shift)
+    out = Outputs(out.logits, [deltas * spread for deltas in out.deltas])
+    sizes, scale = torch.tensor([[64.0, 96.0], [50.0, 33.25]]), 0.625
+    found = postprocess(out, ANCHORS, sizes, rules, torch.full((2, 2), scale))
+    assert_same(found, plain(out, sizes, rules, scale=scale))
+
+
+def test_conventions_differ() -> None:
+    """The pictures of the test above tell them apart."""
+    out = outputs(1, 3, shift=-5.0)
+    out = Outputs(out.logits, [deltas * 10 for deltas in out.deltas])
+    sizes, every_box = torch.tensor([[50.0, 33.0]]), 2000
+
+    def found(**changed: Any) -> tuple[int, float]:
+        ((boxes, scores, _),) = postprocess(
+            out, ANCHORS, sizes, PostprocessingSettings(max_detections=every_box, **changed)
+        )
+        return len(scores), round(float(boxes.sum()), 3)
+
+    every: list[dict[str, Any]] = [
+        {},
+        {"clip": "after"},
+        {"drop_empty": True},
+        {"clip": "after", "drop_empty": True},
+        {"limit_shrinking": True},
+        {"coarsest_threshold": 0.0},
+        {"inclusive": True},
+    ]
+    assert len({found(**changed) for changed in every}) == len(every)
+
+
+def test_classes_stay_apart_where_boxes_are_outside() -> None:
+    """Boxes that are clipped after suppression have negative corners as well."""
+    anchors = (torch.tensor([[-50.0, -50.0, -10.0, -10.0]]),)
+    out = Outputs([torch.tensor([[[3.0, 2.0, 1.0]]])], [torch.zeros(1, 1, 4)])
+    rules = PostprocessingSettings(clip="after", nms_iou=0.0)
+    assert postprocess(out, anchors, torch.tensor([[64, 64]]), rules)[0][2].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("classes", [1, 1000])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from retinanet.config import PreprocessingSettings
-from retinanet.preprocess import normalize, pad_batch, padded_size, resize, resized_size
+from retinanet.config import Interpolation, PreprocessingSettings
+from retinanet.preprocess import box_scale, normalize, pad_batch, padded_size, prepare, resize, resized_size
 
 PAPER = PreprocessingSettings()
-TORCHVISION = PreprocessingSettings(rounding="down", antialias=False)
+TORCHVISION = PreprocessingSettings(rounding="down", interpolation="plain")
 SIDES = st.integers(1, 8000)
 
 
@@ -82,23 +83,78 @@ def test_resize_is_pillows_bilinear() -> None:
 def test_resize_without_antialiasing() -> None:
     image = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
     plain = torch.nn.functional.interpolate(image[None].float(), size=(13, 17), mode="bilinear")[0]
-    assert torch.equal(resize(image, (13, 17), antialias=False, quantize=False), plain)
-    assert torch.equal(resize(image, (13, 17), antialias=False), plain.round().to(torch.uint8))
+    assert torch.equal(resize(image, (13, 17), "plain"), plain.round().to(torch.uint8))
+    halved = replace(TORCHVISION, size=20)
+    expected = torch.nn.functional.interpolate(image[None].float(), size=(20, 30), mode="bilinear")[0]
+    assert torch.equal(prepare(image, halved), expected)
+    assert torch.equal(prepare(image, replace(halved, interpolation="opencv")), resize(image, (20, 30), "opencv"))
+
+
+@given(SIDES, SIDES)
+@example(427, 640)
+@example(480, 640)
+@settings(max_examples=50, deadline=None)
+def test_detectrons_scale(height: int, width: int) -> None:
+    rules = replace(PAPER, rounding="detectron", interpolation="plain", size=200, longer=333)
+    scale = 200 / min(height, width)
+    if np.round(scale * max(height, width)) > 333:
+        scale = 333 / max(height, width)
+    expected = tuple(max(1, int(np.round(side * scale))) for side in (height, width))
+    assert resized_size(height, width, rules) == expected
+    assert box_scale((height, width), expected, rules) == (scale, scale)
+
+
+@given(SIDES, SIDES)
+@example(44, 88)
+@settings(max_examples=50, deadline=None)
+def test_detectron2s_sizes(height: int, width: int) -> None:
+    """The shorter side first, then the limit on the longer one."""
+    scale = 800 / min(height, width)
+    sides = (800, scale * width) if height < width else (scale * height, 800)
+    if max(sides) > 1333:
+        sides = tuple(side * (1333 / max(sides)) for side in sides)  # type: ignore[assignment]
+    found = resized_size(height, width, replace(PAPER, rounding="detectron2"))
+    assert found == tuple(max(1, int(side + 0.5)) for side in sides)
+    if (height, width) == (44, 88):
+        assert found == (666, 1333)
+        assert resized_size(height, width, PAPER) == (667, 1333)
+
+
+def test_resize_by_pillow_itself() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    for size in ((20, 31), (120, 180), (1, 40), (60, 90)):
+        expected = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
+        assert np.array_equal(resize(image, size, "pillow").permute(1, 2, 0).numpy(), expected)
+
+
+def test_detectron_samples_with_its_scale_rather_than_the_ratio_of_the_sizes() -> None:
+    # Of a ramp in x the value at x is that of its place: (x + 0.5) / scale - 0.5, whatever the width is rounded to.
+    ramp = torch.arange(100, dtype=torch.uint8).expand(3, 60, 100).contiguous()
+    rules = replace(PAPER, rounding="detectron", interpolation="plain", size=37)  # 61.67 becomes 62
+    found = prepare(ramp, rules)
+    assert found.shape == (3, 37, 62)
+    places = ((torch.arange(62) + 0.5) * 60 / 37 - 0.5).clamp(max=99)
+    assert torch.allclose(found[0, 0], places, atol=1e-4)
+    assert not torch.allclose(prepare(ramp, replace(rules, rounding="nearest"))[0, 0], places, atol=1e-1)
 
 
 def test_resize_to_the_same_size_changes_nothing() -> None:
     image = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
     assert torch.equal(resize(image, (40, 60)), image)
-    assert torch.equal(resize(image, (40, 60), quantize=False), image.float())
-    assert resize(image, (40, 60), quantize=False).dtype == torch.float32
+    for rules in (replace(PAPER, resize="none"), replace(PAPER, size=40, interpolation="opencv")):
+        assert torch.equal(prepare(image, rules), image)
+    same = prepare(image, replace(TORCHVISION, size=40))
+    assert torch.equal(same, image.float())
+    assert same.dtype == torch.float32
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)])
 def test_resize_of_the_smallest_pictures(size: tuple[int, int]) -> None:
     image = torch.full((3, *size), 77, dtype=torch.uint8)
     target = resized_size(*size, PAPER, 64)
-    for antialias in (True, False):
-        found = resize(image, target, antialias)
+    for interpolation in get_args(Interpolation):
+        found = resize(image, target, interpolation)
         assert found.shape[1:] == target
         assert (found == 77).all()
 

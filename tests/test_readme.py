@@ -9,6 +9,7 @@ from PIL import Image
 
 import retinanet
 from retinanet import recipe
+from retinanet.checkpoints import sources
 from retinanet.cli import app
 from retinanet.model import RetinaNet
 from tiny_run import tiny
@@ -43,7 +44,7 @@ def test_python(tmp_path, monkeypatch):
 
 def test_there_are_commands():
     named = {shlex.split(command)[1] for command in commands([TEXT])}
-    assert named == {"demo", "data", "train", "evaluate", "predict", "bench", "paper"}
+    assert named == {"demo", "data", "train", "evaluate", "predict", "convert", "push", "bench", "paper"}
 
 
 @pytest.mark.parametrize("command", commands())
@@ -53,6 +54,15 @@ def test_command_is_understood(command):
     config = bound.arguments.get("config")
     if config is not None:
         recipe.load(config, bound.arguments.get("settings"))
+
+
+def test_public_checkpoints_are_sources():
+    """Each command of the table names what can be downloaded, by a name that is understood."""
+    table = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8").split("## Public checkpoints")[1]
+    named = re.findall(r"`retinanet convert (\S+) FILE\.safetensors`", table)
+    kinds = [sources.recognise(name).kind for name in named]
+    assert len(set(named)) == len(named) == sum(line.startswith("| ") for line in table.splitlines()) - 1
+    assert {kind: kinds.count(kind) for kind in kinds} == {"torchvision": 2, "url": 28, "hub": 3}
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", TEXT))

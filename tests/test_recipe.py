@@ -53,6 +53,16 @@ def test_a_length_of_the_command_line_takes_the_place_of_the_recipes(tmp_path: P
     assert (made.train.steps, made.train.budget) == (None, "5m")
 
 
+def test_the_weights_to_begin_from_are_known_before_the_settings(tmp_path: Path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("train: {weights: a.safetensors}\n")
+    # A size that only goes with the checkpoint's longer side is no mistake yet.
+    size = {"model": {"preprocessing": {"size": 2000}}}
+    assert recipes.weights(str(file), size) == "a.safetensors"
+    assert recipes.weights(str(file), {"train": {"weights": "b"}}) == "b"
+    assert recipes.weights(None, size) == recipes.weights("scratch-small", None) == "none"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

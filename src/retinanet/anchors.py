@@ -34,6 +34,15 @@ def cell_anchors(settings: AnchorSettings, place: int) -> Tensor:
         heights = (height_ratios[:, None] * sides[None, :]).reshape(-1)
         widths = ((1 / height_ratios)[:, None] * sides[None, :]).reshape(-1)
         return (torch.stack((-widths, -heights, widths, heights), dim=1) / 2).round()
+    if settings.rounding == "detectron":
+        # At the size of one stride: 6 x 12 for stride 8 and ratio 2, where the exact sides are 5.66 x 11.31.
+        stride = 2 ** settings.levels[place]
+        widths = (stride / ratios.sqrt()).round()
+        heights = (widths * ratios).round()
+        larger = size / stride * scales
+        widths = (widths[:, None] * larger[None, :]).reshape(-1)
+        heights = (heights[:, None] * larger[None, :]).reshape(-1)
+        return (torch.stack((-widths, -heights, widths, heights), dim=1) / 2).float()
     heights = (ratios.sqrt()[:, None] * scales[None, :]).reshape(-1) * size
     widths = (ratios.rsqrt()[:, None] * scales[None, :]).reshape(-1) * size
     return (torch.stack((-widths, -heights, widths, heights), dim=1) / 2).float()

@@ -118,7 +118,7 @@ def _freeze_norms(module: nn.Module) -> None:
 def same_model(model: nn.Module, size: int = 800, longer: int = 1333, classes: int = CLASSES) -> RetinaNet:
     """Our network with the weights of :func:`torchvision_model`."""
     result = RetinaNet(peer.settings("v1", size, longer), classes)
-    result.load_state_dict(peer.convert(model.state_dict()))
+    result.load_state_dict(peer.convert_state(model.state_dict()))
     return result
 
 

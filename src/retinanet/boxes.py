@@ -65,11 +65,12 @@ def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
     return torch.cat((shift, torch.log(box_size / size)), dim=-1)
 
 
-def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
-    """Inverse of :func:`encode`; dw and dh are limited to log(1000 / 16) from above."""
+def decode(deltas: Tensor, anchors: Tensor, limit_shrinking: bool = False) -> Tensor:
+    """Inverse of :func:`encode`; dw and dh are limited to log(1000 / 16) from above, on request from below too."""
     size = anchors[..., 2:] - anchors[..., :2]
     centre = (anchors[..., :2] + anchors[..., 2:]) / 2 + deltas[..., :2] * size
-    half = torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_RATIO)) * size / 2
+    limited = deltas[..., 2:].clamp(min=-MAX_LOG_RATIO if limit_shrinking else None, max=MAX_LOG_RATIO)
+    half = torch.exp(limited) * size / 2
     return torch.cat((centre - half, centre + half), dim=-1)
 
 

@@ -19,6 +19,7 @@ from retinanet.errors import RequestError
 OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))  # three scales an octave apart in thirds (section 4, "Anchors")
 
 Normalization = Literal["none", "batch", "group"]
+Interpolation = Literal["antialias", "pillow", "plain", "opencv"]
 
 
 class SettingsError(RequestError):
@@ -45,12 +46,21 @@ class BackboneSettings:
     """How many of the backbone's first parts are not trained; for a ResNet 1 is the stem, 2 stem and first stage."""
     frozen_norm: bool = False
     """Use the backbone's batch normalisation as a fixed affine map (its statistics and weights do not change)."""
+    norm_eps: float | None = None
+    """What batch normalisation adds to the variance; none takes the backbone's own (1e-5 in a ResNet)."""
+    stride_in_1x1: bool = False
+    """In a ResNet of bottlenecks: halve the size in the first 1 x 1 convolution of a stage, as Caffe's ResNets do
+    (Detectron, Detectron2, MMDetection's "caffe" models), rather than in the 3 x 3 one."""
     options: dict[str, Any] = field(default_factory=dict)
     """Passed to timm.create_model as they are, for example {"pad_type": "same"}."""
 
     def __post_init__(self) -> None:
         require(bool(self.name), "model.backbone.name is empty: give the name of a timm model, such as resnet50")
         require(self.frozen_stages >= 0, f"model.backbone.frozen_stages must be 0 or more, not {self.frozen_stages}")
+        require(
+            self.norm_eps is None or self.norm_eps >= 0,
+            f"model.backbone.norm_eps must be 0 or more, not {self.norm_eps}",
+        )
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,8 @@ class PyramidSettings:
     channels: int = 256
     p6_from: Literal["c5", "p5"] = "c5"
     """The paper computes P6 from the backbone's last feature, C5; torchvision's first RetinaNet from P5."""
+    p7_relu: bool = True
+    """P7 is computed from ReLU(P6), as in the paper; in MMDetection from P6 itself."""
     norm: Normalization = "none"
 
     def __post_init__(self) -> None:
@@ -97,8 +109,9 @@ class AnchorSettings:
     """Height divided by width."""
     offset: float = 0.5
     """Centre of the first anchor in units of the stride: 0.5 is the middle of the cell, torchvision has 0."""
-    rounding: Literal["none", "torchvision"] = "none"
-    """torchvision truncates size * scale to an integer and rounds the half extents of the boxes."""
+    rounding: Literal["none", "torchvision", "detectron"] = "none"
+    """torchvision truncates size * scale to an integer and rounds the half extents of the boxes; Detectron rounds the
+    sides of the anchors of one stride's size, before it scales them up."""
     strides: Literal["fixed", "torchvision"] = "fixed"
     """"fixed" is 8, 16, 32, 64, 128; torchvision divides the padded picture's side by the grid's, rounding down."""
 
@@ -135,10 +148,14 @@ class PreprocessingSettings:
     longer side becomes ``size``, the shape is kept, the rest of a size x size square is padding."""
     size: int = 800
     longer: int = 1333
-    rounding: Literal["nearest", "down"] = "nearest"
-    """How the other side is rounded to whole pixels; torchvision rounds down."""
-    antialias: bool = True
-    """Average over the pixels that disappear when a picture shrinks (Pillow's bilinear); torchvision does not."""
+    rounding: Literal["nearest", "down", "detectron", "detectron2"] = "nearest"
+    """How the other side is rounded to whole pixels; torchvision rounds down. "detectron" rounds to the nearest, and
+    goes on calculating with the scale as it was before the rounding. "detectron2" applies the limit on the longer side
+    after the scale, which makes another pixel of some halves."""
+    interpolation: Interpolation = "antialias"
+    """"antialias" is bilinear and averages over the pixels that disappear when a picture shrinks; so is "pillow", by
+    Pillow itself, from which the faster first one differs by 1 in one value of a thousand. The others do not average:
+    "plain" is bilinear in floating point, as torchvision resizes, "opencv" in OpenCV's whole numbers."""
     mean: tuple[float, float, float] | None = None
     """Mean of R, G and B in 0..1; none takes the backbone's own."""
     std: tuple[float, float, float] | None = None
@@ -173,8 +190,28 @@ class PostprocessingSettings:
     nms_iou: float = 0.5
     """Of two boxes of one class that overlap by more than this IoU the one with the lower score is dropped."""
     max_detections: int = 100
+    coarsest_threshold: float | None = None
+    """Threshold of the coarsest level where that is another; Detectron's is 0."""
+    limit_shrinking: bool = False
+    """Limit dw and dh from below as well, to a 62.5th of the anchor's side, as MMDetection does; others limit them
+    from above alone."""
+    clip: Literal["before", "after"] = "before"
+    """Move corners into the picture before or after suppression; Detectron2 does after."""
+    drop_empty: bool = False
+    """Leave out boxes without width or height after clipping, as Detectron2 and MMDetection do."""
+    inclusive: bool = False
+    """When boxes are scaled back to the picture and clipped, x2 and y2 are those of the last pixel inside, as in
+    Detectron. The boxes that are given have x2 = x1 + width all the same."""
 
     def __post_init__(self) -> None:
+        require(
+            self.coarsest_threshold is None or 0 <= self.coarsest_threshold < 1,
+            f"model.postprocessing.coarsest_threshold must be in [0, 1), not {self.coarsest_threshold}",
+        )
+        require(
+            self.clip == "before" or not self.inclusive,
+            "model.postprocessing.inclusive goes with clip before, as in Detectron, not with clip after",
+        )
         require(0 <= self.threshold < 1, f"model.postprocessing.threshold must be in [0, 1), not {self.threshold}")
         require(self.candidates >= 1, f"model.postprocessing.candidates must be at least 1, not {self.candidates}")
         require(0 <= self.nms_iou <= 1, f"model.postprocessing.nms_iou must be in [0, 1], not {self.nms_iou}")
@@ -339,6 +376,9 @@ class DataSettings:
 class TrainSettings:
     """The optimiser, its schedule, and how long."""
 
+    weights: str = "none"
+    """A detector to begin with, other classes than its own allowed: a run folder or a checkpoint, of any project that
+    is known. What fits of its weights is kept; its model settings are taken where none are given."""
     batch_size: int = 16
     """Pictures of one optimiser step, over all devices and accumulated parts together."""
     accumulate: int = 1
@@ -395,6 +435,11 @@ class TrainSettings:
     """Handed to Lightning Fabric: ddp, fsdp, ..."""
 
     def __post_init__(self) -> None:
+        require(
+            self.weights not in ("", "imagenet"),
+            f"train.weights is a detector's run folder or checkpoint file, or none, not {self.weights!r}; a backbone's "
+            "weights go to model.backbone.weights",
+        )
         require(self.batch_size >= 1, f"train.batch_size must be at least 1, not {self.batch_size}")
         require(
             1 <= self.accumulate <= self.batch_size,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 from torch import Tensor
 
+from retinanet import boxes as geometry
 from retinanet.config import PostprocessingSettings
 from retinanet.detections import Detections
 from retinanet.errors import RequestError, first_line
 from retinanet.postprocess import postprocess
 from retinanet.precision import DTYPES, Precision, choose
-from retinanet.preprocess import normalize, pad_batch, padded_size, resize, resized_size
+from retinanet.preprocess import box_scale, normalize, pad_batch, padded_size, prepare
 
 if TYPE_CHECKING:
+    from retinanet.checkpoints import Checkpoint
     from retinanet.model.retinanet import Outputs, RetinaNet
 
 
@@ -29,8 +31,13 @@ class Detector:
         model: the network; it is put into evaluation mode.
         class_names: one for each label.
         precision: in which the network computes. Boxes and scores are float32 always.
-        threshold: the score above which detections had the best F1 when the model was measured; None if unknown.
-            :meth:`predict` gives lower scores too, as measuring AP needs them: ``found.above(detector.threshold)``.
+        about: what else is known of the weights, such as "origin", "step" and "metrics" (the twelve numbers), as plain
+            values; kept when the detector is saved.
+
+    Attributes:
+        threshold: the score above which detections had the best F1 when the model was measured, from ``about``; None if
+            unknown. :meth:`predict` gives lower scores too, as measuring AP needs them:
+            ``found.above(detector.threshold)``.
     """
 
     def __init__(
@@ -38,7 +45,7 @@ class Detector:
         model: RetinaNet,
         class_names: Sequence[str],
         precision: Precision = "fp32",
-        threshold: float | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         if len(class_names) != model.num_classes:
             raise RequestError(f"{len(class_names)} class names for a model of {model.num_classes} classes")
@@ -46,7 +53,7 @@ class Detector:
         self.settings = model.settings
         self.class_names = tuple(class_names)
         self.precision = precision
-        self.threshold = threshold
+        self.about = dict(about or {})
         self._fused: Callable[[Tensor], Outputs] | None = None
         self._fused_for = self.device
 
@@ -81,8 +88,14 @@ class Detector:
         return self.__dict__ | {"_fused": None}
 
     @property
+    def threshold(self) -> float | None:
+        value = self.about.get("threshold")
+        return value if isinstance(value, float) and 0 <= value < 1 else None
+
+    @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        parameter = next(self.model.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device  # an exported network has none
 
     @overload
     def predict(
@@ -141,14 +154,14 @@ class Detector:
         def run(group: list[tuple[int, Tensor, tuple[int, int]]], padded: tuple[int, int]) -> None:
             sizes = torch.tensor([image.shape[1:] for _, image, _ in group])
             originals = torch.tensor([original for _, _, original in group])
-            found = self._detect(pad_batch([image for _, image, _ in group], padded), sizes, originals, changed)
+            found = self._detect(pad_batch([image for _, image, _ in group], padded), sizes, originals, changed, size)
             for (index, _, _), detections in zip(group, found, strict=True):
                 results[index] = detections
 
         for index, picture in enumerate(pictures):
             image = to_tensor(picture)
             original = (image.shape[1], image.shape[2])
-            image = self.resize(image, size)
+            image = prepare(image, self.settings.preprocessing, size)
             padded = padded_size([(image.shape[1], image.shape[2])], self.settings.preprocessing, size)
             group = waiting.setdefault(padded, [])
             group.append((index, image, original))
@@ -157,16 +170,6 @@ class Detector:
         for padded, group in waiting.items():
             run(group, padded)
         return [found for found in results if found is not None]
-
-    def resize(self, image: Tensor, size: int | None = None) -> Tensor:
-        """(3, H, W) uint8 -> the network's size, (3, h, w) uint8, or float32 in 0..255.
-
-        Without antialiasing (torchvision's convention) the resized picture is not rounded to whole values: torchvision
-        resizes floats.
-        """
-        pictures = self.settings.preprocessing
-        target = resized_size(image.shape[1], image.shape[2], pictures, size)
-        return resize(image, target, pictures.antialias, quantize=pictures.antialias)
 
     def detect(
         self, images: Tensor, sizes: Tensor, originals: Tensor, *, threshold: float | None = None
@@ -205,33 +208,106 @@ class Detector:
 
     @torch.inference_mode()
     def _detect(
-        self, images: Tensor, sizes: Tensor, originals: Tensor, settings: PostprocessingSettings
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        originals: Tensor,
+        settings: PostprocessingSettings,
+        size: int | None = None,
     ) -> list[Detections]:
         outputs = self.outputs(images, sizes)
         anchors = self.model.anchors(images.shape[2], images.shape[3], self.device)
+        pictures = self.settings.preprocessing
+        # In float64: a box that reaches the edge has to end at the edge, not a rounding error beyond.
+        scales = torch.tensor(
+            [
+                box_scale(original, resized, pictures, size)
+                for original, resized in zip(originals.tolist(), sizes.tolist(), strict=True)
+            ],
+            dtype=torch.float64,
+        )
         results = []
-        for (boxes, scores, labels), size, original in zip(
-            postprocess(outputs, anchors, sizes, settings), sizes.tolist(), originals.tolist(), strict=True
+        for (boxes, scores, labels), scale, original in zip(
+            postprocess(outputs, anchors, originals * scales, settings, scales), scales, originals, strict=True
         ):
-            # In float64: a box that reaches the edge has to end at the edge, not a rounding error beyond.
-            scale = torch.tensor([original[1] / size[1], original[0] / size[0]] * 2, dtype=torch.float64)
-            results.append(Detections((boxes.cpu() * scale).float(), scores.cpu(), labels.cpu(), self.class_names))
+            boxes = geometry.clip(boxes.cpu() / scale[[1, 0, 1, 0]], *original.unbind())
+            results.append(Detections(boxes.float(), scores.cpu(), labels.cpu(), self.class_names))
         return results
 
     def _postprocessing(self, threshold: float | None, max_detections: int | None) -> PostprocessingSettings:
         settings = self.settings.postprocessing
         if threshold is not None:
-            settings = replace(settings, threshold=threshold)
+            settings = replace(settings, threshold=threshold, coarsest_threshold=None)
         if max_detections is not None:
             settings = replace(settings, max_detections=max_detections)
         return settings
 
-    def save(self, path: str | Path, **extra: Any) -> None:
-        """Write the detector as one safetensors file that :func:`retinanet.load` takes."""
+    def save(self, path: str | Path, **about: Any) -> None:
+        """Write the detector as one safetensors file that :func:`retinanet.load` takes.
+
+        Args:
+            about: to be added to what is known of the weights (``self.about``).
+        """
         from retinanet.checkpoints import native
 
-        facts = {"threshold": self.threshold, **extra}
-        native.save(path, self.model.state_dict(), self.settings, self.class_names, facts)
+        native.save(path, self.model.state_dict(), self.settings, self.class_names, self.about | about)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo: str,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    ) -> Detector:
+        """A detector from the Hugging Face hub; ``retinanet.load("user/name@revision")`` does the same.
+
+        Args:
+            repo: "user/name". revision: a branch, tag or commit.
+
+        Raises:
+            RequestError: there is no such model, or it is no RetinaNet that is known.
+            WorkError: the hub cannot be reached, and the model is not in its cache.
+        """
+        from retinanet.checkpoints.hub import fetch
+
+        return load(fetch(repo, revision), device, precision)
+
+    def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None, **card: Any) -> str:
+        """Put the detector on the Hugging Face hub, with a model card of what is known of it.
+
+        Args:
+            repo: "user/name"; made if there is none. private: of a new one. token: by default that of ``hf auth login``
+                or HF_TOKEN.
+            card: ``licence``, ``data`` (the data set's name) and ``metrics`` for the model card.
+
+        Returns:
+            The address of its page.
+
+        Raises:
+            RequestError: the name is none, or nobody is logged in. WorkError: the hub cannot be reached.
+        """
+        from retinanet.checkpoints.hub import push
+
+        return push(self, repo, private=private, token=token, **card)
+
+
+def build(checkpoint: Checkpoint, source: str | Path) -> RetinaNet:
+    """The network of a checkpoint, on the processor.
+
+    Raises:
+        RequestError: the weights do not fit the settings; the message names ``source``.
+    """
+    from retinanet.model import RetinaNet
+
+    model = RetinaNet(checkpoint.settings, len(checkpoint.class_names), load_weights=False)
+    try:
+        model.load_state_dict(checkpoint.state)
+    except RuntimeError as error:
+        raise RequestError(
+            f"the weights in {source} do not fit its settings: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    return model
 
 
 def load(
@@ -239,32 +315,27 @@ def load(
     device: str | torch.device | None = None,
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
 ) -> Detector:
-    """A detector from a run folder (its best checkpoint) or a checkpoint file.
+    """A detector from a checkpoint, our own or another project's.
 
     It computes in the faster way that there is for the device (:meth:`Detector.fuse`).
 
     Args:
-        source: the folder or file.
+        source: a run folder (its best checkpoint), a checkpoint file, an https address, a model on the Hugging Face
+            hub ("user/name") or one of torchvision's ("retinanet_resnet50_fpn_v2"). Of which project a file is, is seen
+            from what is in it; docs/checkpoints.md says which are known.
         device: "cpu", "cuda", ...; by default a GPU where there is one.
         precision: "auto" is the fastest that leaves the boxes as they are for the eye: bfloat16 where the device
             multiplies in it, else float32 with fast algorithms. "fp32" is plain float32.
-    """
-    from retinanet.checkpoints import find, native
-    from retinanet.model import RetinaNet
 
-    path = find(source)
-    checkpoint = native.load(path)
+    Raises:
+        RequestError: there is no such source, or it holds no RetinaNet that is known.
+        WorkError: it has to be downloaded, and cannot be.
+    """
+    from retinanet import checkpoints
+
+    checkpoint = checkpoints.load(source)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = RetinaNet(checkpoint.settings, len(checkpoint.class_names), load_weights=False)
-    try:
-        model.load_state_dict(checkpoint.state)
-    except RuntimeError as error:
-        raise RequestError(
-            f"the weights in {path} do not fit its settings: {str(error).splitlines()[-1].strip()}"
-        ) from error
-    model.to(device)
-    threshold = checkpoint.extra.get("threshold")
-    known = isinstance(threshold, float) and 0 <= threshold < 1
-    detector = Detector(model, checkpoint.class_names, choose(precision, device), threshold if known else None)
+    model = build(checkpoint, source).to(device)
+    detector = Detector(model, checkpoint.class_names, choose(precision, device), checkpoint.extra)
     detector.fuse(fast=precision == "auto")
     return detector

@@ -17,7 +17,11 @@ FIRST = 2  # times the wanted number of detections: how many of the best boxes s
 
 
 def postprocess(
-    outputs: Outputs, anchors: Sequence[Tensor], sizes: Tensor, settings: PostprocessingSettings
+    outputs: Outputs,
+    anchors: Sequence[Tensor],
+    sizes: Tensor,
+    settings: PostprocessingSettings,
+    scales: Tensor | None = None,
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Boxes, scores and labels of every picture of a batch.
 
@@ -29,28 +33,62 @@ def postprocess(
     Args:
         outputs: per level logits (B, N_l, K) and deltas (B, N_l, 4).
         anchors: per level (N_l, 4), input pixels.
-        sizes: (B, 2) int64, height and width of each picture within its padding.
+        sizes: (B, 2), height and width of each picture within its padding.
+        scales: (B, 2), how many input pixels, down and across, are one pixel of the picture as it was given; only
+            ``inclusive`` boxes need to know, 1 by default.
 
     Returns:
         For each picture boxes (n, 4) float32 x1 y1 x2 y2 in input pixels, scores (n,) float32 descending, labels (n,)
         int64.
     """
+    thresholds = [settings.threshold] * len(anchors)
+    if settings.coarsest_threshold is not None:
+        thresholds[-1] = settings.coarsest_threshold
     parts = [
-        _candidates(logits, deltas, level, settings)
-        for logits, deltas, level in zip(outputs.logits, outputs.deltas, anchors, strict=True)
+        _candidates(logits, deltas, level, threshold, settings)
+        for logits, deltas, level, threshold in zip(outputs.logits, outputs.deltas, anchors, thresholds, strict=True)
     ]
+    passed = torch.cat([scores > threshold for (_, scores, _, _), threshold in zip(parts, thresholds)])
     picture, scores, labels, boxes = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    sides = sizes.to(boxes.device)[picture].to(boxes.dtype)  # (n, 2)
-    boxes = geometry.clip(boxes, sides[:, 0], sides[:, 1])
+    sizes = sizes.to(boxes.device, boxes.dtype)
+    if settings.clip == "before":
+        if settings.inclusive:
+            pixels = torch.ones_like(sizes) if scales is None else scales.to(boxes.device, boxes.dtype)
+            boxes = _clip_inclusive(boxes, sizes[picture], pixels[picture])
+        else:
+            boxes = geometry.clip(boxes, *sizes[picture].unbind(dim=1))
+        if settings.drop_empty:
+            passed &= _not_empty(boxes)
     results = []
     for i in range(len(sizes)):
-        mine = ((picture == i) & (scores > settings.threshold)).nonzero()[:, 0]
-        results.append(_suppress(boxes[mine], scores[mine], labels[mine], settings))
+        mine = ((picture == i) & passed).nonzero()[:, 0]
+        kept = _suppress(boxes[mine], scores[mine], labels[mine], settings)
+        if settings.clip == "after":
+            clipped = geometry.clip(kept[0], *sizes[i].unbind())
+            full = _not_empty(clipped) if settings.drop_empty else slice(None)
+            kept = clipped[full], kept[1][full], kept[2][full]
+        results.append(kept)
     return results
 
 
+def _clip_inclusive(boxes: Tensor, sizes: Tensor, pixels: Tensor) -> Tensor:
+    """(n, 4) into pictures of ``sizes`` (n, 2), in which one pixel of the picture as given is ``pixels`` (n, 2).
+
+    It is a box's first and last pixel that Detectron scales back and clips. The box ends one pixel of the picture after
+    the last, which is ``pixels`` here, where an exact box ends one pixel of the input after it.
+    """
+    pixel, side = pixels.flip(1), sizes.flip(1)  # (n, 2), x before y
+    start = torch.minimum(boxes[:, :2].clamp(min=0), side - pixel)
+    end = torch.minimum(torch.maximum(boxes[:, 2:] + pixel - 1, pixel), side)
+    return torch.cat((start, end), dim=1)
+
+
+def _not_empty(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+
+
 def _candidates(
-    logits: Tensor, deltas: Tensor, anchors: Tensor, settings: PostprocessingSettings
+    logits: Tensor, deltas: Tensor, anchors: Tensor, threshold: float, settings: PostprocessingSettings
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The best (anchor, class) pairs of one level: pictures (n,), scores (n,), labels (n,), decoded boxes (n, 4).
 
@@ -62,8 +100,8 @@ def _candidates(
     together = next(n for n in range(max(1, TOGETHER // classes), 0, -1) if count % n == 0)
     groups = logits.reshape(batch, count // together, together * classes)
     limit = -math.inf
-    if settings.threshold > 0:
-        limit = math.log(settings.threshold / (1 - settings.threshold))
+    if threshold > 0:
+        limit = math.log(threshold / (1 - threshold))
         # A little lower, for the rounding of sigmoid and of bfloat16: the scores are compared at the end.
         limit -= 0.01 * (1 + abs(limit))
 
@@ -78,7 +116,7 @@ def _candidates(
     values, picture, group, pair = values[chosen], picture[chosen], group[chosen], pair[chosen]
 
     anchor = group * together + pair // classes
-    boxes = geometry.decode(deltas[picture, anchor].float(), anchors[anchor])
+    boxes = geometry.decode(deltas[picture, anchor].float(), anchors[anchor], settings.limit_shrinking)
     return picture, torch.sigmoid(values.float()), pair % classes, boxes
 
 
@@ -106,7 +144,7 @@ def _suppress(
     wide = torch.float64 if boxes.device.type != "mps" else torch.float32  # Apple's GPUs have no float64
     apart = boxes.to(wide)
     if len(boxes):
-        apart = apart + (labels * (apart.max() + 1))[:, None]
+        apart = apart + (labels * (apart.max() - apart.min() + 1))[:, None]
     # What remains of the best n boxes does not depend on the others, and suppression takes time as n squared: twice
     # as many as are wanted often suffice.
     first = FIRST * settings.max_detections

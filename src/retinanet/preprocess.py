@@ -6,40 +6,101 @@ Pictures stay uint8 until they are on the device that computes; that is a quarte
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from retinanet.config import PreprocessingSettings
+from retinanet import opencv
+from retinanet.config import Interpolation, PreprocessingSettings
+
+ROUND: dict[str, Callable[[float], int]] = {
+    "nearest": lambda side: math.floor(side + 0.5),
+    "down": math.floor,
+    "detectron": round,  # half to even
+    "detectron2": lambda side: math.floor(side + 0.5),
+}
+
+
+def factor(height: int, width: int, settings: PreprocessingSettings, size: int | None = None) -> float:
+    """By how much a picture of height x width pixels is enlarged; ``size`` stands in for ``settings.size``."""
+    if settings.resize == "none":
+        return 1.0
+    target = settings.size if size is None else size
+    shorter, longer = min(height, width), max(height, width)
+    if settings.resize == "square":
+        return target / longer
+    # The limit on the longer side keeps its proportion when another size is asked for.
+    longest = settings.longer * target / settings.size
+    scale = target / shorter
+    # Detectron compares the side as it will be after rounding, half to even.
+    reached = round(scale * longer) if settings.rounding == "detectron" else scale * longer
+    return longest / longer if reached > longest else scale
 
 
 def resized_size(height: int, width: int, settings: PreprocessingSettings, size: int | None = None) -> tuple[int, int]:
     """(h, w) that a picture of height x width pixels is resized to; ``size`` stands in for ``settings.size``."""
     if settings.resize == "none":
         return height, width
-    target = settings.size if size is None else size
-    if settings.resize == "square":
-        scale = target / max(height, width)
-    else:
-        # The limit on the longer side keeps its proportion when another size is asked for.
-        longest = settings.longer * target / settings.size
-        scale = min(target / min(height, width), longest / max(height, width))
-    rounded = math.floor if settings.rounding == "down" else (lambda side: math.floor(side + 0.5))
+    rounded = ROUND[settings.rounding]
+    if settings.rounding == "detectron2" and settings.resize == "shorter":
+        target, shorter = settings.size if size is None else size, min(height, width)
+        sides = [target if side == shorter else target / shorter * side for side in (height, width)]
+        limit = min(1, settings.longer * target / settings.size / max(sides))
+        return max(1, rounded(sides[0] * limit)), max(1, rounded(sides[1] * limit))
+    scale = factor(height, width, settings, size)
     return max(1, rounded(height * scale)), max(1, rounded(width * scale))
 
 
-def resize(image: Tensor, size: tuple[int, int], antialias: bool = True, quantize: bool = True) -> Tensor:
-    """Bilinear resize: (3, H, W) uint8 -> (3, h, w) uint8, or float32 in 0..255 where ``quantize`` is false."""
+def box_scale(
+    original: Sequence[int], resized: Sequence[int], settings: PreprocessingSettings, size: int | None = None
+) -> tuple[float, float]:
+    """(y, x): how many pixels of the resized picture are one of the original; both are given as (height, width)."""
+    if settings.rounding == "detectron":
+        scale = factor(original[0], original[1], settings, size)
+        return scale, scale
+    return resized[0] / original[0], resized[1] / original[1]
+
+
+def prepare(image: Tensor, settings: PreprocessingSettings, size: int | None = None) -> Tensor:
+    """(3, H, W) uint8 -> the network's size, (3, h, w) uint8, or float32 in 0..255.
+
+    Resized in floating point (torchvision's and Detectron's convention), a picture is not rounded to whole values.
+    """
+    target = resized_size(image.shape[1], image.shape[2], settings, size)
+    if settings.interpolation != "plain":
+        return resize(image, target, settings.interpolation)
+    # OpenCV finds the places of float pictures in float64, as torch does for those of float64; torchvision in float32.
+    dtype = torch.float64 if settings.rounding == "detectron" else torch.float32
+    return _plain(image.to(dtype), target, box_scale(image.shape[1:], target, settings, size)).float()
+
+
+def resize(image: Tensor, size: tuple[int, int], interpolation: Interpolation = "antialias") -> Tensor:
+    """Bilinear resize, (3, H, W) uint8 -> (3, h, w) uint8; for what ``interpolation`` may be see the setting."""
     if tuple(image.shape[1:]) == tuple(size):
-        return image if quantize else image.float()
-    if quantize and antialias:
-        # Channels last, because for a result one pixel wide PyTorch fails, or makes other pixels, in the other layout.
-        pixels = image[None].contiguous(memory_format=torch.channels_last)
-        return F.interpolate(pixels, size=size, mode="bilinear", antialias=True)[0]
-    resized = F.interpolate(image[None].float(), size=size, mode="bilinear", antialias=antialias)[0]
-    return resized.round_().to(torch.uint8) if quantize else resized
+        return image
+    if interpolation == "opencv":
+        return opencv.resize(image, size)
+    if interpolation == "pillow":
+        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        resized = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+    if interpolation == "plain":
+        scales = (size[0] / image.shape[1], size[1] / image.shape[2])
+        return _plain(image.float(), size, scales).round_().to(torch.uint8)
+    # Channels last, because for a result one pixel wide PyTorch fails, or makes other pixels, in the other layout.
+    pixels = image[None].contiguous(memory_format=torch.channels_last)
+    return F.interpolate(pixels, size=size, mode="bilinear", antialias=True)[0]
+
+
+def _plain(image: Tensor, size: tuple[int, int], scales: tuple[float, float]) -> Tensor:
+    """Not averaged, of the picture's float type; ``scales`` (y, x) need not be the exact ratio of the sizes."""
+    # F.interpolate takes a size or scales, not both.
+    resized: Tensor = torch.ops.aten.upsample_bilinear2d(image[None], size, False, *scales)
+    return resized[0]
 
 
 def padded_size(

@@ -11,6 +11,7 @@ from retinanet.config import FREE, LENGTHS, Settings, SettingsError, from_plain
 from retinanet.errors import RequestError
 
 FITTED = "scratch-small"  # the recipe that settings are fitted from where the user names none
+FINETUNED = "finetune-adamw"  # and from which, where a detector's checkpoint is trained on
 
 
 def load(recipe: str | None, overrides: Mapping[str, Any] | None) -> Settings:
@@ -19,19 +20,39 @@ def load(recipe: str | None, overrides: Mapping[str, Any] | None) -> Settings:
     Raises:
         RequestError: where the recipe cannot be found or read, or a setting cannot be used.
     """
-    values: dict[str, Any] = {}
-    if recipe is not None:
-        path = find(recipe)
-        values = read_yaml(path)
-        try:
-            from_plain(Settings, values)
-        except SettingsError as error:
-            raise SettingsError(f"{path}: {error}") from None
-    extra = _parse_options(overrides or {})
+    return from_plain(Settings, over(values(recipe), overrides))
+
+
+def values(recipe: str | None) -> dict[str, Any]:
+    """What a recipe says, as nested values; without one nothing.
+
+    Raises:
+        RequestError: where the recipe cannot be found or read, or a setting in it cannot be used.
+    """
+    if recipe is None:
+        return {}
+    path = find(recipe)
+    found = read_yaml(path)
+    try:
+        from_plain(Settings, found)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    return found
+
+
+def over(values: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Nested values under those of the command line."""
+    extra, values = _parse_options(overrides or {}), dict(values)
     if any(extra.get("train", {}).get(name) is not None for name in LENGTHS):
         # Another length on the command line takes the place of the recipe's instead of quarrelling with it.
         values["train"] = {k: v for k, v in values.get("train", {}).items() if k not in LENGTHS}
-    return from_plain(Settings, merge(values, extra))
+    return merge(values, extra)
+
+
+def weights(recipe: str | None, overrides: Mapping[str, Any] | None) -> str:
+    """The checkpoint to begin from (``train.weights``) that these name, or "none"."""
+    named = over(values(recipe), overrides).get("train", {}).get("weights", "none")
+    return str(named)
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

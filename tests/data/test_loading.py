@@ -322,7 +322,7 @@ def test_evaluation_sees_each_picture_once_alone_with_its_own_padding(data, work
 
 
 def test_evaluation_of_a_model_that_does_not_antialias_gets_unrounded_pictures(data):
-    (batch,) = eval_batches(data, replace(PREPROCESSING, antialias=False), [0])
+    (batch,) = eval_batches(data, replace(PREPROCESSING, interpolation="plain"), [0])
     assert batch.images.dtype == torch.float32
 
 

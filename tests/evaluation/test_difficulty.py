@@ -11,6 +11,7 @@ from retinanet.evaluation.difficulty import BINS, LIMIT, Margins, margins, readi
 from retinanet.losses.pointwise import focal
 from retinanet.matching import match
 from retinanet.model import RetinaNet
+from retinanet.preprocess import prepare
 from tiny_run import make_data, tiny
 
 
@@ -30,7 +31,7 @@ def detector():
 def examples(detector, data, index):
     """x_t of the positives and negatives of one picture, the long way."""
     picture = data.read(index)
-    image = detector.resize(picture)
+    image = prepare(picture, detector.settings.preprocessing)
     height, width = image.shape[1:]
     padded = torch.zeros((1, 3, -(-height // 32) * 32, -(-width // 32) * 32), dtype=image.dtype)
     padded[0, :, :height, :width] = image

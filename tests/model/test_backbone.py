@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -33,6 +34,43 @@ def test_three_features(name: str) -> None:
     assert all(0 < value < 1 for value in backbone.mean + backbone.std)
 
 
+def test_caffes_strides_and_another_epsilon() -> None:
+    """torchvision's ResNet with its strides moved by hand gives the same features."""
+    from torchvision.models import resnet50
+
+    theirs = resnet50(weights=None).eval()
+    for stage in (theirs.layer2, theirs.layer3, theirs.layer4):
+        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.uniform_(0.5, 1.5)
+            module.eps = 0.25
+    features = []
+    for stage in (theirs.layer2, theirs.layer3, theirs.layer4):
+        stage.register_forward_hook(lambda module, given, result: features.append(result))
+    images = torch.randn(1, 3, 64, 96)
+    state = {name: tensor for name, tensor in theirs.state_dict().items() if not name.startswith("fc.")}
+
+    def found(**settings: Any) -> list[Tensor]:
+        backbone = Backbone(BackboneSettings(**settings)).eval()
+        backbone.body.load_state_dict(state)
+        result: list[Tensor] = backbone(images)
+        return result
+
+    with torch.inference_mode():
+        theirs(images)
+        for ours, expected in zip(found(stride_in_1x1=True, norm_eps=0.25), features, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+        for other in (found(norm_eps=0.25), found(stride_in_1x1=True)):
+            assert (other[-1] - features[-1]).abs().max() > 0.01
+
+
+def test_strides_that_cannot_be_moved() -> None:
+    for name in ("resnet18", "mobilenetv3_small_050"):
+        with pytest.raises(RequestError, match=f"stride_in_1x1 is for ResNets of bottlenecks.*'{name}' has none"):
+            Backbone(BackboneSettings(name=name, stride_in_1x1=True))
+
+
 def test_a_model_without_the_strides() -> None:
     message = "model.backbone.name 'vit_tiny_patch16_224' has features at strides [16, 16, 16], but RetinaNet needs"
     with pytest.raises(RequestError, match=f"^{re.escape(message)}"):
@@ -53,6 +91,12 @@ def test_an_unknown_option() -> None:
         RequestError, match=r"^timm cannot build 'resnet18' as a feature extractor with options \{'nope'"
     ):
         Backbone(BackboneSettings(name="resnet18", options={"nope": 1}))
+
+
+@pytest.mark.parametrize("option", ["pretrained", "checkpoint_path", "pretrained_cfg_overlay"])
+def test_options_read_no_files(option: str) -> None:
+    with pytest.raises(RequestError, match=f"options cannot set {option}: use model.backbone.weights"):
+        Backbone(BackboneSettings(name="resnet18", options={option: "x.pth"}))
 
 
 def test_imagenet_weights_without_a_network(tmp_path: Path) -> None:

@@ -162,6 +162,10 @@ def test_pyramid_by_hand() -> None:
         torch.testing.assert_close(p7, conv(pyramid.p7, F.relu(p6), 2))
         assert (p6 < 0).any()
 
+    pyramid = FeaturePyramid((4, 6, 8), PyramidSettings(channels=5, p7_relu=False))  # MMDetection's
+    p6, p7 = pyramid([c3, c4, c5])[3:]
+    torch.testing.assert_close(p7, conv(pyramid.p7, p6, 2))
+
 
 def test_subnets_share_weights_over_levels_only() -> None:
     model = RetinaNet(small(), 3)

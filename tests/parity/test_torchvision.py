@@ -67,7 +67,7 @@ def theirs(version: str) -> nn.Module:
 
 def ours(version: Any, state: dict[str, Tensor]) -> RetinaNet:
     model = RetinaNet(torchvision.settings(version, SIZE, LONGER), NUM_CLASSES)
-    model.load_state_dict(torchvision.convert(state))
+    model.load_state_dict(torchvision.convert_state(state))
     return model
 
 

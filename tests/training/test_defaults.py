@@ -54,7 +54,7 @@ def test_what_the_user_gave_stays(data):
 def test_without_a_length_there_is_one(data):
     settings, made = chosen(data, SMALL)
     assert settings.train.budget is None
-    assert settings.train.steps == made["train.steps"] == defaults.WHOLE_STEPS[0]
+    assert settings.train.steps == made["train.steps"] == defaults.SCRATCH.steps[0]
     assert settings.train.batch_size == defaults.BATCH
 
 

@@ -1,4 +1,8 @@
-"""Checkpoints: our own format, and what ``retinanet.load`` takes."""
+"""Checkpoints: our own format, and the readers of other projects' files.
+
+Each project has a file of its own, with its names for the weights and its conventions. All of them end as a
+:class:`Checkpoint`, whose settings say what the boxes depend on: the model does not know where its weights are from.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +10,31 @@ from pathlib import Path
 
 from retinanet.checkpoints import native
 from retinanet.checkpoints.native import Checkpoint
+from retinanet.checkpoints.sources import find
 from retinanet.errors import RequestError
 
-__all__ = ["Checkpoint", "find", "native"]
+__all__ = ["Checkpoint", "find", "load", "native"]
+
+KNOWN = "torchvision's, Detectron2's, MMDetection's, Detectron's and DeepForest's RetinaNets and our own files"
 
 
-def find(source: str | Path) -> Path:
-    """The checkpoint file that ``source`` means: the file itself, or the best (else the last) one of a run folder."""
-    path = Path(source)
-    if path.is_dir():
-        for name in ("best.safetensors", "last.safetensors"):
-            if (path / name).is_file():
-                return path / name
-        raise RequestError(
-            f"{path} is a folder without best.safetensors or last.safetensors: give a run folder or a file"
-        )
-    if not path.is_file():
-        raise RequestError(f"there is no model {path}: give a run folder or a checkpoint file")
-    if path.suffix != ".safetensors":
-        raise RequestError(f"{path} is not a checkpoint that can be loaded: give a run folder or a .safetensors file")
-    return path
+def load(source: str | Path) -> Checkpoint:
+    """The checkpoint of any source that is known, in our terms. Nothing in a file is executed.
+
+    Args:
+        source: a file, a run folder, or one of the names in :mod:`retinanet.checkpoints.sources`.
+
+    Raises:
+        RequestError: there is no such source, or it holds no RetinaNet that can be used.
+        WorkError: it has to be downloaded, and cannot be.
+    """
+    path = find(source)
+    if native.recognises(path):
+        return native.load(path)
+    from retinanet.checkpoints import detectron, detectron2, mmdetection, reading, torchvision
+
+    contents = reading.read(path)
+    for origin in (torchvision, detectron2, mmdetection, detectron):
+        if origin.recognises(contents):
+            return origin.convert(contents)
+    raise RequestError(f"{path} is no RetinaNet that is known here: {reading.describe(contents)}; known are {KNOWN}")

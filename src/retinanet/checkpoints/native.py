@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retinanet.config import ModelSettings, SettingsError, from_plain, to_plain
 from retinanet.errors import RequestError
 from retinanet.files import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = "retinanet-1"
 
@@ -53,6 +54,17 @@ def save(
     }
     with replacing(path, SafetensorError) as place:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, place, metadata)
+
+
+def recognises(path: Path) -> bool:
+    """Whether a file is in this format, as its own metadata says."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
 
 
 def load(path: str | Path) -> Checkpoint:

@@ -14,12 +14,14 @@ from cyclopts import App, CycloptsError
 from retinanet import __version__
 from retinanet.cli.bench import bench
 from retinanet.cli.console import rank
+from retinanet.cli.convert import convert
 from retinanet.cli.data import data
 from retinanet.cli.demo import demo
 from retinanet.cli.evaluate import evaluate
 from retinanet.cli.options import plain_json
 from retinanet.cli.paper import paper
 from retinanet.cli.predict import predict
+from retinanet.cli.push import push
 from retinanet.cli.train import train
 from retinanet.errors import RequestError, WorkError
 
@@ -29,7 +31,7 @@ app = App(
     version=__version__,
     suppress_keyboard_interrupt=False,  # main says how to go on
 )
-VERBS: tuple[Callable[..., None], ...] = (demo, data, train, evaluate, predict, bench, paper)
+VERBS: tuple[Callable[..., None], ...] = (demo, data, train, evaluate, predict, convert, push, bench, paper)
 for place, function in enumerate(VERBS):
     app.command(function, sort_key=place)
 

@@ -39,12 +39,12 @@ WORDS = {
 
 
 def evaluate(
-    model: Path,
+    model: str,
     data: Path,
     /,
     *,
     split: str = "val",
-    compare: Path | None = None,
+    compare: str | None = None,
     resamples: int = 1000,
     threshold: float | None = None,
     strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
@@ -59,7 +59,8 @@ def evaluate(
     Parameters
     ----------
     model
-        A run folder (its best checkpoint) or a checkpoint file.
+        A run folder (its best checkpoint), a checkpoint file of this or another project, an https address, user/name
+        on the Hugging Face hub, or retinanet_resnet50_fpn(_v2) for torchvision's.
     data
         A folder in COCO, Pascal VOC or YOLO layout, or a YOLO YAML. Classes are mapped by name.
     split
@@ -148,7 +149,7 @@ def evaluate(
     )
 
 
-def _require_same_classes(one: Detector, other: Detector, path: Path) -> None:
+def _require_same_classes(one: Detector, other: Detector, path: str) -> None:
     if set(one.class_names) != set(other.class_names):
         differing = ", ".join(sorted(set(one.class_names) ^ set(other.class_names)))
         raise RequestError(f"--compare {path}: the two models do not have the same classes (only one has {differing})")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from retinanet.checkpoints import sources
 from retinanet.errors import RequestError, first_line
 
 if TYPE_CHECKING:
@@ -13,16 +13,15 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-def require_model(path: Path) -> None:
+def require_model(source: str) -> None:
     """Before anything heavy is imported."""
-    if not path.exists():
-        raise RequestError(f"there is no model {path}: give a run folder or a checkpoint file")
+    sources.recognise(source)
 
 
-def load(path: Path, device: str | None, precision: Precision) -> Detector:
+def load(source: str, device: str | None, precision: Precision) -> Detector:
     """
     Raises:
-        RequestError: ``path`` holds no model, or the device is not to be had.
+        RequestError: ``source`` is no model, or the device is not to be had.
     """
     import torch
 
@@ -34,4 +33,4 @@ def load(path: Path, device: str | None, precision: Precision) -> Detector:
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = first_line(error).rstrip(".")
             raise RequestError(f"--device {device} cannot be used here: {reason}") from error
-    return retinanet.load(path, device=device, precision=precision)
+    return retinanet.load(source, device=device, precision=precision)

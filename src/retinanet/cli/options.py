@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypedDict, get_args, get_origin, get_type_hin
 from cyclopts import Group, Parameter
 
 SHORT = {
+    "train.weights": "--weights",
     "train.epochs": "--epochs",
     "train.steps": "--steps",
     "train.budget": "--budget",
@@ -26,11 +27,14 @@ SECTIONS = ("train", "data", "model", "matching", "loss")
 """The order of the settings in ``--help``."""
 
 
-def given(kind: Any, where: str = "") -> Any:
+def given(kind: Any, where: str = "", defaults: bool = True) -> Any:
     """A TypedDict with the fields of a settings dataclass, none required.
 
     The command-line library fills in only what the user gave, so that a recipe can stand between the defaults and
     the command line; of a dataclass it would make a whole one, in which a given value looks like a default.
+
+    Args:
+        defaults: whether ``--help`` names those of the dataclass.
     """
     import docstring_parser
 
@@ -49,7 +53,7 @@ def given(kind: Any, where: str = "") -> Any:
         name = field.name.replace("_", "-")
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
-            fields[field.name] = Annotated[given(hint, dotted), Parameter(name=name)]
+            fields[field.name] = Annotated[given(hint, dotted, defaults), Parameter(name=name)]
             continue
         short = SHORT.get(dotted)
         is_tuple = tuple in (get_origin(hint), *map(get_origin, get_args(hint)))
@@ -57,7 +61,7 @@ def given(kind: Any, where: str = "") -> Any:
             dict[str, str] if get_origin(hint) is dict else hint,
             Parameter(
                 name=(short, name) if short else name,
-                help=f"{described.get(field.name) or ''} [default: {_shown(field)}]".strip(),
+                help=f"{described.get(field.name) or ''}{f' [default: {_shown(field)}]' if defaults else ''}".strip(),
                 group=OFTEN if short else group,
                 consume_multiple=get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis,
                 negative=() if is_tuple or short or get_origin(hint) is dict else None,

@@ -34,7 +34,7 @@ def paper(
     seeds: int = 3,
     train: str | None = None,
     val: str | None = None,
-    model: Path | None = None,
+    model: str | None = None,
     pictures: int | None = None,
     output: Path | None = None,
     jobs: int = 1,
@@ -167,7 +167,7 @@ def _rich_table(lines: list[list[str]]) -> Any:
     return result
 
 
-def _figure_4(model: Path | None, plan: Plan, pictures: int | None, out: Output, progress: Progress) -> dict[str, Any]:
+def _figure_4(model: str | None, plan: Plan, pictures: int | None, out: Output, progress: Progress) -> dict[str, Any]:
     from retinanet.paper.experiments import EXPERIMENTS
     from retinanet.paper.run import focal_run, grid, write_figure_4
 

@@ -21,7 +21,7 @@ Format = Literal["json", "csv", "yolo"]
 
 
 def predict(
-    model: Path,
+    model: str,
     /,
     *sources: str,
     output: Path | None = None,
@@ -42,7 +42,8 @@ def predict(
     Parameters
     ----------
     model
-        A run folder (its best checkpoint) or a checkpoint file.
+        A run folder (its best checkpoint), a checkpoint file of this or another project, an https address, user/name
+        on the Hugging Face hub, or retinanet_resnet50_fpn(_v2) for torchvision's.
     sources
         Pictures, folders (with their subfolders) and patterns.
     output

@@ -11,9 +11,11 @@ from retinanet.cli.console import Output, clock, number, setting_text
 
 if TYPE_CHECKING:
     from retinanet.data.doctor import Finding
+    from retinanet.training.start import Kept
 
 EVERY = 10.0  # seconds between plain lines
 FINDINGS = 5  # what is wrong with the data, told before training
+NAMED, CLASSES = 4, 10  # tensors and classes of a checkpoint named in a line; run.json has them all
 PATIENCE = 2.0  # seconds that a count takes before it is shown as plain lines at all
 
 
@@ -71,6 +73,8 @@ class Progress:
         elif kind == "coverage":
             if event["lost"]:
                 self.output.note(f"warning: {event['lost']}")
+        elif kind == "kept":
+            self.output.note(*kept_lines(event["kept"]))
         elif kind == "findings":
             self._findings(event["findings"])
         elif kind == "problem":
@@ -157,3 +161,27 @@ class Progress:
         if now - self._shown >= self.every:
             self._shown = now
             self.output.note(text)
+
+
+def kept_lines(kept: Kept) -> list[str]:
+    """What a run takes from a checkpoint: one line, and one for each kind of thing that does not fit."""
+    origin = f" ({kept.origin})" if kept.origin else ""
+    whole = not (kept.classes or kept.new_classes or kept.new or kept.left)
+    first = f"weights of {kept.source}{origin}: {'all ' * whole}{kept.kept} tensors kept"
+    if kept.classes:
+        first += f"; of the class output the rows of {_some(kept.classes, CLASSES)}"
+    if kept.new_classes:
+        first += f"; new: the rows of {_some(kept.new_classes, CLASSES)}"
+    lines = [first]
+    for what, names in (("new", kept.new), ("left out", kept.left)):
+        if names:
+            lines.append(f"  {what}: {len(names)} tensor{'s' * (len(names) > 1)}, {_some(names, NAMED)}")
+    lines += [
+        f"  {name} is {setting_text(here)}, in the checkpoint {setting_text(there)}"
+        for name, (there, here) in kept.changed.items()
+    ]
+    return lines
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -47,7 +47,7 @@ def train(
     Start with: retinanet train DATA --budget 15m
 
     Without a recipe, what is not given here (picture size, anchors, network, batch, schedule) is chosen for the data
-    and this machine, each with its reason.
+    and this machine, each with its reason. With --weights, network, picture size and anchors are the checkpoint's.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def train(
         paper-r50-1x, ...). Settings given here go over it.
     anchors
         "auto" fits anchors (sizes, ratios, pyramid levels) to the boxes of the data, which is done anyway without a
-        recipe; "settings" takes those of the settings.
+        recipe and weights; "settings" takes those of the settings.
     output
         A new folder for the run; by default the next free runs/DATA-1, runs/DATA-2, ...
     resume
@@ -80,7 +80,7 @@ def train(
         given_anchors = [name for name in dotted(settings or {}) if name.startswith("model.anchors.")]
         if anchors == "auto" and given_anchors:
             raise RequestError(f"--anchors auto chooses what {', '.join(given_anchors)} sets: leave one of them out")
-        chosen = recipe.load(config or recipe.FITTED, settings)
+        chosen = beginning(out, config, settings)
         folder = output or next_folder(data)
 
     from retinanet.training import defaults
@@ -88,13 +88,31 @@ def train(
 
     fit = None
     if resume is None and config is None:
-        fit = partial(defaults.fit, settings or {}, anchors != "settings")
+        # A checkpoint's heads know its own anchors: others only if they are asked for.
+        fitted_anchors = anchors == "auto" or (anchors is None and chosen.train.weights == "none")
+        fit = partial(defaults.fit, settings or {}, fitted_anchors)
     elif anchors == "auto":
         fit = partial(defaults.fit_anchors_only, chosen)
     with Progress(out) as progress:
         summary = run(data, chosen, folder, resume=resume is not None, fit=fit, on_event=progress.event)
     report(out, summary, data, chosen.data.val)
     out.json(summary)
+
+
+def beginning(out: Output, config: str | None, settings: Mapping[str, Any] | None) -> Settings:
+    """What is known of a run's settings before its data are."""
+    if recipe.weights(config, settings) == "none":
+        return recipe.load(config or recipe.FITTED, settings)  # mistakes are told before anything heavy is imported
+    from retinanet.training import start
+
+    chosen = start.settings(config, settings)
+    given_too = dotted(settings or {})
+    if overruled := [name for name in start.overruled(recipe.values(config)) if name not in given_too]:
+        out.note(
+            f"the model is that of {chosen.train.weights}; of the recipe are left out: {', '.join(overruled)} "
+            "(given on the command line they count)"
+        )
+    return chosen
 
 
 def report(out: Output, summary: Mapping[str, Any], data: Path, split: str) -> None:

@@ -25,7 +25,7 @@ from retinanet.data import transforms
 from retinanet.data.dataset import DetectionData
 from retinanet.data.sampling import Repeats, repeat_factors
 from retinanet.errors import RequestError, WorkError
-from retinanet.preprocess import pad_batch, padded_size, resize, resized_size
+from retinanet.preprocess import pad_batch, padded_size, prepare, resized_size
 
 Transform = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """(picture (3, H, W) uint8, boxes (n, 4) float32, labels (n,) int64, -2 to ignore) -> the same, of the same H and W."""
@@ -65,7 +65,7 @@ class EvalBatch:
     """Pictures to detect in, all of one padded size."""
 
     images: Tensor
-    """(B, 3, H, W) uint8 RGB, or float32 in 0..255 for models that resize without antialiasing."""
+    """(B, 3, H, W) uint8 RGB, or float32 in 0..255 for models that resize in floating point."""
     sizes: Tensor
     """(B, 2) int64, height and width of each picture within its padding."""
     originals: Tensor
@@ -198,9 +198,9 @@ class TrainingSteps:
         return [self._part(mine[start:end], padded) for start, end in itertools.pairwise(bounds)]
 
     def _part(self, share: list[tuple[tuple[int, int], transforms.Drawn]], padded: tuple[int, int]) -> Batch:
-        antialias = self.settings.model.preprocessing.antialias
+        interpolation = self.settings.model.preprocessing.interpolation
         images, boxes, labels = zip(
-            *(transforms.apply(*self._labelled(*chosen), drawn, antialias) for chosen, drawn in share)
+            *(transforms.apply(*self._labelled(*chosen), drawn, interpolation) for chosen, drawn in share)
         )
         sizes = torch.tensor([drawn.size for _, drawn in share])
         seen, indices = zip(*(chosen for chosen, _ in share))
@@ -286,13 +286,11 @@ class EvaluationBatches:
 
     def __getitem__(self, place: int) -> EvalBatch:
         padded, indices = self.chosen[place]
-        antialias = self.preprocessing.antialias
         images, originals = [], []
         for index in indices:
             image = self.data.read(index)
             originals.append(image.shape[1:])
-            size = resized_size(image.shape[1], image.shape[2], self.preprocessing)
-            images.append(resize(image, size, antialias, quantize=antialias))  # as Detector.resize
+            images.append(prepare(image, self.preprocessing))
         sizes = torch.tensor([image.shape[1:] for image in images])
         return EvalBatch(pad_batch(images, padded), sizes, torch.tensor(originals), indices)
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retinanet.config import AugmentationSettings, PreprocessingSettings
+from retinanet.config import AugmentationSettings, Interpolation, PreprocessingSettings
 from retinanet.preprocess import resize, resized_size
 
 IGNORE = -2
@@ -99,12 +99,14 @@ def _crop(
     return starts[0], starts[1], ends[0], ends[1]
 
 
-def apply(image: Tensor, boxes: Tensor, labels: Tensor, drawn: Drawn, antialias: bool) -> tuple[Tensor, Tensor, Tensor]:
+def apply(
+    image: Tensor, boxes: Tensor, labels: Tensor, drawn: Drawn, interpolation: Interpolation = "antialias"
+) -> tuple[Tensor, Tensor, Tensor]:
     """Do what was drawn.
 
     Args:
         image: (3, H, W) uint8. boxes: (n, 4) float32 in its pixels. labels: (n,) int64, -2 for regions to ignore.
-        antialias: average over the pixels that disappear when the picture shrinks.
+        interpolation: of ``model.preprocessing``.
 
     Returns:
         (3, h, w) uint8, and the m <= n boxes (m, 4) that are left, with their labels (m,). A box is left if its centre
@@ -112,7 +114,7 @@ def apply(image: Tensor, boxes: Tensor, labels: Tensor, drawn: Drawn, antialias:
     """
     x1, y1, x2, y2 = drawn.crop
     height, width = drawn.size
-    image = resize(image[:, y1:y2, x1:x2], drawn.size, antialias)
+    image = resize(image[:, y1:y2, x1:x2], drawn.size, interpolation)
     if drawn.flip:
         image = image.flip(-1)
     if drawn.colour is not None:

@@ -17,6 +17,8 @@ from retinanet.config import BackboneSettings
 from retinanet.errors import RequestError, WorkError
 
 LAST_LEVEL = 5
+FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+"""Options of timm by which it reads or downloads files."""
 
 
 class Backbone(nn.Module):
@@ -34,6 +36,12 @@ class Backbone(nn.Module):
     def __init__(self, settings: BackboneSettings, load_weights: bool = True, first_level: int = 3) -> None:
         super().__init__()
         self.body = _create(settings, load_weights)
+        if settings.stride_in_1x1:
+            _move_strides(self.body, settings.name)
+        if settings.norm_eps is not None:
+            for module in self.body.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eps = settings.norm_eps
         reductions = self.body.feature_info.reduction()
         strides = [2**level for level in range(first_level, LAST_LEVEL + 1)]
         missing = [stride for stride in strides if stride not in reductions]
@@ -101,6 +109,20 @@ class Backbone(nn.Module):
         return frozen
 
 
+def _move_strides(body: nn.Module, name: str) -> None:
+    """From the 3 x 3 to the first 1 x 1 convolution of every bottleneck that halves the size."""
+    from timm.models.resnet import Bottleneck
+
+    halving = [block for block in body.modules() if isinstance(block, Bottleneck) and block.conv2.stride == (2, 2)]
+    if not halving:
+        raise RequestError(
+            f"model.backbone.stride_in_1x1 is for ResNets of bottlenecks, such as resnet50; {name!r} has none with a "
+            "stride to move: leave it out"
+        )
+    for block in halving:
+        block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
+
+
 def _create(settings: BackboneSettings, load_weights: bool) -> Any:
     import timm
 
@@ -111,6 +133,9 @@ def _create(settings: BackboneSettings, load_weights: bool) -> Any:
         hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
         raise RequestError(f"model.backbone.name: timm has no model {settings.name!r}; {hint}")
     options = dict(settings.options)
+    fetching = sorted(FETCHING.intersection(options))
+    if fetching:  # settings also come with other people's checkpoints, which are not to name what else is read
+        raise RequestError(f"model.backbone.options cannot set {fetching[0]}: use model.backbone.weights")
     state: dict[str, Tensor] = {}
     if load_weights and settings.weights not in ("none", "imagenet"):
         state = _read(Path(settings.weights))

@@ -34,7 +34,7 @@ class FeaturePyramid(nn.Module):
         self.output = nn.ModuleDict(
             {str(level): Convolution(channels, channels, 3, norm) for level in inputs if level in levels}
         )
-        self.p6_from = settings.p6_from
+        self.p6_from, self.p7_relu = settings.p6_from, settings.p7_relu
         if levels[-1] >= 6:
             self.p6 = Convolution(in_channels[-1] if self.p6_from == "c5" else channels, channels, 3, norm, stride=2)
         if levels[-1] >= 7:
@@ -50,5 +50,5 @@ class FeaturePyramid(nn.Module):
         if self.levels[-1] >= 6:
             maps.append(self.p6(features[-1] if self.p6_from == "c5" else maps[-1]))
         if self.levels[-1] >= 7:
-            maps.append(self.p7(F.relu(maps[-1])))
+            maps.append(self.p7(F.relu(maps[-1]) if self.p7_relu else maps[-1]))
         return maps

@@ -241,7 +241,7 @@ def focal_run(plan: Plan) -> Run:
 
 
 def write_figure_4(
-    model: Path, data: Path, split: str, folder: Path, *, pictures: int | None, on_progress: Count | None = None
+    model: str | Path, data: Path, split: str, folder: Path, *, pictures: int | None, on_progress: Count | None = None
 ) -> tuple[list[str], dict[str, Any]]:
     """Figure 4 of any model and data set; returns its reading and its numbers."""
     import retinanet

@@ -84,7 +84,7 @@ def _nothing(facts: RunFacts, coverage: Coverage | None) -> list[str]:
                 f"`--train.lr {3 * facts.settings.train.lr:.3g}` or `--train.lr {facts.settings.train.lr / 3:.3g}`."
             )
     said.append(f"{count(facts.steps)} steps may be too few: {_longer(facts.settings)}.")
-    if facts.settings.model.backbone.weights == "none":
+    if facts.settings.model.backbone.weights == facts.settings.train.weights == "none":
         said.append(
             "The backbone began with random weights; one that knows pictures learns from far fewer of yours: "
             "`--model.backbone.weights imagenet`."

@@ -1,7 +1,8 @@
 """Settings from the data and the machine, for a user who gave none: each with its reason.
 
 What the user did set stays. The recipe ``scratch-small`` is where the rest begins: it learns from few pictures without
-pretrained weights.
+pretrained weights. Where a detector's checkpoint is trained on, its model stays too, and ``finetune-adamw`` is where
+the rest begins.
 """
 
 from __future__ import annotations
@@ -13,26 +14,41 @@ from typing import Any
 import numpy as np
 import torch
 
-from retinanet import recipe
 from retinanet.config import LENGTHS, Settings, changed, dotted, seconds
 from retinanet.data import DetectionData
 from retinanet.data.fit import Choice, fit_anchors, fit_model, with_choices
 from retinanet.errors import RequestError
 from retinanet.preprocess import padded_size, resized_size
-from retinanet.training import trial
+from retinanet.training import start, trial
 from retinanet.training.loop import Surroundings
 
-# With fewer steps a detector hardly learns: rather a smaller one, or smaller batches. To tell more classes takes more.
-STEPS_A_CLASS, FEWEST_STEPS, ENOUGH_STEPS = 80, 250, 1000
+
+@dataclass(frozen=True)
+class Lengths:
+    """How many steps it takes."""
+
+    a_class: int
+    """With fewer a detector hardly learns: rather a smaller one, or smaller batches."""
+    wanted: tuple[int, int]
+    """But at least and at most so many for all classes."""
+    epochs: int
+    """Of a run without a length."""
+    steps: tuple[int, int]
+    """But from so many steps to so many."""
+
+
+SCRATCH = Lengths(80, (250, 1000), 36, (1000, 90_000))
+FINETUNING = Lengths(30, (100, 400), 24, (400, 30_000))
 TRAINING_SHARE = 0.85  # of a budget; the rest goes to opening, trials and evaluations
 BATCH = 8
 OBJECTS = 50  # of a step; with fewer the learning rate goes down with the square root of their number
 FEWEST_OBJECTS = 20  # of a step: a batch is not made smaller than that
 EVALUATIONS = 4  # in a run, the last one included
-WHOLE_EPOCHS, WHOLE_STEPS = 36, (1000, 90_000)  # of a run without a length: epochs, but from so many steps to so many
 MEMORY_SHARE = 0.6  # of what is free: other programs and the allocator's gaps need some
 LONGEST_EMA = 0.9998
 EMA_SPAN = 5  # the average of the weights reaches over a fifth of the run
+FINETUNING_LR = 2e-4  # of AdamW for OBJECTS a step or more
+SHORT, SHORT_BETA2 = 2000, 0.99  # AdamW's default, 0.999, remembers longer than a short run takes
 
 
 @dataclass(frozen=True)
@@ -88,9 +104,16 @@ def fit(
         data, val: the pictures to learn from, and those that are measured on.
     """
     device = here.device
-    settings = recipe.load(recipe.FITTED, given)
+    settings = start.settings(None, given)
     fixed = set(dotted(given))
-    settings, choices = fit_model(data, settings, fixed, device.type, fitted_anchors)
+    finetuning = settings.train.weights != "none"
+    lengths = FINETUNING if finetuning else SCRATCH
+    stays: list[Choice] = []
+    if finetuning:
+        settings, stays = _finetuning(settings, fixed, fitted_anchors)
+    of_checkpoint = {choice.setting for choice in stays}
+    settings, choices = fit_model(data, settings, fixed | of_checkpoint, device.type, fitted_anchors)
+    choices = stays + choices
 
     def take(made: list[Choice]) -> None:
         nonlocal settings
@@ -100,10 +123,10 @@ def fit(
 
     budget = seconds(settings.train.budget) if settings.train.budget is not None and _length(fixed) else None
     shape = _common_shape(data, settings)
-    wanted = min(max(STEPS_A_CLASS * len(data.class_names), FEWEST_STEPS), ENOUGH_STEPS)
+    wanted = min(max(lengths.a_class * len(data.class_names), lengths.wanted[0]), lengths.wanted[1])
     cost = None
     networks: Sequence[Network] = NETWORKS if device.type == "cuda" else NETWORKS[1:]
-    if any(name.startswith(("model.backbone.", "model.pyramid.", "model.head.")) for name in fixed):
+    if finetuning or any(name.startswith(("model.backbone.", "model.pyramid.", "model.head.")) for name in fixed):
         networks = ()
     batch = settings.train.batch_size
     for network in networks:
@@ -130,7 +153,7 @@ def fit(
         )
     take(_batch(settings, cost, budget, data, wanted, "train.batch_size" in fixed))
     take(_parts(settings, cost, device, here.processes))
-    take(_length_and_rate(settings, cost, budget, data, len(val), _length(fixed)))
+    take(_length_and_rate(settings, cost, budget, data, len(val), None if _length(fixed) else lengths))
     where = f"{trial.processors()} processors" if device.type == "cpu" else torch.cuda.get_device_name(device)
     choices.append(
         Choice("train.precision", here.precision, f"what {where} compute{'s' * (device.type != 'cpu')} fastest")
@@ -145,6 +168,27 @@ def fit_anchors_only(
 ) -> tuple[Settings, list[Choice]]:
     """``settings`` with anchors that fit the data (``--anchors auto`` with a recipe)."""
     choices = fit_anchors(data, settings.model, settings.matching).choices(settings.model.anchors)
+    return with_choices(settings, choices), choices
+
+
+def _finetuning(settings: Settings, fixed: set[str], fitted_anchors: bool) -> tuple[Settings, list[Choice]]:
+    """What stays as it is in a checkpoint, and where the fitting of the rest begins.
+
+    Args:
+        fixed: what the user set. fitted_anchors: the user asked for anchors that fit the data.
+    """
+    rest = {"train.batch_size": BATCH, "train.lr": FINETUNING_LR, "train.lr_batch": 0}
+    settings = changed(settings, {name: value for name, value in rest.items() if name not in fixed})
+    model, known = settings.model, "as in the checkpoint"
+    choices = [
+        Choice("model.backbone.name", model.backbone.name, f"{known}, the whole network: its weights fit it"),
+        Choice("model.backbone.frozen_norm", True, "a batch is too small for statistics of its own"),
+        Choice("model.preprocessing.size", model.preprocessing.size, f"{known}; a smaller one takes less time"),
+        Choice("model.preprocessing.longer", model.preprocessing.longer, known),
+    ]
+    if not fitted_anchors:
+        choices.append(Choice("model.anchors.sizes", model.anchors.sizes, f"{known}: its heads know its anchors"))
+    choices = [choice for choice in choices if choice.setting not in fixed]
     return with_choices(settings, choices), choices
 
 
@@ -192,28 +236,34 @@ def _parts(settings: Settings, cost: trial.Cost, device: torch.device, processes
 
 
 def _length_and_rate(
-    settings: Settings, cost: trial.Cost, budget: float | None, data: DetectionData, val_pictures: int, fixed: bool
+    settings: Settings,
+    cost: trial.Cost,
+    budget: float | None,
+    data: DetectionData,
+    val_pictures: int,
+    lengths: Lengths | None,
 ) -> list[Choice]:
-    """How long, how often to measure, and the learning rate."""
+    """How long (without ``lengths`` as the settings say), how often to measure, and the learning rate."""
     pictures, density = len(data), data.num_boxes / max(1, len(data))
     train, choices = settings.train, []
     batch = train.batch_size
     if budget is not None:
         steps = _steps(budget, cost, batch) or 1.0
-    elif train.steps is not None and fixed:
-        steps = float(train.steps)
-    elif train.epochs is not None and fixed:
-        steps = train.epochs * pictures / batch
+    elif lengths is None:
+        steps = float(train.steps) if train.steps is not None else (train.epochs or 1.0) * pictures / batch
     else:
-        least, most = WHOLE_STEPS
-        steps = float(round(min(max(WHOLE_EPOCHS * pictures / batch, least), most)))
+        least, most = lengths.steps
+        steps = float(round(min(max(lengths.epochs * pictures / batch, least), most)))
         took = steps * batch * cost.seconds
         why = f"{steps * batch / pictures:.0f} epochs, about {_clock(took)} here; --budget 15m ends it sooner"
         choices.append(Choice("train.steps", int(steps), why))
     # The loss is a mean over positive anchors: how sure its gradient is depends on objects rather than on pictures.
     objects = density * batch
     lr = _three(train.lr * min(1.0, max(objects, 1.0) / OBJECTS) ** 0.5)
-    choices.append(Choice("train.lr", lr, f"AdamW, for this network and some {objects:.0f} objects a step"))
+    learner = "this network" if train.weights == "none" else "trained weights"
+    choices.append(Choice("train.lr", lr, f"AdamW, for {learner} and some {objects:.0f} objects a step"))
+    if train.beta2 > SHORT_BETA2 and steps < SHORT:
+        choices.append(Choice("train.beta2", SHORT_BETA2, f"some {steps:.0f} steps are few"))
     decay = min(LONGEST_EMA, _three(1 - EMA_SPAN / max(steps, 2 * EMA_SPAN)))
     choices.append(Choice("train.ema", decay, f"averages the weights over the last fifth of some {steps:.0f} steps"))
     every = max(1.0, float(round(steps * batch / pictures / EVALUATIONS)))

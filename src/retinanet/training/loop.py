@@ -28,6 +28,7 @@ from retinanet.detector import Detector
 from retinanet.errors import DivergedError, RequestError, first_line
 from retinanet.model import RetinaNet
 from retinanet.precision import Precision
+from retinanet.training import start
 from retinanet.training import state as resume_file
 from retinanet.training.clock import Clock
 from retinanet.training.curves import draw_curves
@@ -96,8 +97,9 @@ def train(
             opened), "data" (train, val: the opened splits, with their reports), "fitting" and "fitted" (choices: what
             ``fit`` chose, see :class:`retinanet.data.fit.Choice`), "coverage" (share of the training boxes that the
             anchors cover, lost: None or a line about the others), "findings" (findings: of
-            :func:`retinanet.data.doctor.examine`), "start" (step, steps or None, budget
-            or None, pictures, processes, device, precision, output), "step" (steps, fraction, seconds_left and a row
+            :func:`retinanet.data.doctor.examine`), "kept" (kept: what of ``train.weights`` was, see
+            :class:`retinanet.training.start.Kept`), "start" (step, steps or None, budget or None, pictures,
+            processes, device, precision, output), "step" (steps, fraction, seconds_left and a row
             of metrics.csv), "evaluation_progress" (done, total), "evaluation" (step, best, the twelve numbers),
             "saved" (path, step), "end" (summary). Called in the first process only.
 
@@ -134,7 +136,12 @@ def train(
     saved = resume_file.load(folder.resume) if resume else None
     with torch.random.fork_rng():
         torch.manual_seed(settings.train.seed)
-        model = RetinaNet(settings.model, len(data.class_names), load_weights=not resume)
+        if resume:
+            model, kept = RetinaNet(settings.model, len(data.class_names), load_weights=False), None
+        else:
+            model, kept = start.begin(settings, data.class_names)
+    if kept is not None:
+        tell({"event": "kept", "kept": kept})
     settings = dataclasses.replace(settings, model=model.settings)
     train_settings = settings.train
     progress = Progress()
@@ -279,7 +286,9 @@ def train(
 
     def open_folder() -> None:
         if not resume:
-            folder.create(settings, Path(data_root), data.class_names, sys.argv, [c.plain() for c in choices])
+            chosen = [choice.plain() for choice in choices]
+            weights = kept.plain() if kept is not None else None
+            folder.create(settings, Path(data_root), data.class_names, sys.argv, chosen, weights)
         else:
             folder.write_settings(settings)
         folder.open_logs(progress.step)

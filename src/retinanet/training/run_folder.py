@@ -1,7 +1,7 @@
 """The folder of a run: what it was told, how it went, and what came of it.
 
     settings.yaml      the settings as run; a recipe for --config
-    run.json           the data set, the class names, the versions of what computed
+    run.json           the data set, the class names, the weights begun with, the versions of what computed
     metrics.csv        one row a step, one row an evaluation
     tensorboard/       the same for TensorBoard
     last.safetensors   the detector at the last evaluation     best.safetensors   at the one with the highest AP
@@ -68,11 +68,13 @@ class RunFolder:
         class_names: Sequence[str],
         command: Sequence[str],
         choices: Sequence[Mapping[str, Any]] = (),
+        weights: Mapping[str, Any] | None = None,
     ) -> None:
         """Make the folder and write what the run was told.
 
         Args:
             choices: the settings that the user did not give, with the reasons for them.
+            weights: what was kept of the checkpoint that the run begins with.
 
         Raises:
             RequestError: there is something in the folder already.
@@ -84,6 +86,7 @@ class RunFolder:
             "classes": list(class_names),
             "command": list(command),
             "choices": list(choices),
+            "weights": weights,
             "retinanet": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),

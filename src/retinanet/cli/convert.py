@@ -1,0 +1,142 @@
+"""retinanet convert"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from retinanet.cli.console import Output
+from retinanet.cli.models import require_model
+from retinanet.cli.options import Common, given
+from retinanet.config import ModelSettings, from_plain, to_plain
+from retinanet.errors import RequestError
+from retinanet.recipe import merge
+
+if TYPE_CHECKING:
+    from retinanet.checkpoints import Checkpoint
+
+    GivenSettings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ConvertSettings:
+    """What a checkpoint may be told better than its file does."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+
+
+if not TYPE_CHECKING:
+    GivenSettings = given(ConvertSettings, defaults=False)
+
+
+def convert(
+    checkpoint: str,
+    file: Path,
+    /,
+    *,
+    classes: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative=())] = None,
+    settings: Annotated[GivenSettings | None, Parameter(name="*")] = None,
+    common: Common | None = None,
+) -> None:
+    """Write another project's checkpoint as one of ours, with the conventions that its boxes depend on.
+
+    Example: retinanet convert model_final_bfca0b.pkl r50.safetensors
+
+    Every command takes such checkpoints as they are, too; a converted one is one file that names its classes and
+    loads faster.
+
+    Parameters
+    ----------
+    checkpoint
+        A file of torchvision, Detectron2, MMDetection, Detectron or DeepForest (which one is seen from what is in it),
+        an https address, user/name on the Hugging Face hub, or retinanet_resnet50_fpn(_v2) for torchvision's weights.
+    file
+        The file to write, a new one that ends in .safetensors.
+    classes
+        Names of the classes in the order of the labels, or a text file with one in each line; by default those in the
+        checkpoint, or COCO's where there are as many classes.
+    """
+    out = Output(common)
+    require_model(checkpoint)
+    if file.suffix != ".safetensors":
+        raise RequestError(f"{file} is to be a safetensors file: give it a name that ends in .safetensors")
+    if file.exists():
+        raise RequestError(f"{file} exists: name a new file, or remove it first")
+    if not file.absolute().parent.is_dir():
+        raise RequestError(f"there is no folder {file.absolute().parent} to write {file.name} into")
+
+    from retinanet import checkpoints
+    from retinanet.detector import build
+
+    found = checkpoints.load(checkpoint)
+    names = found.class_names if classes is None else _names(classes, len(found.class_names))
+    changed = from_plain(ModelSettings, merge(to_plain(found.settings), (settings or {}).get("model", {})))
+    model = build(found._replace(settings=changed, class_names=names), checkpoint)
+    checkpoints.native.save(file, model.state_dict(), model.settings, names, found.extra)
+
+    origin = found.extra.get("origin", "our own format")
+    out.say(f"{checkpoint}: {origin}", *(f"  {line}" for line in conventions(found._replace(settings=model.settings))))
+    out.say(f"  {len(names)} classes: {_some(names)}")
+    out.note(*(f"  assumed: {line}" for line in found.extra.get("assumed", ())))
+    out.say(f"written: {file}, {file.stat().st_size / 1e6:.0f} MB", f"next: retinanet predict {file} PICTURE...")
+    out.json(
+        {
+            "checkpoint": checkpoint,
+            "file": file,
+            "origin": origin,
+            "classes": names,
+            "settings": to_plain(model.settings),
+            "assumed": found.extra.get("assumed", []),
+        }
+    )
+
+
+def conventions(checkpoint: Checkpoint) -> list[str]:
+    """What a model does to a picture and to boxes, in words."""
+    model = checkpoint.settings
+    pictures, after, anchors = model.preprocessing, model.postprocessing, model.anchors
+    size = {
+        "shorter": f"shorter side {pictures.size}, longer at most {pictures.longer}",
+        "square": f"longer side {pictures.size}, in a square",
+        "none": "as large as they are",
+    }[pictures.resize]
+    how = {"antialias": "Pillow's bilinear", "plain": "bilinear, not antialiased", "opencv": "OpenCV's bilinear"}
+    strides = "strides from the padded size" if anchors.strides == "torchvision" else "fixed strides"
+    rounded = "" if anchors.rounding == "none" else f", rounded as by {anchors.rounding}"
+    return [
+        f"pictures: {size}, {how[pictures.interpolation]}, padded to a multiple of {pictures.multiple}",
+        f"network: {model.backbone.name}"
+        + (" with strides in the 1 x 1 convolutions" if model.backbone.stride_in_1x1 else "")
+        + f", P6 from {model.pyramid.p6_from.upper()}"
+        + ("" if model.pyramid.p7_relu else ", P7 without ReLU"),
+        f"anchors: {anchors.per_position} a position, {strides}, first centre at {anchors.offset:g} of one{rounded}",
+        f"boxes: scores above {after.threshold:g}, {after.candidates} candidates a level, NMS at {after.nms_iou:g}, "
+        f"at most {after.max_detections}, clipped {after.clip} NMS",
+    ]
+
+
+def _names(given: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """
+    Raises:
+        RequestError: there are more or fewer than ``count``, or one comes twice.
+    """
+    names = given
+    if len(given) == 1 and (count > 1 or Path(given[0]).is_file()):
+        try:
+            text = Path(given[0]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"--classes {given[0]} cannot be read as a text file of names: {error}") from error
+        names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if len(names) != count:
+        raise RequestError(f"--classes has {len(names)} names, but the checkpoint has {count} classes")
+    if len(set(names)) < count:
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RequestError(f"--classes has {twice!r} twice")
+    return names
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:6])}, ... {names[-1]}"

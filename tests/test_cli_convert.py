@@ -1,0 +1,125 @@
+"""retinanet convert, and other projects' checkpoints where a model is asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import retinanet
+from retinanet import errors
+from retinanet.cli import main
+from retinanet.data.pictures import to_tensor
+
+NAMES = ("nothing", "red", "green")
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small RetinaNet of torchvision's with three classes, as its users save it."""
+    from torchvision.models.detection import RetinaNet
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+    from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+    torch.manual_seed(0)
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet18",
+        weights=None,
+        norm_layer=nn.BatchNorm2d,
+        returned_layers=[2, 3, 4],
+        extra_blocks=LastLevelP6P7(256, 256),
+    )
+    sizes = tuple((x, int(x * 2 ** (1 / 3)), int(x * 2 ** (2 / 3))) for x in (32, 64, 128, 256, 512))
+    model: Any = RetinaNet(backbone, 3, anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 5))
+    nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.05)
+    nn.init.constant_(model.head.classification_head.cls_logits.bias, -2.0)
+    path = tmp_path_factory.mktemp("theirs") / "model.pth"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def picture() -> Tensor:
+    return torch.randint(0, 256, (3, 60, 90), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_convert(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, names = tmp_path / "ours.safetensors", tmp_path / "names.txt"
+    names.write_text("nothing\nred\n\n  green \n", encoding="utf-8")
+    result = tmp_path / "r.json"
+    command = ["convert", str(theirs), str(file), "--classes", str(names), "--model.preprocessing.size", "64"]
+    assert main([*command, "--json", str(result)]) == 0
+    said = capsys.readouterr().out
+    assert f"{theirs}: torchvision" in said
+    assert "shorter side 64, longer at most 1333, bilinear, not antialiased, padded to a multiple of 32" in said
+    assert "3 classes: nothing, red, green" in said
+    assert f"written: {file}" in said
+    facts = json.loads(result.read_text())
+    assert facts["classes"] == list(NAMES)
+    assert facts["settings"]["anchors"]["rounding"] == "torchvision"
+
+    ours, direct = retinanet.load(file, precision="fp32"), retinanet.load(theirs, precision="fp32")
+    assert ours.class_names == NAMES
+    assert ours.settings.preprocessing.size == 64
+    assert ours.about["origin"] == facts["origin"]
+    found, expected = ours.predict(picture()), direct.predict(picture(), size=64)
+    assert len(found) == len(expected) > 20
+    assert torch.equal(found.boxes, expected.boxes)
+    assert torch.equal(found.scores, expected.scores)
+
+    assert main(command) == 2
+    assert "ours.safetensors exists: name a new file" in capsys.readouterr().err
+
+
+def test_predict_with_their_file(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    Image.fromarray(to_tensor(picture()).permute(1, 2, 0).numpy()).save(tmp_path / "p.png")
+    arguments = ["predict", str(theirs), str(tmp_path / "p.png"), "--output", str(tmp_path / "found")]
+    assert main([*arguments, "--size", "64", "--threshold", "0.05", "--quiet"]) == 0
+    assert json.loads((tmp_path / "found" / "detections.json").read_text())["annotations"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model.pkl", "x.safetensors"], "there is no model"),
+        (["THEIRS", "x.pth"], "x.pth is to be a safetensors file"),
+        (["THEIRS", "nowhere/x.safetensors"], "there is no folder"),
+        (["THEIRS", "x.safetensors", "--classes", "a", "b"], "--classes has 2 names, but the checkpoint has 3 classes"),
+        (["THEIRS", "x.safetensors", "--classes", "a", "b", "a"], "--classes has 'a' twice"),
+        (["THEIRS", "x.safetensors", "--classes", "missing.txt"], "--classes missing.txt cannot be read"),
+        (["THEIRS", "x.safetensors", "--model.head.depth", "3"], "do not fit"),
+        (["THEIRS", "x.safetensors", "--model.preprocessing.size", "0"], "size must be at least 1"),
+        (["text.pth", "x.safetensors"], "text.pth"),
+    ],
+)
+def test_wrong_requests(
+    theirs: Path,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.pth").write_text("no weights")
+    assert main(["convert", *(a.replace("THEIRS", str(theirs)) for a in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert not Path("x.safetensors").exists()
+
+
+def test_what_no_converter_knows(tmp_path: Path) -> None:
+    torch.save({"layer.weight": torch.zeros(2), "layer.bias": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(errors.RequestError) as error:
+        retinanet.load(tmp_path / "other.pth")
+    assert "other.pth is no RetinaNet that is known here" in str(error.value)
+    assert "layer.weight" in str(error.value)
+    assert "Detectron2's" in str(error.value)
+    assert "\n" not in str(error.value)
