@@ -16,7 +16,8 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --ignore tests/deploy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/deploy  # runtimes, servers and a browser: in processes of their own
 
 # The stamp is written last: an interrupted install is taken up again, a finished one is skipped.
 $(READY): pyproject.toml constraints.txt

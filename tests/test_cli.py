@@ -113,7 +113,7 @@ def test_version(capsys):
     ("arguments", "message"),
     [
         (["tran"], 'Unknown command "tran". Did you mean "train"? Available commands: demo, data, train, evaluate, '
-         "predict, convert, push, bench, ... See: retinanet --help"),
+         "predict, convert, export, serve, ... See: retinanet --help"),
         (["train", "d", "--epoch", "3"], "Unknown option: --epoch. Did you mean --epochs? See: retinanet train --help"),
         (["train", "d", "--train.lr", "fast"], 'Invalid value for --train.lr: unable to convert "fast" into float. '
          "See: retinanet train --help"),

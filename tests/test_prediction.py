@@ -15,7 +15,8 @@ from retinanet import prediction
 from retinanet.detector import Detector
 from retinanet.errors import RequestError, WorkError
 from retinanet.model import RetinaNet
-from retinanet.prediction import find_pictures, predict_files
+from retinanet.prediction import predict_files
+from retinanet.source_files import find_pictures
 from tiny_run import tiny
 
 NAMES = ("red", "green")
@@ -241,3 +242,19 @@ def test_large_pictures_go_alone(detector, tmp_path, monkeypatch):
     seen = []
     predict_files(detector, [tmp_path], tmp_path / "found", on_progress=lambda done, _: seen.append(done), draw=False)
     assert seen == [1, 2, 3]
+
+
+def test_slices(detector, pictures, tmp_path):
+    """Tiles in files are the tiles of Python."""
+    from retinanet.slicing import predict_sliced
+
+    options = {"threshold": 0.5, "max_detections": 9}
+    made = predict_files(detector, [pictures / "z.tif"], tmp_path / "a", slices=48, overlap=0.5, draw=False, **options)
+    tiles = predict_files(
+        detector, [pictures / "z.tif"], tmp_path / "b", slices=48, overlap=0.5, whole=False, draw=False, **options
+    )
+    for folder, whole in ((made.output, True), (tiles.output, False)):
+        expected = predict_sliced(detector, pictures / "z.tif", 48, 0.5, whole=whole, **options)
+        content = json.loads((folder / "detections.json").read_text())
+        assert len(expected) == 9
+        assert [a["bbox"] for a in content["annotations"]] == [a["bbox"] for a in expected.to_coco(1)]

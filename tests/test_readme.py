@@ -44,7 +44,19 @@ def test_python(tmp_path, monkeypatch):
 
 def test_there_are_commands():
     named = {shlex.split(command)[1] for command in commands([TEXT])}
-    assert named == {"demo", "data", "train", "evaluate", "predict", "convert", "push", "bench", "paper"}
+    assert named == {
+        "demo",
+        "data",
+        "train",
+        "evaluate",
+        "predict",
+        "convert",
+        "export",
+        "serve",
+        "push",
+        "bench",
+        "paper",
+    }
 
 
 @pytest.mark.parametrize("command", commands())

@@ -97,6 +97,9 @@ class Detector:
         parameter = next(self.model.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device  # an exported network has none
 
+    resizes_inside = False
+    """Whether the network takes pictures as they are, as in a complete ONNX file: :meth:`predict` alone serves then."""
+
     @overload
     def predict(
         self,
@@ -250,7 +253,18 @@ class Detector:
         """
         from retinanet.checkpoints import native
 
-        native.save(path, self.model.state_dict(), self.settings, self.class_names, self.about | about)
+        native.save(path, self.weights(), self.settings, self.class_names, self.about | about)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network's state.
+
+        Raises:
+            RequestError: it is an exported one, which has none.
+        """
+        state: dict[str, Tensor] = self.model.state_dict()
+        if not state:
+            raise RequestError("an exported model has no weights that could be kept: use the checkpoint it is from")
+        return state
 
     @classmethod
     def from_pretrained(
@@ -315,14 +329,14 @@ def load(
     device: str | torch.device | None = None,
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
 ) -> Detector:
-    """A detector from a checkpoint, our own or another project's.
+    """A detector from a checkpoint, our own or another project's, or from an exported model.
 
     It computes in the faster way that there is for the device (:meth:`Detector.fuse`).
 
     Args:
-        source: a run folder (its best checkpoint), a checkpoint file, an https address, a model on the Hugging Face
-            hub ("user/name") or one of torchvision's ("retinanet_resnet50_fpn_v2"). Of which project a file is, is seen
-            from what is in it; docs/checkpoints.md says which are known.
+        source: a run folder (its best checkpoint), a checkpoint or exported file, an https address, a model on the
+            Hugging Face hub ("user/name") or one of torchvision's ("retinanet_resnet50_fpn_v2"). Of which project a
+            file is, is seen from what is in it; docs/checkpoints.md says which are known.
         device: "cpu", "cuda", ...; by default a GPU where there is one.
         precision: "auto" is the fastest that leaves the boxes as they are for the eye: bfloat16 where the device
             multiplies in it, else float32 with fast algorithms. "fp32" is plain float32.
@@ -331,9 +345,12 @@ def load(
         RequestError: there is no such source, or it holds no RetinaNet that is known.
         WorkError: it has to be downloaded, and cannot be.
     """
-    from retinanet import checkpoints
+    from retinanet import checkpoints, deploy
 
-    checkpoint = checkpoints.load(source)
+    path = checkpoints.find(source)
+    if exported := deploy.load(path, device):
+        return exported
+    checkpoint = checkpoints.load(path)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = build(checkpoint, source).to(device)
     detector = Detector(model, checkpoint.class_names, choose(precision, device), checkpoint.extra)

@@ -1,9 +1,7 @@
-"""Detection in files: pictures, folders and patterns in; drawn pictures and result files out."""
+"""Detection in files: pictures and videos, folders and patterns in; drawn pictures, videos and result files out."""
 
 from __future__ import annotations
 
-import glob
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from retinanet.data.listing import picture_files
 from retinanet.data.pictures import PictureError, read
-from retinanet.errors import RequestError, WorkError
+from retinanet.errors import WorkError
 from retinanet.files import replacing, require_new
 from retinanet.result_files import FORMATS
+from retinanet.source_files import find_sources
 
 if TYPE_CHECKING:
+    from retinanet.deploy.video import Pace, VideoMade
+    from retinanet.detections import Detections
     from retinanet.detector import Detector
 
 THRESHOLD = 0.3
@@ -41,7 +41,9 @@ class Predicted:
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     """File and reason."""
     files: list[Path] = field(default_factory=list)
-    """Result files, without the drawn pictures."""
+    """Result files and annotated videos, without the drawn pictures."""
+    videos: list[VideoMade] = field(default_factory=list)
+    """What came of each video, camera and stream that could be read."""
 
 
 def predict_files(
@@ -53,56 +55,83 @@ def predict_files(
     max_detections: int | None = None,
     size: int | None = None,
     batch_size: int = 8,
+    slices: int | None = None,
+    overlap: float = 0.2,
+    whole: bool = True,
     draw: bool = True,
     formats: Sequence[str] = ("json",),
+    track: bool = False,
+    stride: int = 1,
+    stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int, int], None] | None = None,
+    on_frames: Callable[[Pace], None] | None = None,
     on_problem: Callable[[str, str], None] | None = None,
 ) -> Predicted:
-    """Find objects in pictures and write down what was found.
+    """Find objects in pictures and videos and write down what was found.
 
-    Memory does not grow with the number of pictures but for their names. A picture that cannot be read is reported and
-    passed over. What was found until an interruption or an error is in the result files.
+    Memory does not grow with the number of pictures but for their names, nor with the length of videos. What cannot be
+    read is reported and passed over. What was found until an interruption or an error is in the result files.
 
     Args:
-        sources: pictures, folders (with their subfolders), and patterns such as ``holiday/**/*.jpg``. A file that is
-            named twice is looked at once.
+        sources: pictures, videos, folders (with their subfolders), patterns such as ``holiday/**/*.jpg``, ``camera:0``
+            and URLs. A file that is named twice is looked at once.
         output: a new or empty folder. A drawn picture gets the name it has below the folder that was given, or its bare
             name; where two would have the same name the later gets a number.
         threshold: scores at or below it are dropped.
         max_detections: the most per picture; the model's own setting by default.
         size: resize pictures to this instead of the model's size.
         batch_size: pictures that go through the network together.
-        draw: whether to write the pictures with their detections drawn.
-        formats: of the result files, see :mod:`retinanet.result_files`: json, csv, yolo.
+        slices, overlap, whole: look at pictures in tiles, see :func:`retinanet.slicing.predict_sliced`.
+        draw: whether to write the pictures and videos with their detections drawn.
+        formats: of the result files of pictures, see :mod:`retinanet.result_files`: json, csv, yolo. Videos have lines
+            of JSON always, see :mod:`retinanet.deploy.video`.
+        track, stride: of videos: numbers for objects that stay; look at every so many frames.
+        stop: asked between batches; ends the work early when true. In the midst of pictures it raises
+            KeyboardInterrupt, a video is ended.
         on_progress: called with (pictures done, pictures in all).
-        on_problem: called with (file, reason) for each picture that cannot be read.
+        on_frames: called with how far a video is.
+        on_problem: called with (file, reason) for each picture or video that cannot be read.
 
     Raises:
-        RequestError: a source does not exist or holds no picture, or the output folder holds something.
-        WorkError: not one picture could be read, or the output cannot be written.
+        RequestError: a source does not exist or holds nothing to look at, the output folder holds something, or a
+            package is missing that videos need.
+        WorkError: not one picture or video could be read, or the output cannot be written.
     """
     output = Path(output)
-    pictures = find_pictures(sources)
+    found = find_sources(sources)
+    if found.videos:
+        require_video(track)
     require_new(output, "with --output")
     made = Predicted(output)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
+
+    def look(images: Sequence[Any], threshold: float) -> list[Detections]:
+        given: dict[str, Any] = {"max_detections": max_detections, "size": size, "batch_size": batch_size}
+        if slices is None:
+            return detector.predict(list(images), threshold=threshold, **given)
+        from retinanet.slicing import predict_sliced
+
+        given |= {"whole": whole, "threshold": threshold}
+        return [predict_sliced(detector, image, slices, overlap, **given) for image in images]
+
+    def problem(name: str, reason: str) -> None:
+        made.unreadable.append((name, reason))
+        if on_problem:
+            on_problem(name, reason)
+
+    def pictures() -> None:
         with ExitStack() as stack:
             writers = [stack.enter_context(FORMATS[name](output, detector.class_names)) for name in formats]
             made.files = [writer.path for writer in writers]
             stack.callback(lambda: [writer.problems(made.unreadable) for writer in writers])
-            for chunk in _chunks(_decoded(pictures), batch_size):
-                images = [image for _, _, image in chunk if isinstance(image, Tensor)]
-                found = detector.predict(
-                    images, threshold=threshold, max_detections=max_detections, size=size, batch_size=batch_size
-                )
+            for chunk in _chunks(_decoded(found.pictures), batch_size):
+                if stop():
+                    raise KeyboardInterrupt
+                results = iter(look([image for _, _, image in chunk if isinstance(image, Tensor)], threshold))
                 for path, name, image in chunk:
                     if isinstance(image, PictureError):
-                        made.unreadable.append((str(path), image.reason))
-                        if on_problem:
-                            on_problem(str(path), image.reason)
+                        problem(str(path), image.reason)
                         continue
-                    detections = found.pop(0)
+                    detections = next(results)
                     made.pictures += 1
                     made.detections.update(detections.names)
                     for writer in writers:
@@ -110,72 +139,53 @@ def predict_files(
                     if draw:
                         _save(detections.draw(image), output / name)
                 if on_progress:
-                    on_progress(made.pictures + len(made.unreadable), len(pictures))
+                    on_progress(made.pictures + len(made.unreadable), len(found.pictures))
+
+    def videos() -> None:
+        from retinanet.deploy.frames import VideoError
+        from retinanet.deploy.video import predict_video
+
+        options: dict[str, Any] = {"batch_size": batch_size, "draw": draw, "track": track, "stride": stride}
+        for video in found.videos:
+            if stop():
+                break
+            try:
+                done = predict_video(
+                    look, video, output, threshold=threshold, stop=stop, on_progress=on_frames, **options
+                )
+            except VideoError as error:
+                problem(video.shown, error.reason)
+            else:
+                made.videos.append(done)
+                made.files += done.files
+                made.detections.update(done.detections)
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if found.pictures:
+            pictures()
+        if found.videos:
+            videos()
     except OSError as error:
         raise WorkError(f"cannot write into {output}: {error.strerror or error}") from error
-    if not made.pictures:
+    if made.unreadable and not made.pictures and not made.videos:
         first, reason = made.unreadable[0]
-        more = f" (and {len(pictures) - 1} more that cannot be read)" if len(pictures) > 1 else ""
-        raise WorkError(f"no picture could be read: {first}: {reason}{more}")
+        count = len(made.unreadable) - 1
+        more = f" (and {count} more that cannot be read)" if count else ""
+        raise WorkError(f"no {'picture' if found.pictures else 'video'} could be read: {first}: {reason}{more}")
     return made
 
 
-def find_pictures(sources: Sequence[str | Path]) -> list[tuple[Path, str]]:
-    """Every picture once, with the name of what is written for it, relative to the output folder.
-
-    Raises:
-        RequestError: a source that does not exist, matches nothing or holds no picture.
+def require_video(track: bool = False) -> None:
     """
-    seen: set[str] = set()
-    names: dict[str, int] = {}
-    result = []
-    for path, name in (found for source in sources for found in _expand(source)):
-        absolute = os.path.abspath(path)
-        if absolute not in seen:
-            seen.add(absolute)
-            result.append((path, _free(name, names)))
-    if not result:
-        raise RequestError("which pictures? give files, folders or patterns")
-    return result
+    Raises:
+        RequestError: a package is missing that videos, or tracking in them, need.
+    """
+    from retinanet.deploy import frames, tracking
 
-
-def _expand(source: str | Path) -> Iterator[tuple[Path, Path]]:
-    """Files of one source, and their names below it."""
-    path = Path(source)
-    if path.is_dir():
-        empty = True
-        for file in picture_files(path):
-            empty = False
-            yield file, file.relative_to(path)
-        if empty:
-            raise RequestError(f"there is no picture in the folder {path} or its subfolders")
-    elif path.is_file():
-        yield path, Path(path.name)
-    elif path.exists():
-        raise RequestError(f"{path} is neither a file nor a folder")
-    elif glob.has_magic(str(source)):
-        empty = True
-        for match in map(Path, sorted(glob.glob(str(source), recursive=True))):
-            for file in picture_files(match) if match.is_dir() else [match]:
-                empty = False
-                yield file, file.relative_to(match if match.is_dir() else match.parent)
-        if empty:
-            raise RequestError(f"nothing matches the pattern {source}")
-    else:
-        raise RequestError(f"there is no picture or folder {source}")
-
-
-def _free(name: Path, taken: dict[str, int]) -> str:
-    """The name of the drawn picture: PNG stays PNG, all others become JPEG; numbered where it is taken."""
-    suffix = name.suffix if name.suffix.lower() in (".jpg", ".jpeg", ".png") else ".jpg"
-    # Without its ending, since YOLO's text files have another; file systems that ignore case take A and a for one.
-    plain = name.with_suffix("")
-    free, key = plain, str(plain).lower()
-    while str(free).lower() in taken:
-        taken[key] += 1
-        free = plain.with_name(f"{plain.name}-{taken[key]}")
-    taken[str(free).lower()] = 1
-    return f"{free.as_posix()}{suffix}"
+    frames.require()
+    if track:
+        tracking.require_trackers()
 
 
 Decoded = tuple[Path, str, "Tensor | PictureError"]

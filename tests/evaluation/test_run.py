@@ -118,7 +118,6 @@ def test_threshold(detector, data, alone):
 # Not a network, whose imports take seconds: a picture of w pixels has w % 3 boxes that tell which picture it is.
 PROCESS = """
 import pickle, sys
-from types import SimpleNamespace
 import torch, torch.distributed as dist
 from retinanet.config import ModelSettings, PreprocessingSettings
 from retinanet.data import open_data
@@ -127,7 +126,8 @@ from retinanet.evaluation.run import detect_all
 
 class Detector:
     class_names = ("red", "green")
-    model = SimpleNamespace(settings=ModelSettings(preprocessing=PreprocessingSettings(resize="none")))
+    settings = ModelSettings(preprocessing=PreprocessingSettings(resize="none"))
+    resizes_inside = False
 
     def detect(self, images, sizes, originals, threshold):
         return [self.look(image, int(w)) for image, (h, w) in zip(images, originals)]

@@ -124,7 +124,7 @@ def test_detections(version: str) -> None:
     model = ours(version, there.state_dict())
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     detector = Detector(model, [str(i) for i in range(NUM_CLASSES)])
-    for path, _, _ in pictures():
+    for path, _, _ in pictures()[:3]:
         image = read(path)
         with torch.inference_mode():
             (expected,) = there([image.float() / 255])

@@ -1,6 +1,5 @@
 """Several processes make the steps of one, a process whose pictures hold no boxes included."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from retinanet import checkpoints, recipe
+from retinanet import recipe
 from retinanet.config import to_plain
 from retinanet.data import open_data
 from retinanet.data.loading import TrainingSteps
@@ -75,21 +74,6 @@ def test_processes_make_the_steps_of_one(data, alone, tmp_path, processes, launc
         torch.testing.assert_close(
             several[name], one[name], rtol=1e-3, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
         )
-
-
-def test_processes_begin_from_the_same_checkpoint(data, alone, tmp_path):
-    """One class is known to it, the rows of the other are drawn: alike in all processes."""
-    found = checkpoints.native.load(alone / "last.safetensors")
-    source = tmp_path / "other.safetensors"
-    checkpoints.native.save(source, found.state, found.settings, ("blue", "green"))
-    train = TRAIN | {"weights": str(source), "steps": 2, "eval_every": 0.0}
-    for processes in (1, 2):
-        run(data, tmp_path / str(processes), processes, "fabric", train=train)
-    names = ["class_loss", "box_loss"]
-    one, two = (numbers(tmp_path / str(processes), names) for processes in (1, 2))
-    torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-6)
-    facts = json.loads((tmp_path / "2" / "run.json").read_text())["weights"]
-    assert (facts["classes"], facts["new_classes"]) == (["green"], ["red"])
 
 
 def test_a_budget_ends_all_processes_together(data, tmp_path):

@@ -134,7 +134,7 @@ def write_files(detector: Detector, folder: Path, repo: str, **card: Any) -> lis
         (folder / CARD).write_text(text, encoding="utf-8")
     except OSError as error:
         raise WorkError(f"cannot write into {folder}: {error.strerror or error}") from error
-    native.save(folder / WEIGHTS, detector.model.state_dict(), settings, detector.class_names, detector.about)
+    native.save(folder / WEIGHTS, detector.weights(), settings, detector.class_names, detector.about)
     return [folder / WEIGHTS, folder / CONFIG, folder / CARD]
 
 

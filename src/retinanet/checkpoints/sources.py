@@ -26,8 +26,10 @@ RUN = ("best.safetensors", "last.safetensors")
 USUAL = (*RUN, "model.safetensors", "pytorch_model.bin")
 """Names of checkpoints, the first to be preferred."""
 ENDINGS = (".safetensors", ".pth", ".pt", ".pkl", ".bin", ".ckpt")
-STATE = "resume.pt"
-"""In a run folder: what training goes on from, no model."""
+EXPORTED = ("model.xml", ".onnx", ".pt2")
+"""How the names of exported models end; OpenVINO's is in a folder with the rest of it."""
+BESIDE = ("resume.pt", "model.bin")
+"""What training goes on from, in a run folder, and the numbers of an OpenVINO model: neither is a model."""
 TORCHVISION = {
     "retinanet_resnet50_fpn": "RetinaNet_ResNet50_FPN_Weights",
     "retinanet_resnet50_fpn_v2": "RetinaNet_ResNet50_FPN_V2_Weights",
@@ -128,17 +130,22 @@ def in_folder(folder: Path) -> Path:
 def choose(names: Collection[str], where: str) -> str | None:
     """Which of these files is the model: one with a usual name, else the only one with a usual ending; else None.
 
+    Checkpoints come before exported models.
+
     Raises:
         RequestError: several could be meant.
     """
     for name in USUAL:
         if name in names:
             return name
-    possible = sorted(n for n in names if n.lower().endswith(ENDINGS) and PurePosixPath(n).name != STATE)
-    if len(possible) > 1:
-        shown = ", ".join(possible[:5]) + (", ..." if len(possible) > 5 else "")
-        raise RequestError(f"{where} has {len(possible)} files that could be the model ({shown}): give one of them")
-    return possible[0] if possible else None
+    for endings in (ENDINGS, EXPORTED):
+        possible = sorted(n for n in names if n.lower().endswith(endings) and PurePosixPath(n).name not in BESIDE)
+        if len(possible) > 1:
+            shown = ", ".join(possible[:5]) + (", ..." if len(possible) > 5 else "")
+            raise RequestError(f"{where} has {len(possible)} files that could be the model ({shown}): give one of them")
+        if possible:
+            return possible[0]
+    return None
 
 
 def secure(url: str) -> bool:
@@ -184,7 +191,7 @@ def _looks_like_a_path(text: str) -> bool:
         text.startswith(("/", ".", "~"))
         or "\\" in text
         or text.endswith("/")
-        or text.lower().endswith(ENDINGS)
+        or text.lower().endswith((*ENDINGS, *EXPORTED))
         or (len(parts) > 2 and "@" not in text)
         or (len(parts) > 1 and (parts[0] == OURS or Path(parts[0]).is_dir()))
     )

@@ -18,10 +18,12 @@ from retinanet.cli.convert import convert
 from retinanet.cli.data import data
 from retinanet.cli.demo import demo
 from retinanet.cli.evaluate import evaluate
+from retinanet.cli.export import export
 from retinanet.cli.options import plain_json
 from retinanet.cli.paper import paper
 from retinanet.cli.predict import predict
 from retinanet.cli.push import push
+from retinanet.cli.serve import serve
 from retinanet.cli.train import train
 from retinanet.errors import RequestError, WorkError
 
@@ -31,7 +33,10 @@ app = App(
     version=__version__,
     suppress_keyboard_interrupt=False,  # main says how to go on
 )
-VERBS: tuple[Callable[..., None], ...] = (demo, data, train, evaluate, predict, convert, push, bench, paper)
+VERBS: tuple[Callable[..., None], ...] = (
+    *(demo, data, train, evaluate, predict),
+    *(convert, export, serve, push, bench, paper),
+)
 for place, function in enumerate(VERBS):
     app.command(function, sort_key=place)
 

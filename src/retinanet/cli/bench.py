@@ -2,40 +2,62 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from retinanet.cli.console import Output
+from retinanet.cli.models import load, require_model
 from retinanet.cli.options import Common
+from retinanet.cli.progress import Progress
 from retinanet.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import Tensor
+
     from retinanet.bench import Work
+    from retinanet.deploy.compare import Row
 
 
 def bench(
-    *,
+    *models: str,
+    pictures: Path | None = None,
+    device: str | None = None,
     rounds: int = 5,
     training: Annotated[bool, Parameter(negative="--no-training")] = True,
     common: Common | None = None,
 ) -> None:
-    """Compare this machine's speed with torchvision's RetinaNet: same weights, same work, both in turn.
+    """Compare models on this machine; without any, its speed with torchvision's RetinaNet: same weights, same work.
 
     Takes a few minutes on two cores. Leave the machine alone meanwhile.
 
+    Example: retinanet bench runs/mine mine.onnx mine-int8 --pictures holiday
+
     Parameters
     ----------
+    models
+        Run folders, checkpoints, exported files and folders: whatever retinanet predict takes. All look at the same
+        pictures in turn; the boxes of the first are looked for in what the others find.
+    pictures
+        A folder of pictures for the models to look at, at most twelve of them; by default two that are made.
+    device
+        Where checkpoints run: cpu, cuda, cuda:1, ...; by default a GPU where there is one.
     rounds
         How often each side does each piece of work; medians are shown.
     training
-        Measure a training step too, which takes longest.
+        Without models: measure a training step too, which takes longest.
     """
     out = Output(common)
     if rounds < 1:
         raise RequestError(f"--rounds must be at least 1, not {rounds}")
+    if models:
+        return _compare(out, models, pictures, device, rounds)
+    for name, value in (("--pictures", pictures), ("--device", device)):
+        if value is not None:
+            raise RequestError(f"{name} is for comparing models: retinanet bench MODEL... {name} {value}")
     out.note("importing PyTorch and torchvision")
 
     from retinanet import bench as work
@@ -63,6 +85,87 @@ def bench(
             f"{r['ratio']:.1f} ({r['ratio_low']:.1f} to {r['ratio_high']:.1f})"
         )
     out.json({"machine": machine, "comparisons": made})
+
+
+def _compare(out: Output, models: tuple[str, ...], folder: Path | None, device: str | None, rounds: int) -> None:
+    for model in models:
+        require_model(model)
+    files = _pictures(folder)
+    out.note("importing PyTorch")
+
+    from retinanet.bench import machine
+    from retinanet.deploy import compare
+
+    about = machine()
+    out.say(about, "")
+    looked_at = _read(files)
+    with Progress(out) as progress:
+        counter = progress.counter("measuring", "rounds")
+        rows = compare.compare(models, looked_at, lambda model: load(model, device, "auto"), rounds, counter)
+    out.say(*_lines(rows))
+    sizes = ", ".join(sorted({f"{p.shape[2]} x {p.shape[1]}" for p in looked_at})[:4])
+    out.say(
+        "",
+        f"median and range over {rounds} rounds of {len(looked_at)} pictures ({sizes}), from pixels to boxes, one at a "
+        "time",
+        f"same boxes: of the {rows[0].wanted} boxes of {models[0]} with a score above {compare.SCORE}, how many are "
+        f"found again with the same label at an IoU of {compare.IOU} or more",
+    )
+    if not rows[0].wanted:
+        out.say("there are none here: give pictures that show something, with --pictures FOLDER")
+    out.json({"machine": about, "pictures": files, "rounds": rounds, "models": [row.row() for row in rows]})
+
+
+def _pictures(folder: Path | None) -> list[Path]:
+    """None of them means pictures that are made."""
+    if folder is None:
+        return []
+    from retinanet.data.listing import picture_files
+    from retinanet.deploy.compare import some
+
+    if not folder.is_dir():
+        raise RequestError(f"--pictures {folder}: there is no such folder")
+    files = list(picture_files(folder))
+    if not files:
+        raise RequestError(f"--pictures {folder}: there is no picture in it")
+    return some(files)
+
+
+def _read(files: list[Path]) -> list[Tensor]:
+    import tempfile
+
+    from retinanet.bench import make_picture
+    from retinanet.data.pictures import read
+
+    if files:
+        return [read(path) for path in files]
+    with tempfile.TemporaryDirectory() as place:
+        made = read(make_picture(Path(place) / "picture.jpg"))
+    return [made, made.transpose(1, 2).contiguous()]
+
+
+def _lines(rows: list[Row]) -> list[str]:
+    """A table; lines of text, which a narrow terminal wraps but does not cut."""
+    cells = [("model", "by", "size", "to load", "a picture", "(range)", "pictures/s", "same boxes")]
+    for row in rows:
+        r = row.row()
+        cells.append(
+            (
+                row.model,
+                row.kind,
+                f"{row.bytes / 1e6:.1f} MB",
+                _time(row.load_seconds),
+                _time(r["seconds"]),
+                f"{_time(r['seconds_low'])} to {_time(r['seconds_high'])}",
+                f"{r['pictures_per_second']:.2f}",
+                "–" if row.agreement is None else f"{100 * row.agreement:.1f} %",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    return [
+        "  ".join(cell.ljust(width) if place < 2 else cell.rjust(width) for place, (cell, width) in enumerate(pairs))
+        for pairs in (list(zip(line, widths)) for line in cells)
+    ]
 
 
 def _time(seconds: float) -> str:

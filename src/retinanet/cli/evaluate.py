@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -109,8 +110,10 @@ def evaluate(
         other = load(compare, device, precision)
         _require_same_classes(detector, other, compare)
 
-    found = _detect(out, detector, pictures, batch_size, workers, threshold)
-    found_by_other = None if other is None else _detect(out, other, pictures, batch_size, workers, threshold)
+    found, seconds = _detect(out, detector, pictures, batch_size, workers, threshold)
+    found_by_other, other_seconds = None, 0.0
+    if other is not None:
+        found_by_other, other_seconds = _detect(out, other, pictures, batch_size, workers, threshold)
     result = coco.evaluate(pictures, found)
     per_class = [c.row() for c in result.per_class]
     intervals, differences = _intervals(out, pictures, found, found_by_other, resamples)
@@ -120,10 +123,12 @@ def evaluate(
     out.console.print(class_table(per_class))
     best = curves(pictures, found)
     out.say("", f"best F1 {best.best_f1:.3f} (mean over classes, IoU 0.50), with scores above {best.threshold:.3f}")
+    out.say(f"{1000 * seconds:.0f} ms a picture, reading included (retinanet bench MODEL... measures the model alone)")
     if compare is not None and found_by_other is not None:
         theirs = coco.evaluate(pictures, found_by_other)
         out.say("", f"compared with {compare}, on the same pictures:", "")
         out.console.print(_comparison(result, theirs, differences))
+        out.say(f"{1000 * other_seconds:.0f} ms a picture")
     out.json(
         {
             "model": model,
@@ -133,6 +138,7 @@ def evaluate(
             "stats": result.stats,
             "intervals": {name: asdict(value) for name, value in intervals.items()},
             "per_class": per_class,
+            "seconds_per_picture": seconds,
             "threshold": best.threshold,
             "best_f1": best.best_f1,
             "thresholds": {curve.name: curve.threshold for curve in best.per_class},
@@ -142,6 +148,7 @@ def evaluate(
                 else {
                     "compared_with": compare,
                     "other_stats": theirs.stats,
+                    "other_seconds_per_picture": other_seconds,
                     "differences": {name: asdict(value) for name, value in differences.items()},
                 }
             ),
@@ -178,13 +185,17 @@ def _intervals(
 
 def _detect(
     out: Output, detector: Detector, data: DetectionData, batch_size: int, workers: int, threshold: float | None
-) -> dict[int, Detections]:
-    """What a model finds, its labels those of ``data`` (a model may have the same classes in another order)."""
+) -> tuple[dict[int, Detections], float]:
+    """What a model finds, its labels those of ``data`` (a model may have the same classes in another order).
+
+    Also the seconds that a picture took, from its file to its boxes.
+    """
     import torch
 
     from retinanet.detections import Detections
     from retinanet.evaluation.run import detect_all
 
+    begin = time.perf_counter()
     with Progress(out) as progress:
         found = detect_all(
             detector,
@@ -194,10 +205,12 @@ def _detect(
             threshold=threshold,
             on_progress=progress.counter("measuring"),
         )
+    seconds = (time.perf_counter() - begin) / max(1, len(data))
     if detector.class_names == data.class_names:
-        return found
+        return found, seconds
     label_of = torch.tensor([data.class_names.index(name) for name in detector.class_names])
-    return {i: Detections(d.boxes, d.scores, label_of[d.labels], data.class_names) for i, d in found.items()}
+    renamed = {i: Detections(d.boxes, d.scores, label_of[d.labels], data.class_names) for i, d in found.items()}
+    return renamed, seconds
 
 
 def _table(result: CocoResult, intervals: dict[str, Interval]) -> Any:

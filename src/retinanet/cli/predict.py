@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output
+from retinanet.cli.console import Output, clock
 from retinanet.cli.models import Precision, load, require_model
 from retinanet.cli.options import Common
-from retinanet.cli.progress import Progress
+from retinanet.cli.progress import EVERY, Progress
 from retinanet.cli.train import next_folder
 from retinanet.errors import RequestError
+
+if TYPE_CHECKING:
+    from retinanet.deploy.video import Pace, VideoMade
+    from retinanet.prediction import Predicted
 
 USUAL = 0.3  # the threshold of a model that says nothing of its own
 SHOWN = 5  # unreadable pictures that are named on the terminal; all of them are in the JSON
@@ -30,14 +36,21 @@ def predict(
     size: int | None = None,
     formats: Annotated[tuple[Format, ...], Parameter(name="--format", consume_multiple=True, negative=())] = ("json",),
     draw: bool = True,
+    slices: int | None = None,
+    overlap: float = 0.2,
+    whole: bool = True,
+    track: Annotated[bool, Parameter(negative=())] = False,
+    stride: int = 1,
     batch_size: int = 8,
     device: str | None = None,
     precision: Precision = "auto",
     common: Common | None = None,
 ) -> None:
-    """Find objects in pictures: draws them and writes what was found.
+    """Find objects in pictures and videos: draws them and writes what was found.
 
     Example: retinanet predict runs/mine holiday/ 'more/*.jpg' --output found --format json csv
+
+    Example: retinanet predict runs/mine street.mp4 --track
 
     Parameters
     ----------
@@ -45,9 +58,11 @@ def predict(
         A run folder (its best checkpoint), a checkpoint file of this or another project, an https address, user/name
         on the Hugging Face hub, or retinanet_resnet50_fpn(_v2) for torchvision's.
     sources
-        Pictures, folders (with their subfolders) and patterns.
+        Pictures, videos, folders (with their subfolders) and patterns; camera:0 or 0 for a camera; the address of a
+        video or stream (http, https, rtsp, ...). Videos, cameras and streams need retinanet[video].
     output
-        A new folder for drawn pictures and result files; by default the next free runs/predict-1, ...
+        A new folder for drawn pictures, annotated videos and result files; by default the next free runs/predict-1,
+        ...
     threshold
         Drop detections with a score at or below it; by default the one with the best F1 when the model was measured in
         training, and 0.3 for a model that was not.
@@ -57,9 +72,20 @@ def predict(
         Resize pictures to this many pixels (as the model does: the shorter side in general) instead of the model's
         size.
     formats
-        json: detections.json in COCO's form; csv: detections.csv; yolo: labels/, a text file a picture.
+        Of pictures. json: detections.json in COCO's form; csv: detections.csv; yolo: labels/, a text file a picture.
+        A video has NAME.jsonl always, a line of JSON a frame.
     draw
-        Write the pictures with their detections drawn.
+        Write the pictures and videos with their detections drawn.
+    slices
+        For small objects in large pictures: look at overlapping tiles of this many pixels of the picture.
+    overlap
+        The part of a tile that its neighbours see too; objects smaller than it are whole in some tile.
+    whole
+        With --slices: look once at the whole picture too, for objects larger than the overlap.
+    track
+        In videos: give each object a number that it keeps.
+    stride
+        In videos: look at every so many frames.
     batch_size
         Pictures that go through the network together.
     device
@@ -73,13 +99,23 @@ def predict(
         raise RequestError("which pictures? retinanet predict MODEL SOURCE..., files, folders or patterns")
     if threshold is not None and not 0 <= threshold < 1:
         raise RequestError(f"--threshold must be in [0, 1), not {threshold}")
-    for name, value in (("--max-detections", max_detections), ("--size", size), ("--batch-size", batch_size)):
+    counts = {"max-detections": max_detections, "size": size, "batch-size": batch_size}
+    for name, value in (counts | {"slices": slices, "stride": stride}).items():
         if value is not None and value < 1:
-            raise RequestError(f"{name} must be at least 1, not {value}")
+            raise RequestError(f"--{name} must be at least 1, not {value}")
 
-    from retinanet.prediction import find_pictures, predict_files
+    from retinanet.prediction import predict_files, require_video
+    from retinanet.slicing import shared_pixels
+    from retinanet.source_files import find_sources
+    from retinanet.training.interrupt import Interrupt
 
-    find_pictures(sources)  # what is wrong with them is said before a model is loaded
+    # What is wrong with them is said before a model is loaded.
+    videos = find_sources(sources).videos
+    shared_pixels(slices or 1, overlap)
+    if videos:
+        require_video(track)
+    elif track or stride > 1:
+        raise RequestError(f"{'--track' if track else '--stride'} is for videos: there is none among the sources")
     detector = load(model, device, precision)
     folder = output or next_folder(Path("predict"))
     why = ""
@@ -94,7 +130,7 @@ def predict(
         if problems <= SHOWN:
             out.note(f"cannot read {path}: {reason}")
 
-    with Progress(out) as progress:
+    with Progress(out) as progress, Interrupt(bool(videos)) as interrupt:
         made = predict_files(
             detector,
             sources,
@@ -103,19 +139,19 @@ def predict(
             max_detections=max_detections,
             size=size,
             batch_size=batch_size,
+            slices=slices,
+            overlap=overlap,
+            whole=whole,
             draw=draw,
             formats=formats,
+            track=track,
+            stride=stride,
+            stop=lambda: interrupt.requested,
             on_progress=progress.counter("looking at"),
+            on_frames=_pace(out, progress),
             on_problem=problem,
         )
-    total = made.detections.total()
-    classes = ", ".join(f"{name} {count}" for name, count in made.detections.most_common())
-    classes = f": {classes}" if classes else ""
-    out.say(f"{total} found in {made.pictures} pictures, score above {threshold:.3g}{why}{classes}")
-    if made.unreadable:
-        out.say(f"{len(made.unreadable)} that could not be read are left out")
-    files = ", ".join(str(file.relative_to(folder)) for file in made.files)
-    out.say(f"in {folder}: " + " and ".join(filter(None, ["the drawn pictures" if draw else "", files])))
+    _report(out, made, threshold, why, draw)
     out.json(
         {
             "model": model,
@@ -125,5 +161,65 @@ def predict(
             "detections": dict(made.detections),
             "unreadable": [{"file": path, "reason": reason} for path, reason in made.unreadable],
             "files": made.files,
+            "videos": [_as_json(video) for video in made.videos],
         }
     )
+    if interrupt.requested and not (made.videos and made.videos[-1].video.live):
+        raise KeyboardInterrupt("not all was looked at")
+
+
+def _pace(out: Output, progress: Progress) -> Callable[[Pace], None]:
+    """A callback that shows how far a video is: as ever where its length is known, else a line now and then."""
+    shown = time.monotonic()
+
+    def show(pace: Pace) -> None:
+        nonlocal shown
+        name, rate = pace.video.shown, f"{pace.rate:.1f} a second"
+        if pace.frames == pace.total:
+            progress.counter(name, "frames")(pace.frames, pace.total)
+        elif pace.total is not None:
+            left = "" if pace.seconds_left is None else f", {clock(pace.seconds_left)} left"
+            progress.count(name, min(pace.frames, pace.total), pace.total, f"frames, {rate}{left}")
+        elif time.monotonic() - shown > EVERY:
+            shown = time.monotonic()
+            out.note(f"{name}: {pace.frames} frames, {rate}; Ctrl-C ends it")
+
+    return show
+
+
+def _report(out: Output, made: Predicted, threshold: float, why: str, draw: bool) -> None:
+    frames = sum(video.frames for video in made.videos)
+    places = [f"{made.pictures} pictures"] if made.pictures or not frames else []
+    places += [f"{frames} frames"] if made.videos else []
+    classes = ", ".join(f"{name} {count}" for name, count in made.detections.most_common())
+    classes = f": {classes}" if classes else ""
+    total = made.detections.total()
+    out.say(f"{total} found in {' and '.join(places)}, score above {threshold:.3g}{why}{classes}")
+    for video in made.videos:
+        parts = [f"{video.frames} frames, {clock(video.seconds)}"]
+        parts += [f"{video.objects} objects"] if video.objects is not None else []
+        parts += [f"{video.dropped} frames dropped, as they came faster than they could be looked at"] * bool(
+            video.dropped
+        )
+        parts += ["without its sound"] * video.audio_dropped + ["stopped"] * video.stopped
+        parts += [video.problem] if video.problem else []
+        out.say(f"{video.video.shown}: " + "; ".join(parts))
+    if made.unreadable:
+        out.say(f"{len(made.unreadable)} that could not be read are left out")
+    files = ", ".join(str(file.relative_to(made.output)) for file in made.files)
+    drawn = "the drawn pictures" if draw and made.pictures else ""
+    out.say(f"in {made.output}: " + " and ".join(filter(None, [drawn, files])))
+
+
+def _as_json(made: VideoMade) -> dict[str, Any]:
+    return {
+        "source": made.video.shown,
+        "frames": made.frames,
+        "seconds": made.seconds,
+        "detections": dict(made.detections),
+        "objects": made.objects,
+        "dropped": made.dropped,
+        "stopped": made.stopped,
+        "problem": made.problem,
+        "files": made.files,
+    }

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing import AuthenticationError
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -344,4 +345,11 @@ def _same(item: T) -> T:
 
 def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it ends its workers
+    sys.excepthook = _not_of_the_parents_end
     torch.set_num_threads(1)
+
+
+def _not_of_the_parents_end(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Of a thread that hands over tensors: that the parent went while it did so is nobody's mistake."""
+    if not issubclass(kind, OSError | EOFError | AuthenticationError):
+        sys.__excepthook__(kind, error, trace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,10 +50,18 @@ def detect_all(
     chosen = list(range(len(data))) if indices is None else list(dict.fromkeys(int(i) for i in indices))
     mine = chosen[rank::world]
     found: dict[int, Detections] = {}
-    preprocessing = detector.model.settings.preprocessing
-    for batch in eval_batches(data, preprocessing, mine, batch_size, workers) if mine else ():
-        results = detector.detect(batch.images, batch.sizes, batch.originals, threshold=threshold)
-        found.update(zip(batch.indices, results, strict=True))
+
+    def results() -> Iterator[tuple[Sequence[int], list[Detections]]]:
+        if detector.resizes_inside:
+            for start in range(0, len(mine), batch_size):
+                some = mine[start : start + batch_size]
+                yield some, detector.predict([data.read(i) for i in some], threshold=threshold, batch_size=batch_size)
+            return
+        for batch in eval_batches(data, detector.settings.preprocessing, mine, batch_size, workers) if mine else ():
+            yield batch.indices, detector.detect(batch.images, batch.sizes, batch.originals, threshold=threshold)
+
+    for places, detections in results():
+        found.update(zip(places, detections, strict=True))
         if on_progress:
             on_progress(len(found), len(mine))
     if world > 1:

@@ -1,0 +1,146 @@
+"""retinanet serve"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from retinanet.cli.console import Output
+from retinanet.cli.models import Precision, load, require_model
+from retinanet.cli.options import Common
+from retinanet.errors import RequestError
+
+NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
+MOST_PIXELS = 178.0  # megapixels beyond which Pillow opens no picture
+
+
+def serve(
+    model: str,
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allow_host: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = (),
+    batch_size: int = 8,
+    wait: float = 5.0,
+    queue: int = 64,
+    timeout: float = 30.0,
+    max_megabytes: float = 20.0,
+    max_megapixels: float = 50.0,
+    max_pictures: int | None = None,
+    device: str | None = None,
+    precision: Precision = "auto",
+    common: Common | None = None,
+) -> None:
+    """Answer requests over HTTP, with a page to try the model on; docs/serve.md has the whole of it.
+
+    Example: retinanet serve runs/mine, and in another terminal: curl -F pictures=@a.jpg http://127.0.0.1:8000/predict
+
+    Parameters
+    ----------
+    model
+        A run folder (its best checkpoint), a checkpoint or exported file, an https address, user/name on the Hugging
+        Face hub, or retinanet_resnet50_fpn(_v2) for torchvision's.
+    host
+        The address to listen on. The default is reached from this machine alone; 0.0.0.0 from every network it is in.
+    port
+        0 takes a free one.
+    allow_host
+        Further names that requests may ask for, such as that of a reverse proxy.
+    batch_size
+        The most pictures that go through the network together.
+    wait
+        Milliseconds that a picture waits for company when there is nothing to do.
+    queue
+        The most pictures that wait; further requests get 503.
+    timeout
+        Seconds from a request's arrival to its answer; stopping takes no longer either.
+    max_megabytes
+        Of a request.
+    max_megapixels
+        Of a picture.
+    max_pictures
+        Of a request; 16 by default, or as many as may wait.
+    device
+        cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+    precision
+        "auto" computes in bf16 where the machine does so natively, else in fp32.
+    """
+    out = Output(common)
+    require_model(model)
+    for module, package in NEEDED.items():
+        if find_spec(module) is None:
+            raise RequestError(f"retinanet serve needs {package}: pip install 'retinanet[serve]'")
+    pictures = min(16, queue) if max_pictures is None else max_pictures
+    for name, value, least, most in (
+        ("--port", port, 0, 65535),
+        ("--batch-size", batch_size, 1, 1024),
+        ("--wait", wait, 0, 1000),
+        ("--queue", queue, 1, 100_000),
+        ("--timeout", timeout, 0.1, 3600),
+        ("--max-megabytes", max_megabytes, 0.001, 2000),
+        ("--max-megapixels", max_megapixels, 0.001, MOST_PIXELS),
+        ("--max-pictures", pictures, 1, queue),
+    ):
+        if not least <= value <= most:
+            because = " (--queue)" if name == "--max-pictures" else ""
+            raise RequestError(f"{name} must be from {least:g} to {most:g}{because}, not {value:g}")
+
+    from retinanet.deploy.serve.server import address, listen
+
+    bound = listen(host, port)  # what is wrong with it is said before a model is loaded
+    try:
+        out.note(f"opening {model}")
+        detector = load(model, device, precision)
+
+        from retinanet.deploy.serve import server
+        from retinanet.deploy.serve.app import make_app
+        from retinanet.deploy.serve.limits import Limits
+
+        _warm_up(detector)
+        name = model_name(model)
+        app = make_app(
+            detector,
+            name=name,
+            limits=Limits(max_megabytes, max_megapixels, pictures, timeout),
+            batch_size=batch_size,
+            capacity=queue,
+            wait=wait / 1000,
+            host=host,
+            allowed_hosts=allow_host,
+            debug=out.common.debug,
+        )
+        url = address(bound)
+        if not url.startswith(("http://127.", "http://[::1]")):
+            out.note(f"warning: {host} is open to the network, to everybody, without encryption: see docs/serve.md")
+        out.say(f"serving {name} on {url} (Ctrl-C stops it)")
+        out.json({"model": name, "url": url, "classes": detector.class_names})
+        sys.stdout.flush()  # whoever started this waits for that line
+        server.serve(app, bound, on_stop=lambda: out.note("stopping: what was taken is finished first"))
+    finally:
+        bound.close()
+    if app.state.service.busy():
+        # A picture that takes ages to decode would keep the process alive: Python waits for such threads.
+        out.note(f"stopped after {timeout:g} s, with work that was not done")
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def model_name(model: str) -> str:
+    """For people, and for everybody who asks: not where the file lies on this machine."""
+    path = Path(model)
+    if path.exists():
+        return path.resolve().name
+    return model.split("?")[0].rsplit("/", 1)[-1] if "://" in model else model
+
+
+def _warm_up(detector: object) -> None:
+    """The first prediction compiles and allocates; and a model that cannot predict is known before it is asked."""
+    import torch
+
+    detector.predict(torch.full((3, 480, 640), 127, dtype=torch.uint8))  # type: ignore[attr-defined]

@@ -1,0 +1,233 @@
+"""ONNX files of ours as detectors, by ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retinanet.config import ModelSettings, SettingsError, from_plain
+from retinanet.deploy.network import ExportedNetwork
+from retinanet.deploy.onnx_export import FORMAT, NETWORK_INPUT, output_names
+from retinanet.detections import Detections
+from retinanet.detector import Detector
+from retinanet.errors import RequestError, first_line
+from retinanet.model.retinanet import Outputs
+
+
+def recognises(path: Path) -> bool:
+    """Whether a file is ONNX, by its name: the format has no mark of its own."""
+    return path.suffix.lower() == ".onnx" and path.is_file()
+
+
+def session(path: Path, device: str | torch.device | None = None, content: bytes | None = None) -> Any:
+    """An ``onnxruntime.InferenceSession`` with as many threads as PyTorch has (OMP_NUM_THREADS); it tells nobody.
+
+    Args:
+        device: "cuda" and the like for ONNX Runtime's CUDA; everything else is the processor.
+        content: what stands for that of the file.
+
+    Raises:
+        RequestError: ONNX Runtime is missing, cannot read the file, or has no such device.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise RequestError(f"{path} needs onnxruntime: pip install 'retinanet[onnx]'") from None
+
+    onnxruntime.disable_telemetry_events()
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device is not None and torch.device(device).type == "cuda":
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise RequestError(
+                f"onnxruntime has no CUDA here: leave out --device {device}, or pip install onnxruntime-gpu instead"
+            )
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": torch.device(device).index or 0}))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors, which are raised as well
+    try:
+        return onnxruntime.InferenceSession(content or str(path), options, providers)
+    except Exception as error:  # of many kinds, none of them documented
+        raise RequestError(f"{path} cannot be read as an ONNX model: {first_line(error)}") from error
+
+
+def load_onnx(path: str | Path, device: str | torch.device | None = None) -> Detector:
+    """The detector in a file that ``retinanet export --format onnx`` made.
+
+    Raises:
+        RequestError: the file is missing or no such file; ONNX Runtime is missing, or has no such device.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RequestError(f"there is no ONNX file {path}")
+    opened = session(path, device)
+    known = opened.get_modelmeta().custom_metadata_map
+    if known.get("format") != FORMAT:
+        raise RequestError(
+            f"{path} is an ONNX file of something else (its metadata names the format {known.get('format')!r}, not "
+            f"{FORMAT!r}): give one that retinanet export made"
+        )
+    try:
+        settings = from_plain(ModelSettings, json.loads(known["retinanet.settings"]))
+        names = tuple(json.loads(known["retinanet.classes"]))
+        about = json.loads(known["retinanet.extra"])
+    except (KeyError, TypeError, json.JSONDecodeError, SettingsError) as error:
+        raise RequestError(f"{path} cannot be read: its metadata is damaged ({error})") from error
+    if known.get("retinanet.kind") == "complete":
+        return OnnxDetector(opened, settings, names, about, path)
+
+    def run(images: Tensor) -> list[Tensor]:
+        found = opened.run(None, {"images": np.ascontiguousarray(images.numpy())})
+        return [torch.from_numpy(array) for array in found]
+
+    return Detector(ExportedNetwork(settings, len(names), run), names, about=about)  # type: ignore[arg-type]
+
+
+def opened(path: Path) -> Callable[[Tensor], tuple[Tensor, Outputs, Detections]]:
+    """A complete file with its inside to be seen, and all of its thresholds at 0; for checking it.
+
+    Returns:
+        What takes a picture (3, H, W) uint8 to the network's input (1, 3, H', W'), its outputs, and detections.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    known = load_onnx(path)
+    assert isinstance(known, OnnxDetector)
+    for constant in model.graph.initializer:
+        if constant.name.startswith("after/threshold."):
+            constant.CopyFrom(onnx.numpy_helper.from_array(np.zeros((), np.float32), constant.name))
+    names = [NETWORK_INPUT, *output_names(known.settings)]
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
+    known.session, count = session(path, content=model.SerializeToString()), len(known.settings.anchors.levels)
+
+    def run(picture: Tensor) -> tuple[Tensor, Outputs, Detections]:
+        image, *outputs = known.run(picture[None], names)
+        return image, Outputs(outputs[:count], outputs[count:]), known.detections(picture[None])[0]
+
+    return run
+
+
+class OnnxDetector(Detector):
+    """A complete ONNX file as a detector: it resizes and suppresses by itself, so :meth:`predict` alone is there.
+
+    Attributes:
+        session: of ONNX Runtime: "images" (B, H, W, 3) uint8 in; "boxes", "scores", "labels" and "counts" out.
+    """
+
+    resizes_inside = True
+
+    def __init__(
+        self, session: Any, settings: ModelSettings, class_names: tuple[str, ...], about: Mapping[str, Any], path: Path
+    ) -> None:
+        def inside(images: Tensor) -> list[Tensor]:
+            raise RequestError(f"{path} is a complete model: its network cannot be asked by itself; use the checkpoint")
+
+        self.session, self.path = session, path
+        network: Any = ExportedNetwork(settings, len(class_names), inside)
+        super().__init__(network, class_names, about=about)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if "CUDAExecutionProvider" in self.session.get_providers() else "cpu")
+
+    @overload
+    def predict(
+        self,
+        pictures: list[Any] | tuple[Any, ...],
+        *,
+        threshold: float | None = None,
+        max_detections: int | None = None,
+        size: int | None = None,
+        batch_size: int = 8,
+    ) -> list[Detections]: ...
+
+    @overload
+    def predict(
+        self,
+        pictures: Any,
+        *,
+        threshold: float | None = None,
+        max_detections: int | None = None,
+        size: int | None = None,
+        batch_size: int = 8,
+    ) -> Detections: ...
+
+    def predict(
+        self,
+        pictures: Any,
+        *,
+        threshold: float | None = None,
+        max_detections: int | None = None,
+        size: int | None = None,
+        batch_size: int = 8,
+    ) -> Detections | list[Detections]:
+        """As :meth:`retinanet.Detector.predict`; what is written into the file can be made stricter, not looser.
+
+        Raises:
+            RequestError: a picture cannot be read; ``size`` is given; ``threshold`` is below the file's, or
+                ``max_detections`` above.
+        """
+        from retinanet.data.pictures import to_tensor
+
+        self._require(threshold, max_detections, size)
+        if not isinstance(pictures, list | tuple):
+            return self.predict([pictures], threshold=threshold, max_detections=max_detections)[0]
+        results: list[Detections | None] = [None] * len(pictures)
+        waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
+
+        def run(group: list[tuple[int, Tensor]]) -> None:
+            for (index, _), found in zip(
+                group, self.detections(torch.stack([image for _, image in group])), strict=True
+            ):
+                kept = found if threshold is None else found.above(threshold)
+                results[index] = kept if max_detections is None else _first(kept, max_detections)
+
+        for index, picture in enumerate(pictures):
+            image = to_tensor(picture)
+            group = waiting.setdefault(tuple(image.shape), [])
+            group.append((index, image))
+            if len(group) == batch_size:
+                run(waiting.pop(tuple(image.shape)))
+        for group in waiting.values():
+            run(group)
+        return [found for found in results if found is not None]
+
+    def run(self, images: Tensor, names: list[str]) -> list[Tensor]:
+        """(B, 3, H, W) uint8 -> the file's tensors of these names."""
+        found = self.session.run(names, {"images": images.permute(0, 2, 3, 1).contiguous().numpy()})
+        return [torch.from_numpy(array) for array in found]
+
+    def detections(self, images: Tensor) -> list[Detections]:
+        """(B, 3, H, W) uint8 -> one result each."""
+        boxes, scores, labels, counts = self.run(images, ["boxes", "scores", "labels", "counts"])
+        return [
+            Detections(boxes[i, :count].clone(), scores[i, :count].clone(), labels[i, :count].clone(), self.class_names)
+            for i, count in enumerate(counts.tolist())
+        ]
+
+    def _require(self, threshold: float | None, max_detections: int | None, size: int | None) -> None:
+        settings = self.settings.postprocessing
+        if size is not None:
+            raise RequestError(f"{self.path} resizes pictures by itself: a size has no effect; leave it out")
+        least = max(settings.threshold, settings.coarsest_threshold or 0)
+        if threshold is not None and threshold < least:
+            raise RequestError(
+                f"scores at or below {least:g} are dropped inside {self.path}: give a threshold of at least that, or "
+                "use the checkpoint"
+            )
+        if max_detections is not None and max_detections > settings.max_detections:
+            raise RequestError(
+                f"{self.path} gives at most {settings.max_detections} detections in a picture: ask for no more, or use "
+                "the checkpoint"
+            )
+
+
+def _first(found: Detections, count: int) -> Detections:
+    return Detections(found.boxes[:count], found.scores[:count], found.labels[:count], found.class_names)

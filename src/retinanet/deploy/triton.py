@@ -1,0 +1,56 @@
+"""A model repository for the Triton inference server, around a complete ONNX file."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from retinanet.config import ModelSettings
+from retinanet.errors import RequestError, WorkError
+from retinanet.files import replacing
+
+BATCH = 8
+"""Pictures that Triton puts together at most."""
+WAIT = 5000
+"""How long a picture waits for others, in microseconds."""
+CONFIG = """\
+# {name}: RetinaNet, pictures in, boxes out. Made by retinanet export.
+# images: RGB, bytes, height and width as they are. Triton batches requests of one picture size; others go alone.
+# Behind the first counts detections of a picture boxes and scores are 0, labels -1.
+name: "{name}"
+backend: "onnxruntime"
+max_batch_size: {batch}
+input [
+  {{ name: "images" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] }}
+]
+output [
+  {{ name: "boxes" data_type: TYPE_FP32 dims: [ {most}, 4 ] }},
+  {{ name: "scores" data_type: TYPE_FP32 dims: [ {most} ] }},
+  {{ name: "labels" data_type: TYPE_INT64 dims: [ {most} ] label_filename: "labels.txt" }},
+  {{ name: "counts" data_type: TYPE_INT64 dims: [ 1 ] reshape: {{ shape: [ ] }} }}
+]
+dynamic_batching {{ max_queue_delay_microseconds: {wait} }}
+"""
+
+
+def write(model: Path, repository: Path, name: str, settings: ModelSettings, class_names: tuple[str, ...]) -> Path:
+    """Put a complete ONNX file into ``repository/name``, ready for ``tritonserver --model-repository repository``.
+
+    Raises:
+        RequestError: there is a model of that name already.
+        WorkError: the files cannot be written.
+    """
+    folder = repository / name
+    if folder.exists():
+        raise RequestError(f"{folder} exists: name another folder for --triton, or remove it first")
+    try:
+        (folder / "1").mkdir(parents=True)
+        with replacing(folder / "1" / "model.onnx") as place:
+            shutil.copyfile(model, place)
+        most = settings.postprocessing.max_detections
+        text = CONFIG.format(name=name, batch=BATCH, most=most, wait=WAIT)
+        (folder / "labels.txt").write_text("".join(f"{one}\n" for one in class_names), encoding="utf-8")
+        (folder / "config.pbtxt").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise WorkError(f"cannot write {folder}: {error.strerror or error}") from error
+    return folder
