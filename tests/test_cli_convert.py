@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 import retinanet
 from retinanet import errors
+from retinanet.checkpoints import Checkpoint
 from retinanet.cli import main
+from retinanet.cli.convert import conventions
+from retinanet.config import Interpolation, ModelSettings, PreprocessingSettings
 from retinanet.data.pictures import to_tensor
 
 NAMES = ("nothing", "red", "green")
@@ -123,3 +126,9 @@ def test_what_no_converter_knows(tmp_path: Path) -> None:
     assert "layer.weight" in str(error.value)
     assert "Detectron2's" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("interpolation", get_args(Interpolation))
+def test_every_resampling_has_words(interpolation: Interpolation) -> None:
+    settings = ModelSettings(preprocessing=PreprocessingSettings(interpolation=interpolation))
+    assert "bilinear" in conventions(Checkpoint({}, settings, ("a",), {}))[0]

@@ -103,7 +103,12 @@ def conventions(checkpoint: Checkpoint) -> list[str]:
         "square": f"longer side {pictures.size}, in a square",
         "none": "as large as they are",
     }[pictures.resize]
-    how = {"antialias": "Pillow's bilinear", "plain": "bilinear, not antialiased", "opencv": "OpenCV's bilinear"}
+    how = {
+        "antialias": "bilinear, antialiased",
+        "pillow": "Pillow's bilinear",
+        "plain": "bilinear, not antialiased",
+        "opencv": "OpenCV's bilinear",
+    }
     strides = "strides from the padded size" if anchors.strides == "torchvision" else "fixed strides"
     rounded = "" if anchors.rounding == "none" else f", rounded as by {anchors.rounding}"
     return [
