@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from retinanet import boxes as geometry
 from retinanet.config import PostprocessingSettings
@@ -44,12 +46,7 @@ def postprocess(
     thresholds = [settings.threshold] * len(anchors)
     if settings.coarsest_threshold is not None:
         thresholds[-1] = settings.coarsest_threshold
-    parts = [
-        _candidates(logits, deltas, level, threshold, settings)
-        for logits, deltas, level, threshold in zip(outputs.logits, outputs.deltas, anchors, thresholds, strict=True)
-    ]
-    passed = torch.cat([scores > threshold for (_, scores, _, _), threshold in zip(parts, thresholds)])
-    picture, scores, labels, boxes = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    picture, scores, labels, boxes, passed = _candidates(outputs, anchors, thresholds, settings)
     sizes = sizes.to(boxes.device, boxes.dtype)
     if settings.clip == "before":
         if settings.inclusive:
@@ -88,48 +85,85 @@ def _not_empty(boxes: Tensor) -> Tensor:
 
 
 def _candidates(
-    logits: Tensor, deltas: Tensor, anchors: Tensor, threshold: float, settings: PostprocessingSettings
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The best (anchor, class) pairs of one level: pictures (n,), scores (n,), labels (n,), decoded boxes (n, 4).
+    outputs: Outputs, anchors: Sequence[Tensor], thresholds: Sequence[float], settings: PostprocessingSettings
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The best (anchor, class) pairs of each level: pictures (n,), scores (n,), labels (n,), decoded boxes (n, 4), and
+    whether a score is above its threshold (n,).
 
     Nearly all of millions of logits lie below the threshold. Groups of neighbouring anchors whose highest logit does
     are left out first, by one maximum over memory that lies together, then the single logits of the rest. A group
     outside the k with the highest logits holds none of the k best pairs, so the number of groups is limited as well.
+    Behind the maximum all levels are handled at once: with what is left, to begin costs more than to do.
     """
-    batch, count, classes = logits.shape
-    together = next(n for n in range(max(1, TOGETHER // classes), 0, -1) if count % n == 0)
-    groups = logits.reshape(batch, count // together, together * classes)
-    limit = -math.inf
-    if threshold > 0:
-        limit = math.log(threshold / (1 - threshold))
-        # A little lower, for the rounding of sigmoid and of bfloat16: the scores are compared at the end.
-        limit -= 0.01 * (1 + abs(limit))
+    batch, _, classes = outputs.logits[0].shape
+    device = outputs.logits[0].device
+    together = [_together(logits.shape[1], classes) for logits in outputs.logits]
+    groups = [logits.reshape(-1, n * classes) for logits, n in zip(outputs.logits, together)]  # (B * N_l / n, n * K)
+    best = [logits.amax(dim=1) for logits in groups]
+    limits = [_logit(threshold) for threshold in thresholds]
+    (place,) = torch.cat([values >= limit for values, limit in zip(best, limits)]).nonzero(as_tuple=True)
 
-    best = groups.amax(dim=2)
-    picture, group = (best >= limit).nonzero(as_tuple=True)
-    chosen = _best(best[picture, group], picture, batch, settings.candidates)
-    picture, group = picture[chosen], group[chosen]
-    values = groups[picture, group]  # (m, together * K)
-    row, pair = (values >= limit).nonzero(as_tuple=True)
-    values, picture, group = values[row, pair], picture[row], group[row]
-    chosen = _best(values, picture, batch, settings.candidates)
-    values, picture, group, pair = values[chosen], picture[chosen], group[chosen], pair[chosen]
+    # A part is one level of one picture; parts come level by level. Each may have so many candidates.
+    sizes = [len(logits) // batch for logits in groups for _ in range(batch)]
+    ends = torch.tensor(list(itertools.accumulate(sizes)), device=device)
+    part = torch.bucketize(place, ends, right=True)
+    chosen, counts = _best(torch.cat(best)[place], part, batch, len(groups), settings.candidates)
+    place, part = place[chosen], part[chosen]
 
-    anchor = group * together + pair // classes
-    boxes = geometry.decode(deltas[picture, anchor].float(), anchors[anchor], settings.limit_shrinking)
-    return picture, torch.sigmoid(values.float()), pair % classes, boxes
+    # The anchors of these groups, then their logits; NaN, where other levels' groups are larger, is above no limit.
+    first = [0, *itertools.accumulate(len(logits) for logits in groups)]
+    width = max(together)
+    values = torch.cat(
+        [
+            functional.pad(logits.index_select(0, rows - start), (0, (width - n) * classes), value=math.nan)
+            for logits, n, rows, start in zip(groups, together, place.split(counts), first)
+        ]
+    ).reshape(-1, classes)
+    limit = torch.tensor(limits, device=device)[part // batch].repeat_interleave(width)
+    (near,) = (values.amax(dim=1) >= limit).nonzero(as_tuple=True)
+    values = values.index_select(0, near)
+    row, label = (values >= limit[near, None]).nonzero(as_tuple=True)
+    values, near = values[row, label], near[row]
+    part, place, within = part[near // width], place[near // width], near % width
+    chosen, counts = _best(values, part, batch, len(groups), settings.candidates)
+    values, part, place, within, label = (tensor[chosen] for tensor in (values, part, place, within, label))
+
+    level, picture = part // batch, part % batch
+    group = place - (ends - torch.tensor(sizes, device=device))[part]
+    anchor = group * torch.tensor(together, device=device)[level] + within
+    own = list(zip(picture.split(counts), anchor.split(counts)))
+    deltas = torch.cat([deltas[i, j] for deltas, (i, j) in zip(outputs.deltas, own)])
+    at = torch.cat([boxes[j] for boxes, (_, j) in zip(anchors, own)])
+    boxes = geometry.decode(deltas.float(), at, settings.limit_shrinking)
+    scores = torch.sigmoid(values.float())
+    return picture, scores, label, boxes, scores > torch.tensor(thresholds, device=device)[level]
 
 
-def _best(values: Tensor, picture: Tensor, batch: int, limit: int) -> Tensor:
-    """Places of the ``limit`` highest values of each picture; ``picture`` (n,) ascends."""
-    counts = torch.bincount(picture, minlength=batch).tolist()
+def _together(count: int, classes: int) -> int:
+    """How many neighbouring anchors make a group: a divisor of their number, of about ``TOGETHER`` logits."""
+    return next(n for n in range(max(1, TOGETHER // classes), 0, -1) if count % n == 0)
+
+
+def _logit(threshold: float) -> float:
+    """The logit of a score, a little lower, for the rounding of sigmoid and of bfloat16: scores are compared later."""
+    if threshold <= 0:
+        return -math.inf
+    limit = math.log(threshold / (1 - threshold))
+    return limit - 0.01 * (1 + abs(limit))
+
+
+def _best(values: Tensor, part: Tensor, batch: int, levels: int, limit: int) -> tuple[Tensor | slice, list[int]]:
+    """Places of the ``limit`` highest values of each part, and how many they are on each level; ``part`` ascends."""
+    counts = torch.bincount(part, minlength=batch * levels).tolist()
+    kept = [min(limit, count) for count in counts]
+    on_level = [sum(kept[i : i + batch]) for i in range(0, len(kept), batch)]
     if max(counts) <= limit:
-        return torch.arange(len(values), device=values.device)
+        return slice(None), on_level
     start, chosen = 0, []
-    for count in counts:
-        chosen.append(start + torch.topk(values[start : start + count], min(limit, count), sorted=False).indices)
+    for count, k in zip(counts, kept):
+        chosen.append(start + torch.topk(values[start : start + count], k, sorted=False).indices)
         start += count
-    return torch.cat(chosen)
+    return torch.cat(chosen), on_level
 
 
 def _suppress(
