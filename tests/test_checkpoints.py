@@ -94,6 +94,13 @@ def test_the_name_is_taken_only_by_a_whole_file(tmp_path: Path, monkeypatch: pyt
     assert path.is_file()
 
 
+def test_who_may_read_it(tmp_path: Path) -> None:
+    """Whoever may read the user's other files: a server under a user of its own has to."""
+    native.save(tmp_path / "m.safetensors", STATE, SETTINGS, NAMES)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "m.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_nowhere_to_write(tmp_path: Path) -> None:
     with pytest.raises(WorkError, match=r"^cannot write .*model\.safetensors: "):
         native.save(tmp_path / "missing" / "model.safetensors", STATE, SETTINGS, NAMES)

@@ -53,7 +53,10 @@ def save(
         "retinanet.extra": json.dumps(dict(extra or {})),
     }
     with replacing(path, SafetensorError) as place:
+        place.touch()
+        mode = place.stat().st_mode
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, place, metadata)
+        place.chmod(mode)  # as any file of this user's: safetensors writes what nobody else may read
 
 
 def recognises(path: Path) -> bool:
