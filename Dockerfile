@@ -27,7 +27,7 @@ FROM python:${PYTHON}-slim
 COPY --from=build /opt/retinanet /opt/retinanet
 # What must not be in here: codecs under the GPL (PyAV's and OpenCV's wheels bring them), and compilers.
 RUN found="$(find / -xdev \( -iname 'libx264*' -o -iname 'libx265*' -o -iname 'libavcodec*' -o -name ffmpeg \
-        -o -name gcc -o -name cc1 -o -path '*/site-packages/av' -o -path '*/site-packages/cv2' \) -print)"; \
+        -o -path '*/bin/gcc*' -o -name cc1 -o -path '*/site-packages/av' -o -path '*/site-packages/cv2' \) -print)"; \
     if [ -n "$found" ]; then echo "these must not be in the image: $found" >&2; exit 1; fi
 RUN useradd --create-home --uid 10001 retinanet
 USER retinanet

@@ -97,6 +97,7 @@ def test_its_own_check_finds_what_must_not_be_there(tmp_path: Path, planted: str
     assert "find / -xdev" in step
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "libjpeg.so").touch()
+    (tmp_path / "share" / "gcc" / "python").mkdir(parents=True)  # of Debian's libstdc++, which has no compiler
     if planted:
         (tmp_path / planted).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / planted).touch()
