@@ -124,8 +124,8 @@ def test_killed_grid_goes_on_and_ends_as_an_unbroken_one(data, tmp_path):
     )
 
     def second():
-        folders = sorted((killed / "runs").glob("*")) if (killed / "results").exists() else []
-        begun = [f for f in folders if not (killed / "results" / f"{f.name}.json").exists()]
+        done = {path.name for path in (killed / "results").glob("[!.]*.json")}  # not one that is being written
+        begun = [f for f in (killed / "runs").glob("*") if done and f"{f.name}.json" not in done]
         return begun and (begun[0] / "metrics.csv").exists() and len(read_metrics(begun[0])) > 5 and begun[0]
 
     while process.poll() is None and not second():

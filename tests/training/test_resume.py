@@ -18,7 +18,8 @@ from retinanet.training.loop import train
 from retinanet.training.run_folder import read_metrics, read_run
 from tiny_run import tiny
 
-SETTINGS = {"steps": 30, "ema": 0.9, "eval_every": 4.0, "save_every": "0.2s", "clip": 1.0}
+# Measured after steps 10, 20 and 24.
+SETTINGS = {"steps": 24, "ema": 0.9, "eval_every": 4.0, "save_every": "0.2s", "clip": 1.0}
 
 
 def losses(folder):

@@ -99,7 +99,8 @@ def paper(
         result[name] = {"folder": output / name}
     tables = [n for n in names if n not in CURVES and n != "figure-4"]
     with Progress(out) as progress:
-        _work(tables, "figure-4" in names and model is None, plan, jobs, out, progress)
+        if tables or "figure-4" in names:  # curves need no data
+            _work(tables, "figure-4" in names and model is None, plan, jobs, out, progress)
         for name in tables:
             result[name] = _table(name, plan, out, progress)
         if "figure-4" in names:
