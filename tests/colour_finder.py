@@ -19,6 +19,7 @@ class ColourFinder:
     class_names = ("red", "green", "blue")
     settings = ModelSettings()
     threshold = None
+    least_threshold = 0.0
     about: ClassVar[dict[str, Any]] = {}
     device = torch.device("cpu")
 

@@ -43,6 +43,10 @@ class Detections:
         keep = self.scores > threshold
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.class_names)
 
+    def first(self, count: int) -> Detections:
+        """The surest ``count``, or as many as there are."""
+        return Detections(self.boxes[:count], self.scores[:count], self.labels[:count], self.class_names)
+
     def to_coco(
         self, image_id: int, category_ids: Sequence[int] | Mapping[int, int] | None = None
     ) -> list[dict[str, Any]]:
@@ -90,13 +94,14 @@ class Detections:
             data={"class_name": np.array(self.names, dtype=str)},
         )
 
-    def draw(self, picture: Any) -> Image:
+    def draw(self, picture: Any, numbers: Sequence[int | None] | None = None) -> Image:
         """The picture with the detections drawn in it; the picture itself stays as it is.
 
         Args:
             picture: a path, a PIL image, an RGB array (H, W, 3) uint8 or a tensor (3, H, W) uint8: the picture that
                 the detections were found in.
+            numbers: of objects that are followed through a video; None for one without.
         """
         from retinanet.drawing import draw_boxes
 
-        return draw_boxes(picture, self.boxes, self.names, self.scores, class_names=self.class_names)
+        return draw_boxes(picture, self.boxes, self.names, self.scores, class_names=self.class_names, numbers=numbers)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from retinanet.checkpoints import Checkpoint
     from retinanet.model.retinanet import Outputs, RetinaNet
 
+Size = tuple[int, int]
+"""Height and width."""
+
 
 class Detector:
     """Finds objects in pictures; made by :func:`retinanet.load` or from a trained network.
@@ -100,6 +103,21 @@ class Detector:
     resizes_inside = False
     """Whether the network takes pictures as they are, as in a complete ONNX file: :meth:`predict` alone serves then."""
 
+    @property
+    def least_threshold(self) -> float:
+        """The lowest threshold that :meth:`predict` takes: above 0 where scores are dropped in an exported file."""
+        return 0.0
+
+    def require(
+        self, threshold: float | None = None, max_detections: int | None = None, size: int | None = None
+    ) -> None:
+        """
+        Raises:
+            RequestError: :meth:`predict` refuses such arguments of this model.
+        """
+        if size is not None and self.settings.preprocessing.resize == "none":
+            raise RequestError("this model takes pictures as large as they are: a size has no effect; leave it out")
+
     @overload
     def predict(
         self,
@@ -141,38 +159,54 @@ class Detector:
             batch_size: how many pictures of one padded size go through the network together.
 
         Raises:
-            RequestError: where a picture cannot be read or is of a form not listed above.
+            RequestError: where a picture cannot be read or is of a form not listed above; what :meth:`require` says.
         """
         from retinanet.data.pictures import to_tensor
 
         if not isinstance(pictures, list | tuple):
             return self.predict([pictures], threshold=threshold, max_detections=max_detections, size=size)[0]
-        if size is not None and self.settings.preprocessing.resize == "none":
-            raise RequestError("this model takes pictures as large as they are: a size has no effect; leave it out")
-        changed = self._postprocessing(threshold, max_detections)
+        self.require(threshold, max_detections, size)
         results: list[Detections | None] = [None] * len(pictures)
         # Batches hold pictures of one padded size, so that what is found in a picture does not depend on its company.
-        waiting: dict[tuple[int, int], list[tuple[int, Tensor, tuple[int, int]]]] = {}
+        waiting: dict[Size, list[tuple[int, Tensor, Size]]] = {}
 
-        def run(group: list[tuple[int, Tensor, tuple[int, int]]], padded: tuple[int, int]) -> None:
-            sizes = torch.tensor([image.shape[1:] for _, image, _ in group])
-            originals = torch.tensor([original for _, _, original in group])
-            found = self._detect(pad_batch([image for _, image, _ in group], padded), sizes, originals, changed, size)
-            for (index, _, _), detections in zip(group, found, strict=True):
-                results[index] = detections
+        def run(padded: Size) -> None:
+            places, images, originals = zip(*waiting.pop(padded))
+            found = self._look(images, padded, originals, threshold, max_detections, size)
+            for place, detections in zip(places, found, strict=True):
+                results[place] = detections
 
-        for index, picture in enumerate(pictures):
+        for place, picture in enumerate(pictures):
             image = to_tensor(picture)
             original = (image.shape[1], image.shape[2])
-            image = prepare(image, self.settings.preprocessing, size)
-            padded = padded_size([(image.shape[1], image.shape[2])], self.settings.preprocessing, size)
+            image, padded = self._ready(image, size)
             group = waiting.setdefault(padded, [])
-            group.append((index, image, original))
+            group.append((place, image, original))
             if len(group) == batch_size:
-                run(waiting.pop(padded), padded)
-        for padded, group in waiting.items():
-            run(group, padded)
+                run(padded)
+        for padded in list(waiting):
+            run(padded)
         return [found for found in results if found is not None]
+
+    def _ready(self, image: Tensor, size: int | None) -> tuple[Tensor, Size]:
+        """A picture as batches are made of it, and the size that it is padded to there."""
+        settings = self.settings.preprocessing
+        image = prepare(image, settings, size)
+        return image, padded_size([(image.shape[1], image.shape[2])], settings, size)
+
+    def _look(
+        self,
+        images: Sequence[Tensor],
+        padded: Size,
+        originals: Sequence[Size],
+        threshold: float | None,
+        max_detections: int | None,
+        size: int | None,
+    ) -> list[Detections]:
+        """Detections of one batch, of what :meth:`_ready` gave."""
+        sizes = torch.tensor([image.shape[1:] for image in images])
+        settings = self._postprocessing(threshold, max_detections)
+        return self._detect(pad_batch(images, padded), sizes, torch.tensor(originals), settings, size)
 
     def detect(
         self, images: Tensor, sizes: Tensor, originals: Tensor, *, threshold: float | None = None

@@ -45,6 +45,7 @@ def draw_boxes(
     scores: Any = None,
     *,
     class_names: Sequence[str] | None = None,
+    numbers: Sequence[int | None] | None = None,
     line: int | None = None,
 ) -> Image.Image:
     """The picture as an RGB image of its own size with labelled boxes.
@@ -58,6 +59,7 @@ def draw_boxes(
         names: the class name of each box.
         scores: (n,) in 0..1, written behind the names.
         class_names: all classes, whose order gives the colours; by default the names in the picture, sorted.
+        numbers: of objects that are followed, written before the names; None for one without.
         line: width of the lines in pixels.
     """
     image = to_image(picture)
@@ -76,7 +78,8 @@ def draw_boxes(
     font = load_font(max(11, round(unit / (48 if crowded else 38))))
     taken: list[Area] = []
     for i in drawn:
-        name = _one_line(names[i])
+        number = None if numbers is None else numbers[i]
+        name = _one_line(names[i]) if number is None else f"#{number} {_one_line(names[i])}"
         text = name if values is None else f"{name} {values[i]:.2f}"
         label(drawing, corners[i], text, colour(order.get(names[i], len(order))), font, line, image.size, taken)
     return image

@@ -145,14 +145,21 @@ def predict_files(
         from retinanet.deploy.frames import VideoError
         from retinanet.deploy.video import predict_video
 
-        options: dict[str, Any] = {"batch_size": batch_size, "draw": draw, "track": track, "stride": stride}
+        options: dict[str, Any] = {
+            "threshold": threshold,
+            "least": detector.least_threshold,
+            "batch_size": batch_size,
+            "draw": draw,
+            "track": track,
+            "stride": stride,
+            "stop": stop,
+            "on_progress": on_frames,
+        }
         for video in found.videos:
             if stop():
                 break
             try:
-                done = predict_video(
-                    look, video, output, threshold=threshold, stop=stop, on_progress=on_frames, **options
-                )
+                done = predict_video(look, video, output, **options)
             except VideoError as error:
                 problem(video.shown, error.reason)
             else:
@@ -174,6 +181,11 @@ def predict_files(
         more = f" (and {count} more that cannot be read)" if count else ""
         raise WorkError(f"no {'picture' if found.pictures else 'video'} could be read: {first}: {reason}{more}")
     return made
+
+
+def usual_threshold(detector: Detector) -> float:
+    """Where nobody says: the one with the best F1, ``THRESHOLD`` where it is not known, no lower than the model can."""
+    return max(THRESHOLD if detector.threshold is None else detector.threshold, detector.least_threshold)
 
 
 def require_video(track: bool = False) -> None:

@@ -209,11 +209,41 @@ def test_predict(complete: Path, detector: Detector, tmp_path: Path) -> None:
     assert exported.predict([]) == []
     for wrong, words in (
         ({"size": 100}, "resizes pictures by itself"),
-        ({"threshold": 0.2}, "at or below 0.3 are dropped inside"),
+        ({"threshold": 0.2}, "drops scores at or below 0.3"),
         ({"max_detections": 101}, "at most 100 detections"),
     ):
         with pytest.raises(RequestError, match=words):
             exported.predict(tensor, **wrong)
+
+
+def test_a_limit_inside_the_file(traced: Any, detector: Detector, tmp_path: Path) -> None:
+    """Nobody who names no threshold asks for less than the file gives; who names one too low is told so."""
+    pytest.importorskip("fastapi")
+    from PIL import Image
+
+    from retinanet.cli.predict import predict
+    from serving import encoded, running
+
+    strict = models.changed(detector, {"postprocessing": {"threshold": 0.6}})
+    strict.about = {}
+    exported = onnx_runtime.load_onnx(assemble(traced, strict, tmp_path / "m.onnx"))
+    with running(exported) as server:
+        known = server.get("/health").json
+        assert (known["threshold"], known["least_threshold"]) == (0.6, 0.6)
+        reply = server.predict(encoded())
+        assert (reply.status, reply.json["threshold"]) == (200, 0.6)
+        for query, words in (
+            ("?threshold=0.5", "drops scores at or below 0.6"),
+            ("?max_detections=101", "at most 100"),
+        ):
+            reply = server.predict(encoded(), query)
+            assert reply.status == 422
+            assert words in reply.json["error"]
+            assert str(tmp_path) not in reply.json["error"]
+    Image.fromarray(models.picture(50, 90).permute(1, 2, 0).numpy()).save(tmp_path / "p.png")
+    said = tmp_path / "said.json"
+    predict(str(tmp_path / "m.onnx"), str(tmp_path / "p.png"), output=tmp_path / "o", common=Common(json=str(said)))
+    assert json.loads(said.read_text())["threshold"] == 0.6
 
 
 def test_documented_program(complete: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,15 +136,16 @@ def test_weights_of_bf16_take_half_the_room(detector: Detector, folder: Path, tm
 
 
 def test_int8(detector: Detector, folder: Path, tmp_path: Path) -> None:
-    data, said = make_data(tmp_path / "data", 12), []
+    data, said = make_data(tmp_path / "data", 9), []
     pictures = openvino_int8.calibration_pictures(data)
     assert {path.parent.name for path in pictures} == {"train"}
-    assert len(pictures) == 12
+    assert len(pictures) == 9
     model = openvino.Core().read_model(folder / "model.xml")
     last = {openvino_int8.last_convolution(output) for output in model.outputs}
     assert len(last) == len(model.outputs)
-    model = openvino_int8.quantise(model, detector.settings, pictures, said.append)
-    assert said[0] == "calibrating on 12 pictures"
+    with pytest.warns(UserWarning, match="calibrated on 9 pictures alone"):
+        model = openvino_int8.quantise(model, detector.settings, pictures, said.append)
+    assert said[0] == "calibrating on 9 pictures"
     quantised = {
         node.get_friendly_name()
         for node in model.get_ops()
@@ -192,10 +193,6 @@ def test_pictures_to_calibrate_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(openvino_int8, "MOST", 10)
     chosen = [path.name for path in openvino_int8.calibration_pictures(plain)]
     assert len(set(chosen)) == 10
-    for path in list(plain.iterdir())[3:]:
-        path.unlink()
-    with pytest.warns(UserWarning, match="calibrated on 3 pictures alone"):
-        assert len(openvino_int8.calibration_pictures(plain)) == 3
 
 
 def test_what_is_lost_when_the_network_is_followed_is_noticed(detector: Detector) -> None:

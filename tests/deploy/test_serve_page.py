@@ -115,6 +115,16 @@ def test_a_picture_comes_in(page: Page, server: Running, how: str) -> None:
     assert page.run("document.querySelector('#boxes').getAttribute('viewBox')") == "0 0 96 64"
 
 
+def test_the_slider_ends_where_the_model_does(page: Page, server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(server.service.detector), "least_threshold", 0.25)
+    page.go(f"{server.url}/")
+    page.until("document.querySelector('#knows').textContent")
+    give(page, ("a.png", encoded(kind="PNG")))
+    looked_at(page)
+    assert page.run("document.querySelector('#threshold').min") == "25"
+    assert [a.split("?")[1] for a in page.addresses() if "/predict" in a] == ["threshold=0.25"]
+
+
 def test_threshold_and_classes_ask_for_nothing_anew(page: Page, server: Running) -> None:
     give(page, ("a.png", encoded(kind="PNG")))
     looked_at(page)

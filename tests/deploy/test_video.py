@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from colour_finder import ColourFinder, draw
 from retinanet.cli import main
 from retinanet.deploy import frames as frames_module
 from retinanet.deploy.frames import Frames, VideoError
-from retinanet.deploy.video import CLOCK, draw_numbered, predict_video
+from retinanet.deploy.video import CLOCK, predict_video
 from retinanet.detector import Detector
 from retinanet.errors import RequestError, WorkError
 from retinanet.model import RetinaNet
@@ -31,36 +32,7 @@ from tiny_run import tiny
 
 av = pytest.importorskip("av", reason="videos need the extra [video]")
 
-
-def make_video(path, pictures, rate=10, times=None, codec="libx264", options=None, container=None):
-    """A video of these pictures (H, W, 3) RGB, at these times in seconds."""
-    with av.open(str(path), "w", options=container or {}) as file:
-        stream = file.add_stream(codec, rate=rate)
-        if codec == "libx264":
-            stream.options = {"crf": "10", "preset": "ultrafast"} | (options or {})
-        if times is not None:
-            stream.codec_context.time_base = CLOCK
-        for number, picture in enumerate(pictures):
-            height, width = picture.shape[:2]
-            if number == 0:
-                stream.height, stream.width = height, width
-                stream.pix_fmt = "yuv420p" if height % 2 == width % 2 == 0 else "yuv444p"
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            if times is not None:
-                frame.pts, frame.time_base = round(times[number] / CLOCK), CLOCK
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode())
-    return path
-
-
-def moving(count=30, height=96, width=128):
-    """Two red squares that cross below each other, and a green one that stands; the red ones are hidden for a while."""
-    for i in range(count):
-        hidden = 14 <= i < 18
-        red = [] if hidden else [(0, (4 + 3 * i, 8, 24 + 3 * i, 28)), (0, (100 - 3 * i, 40, 120 - 3 * i, 60))]
-        yield draw(
-            (height, width), [*((c, (max(a, 0), b, max(d, 1), e)) for c, (a, b, d, e) in red), (1, (50, 70, 70, 90))]
-        )
+from moving_pictures import make_video, moving  # noqa: E402
 
 
 def decoded(path):
@@ -281,12 +253,28 @@ def test_faint_detections_keep_a_number_alive_and_are_not_shown(clip, tmp_path):
     assert made.videos[0].objects == 3
 
 
+def test_tracking_asks_for_no_fainter_detections_than_the_model_gives(clip, tmp_path):
+    pytest.importorskip("trackers", reason="tracking needs the extra [video]")
+    asked = set()
+
+    class Strict(ColourFinder):
+        least_threshold = 0.45
+
+        def predict(self, pictures, *, threshold=None, **options):
+            asked.add(threshold)
+            return super().predict(pictures, threshold=threshold, **options)
+
+    made = predict_files(Strict(smallest=60), [clip], tmp_path / "found", threshold=0.6, track=True, draw=False)
+    assert asked == {0.45}
+    assert made.videos[0].objects == 3
+
+
 def test_numbers_are_drawn():
     picture = draw((200, 300), [(0, (50, 60, 150, 160))])
     found = ColourFinder().predict(picture)
-    plain, numbered = (np.asarray(draw_numbered(picture, found, ids)) for ids in ([None], [7]))
-    other = np.asarray(draw_numbered(picture, found, [8]))
-    np.testing.assert_array_equal(plain, np.asarray(draw_numbered(picture, found, None)))
+    plain, numbered = (np.asarray(found.draw(picture, numbers)) for numbers in ([None], [7]))
+    other = np.asarray(found.draw(picture, [8]))
+    np.testing.assert_array_equal(plain, np.asarray(found.draw(picture)))
     assert (plain != numbered).any(axis=2)[:60].sum() > 50, "in the label above the box"
     assert (numbered != other).any()
     np.testing.assert_array_equal(plain[62:158], numbered[62:158])
@@ -508,6 +496,21 @@ def test_a_stream_without_an_end(server, tmp_path):
     assert video.stopped
     assert video.frames == len(lines_of(made.files[1])) == len(decoded(made.files[0])) == 5
     assert [d["name"] for line in lines_of(made.files[1]) for d in line["detections"]] == ["red"] * 5
+
+
+def test_a_stream_that_ends_is_said_to_have_ended(tmp_path):
+    clip = make_video(tmp_path / "clip.ts", list(moving(6)))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def send():
+            client, _ = listening.accept()
+            with client:
+                client.sendall(clip.read_bytes())
+
+        threading.Thread(target=send).start()
+        made = predict_files(finder(), [f"tcp://127.0.0.1:{listening.getsockname()[1]}"], tmp_path / "found")
+    assert made.videos[0].frames + made.videos[0].dropped == 6
+    assert made.videos[0].problem == "the other side ended it"
 
 
 def test_what_does_not_wait_is_dropped(server, tmp_path):

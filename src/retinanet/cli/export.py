@@ -11,8 +11,6 @@ from retinanet.cli.models import load, require_model
 from retinanet.cli.options import Common
 from retinanet.errors import RequestError
 
-CHECKED = 8  # pictures of a folder that model and export are compared on
-
 
 def export(
     model: str,
@@ -46,7 +44,8 @@ def export(
     calibrate
         A folder of pictures like those to come, or a data set, from which int8 learns the range of values.
     check
-        A folder of pictures to compare on, of which the first 8 are taken; by default pictures are made.
+        A folder of pictures to compare on, of which the first 8 are taken; by default some of --calibrate, or made
+        ones.
     triton
         Of onnx: also write a model repository for the Triton inference server into this folder.
     """
@@ -65,7 +64,7 @@ def export(
         from retinanet.data.listing import picture_files
         from retinanet.data.pictures import read
 
-        chosen = list(islice(picture_files(check), CHECKED)) if check.is_dir() else []
+        chosen = list(islice(picture_files(check), exporting.CHECKED)) if check.is_dir() else []
         if not chosen:
             raise RequestError(f"--check {check}: there is no picture in such a folder")
         pictures = [read(path) for path in chosen]
@@ -81,7 +80,7 @@ def export(
         on_progress=out.note,
     )
     differences = made.differences
-    out.say(f"compared on {differences['pictures']:.0f} pictures, the largest differences to the model:")
+    out.say(f"compared with the model on {differences['pictures']:.0f} pictures; the largest differences:")
     out.say(*(f"  {line}" for line in lines(differences)))
     size = sum(file.stat().st_size for file in made.files) / 1e6
     out.say(f"written: {output}, {size:.1f} MB")
@@ -91,6 +90,8 @@ def export(
 
         repository = server.write(output, triton, output.stem, detector.settings, detector.class_names)
         out.say(f"for Triton: {repository}", f"next: tritonserver --model-repository {triton.absolute()}")
+    elif precision == "int8":
+        out.say(f"next: retinanet evaluate {output} DATA --compare {model}, for what it cost in AP")
     elif not network_only:
         out.say(f"next: retinanet predict {output} PICTURE...")
     out.json(
@@ -107,11 +108,19 @@ def export(
 
 def lines(differences: dict[str, float]) -> list[str]:
     """What :func:`retinanet.deploy.verification.verify` found, in words."""
+    from retinanet.deploy.compare import IOU, SCORE
+
     d = differences
-    found = [f"boxes {d['pixels']:.3g} pixels, scores {d['score']:.2g}, over {d['detections']:.0f} detections"]
-    if "unmatched" in d:
-        found.append(f"{d['unmatched']:.0f} detections have no match within 0.5 pixels and 0.001 in score")
-    elif d["at limits"]:
+    if "boxes" in d:
+        found = [
+            f"{d['found again']:.0f} of its {d['boxes']:.0f} boxes with a score above {SCORE} are found again, label "
+            f"the same and IoU {IOU} or more"
+            if d["boxes"]
+            else f"it finds nothing with a score above {SCORE} in them: give pictures that show something, with --check"
+        ]
+    else:
+        found = [f"boxes {d['pixels']:.3g} pixels, scores {d['score']:.2g}, over {d['detections']:.0f} detections"]
+    if d.get("at limits"):
         found.append(f"{d['at limits']:.0f} detections differ, their score or overlap being right at a limit")
     found.append(
         f"the network's outputs {d['outputs']:.2g} of their standard deviation, correlation {d['correlation']:.6f}"

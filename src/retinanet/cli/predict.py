@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from retinanet.deploy.video import Pace, VideoMade
     from retinanet.prediction import Predicted
 
-USUAL = 0.3  # the threshold of a model that says nothing of its own
 SHOWN = 5  # unreadable pictures that are named on the terminal; all of them are in the JSON
 
 Format = Literal["json", "csv", "yolo"]
@@ -104,7 +103,7 @@ def predict(
         if value is not None and value < 1:
             raise RequestError(f"--{name} must be at least 1, not {value}")
 
-    from retinanet.prediction import predict_files, require_video
+    from retinanet.prediction import predict_files, require_video, usual_threshold
     from retinanet.slicing import shared_pixels
     from retinanet.source_files import find_sources
     from retinanet.training.interrupt import Interrupt
@@ -118,10 +117,8 @@ def predict(
         raise RequestError(f"{'--track' if track else '--stride'} is for videos: there is none among the sources")
     detector = load(model, device, precision)
     folder = output or next_folder(Path("predict"))
-    why = ""
-    if threshold is None:
-        threshold = USUAL if detector.threshold is None else detector.threshold
-        why = "" if detector.threshold is None else " (the model's best F1)"
+    why = "" if threshold is not None or detector.threshold is None else " (the model's best F1)"
+    threshold = usual_threshold(detector) if threshold is None else threshold
     problems = 0
 
     def problem(path: str, reason: str) -> None:

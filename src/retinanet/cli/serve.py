@@ -118,8 +118,8 @@ def serve(
         url = address(bound)
         if not url.startswith(("http://127.", "http://[::1]")):
             out.note(f"warning: {host} is open to the network, to everybody, without encryption: see docs/serve.md")
-        out.say(f"serving {name} on {url} (Ctrl-C stops it)")
         out.json({"model": name, "url": url, "classes": detector.class_names})
+        out.say(f"serving {name} on {url} (Ctrl-C stops it)")
         sys.stdout.flush()  # whoever started this waits for that line
         server.serve(app, bound, on_stop=lambda: out.note("stopping: what was taken is finished first"))
     finally:

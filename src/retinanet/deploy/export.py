@@ -18,6 +18,8 @@ Format = Literal["onnx", "openvino", "torch"]
 ExportPrecision = Literal["fp32", "bf16", "int8"]
 ENDINGS: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2", "openvino": ""}
 """Of the files; OpenVINO's models are folders."""
+CHECKED = 8
+"""Pictures of a folder that model and export are compared on."""
 
 
 @dataclass
@@ -70,7 +72,7 @@ def export(
     Args:
         output: a new file, or for "openvino" a new folder.
         network_only: ONNX without pre- and post-processing.
-        check: (3, H, W) uint8 pictures on which both are compared; some are made by default.
+        check: (3, H, W) uint8 pictures on which both are compared; by default some of ``calibrate``, or made ones.
         calibrate: a folder of pictures from which int8 learns the range of values.
         precision: of "openvino"; the others are fp32.
         on_progress: called with what is being done.
@@ -85,6 +87,8 @@ def export(
     output = Path(output)
     require_request(format, output, network_only, precision, calibrate)
     reference = _reference(detector)
+    if check is None and calibrate is not None:
+        check = _some(calibrate)
     place = output.with_name(f".{output.stem}.{os.getpid()}.part{output.suffix}")
     try:
         _write(reference, format, place, network_only, precision, calibrate, say)
@@ -111,6 +115,15 @@ def _reference(detector: Detector) -> Detector:
         raise RequestError("this model is an exported one: give the checkpoint that it was made from")
     model = model if detector.device.type == "cpu" else copy.deepcopy(model).cpu()
     return Detector(model.float(), detector.class_names, "fp32", detector.about)
+
+
+def _some(calibrate: Path) -> list[Tensor]:
+    """Pictures like those to come say more of a coarser network than made ones."""
+    from retinanet.data.pictures import read
+    from retinanet.deploy.compare import some
+    from retinanet.deploy.openvino_int8 import calibration_pictures
+
+    return [read(path) for path in some(calibration_pictures(calibrate), CHECKED)]
 
 
 def _write(

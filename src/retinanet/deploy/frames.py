@@ -194,7 +194,7 @@ class Frames:
         if count == 0:
             self.problem = "not one frame of it can be decoded" if damaged or promised else "there is no frame in it"
         elif self.video.live:
-            return
+            self.problem = "the other side ended it"
         elif promised and count < promised:
             self.problem = f"it is damaged or cut short: {count} of {promised} frames could be read"
         elif not promised and self._seconds and seconds < self._seconds - max(1.0, 0.05 * self._seconds):

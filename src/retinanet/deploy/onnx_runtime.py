@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from retinanet.config import ModelSettings, SettingsError, from_plain
 from retinanet.deploy.network import ExportedNetwork
 from retinanet.deploy.onnx_export import FORMAT, NETWORK_INPUT, output_names
 from retinanet.detections import Detections
-from retinanet.detector import Detector
+from retinanet.detector import Detector, Size
 from retinanet.errors import RequestError, first_line
 from retinanet.model.retinanet import Outputs
 
@@ -129,7 +129,7 @@ class OnnxDetector(Detector):
         def inside(images: Tensor) -> list[Tensor]:
             raise RequestError(f"{path} is a complete model: its network cannot be asked by itself; use the checkpoint")
 
-        self.session, self.path = session, path
+        self.session = session
         network: Any = ExportedNetwork(settings, len(class_names), inside)
         super().__init__(network, class_names, about=about)
 
@@ -137,67 +137,49 @@ class OnnxDetector(Detector):
     def device(self) -> torch.device:
         return torch.device("cuda" if "CUDAExecutionProvider" in self.session.get_providers() else "cpu")
 
-    @overload
-    def predict(
-        self,
-        pictures: list[Any] | tuple[Any, ...],
-        *,
-        threshold: float | None = None,
-        max_detections: int | None = None,
-        size: int | None = None,
-        batch_size: int = 8,
-    ) -> list[Detections]: ...
+    @property
+    def least_threshold(self) -> float:
+        settings = self.settings.postprocessing
+        return max(settings.threshold, settings.coarsest_threshold or 0)
 
-    @overload
-    def predict(
-        self,
-        pictures: Any,
-        *,
-        threshold: float | None = None,
-        max_detections: int | None = None,
-        size: int | None = None,
-        batch_size: int = 8,
-    ) -> Detections: ...
-
-    def predict(
-        self,
-        pictures: Any,
-        *,
-        threshold: float | None = None,
-        max_detections: int | None = None,
-        size: int | None = None,
-        batch_size: int = 8,
-    ) -> Detections | list[Detections]:
-        """As :meth:`retinanet.Detector.predict`; what is written into the file can be made stricter, not looser.
+    def require(
+        self, threshold: float | None = None, max_detections: int | None = None, size: int | None = None
+    ) -> None:
+        """What is written into the file can be made stricter, not looser.
 
         Raises:
-            RequestError: a picture cannot be read; ``size`` is given; ``threshold`` is below the file's, or
-                ``max_detections`` above.
+            RequestError: ``size`` is given; ``threshold`` is below the file's, or ``max_detections`` above.
         """
-        from retinanet.data.pictures import to_tensor
+        if size is not None:
+            raise RequestError("this ONNX model resizes pictures by itself: a size has no effect; leave it out")
+        if threshold is not None and threshold < self.least_threshold:
+            raise RequestError(
+                f"this ONNX model itself drops scores at or below {self.least_threshold:g}: give a threshold of at "
+                f"least that, not {threshold:g}, or use the checkpoint"
+            )
+        most = self.settings.postprocessing.max_detections
+        if max_detections is not None and max_detections > most:
+            raise RequestError(
+                f"this ONNX model gives at most {most} detections in a picture: ask for no more, not "
+                f"{max_detections}, or use the checkpoint"
+            )
 
-        self._require(threshold, max_detections, size)
-        if not isinstance(pictures, list | tuple):
-            return self.predict([pictures], threshold=threshold, max_detections=max_detections)[0]
-        results: list[Detections | None] = [None] * len(pictures)
-        waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
+    def _ready(self, image: Tensor, size: int | None) -> tuple[Tensor, Size]:
+        return image, (image.shape[1], image.shape[2])
 
-        def run(group: list[tuple[int, Tensor]]) -> None:
-            for (index, _), found in zip(
-                group, self.detections(torch.stack([image for _, image in group])), strict=True
-            ):
-                kept = found if threshold is None else found.above(threshold)
-                results[index] = kept if max_detections is None else _first(kept, max_detections)
-
-        for index, picture in enumerate(pictures):
-            image = to_tensor(picture)
-            group = waiting.setdefault(tuple(image.shape), [])
-            group.append((index, image))
-            if len(group) == batch_size:
-                run(waiting.pop(tuple(image.shape)))
-        for group in waiting.values():
-            run(group)
-        return [found for found in results if found is not None]
+    def _look(
+        self,
+        images: Sequence[Tensor],
+        padded: Size,
+        originals: Sequence[Size],
+        threshold: float | None,
+        max_detections: int | None,
+        size: int | None,
+    ) -> list[Detections]:
+        found = self.detections(torch.stack(list(images)))
+        if threshold is not None:
+            found = [one.above(threshold) for one in found]
+        return found if max_detections is None else [one.first(max_detections) for one in found]
 
     def run(self, images: Tensor, names: list[str]) -> list[Tensor]:
         """(B, 3, H, W) uint8 -> the file's tensors of these names."""
@@ -211,23 +193,3 @@ class OnnxDetector(Detector):
             Detections(boxes[i, :count].clone(), scores[i, :count].clone(), labels[i, :count].clone(), self.class_names)
             for i, count in enumerate(counts.tolist())
         ]
-
-    def _require(self, threshold: float | None, max_detections: int | None, size: int | None) -> None:
-        settings = self.settings.postprocessing
-        if size is not None:
-            raise RequestError(f"{self.path} resizes pictures by itself: a size has no effect; leave it out")
-        least = max(settings.threshold, settings.coarsest_threshold or 0)
-        if threshold is not None and threshold < least:
-            raise RequestError(
-                f"scores at or below {least:g} are dropped inside {self.path}: give a threshold of at least that, or "
-                "use the checkpoint"
-            )
-        if max_detections is not None and max_detections > settings.max_detections:
-            raise RequestError(
-                f"{self.path} gives at most {settings.max_detections} detections in a picture: ask for no more, or use "
-                "the checkpoint"
-            )
-
-
-def _first(found: Detections, count: int) -> Detections:
-    return Detections(found.boxes[:count], found.scores[:count], found.labels[:count], found.class_names)

@@ -55,12 +55,6 @@ def calibration_pictures(source: Path) -> list[Path]:
         raise RequestError(f"--calibrate {source}: there is no picture in it; give a folder of pictures")
     if len(paths) > MOST:
         paths = [paths[i * len(paths) // MOST] for i in range(MOST)]
-    if len(paths) < FEW:
-        warnings.warn(
-            f"int8 is calibrated on {len(paths)} picture{'s' * (len(paths) > 1)} alone: give some hundred that are "
-            "like those that the detector is for, and measure the result with retinanet evaluate",
-            stacklevel=2,
-        )
     return paths
 
 
@@ -71,6 +65,12 @@ def quantise(model: Any, settings: ModelSettings, pictures: list[Path], say: Cal
         RequestError: a picture cannot be read.
         WorkError: NNCF fails.
     """
+    if len(pictures) < FEW:
+        warnings.warn(
+            f"int8 is calibrated on {len(pictures)} picture{'s' * (len(pictures) > 1)} alone: give some hundred that "
+            "are like those that the detector is for, and measure the result with retinanet evaluate",
+            stacklevel=2,
+        )
     toolkit = nncf()
     seen, told = 0, time.monotonic()
 

@@ -36,10 +36,14 @@ class Tracks:
     Args:
         rate: frames a second.
         threshold: score above which detections are wanted.
+        least: the lowest threshold that the detector takes.
+
+    Attributes:
+        faint: the threshold for the detector: as in ByteTrack's paper, faint detections keep a track alive.
     """
 
-    def __init__(self, rate: float, threshold: float) -> None:
-        self.threshold = threshold
+    def __init__(self, rate: float, threshold: float, least: float = 0.0) -> None:
+        self.threshold, self.faint = threshold, max(threshold * FAINT, least)
         # Whatever is worth showing is worth a number: by default only scores above 0.7 would get one.
         self._tracker = require_trackers().ByteTrackTracker(
             lost_track_buffer=REMEMBERED,
@@ -47,11 +51,6 @@ class Tracks:
             track_activation_threshold=threshold,
             high_conf_det_threshold=threshold,
         )
-
-    @property
-    def faint(self) -> float:
-        """The threshold for the detector: as in ByteTrack's paper, faint detections keep a track alive."""
-        return self.threshold * FAINT
 
     def update(self, found: Detections, time: float) -> tuple[Detections, list[int | None]]:
         """

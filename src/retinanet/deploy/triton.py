@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 from retinanet.config import ModelSettings
 from retinanet.errors import RequestError, WorkError
-from retinanet.files import replacing
 
 BATCH = 8
 """Pictures that Triton puts together at most."""
@@ -40,17 +40,18 @@ def write(model: Path, repository: Path, name: str, settings: ModelSettings, cla
         RequestError: there is a model of that name already.
         WorkError: the files cannot be written.
     """
-    folder = repository / name
+    folder, part = repository / name, repository / f".{name}.{os.getpid()}.part"
     if folder.exists():
         raise RequestError(f"{folder} exists: name another folder for --triton, or remove it first")
+    text = CONFIG.format(name=name, batch=BATCH, most=settings.postprocessing.max_detections, wait=WAIT)
     try:
-        (folder / "1").mkdir(parents=True)
-        with replacing(folder / "1" / "model.onnx") as place:
-            shutil.copyfile(model, place)
-        most = settings.postprocessing.max_detections
-        text = CONFIG.format(name=name, batch=BATCH, most=most, wait=WAIT)
-        (folder / "labels.txt").write_text("".join(f"{one}\n" for one in class_names), encoding="utf-8")
-        (folder / "config.pbtxt").write_text(text, encoding="utf-8")
+        (part / "1").mkdir(parents=True)
+        shutil.copyfile(model, part / "1" / "model.onnx")
+        (part / "labels.txt").write_text("".join(f"{one}\n" for one in class_names), encoding="utf-8")
+        (part / "config.pbtxt").write_text(text, encoding="utf-8")
+        part.rename(folder)
     except OSError as error:
         raise WorkError(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return folder

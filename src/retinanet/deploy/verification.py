@@ -9,8 +9,8 @@ compared:
 - the detections of the file, as it is, with those of the model: same number and labels, boxes to 0.5 pixels, scores to
   0.001. Where a score or an overlap is right at a limit, the last digits decide; few such differences may be.
 
-A network in bf16 or int8 has other outputs. There the differences are told; what is required is that the outputs follow
-the model's.
+A network in bf16 or int8 has other outputs. What is required there is that they follow the model's; how many of its
+boxes are found again is told.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 from retinanet import boxes as geometry
 from retinanet.config import PostprocessingSettings
 from retinanet.deploy.agreement import Agreement
+from retinanet.deploy.compare import found_again
 from retinanet.detections import Detections
 from retinanet.detector import Detector
 from retinanet.errors import WorkError
@@ -74,10 +75,12 @@ def verify(
     """Run the export in ``place`` and compare.
 
     Returns:
-        "pictures", "outputs" (of the network, in standard deviations), "correlation" (of the outputs), "detections"
-        (of the model), "pixels" and "score" (largest differences of a box's corner and of a score), "at limits"
-        (detections that one has and the other has not, for a reason); of a complete file "grey levels" (of the
-        network's input) too; of bf16 and int8 "unmatched" (detections that one has and the other has not).
+        "pictures", "outputs" (of the network, in standard deviations) and "correlation" (of the outputs).
+        Of fp32 "detections" (of the model), "pixels" and "score" (largest differences of a box's corner and of a
+        score) and "at limits" (detections that one has and the other has not, for a reason); of a complete file
+        "grey levels" (of the network's input) too.
+        Of bf16 and int8 "boxes" (of the model, with a score that counts) and "found again" (so many of them); see
+        :func:`retinanet.deploy.compare.found_again`.
 
     Raises:
         WorkError: they do not agree; the message says in what.
@@ -95,14 +98,19 @@ def verify(
     else:
         both = [(_network(exported, picture)[1], _network(reference, picture)[1]) for picture in chosen]
         differences |= _outputs([theirs for theirs, _ in both], [mine for _, mine in both], precision)
-    together = Agreement()
-    # All pictures in one call: those of one size make a batch.
-    for i, (picture, found) in enumerate(zip(chosen, exported.predict(list(chosen)), strict=True)):
-        say(f"detections in picture {i + 1} of {len(chosen)}")
-        together.add(found, reference.predict(picture), reference.settings.postprocessing)
-    differences |= {"detections": together.detections, "pixels": together.pixels, "score": together.score}
+    say("detections of the export")
+    theirs = exported.predict(list(chosen))  # in one call: pictures of one size make a batch
+    expected = []
+    for i, picture in enumerate(chosen):
+        say(f"detections of the model, picture {i + 1} of {len(chosen)}")
+        expected.append(reference.predict(picture))
     if precision != "fp32":
-        return differences | {"unmatched": together.limits + together.others}
+        counts = [found_again(mine, found) for mine, found in zip(expected, theirs, strict=True)]
+        return differences | {"boxes": sum(n for n, _ in counts), "found again": sum(n for _, n in counts)}
+    together = Agreement()
+    for mine, found in zip(expected, theirs, strict=True):
+        together.add(found, mine, reference.settings.postprocessing)
+    differences |= {"detections": together.detections, "pixels": together.pixels, "score": together.score}
     if differences.get("grey levels", 0.0) > 0.5:  # other pixels, which make other scores of a few detections
         together.limits, together.others = together.limits + together.others, 0
     _require(together, "the export", "the model")

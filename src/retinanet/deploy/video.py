@@ -15,12 +15,11 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from retinanet.deploy.frames import Frame, Frames, VideoError, require
 from retinanet.deploy.tracking import Tracks
 from retinanet.detections import Detections
-from retinanet.drawing import colour, frame, label, load_font
 from retinanet.errors import WorkError
 from retinanet.files import replacing
 from retinanet.source_files import Video
@@ -79,6 +78,7 @@ def predict_video(
     batch_size: int = 8,
     draw: bool = True,
     track: bool = False,
+    least: float = 0.0,
     stride: int = 1,
     stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[Pace], None] | None = None,
@@ -95,6 +95,7 @@ def predict_video(
         batch_size: frames that go through the network together; those of a live source go one by one.
         draw: write the annotated video. It has the frames' own times, and no sound.
         track: give objects numbers.
+        least: the lowest threshold that ``look`` takes.
         stride: look at every so many frames only.
         stop: asked at each frame whether to end.
 
@@ -108,7 +109,7 @@ def predict_video(
     started = time.monotonic()
     with ExitStack() as stack:
         frames = stack.enter_context(Frames(video, stride, 2 * batch_size, stop))
-        tracks = Tracks(frames.rate, threshold) if track else None
+        tracks = Tracks(frames.rate, threshold, least) if track else None
         written: _Lines | None = None
         for chunk in _chunks(frames, 1 if frames.live else batch_size):
             found = look([one.picture for one in chunk], tracks.faint if tracks else threshold)
@@ -125,7 +126,7 @@ def predict_video(
                     numbers.update(number for number in ids if number is not None)
                 written.add(one, detections, ids)
                 if film:
-                    film.add(one.time, draw_numbered(one.picture, detections, ids))
+                    film.add(one.time, detections.draw(one.picture, ids))
                 made.frames += 1
                 made.seconds = one.time
                 made.detections.update(detections.names)
@@ -140,23 +141,6 @@ def predict_video(
     if not made.frames and not made.stopped:
         raise VideoError(video.shown, frames.problem or "there is no frame in it")
     return made
-
-
-def draw_numbered(picture: Any, found: Detections, ids: Sequence[int | None] | None) -> Image.Image:
-    """The picture with its detections drawn, and their numbers in the labels."""
-    if ids is None:
-        return found.draw(picture)
-    image = Image.fromarray(picture)
-    drawing, unit = ImageDraw.Draw(image), (image.width * image.height) ** 0.5
-    line, font = max(2, round(unit / 320)), load_font(max(11, round(unit / 38)))
-    corners, places = found.boxes.numpy(), found.labels.tolist()
-    for box, place in zip(corners[::-1], places[::-1]):  # the surest on top
-        frame(drawing, box, colour(place), line, image.size)
-    taken: list[Any] = []
-    for box, place, name, score, number in zip(corners, places, found.names, found.scores.tolist(), ids, strict=True):
-        text = f"{'' if number is None else f'#{number} '}{name} {score:.2f}"
-        label(drawing, box, text, colour(place), font, line, image.size, taken)
-    return image
 
 
 def _chunks(frames: Iterable[Frame], count: int) -> Iterator[list[Frame]]:

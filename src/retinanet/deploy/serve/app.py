@@ -27,7 +27,8 @@ from retinanet.deploy.serve.metrics import Metrics
 from retinanet.deploy.serve.queue import Batcher, Closed, Full
 from retinanet.deploy.serve.schema import BODY, MOST, PROBLEMS, Answer, Health, Options
 from retinanet.detections import Detections
-from retinanet.prediction import THRESHOLD
+from retinanet.errors import RequestError
+from retinanet.prediction import usual_threshold
 
 PAGE = Path(__file__).parent / "page"
 FILES = ("style.css", "script.js", "drawing.js", "icon.svg")
@@ -39,7 +40,7 @@ class Service:
 
     def __init__(self, detector: Any, name: str, limits: Limits, batch_size: int, capacity: int, wait: float) -> None:
         self.detector, self.name, self.limits = detector, name, limits
-        self.threshold = THRESHOLD if detector.threshold is None else float(detector.threshold)
+        self.threshold = usual_threshold(detector)
         self.max_detections = min(MOST, detector.settings.postprocessing.max_detections)
         self.room = Room(limits.memory)
         self.metrics = Metrics(batch_size)
@@ -60,6 +61,7 @@ class Service:
             "model": self.name,
             "classes": list(self.detector.class_names),
             "threshold": self.threshold,
+            "least_threshold": self.detector.least_threshold,
             "max_detections": self.max_detections,
             "max_megabytes": self.limits.megabytes,
             "max_megapixels": self.limits.megapixels,
@@ -90,6 +92,10 @@ class Service:
     async def _find(self, files: list[Upload], options: Options, share: Share) -> dict[str, Any]:
         threshold = self.threshold if options.threshold is None else options.threshold
         most = options.max_detections or self.max_detections
+        try:
+            self.detector.require(threshold, most)
+        except RequestError as error:
+            raise Refused(422, str(error)) from None
         try:
             places = self.batcher.reserve(len(files))
         except Full:

@@ -215,6 +215,4 @@ class Batcher:
 
 
 def _part(found: Detections, job: Job) -> Detections:
-    found = found.above(job.threshold)
-    end = job.max_detections
-    return type(found)(found.boxes[:end], found.scores[:end], found.labels[:end], found.class_names)
+    return found.above(job.threshold).first(job.max_detections)

@@ -69,6 +69,7 @@ class Health(BaseModel):
     model: str
     classes: list[str]
     threshold: float
+    least_threshold: float = Field(description="The lowest that may be asked for")
     max_detections: int
     max_megabytes: float
     max_megapixels: float

@@ -6,7 +6,7 @@ const LOW = 0.05; // what the slider can reach down to
 const KEPT = 24; // pictures in the strip
 const NAMED = 12; // classes named at the top
 
-let server = { classes: [], threshold: 0.3, max_megabytes: Infinity };
+let server = { classes: [], threshold: 0.3, least_threshold: 0, max_megabytes: Infinity };
 let entries = []; // {file, url, name, state: "waiting" | "done" | "failed", answer, error, seen}
 let current = null;
 let lit = null;
@@ -28,11 +28,13 @@ async function meet() {
   const more = classes.length > NAMED ? ` and ${classes.length - NAMED} more` : "";
   $("knows").textContent = `Finds ${classes.slice(0, NAMED).join(", ")}${more}.`;
   const own = Math.round(server.threshold * 100);
-  $("threshold").min = Math.max(0, Math.min(LOW * 100, own));
+  $("threshold").min = Math.floor(low() * 100);
   $("threshold").value = own;
   $("own").textContent = `The model's own threshold is ${own} %.`;
   show();
 }
+
+const low = () => Math.max(server.least_threshold, Math.min(LOW, server.threshold));
 
 async function ask(entry) {
   if (entry.file.size > server.max_megabytes * 1e6) {
@@ -42,7 +44,7 @@ async function ask(entry) {
   form.append("pictures", entry.file, entry.name);
   let response;
   try {
-    response = await fetch(`predict?threshold=${Math.min(LOW, server.threshold)}`, { method: "POST", body: form });
+    response = await fetch(`predict?threshold=${low()}`, { method: "POST", body: form });
   } catch {
     throw new Error("the server does not answer. Is it still running?");
   }
