@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -53,15 +51,6 @@ def test_a_comparison() -> None:
     assert (row["ratio"], row["ratio_low"], row["ratio_high"], row["rounds"]) == (2.0, 1.0, 3.0, 3)
 
 
-@pytest.fixture
-def nothing_old_to_collect() -> Iterator[None]:
-    """Garbage is collected before every round; what the libraries and other tests keep is not looked through then."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("nothing_old_to_collect")
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(bench, "focal_loss", partial(bench.focal_loss, 600, 5))
     monkeypatch.setattr(bench, "box_matching", partial(bench.box_matching, 64, 64))

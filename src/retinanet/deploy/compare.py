@@ -82,28 +82,31 @@ def compare(
     """
     import timm  # noqa: F401 (its import, of some seconds, is no part of loading the first checkpoint)
 
+    from retinanet.bench import frozen_heap
+
     rows, detectors = [], []
     for model in models:
         begin = time.perf_counter()
         detector = load(model)
         rows.append(Row(model, kind_of(model, detector), size_on_disk(model), time.perf_counter() - begin))
         detectors.append(detector)
-    for number in range(rounds + 1):
-        for picture in pictures:
-            first: Detections | None = None
-            for row, detector in zip(rows, detectors):
-                gc.collect()
-                begin = time.perf_counter()
-                found = detector.predict(picture)
-                seconds = time.perf_counter() - begin
-                first = found if first is None else first
-                if number:
-                    row.seconds.append(seconds)
-                else:  # the first round warms up, and tells who finds what
-                    wanted, again = found_again(first, found)
-                    row.wanted, row.found = row.wanted + wanted, row.found + again
-        if on_progress:
-            on_progress(number + 1, rounds + 1)
+    with frozen_heap():
+        for number in range(rounds + 1):
+            for picture in pictures:
+                first: Detections | None = None
+                for row, detector in zip(rows, detectors):
+                    gc.collect()
+                    begin = time.perf_counter()
+                    found = detector.predict(picture)
+                    seconds = time.perf_counter() - begin
+                    first = found if first is None else first
+                    if number:
+                        row.seconds.append(seconds)
+                    else:  # the first round warms up, and tells who finds what
+                        wanted, again = found_again(first, found)
+                        row.wanted, row.found = row.wanted + wanted, row.found + again
+            if on_progress:
+                on_progress(number + 1, rounds + 1)
     return rows
 
 
