@@ -19,8 +19,8 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --ignore tests/deploy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/deploy  # runtimes, servers and a browser: in processes of their own
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --ignore tests/deploy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal tests/deploy  # runtimes, servers, a browser: apart from the rest
 
 # The stamp is written last: an interrupted install is taken up again, a finished one is skipped.
 $(READY): pyproject.toml constraints.txt

@@ -21,6 +21,7 @@ from PIL import Image
 import exported_models as models
 from made_data import sound, write
 from retinanet.cli import main
+from retinanet.detector import Detector
 from retinanet.model import RetinaNet
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -62,17 +63,23 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX files of one page hold the same network, and tracing it takes ten seconds."""
-    from retinanet.deploy import onnx_export
+    """The exports of one page hold the same network, and tracing it takes up to ten seconds."""
+    from retinanet.deploy import onnx_export, openvino_export
 
-    trace, traced = onnx_export.trace, []
+    trace, convert = onnx_export.trace, openvino_export.convert
+    traced: list[Any] = []
+    converted: list[Any] = []
 
-    def once(network: RetinaNet) -> Any:
-        if not traced:
-            traced.append(trace(network))
+    def trace_once(network: RetinaNet) -> Any:
+        traced.extend([] if traced else [trace(network)])
         return copy.deepcopy(traced[0])
 
-    monkeypatch.setattr(onnx_export, "trace", once)
+    def convert_once(detector: Detector, openvino: Any) -> Any:
+        converted.extend([] if converted else [convert(detector, openvino)])
+        return converted[0].clone()
+
+    monkeypatch.setattr(onnx_export, "trace", trace_once)
+    monkeypatch.setattr(openvino_export, "convert", convert_once)
 
 
 @pytest.mark.usefixtures("traced_once")

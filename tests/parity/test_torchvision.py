@@ -88,7 +88,7 @@ def test_losses_and_gradients(version: str) -> None:
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
     settings = LossSettings(box="l1" if version == "v1" else "giou")
-    for path, boxes, labels in pictures()[:3]:
+    for path, boxes, labels in pictures()[:2]:
         image = read(path).float() / 255
         target = {"boxes": boxes, "labels": labels}
         there.zero_grad()
