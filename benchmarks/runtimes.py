@@ -1,0 +1,118 @@
+"""One network, torchvision's ResNet-50 RetinaNet, in every runtime that this package writes for, and in torchvision.
+
+    python benchmarks/runtimes.py --pictures ../shared/data/tiny_coco/train2017
+    python benchmarks/runtimes.py --sides auto int8 --size 512 --json runtimes.json
+
+Weights are random: this is about time alone (benchmarks/quantisation.py is about AP). int8 is calibrated on some of the
+pictures. From pixels to boxes, one picture at a time; all sides look at each in turn, in one process. Exporting takes
+some minutes. On an otherwise idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import retinanet
+from retinanet import bench
+from retinanet.data.listing import picture_files
+from retinanet.data.pictures import read
+from retinanet.deploy import onnx_export, openvino_export
+from retinanet.deploy.compare import some
+from retinanet.detector import Detector
+
+SIDES = ("torchvision", "fp32", "auto", "onnx", "openvino", "int8")
+PICTURES = 4
+CALIBRATED = 20
+
+Side = Callable[[Tensor], Any]
+
+
+def sides(names: list[str], pictures: list[Path], size: int, folder: Path) -> dict[str, Side]:
+    """What each of them does with a picture (3, H, W) uint8."""
+    torch.manual_seed(0)
+    theirs: Any = bench.torchvision_model(size)
+    detector = Detector(bench.same_model(theirs, size), [str(i) for i in range(bench.CLASSES)])
+    detector.save(folder / "m.safetensors")
+
+    @torch.inference_mode()
+    def torchvision(picture: Tensor) -> Any:
+        return theirs([picture / 255])
+
+    found: dict[str, Side] = {}
+    for name in names:
+        begin = time.perf_counter()
+        place = folder / name
+        if name == "torchvision":
+            found[name] = torchvision
+            continue
+        if name in ("fp32", "auto"):
+            found[name] = retinanet.load(folder / "m.safetensors", "cpu", name).predict  # type: ignore[arg-type]
+            continue
+        if name == "onnx":
+            place = folder / "m.onnx"
+            onnx_export.write(detector, place)
+        elif name == "openvino":
+            openvino_export.write(detector, place, "fp32")
+        else:
+            (folder / "calibrate").mkdir()
+            for path in some(pictures, CALIBRATED):
+                (folder / "calibrate" / path.name).symlink_to(path.resolve())
+            openvino_export.write(detector, place, "int8", folder / "calibrate")
+        print(f"exported {name} in {time.perf_counter() - begin:.0f} s", flush=True)
+        found[name] = retinanet.load(place).predict
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=Path, required=True)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--size", type=int, default=800)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    files = list(picture_files(options.pictures))
+    pictures = [read(path) for path in some(files, PICTURES)]
+    with tempfile.TemporaryDirectory() as folder:
+        compared = sides(options.sides, files, options.size, Path(folder))
+        seconds: dict[str, list[float]] = {name: [] for name in compared}
+        with bench.frozen_heap():
+            for number in range(options.rounds + 1):
+                for picture in pictures:
+                    for name, side in compared.items():
+                        gc.collect()
+                        begin = time.perf_counter()
+                        side(picture)
+                        if number:  # the first round warms up
+                            seconds[name].append(time.perf_counter() - begin)
+    base = next(iter(compared))
+    sizes = ", ".join(f"{p.shape[2]} x {p.shape[1]}" for p in pictures)
+    print(f"\n{bench.machine()}; {options.rounds} rounds of {len(pictures)} pictures ({sizes}) at {options.size} px")
+    print(f"{'':12} {'a picture':>10}  {'range':18} times {base} (range)")
+    rows = []
+    for name, taken in seconds.items():
+        ratios = sorted(b / t for b, t in zip(seconds[base], taken, strict=True))
+        row = {"side": name, "seconds": statistics.median(taken), "low": min(taken), "high": max(taken)}
+        rows.append(row | {"ratio": statistics.median(ratios), "ratio_low": ratios[0], "ratio_high": ratios[-1]})
+        spread = f"{row['low']:.2f} to {row['high']:.2f} s"
+        print(
+            f"{name:12} {row['seconds']:8.2f} s  {spread:18} {statistics.median(ratios):.2f} "
+            f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        )
+    if options.json:
+        options.json.write_text(json.dumps({"machine": bench.machine(), "size": options.size, "rows": rows}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
