@@ -143,3 +143,13 @@ def normalize(images: Tensor, sizes: Tensor, mean: Sequence[float], std: Sequenc
     rows = torch.arange(images.shape[2], device=images.device) < sizes[:, :1]  # (B, H)
     columns = torch.arange(images.shape[3], device=images.device) < sizes[:, 1:]  # (B, W)
     return images.mul_(rows[:, None, :, None] & columns[:, None, None, :])
+
+
+def network_input(image: Tensor, settings: PreprocessingSettings) -> Tensor:
+    """One picture, (3, H, W) uint8, as the network takes it: resized, padded, normalised, (1, 3, H', W') float32."""
+    assert settings.mean is not None, "the model fills it in"
+    assert settings.std is not None, "the model fills it in"
+    image = prepare(image, settings)
+    size = (image.shape[1], image.shape[2])
+    batch = pad_batch([image], padded_size([size], settings))
+    return normalize(batch, torch.tensor([size]), settings.mean, settings.std)

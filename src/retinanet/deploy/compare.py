@@ -152,5 +152,6 @@ def size_on_disk(model: str) -> int:
 
 def some(items: Sequence[T], most: int = MOST) -> list[T]:
     """At most so many, evenly spread."""
-    count = min(most, len(items))
-    return [items[i * len(items) // count] for i in range(count)]
+    from retinanet.data.dataset import spread
+
+    return [items[i] for i in spread(len(items), most)]

@@ -15,7 +15,6 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from retinanet.config import ModelSettings
@@ -38,6 +37,7 @@ def calibration_pictures(source: Path) -> list[Path]:
     from retinanet.data.dataset import find_layout, plain_name
     from retinanet.data.listing import picture_files
     from retinanet.data.report import Report
+    from retinanet.deploy.compare import some
 
     if not source.exists():
         raise RequestError(f"--calibrate {source}: no such file or folder")
@@ -53,9 +53,7 @@ def calibration_pictures(source: Path) -> list[Path]:
         paths = list(picture_files(source))
     if not paths:
         raise RequestError(f"--calibrate {source}: there is no picture in it; give a folder of pictures")
-    if len(paths) > MOST:
-        paths = [paths[i * len(paths) // MOST] for i in range(MOST)]
-    return paths
+    return some(paths, MOST)
 
 
 def quantise(model: Any, settings: ModelSettings, pictures: list[Path], say: Callable[[str], None]) -> Any:
@@ -103,15 +101,9 @@ def quantise(model: Any, settings: ModelSettings, pictures: list[Path], say: Cal
 def prepared(path: Path, settings: ModelSettings) -> Tensor:
     """A picture's file as the network's input, (1, 3, H, W) float32."""
     from retinanet.data.pictures import read
-    from retinanet.preprocess import normalize, pad_batch, padded_size, prepare
+    from retinanet.preprocess import network_input
 
-    pictures = settings.preprocessing
-    assert pictures.mean is not None, "the model fills it in"
-    assert pictures.std is not None, "the model fills it in"
-    image = prepare(read(path), pictures)
-    size = (image.shape[1], image.shape[2])
-    batch = pad_batch([image], padded_size([size], pictures))
-    return normalize(batch, torch.tensor([size]), pictures.mean, pictures.std).contiguous()
+    return network_input(read(path), settings.preprocessing).contiguous()
 
 
 def last_convolution(output: Any) -> str:

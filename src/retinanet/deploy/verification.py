@@ -31,7 +31,7 @@ from retinanet.detector import Detector
 from retinanet.errors import WorkError
 from retinanet.model.retinanet import Outputs
 from retinanet.postprocess import postprocess
-from retinanet.preprocess import box_scale, normalize, pad_batch, padded_size, prepare, resized_size
+from retinanet.preprocess import box_scale, network_input, padded_size, resized_size
 
 OUTPUTS = 1e-3
 """How far the network's outputs may be off, in standard deviations of the outputs."""
@@ -147,14 +147,7 @@ def _inside(place: Path, reference: Detector, chosen: Sequence[Tensor], say: Cal
 
 def _network(detector: Detector, picture: Tensor) -> tuple[Tensor, Outputs]:
     """The network's input and outputs for one picture."""
-    settings = detector.settings.preprocessing
-    assert settings.mean is not None, "the model fills it in"
-    assert settings.std is not None, "the model fills it in"
-    image = prepare(picture, settings)
-    size = (image.shape[1], image.shape[2])
-    batch = normalize(
-        pad_batch([image], padded_size([size], settings)), torch.tensor([size]), settings.mean, settings.std
-    )
+    batch = network_input(picture, detector.settings.preprocessing)
     with torch.inference_mode():
         return batch, detector.model(batch)
 
