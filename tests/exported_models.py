@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from random_weights import scatter
 from retinanet.config import (
     AnchorSettings,
     BackboneSettings,
@@ -62,13 +63,7 @@ def make(depth: int = 1) -> Detector:
         postprocessing=PostprocessingSettings(threshold=0.3),
     )
     model = RetinaNet(settings, 3)
-    for layer in (*model.pyramid.modules(), *model.class_subnet.tower.modules(), *model.box_subnet.tower.modules()):
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight)
-    for subnet, std in ((model.class_subnet, 0.2), (model.box_subnet, 0.05)):
-        nn.init.normal_(subnet.output.weight, std=std)
-    assert model.class_subnet.output.bias is not None
-    nn.init.constant_(model.class_subnet.output.bias, -1.5)
+    scatter(model, 0.2, 0.05, -1.5, (*model.class_subnet.tower.modules(), *model.box_subnet.tower.modules()))
     about = {"threshold": 0.4, "origin": "nowhere"}
     return Detector(model, [f"class {i}" for i in range(3)], about=about)
 

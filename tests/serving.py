@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
+from random_weights import scatter
 from retinanet.config import (
     AnchorSettings,
     BackboneSettings,
@@ -45,12 +45,7 @@ def small_detector(about: dict[str, Any] | None = None) -> Detector:
         postprocessing=PostprocessingSettings(threshold=0.05, max_detections=100),
     )
     model = RetinaNet(settings, len(NAMES))
-    for layer in model.pyramid.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight)
-    for subnet, std in ((model.class_subnet, 0.18), (model.box_subnet, 0.03)):
-        nn.init.normal_(subnet.output.weight, std=std)
-    nn.init.constant_(model.class_subnet.output.bias, -1.5)
+    scatter(model, 0.18, 0.03, -1.5)
     return Detector(model, NAMES, about=about)
 
 

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 import retinanet
+from exported_models import picture
+from random_weights import scatter
 from retinanet.boxes import decode
 from retinanet.config import (
     AnchorSettings,
@@ -50,24 +52,13 @@ def make(**preprocessing: Any) -> Detector:
         postprocessing=PostprocessingSettings(threshold=0.3),
     )
     model = RetinaNet(settings, len(NAMES))
-    for layer in model.pyramid.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight)
-    for subnet, std in ((model.class_subnet, 0.12), (model.box_subnet, 0.03)):
-        nn.init.normal_(subnet.output.weight, std=std)
-    assert model.class_subnet.output.bias is not None
-    nn.init.constant_(model.class_subnet.output.bias, -1.5)
+    scatter(model, 0.12, 0.03, -1.5)
     return Detector(model, NAMES)
 
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     return make()
-
-
-def picture(height: int, width: int, seed: int = 0) -> Tensor:
-    coarse = torch.randint(0, 256, (1, 3, 5, 6), generator=torch.Generator().manual_seed(seed)).float()
-    return nn.functional.interpolate(coarse, size=(height, width), mode="nearest")[0].to(torch.uint8)
 
 
 def assert_same(a: Detections, b: Detections, tolerance: float = 1e-3) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 import retinanet
+from random_weights import scatter
 from retinanet.cli import main
 from retinanet.deploy import compare
 from retinanet.detections import Detections
@@ -29,12 +30,7 @@ def make(names: tuple[str, ...] = NAMES, size: int = 64) -> Detector:
     settings = tiny().model
     settings = dataclasses.replace(settings, preprocessing=dataclasses.replace(settings.preprocessing, size=size))
     model = RetinaNet(settings, len(names))
-    for layer in model.pyramid.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight)
-    nn.init.normal_(model.class_subnet.output.weight, std=0.15)
-    assert model.class_subnet.output.bias is not None
-    nn.init.constant_(model.class_subnet.output.bias, -2.0)
+    scatter(model, 0.15, None, -2.0)
     return Detector(model, names)
 
 

@@ -17,6 +17,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from exported_models import picture
+from random_weights import scatter
 from retinanet.data import open_data
 from retinanet.deploy import openvino_export, openvino_int8, openvino_runtime
 from retinanet.deploy.network import ExportedNetwork
@@ -38,13 +40,7 @@ def detector() -> Detector:
     """Random weights whose scores spread over 0..1."""
     torch.manual_seed(0)
     model = RetinaNet(tiny().model, len(NAMES))
-    for layer in model.pyramid.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight)
-    for subnet, std in ((model.class_subnet, 0.15), (model.box_subnet, 0.03)):
-        nn.init.normal_(subnet.output.weight, std=std)
-    assert model.class_subnet.output.bias is not None
-    nn.init.constant_(model.class_subnet.output.bias, -2.0)
+    scatter(model, 0.15, 0.03, -2.0)
     return Detector(model, NAMES, about={"threshold": 0.25, "origin": "a test"})
 
 
@@ -60,11 +56,6 @@ def folder(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def loaded(folder: Path) -> Detector:
     return openvino_runtime.load(folder)
-
-
-def picture(height: int, width: int, seed: int = 0) -> Tensor:
-    coarse = torch.randint(0, 256, (1, 3, 5, 6), generator=torch.Generator().manual_seed(seed)).float()
-    return nn.functional.interpolate(coarse, size=(height, width), mode="nearest")[0].to(torch.uint8)
 
 
 def assert_same(a: Detections, b: Detections) -> None:

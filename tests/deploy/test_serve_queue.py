@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+import exported_models as models
 from retinanet.deploy.serve.limits import Refused, Room
 from retinanet.deploy.serve.queue import Batcher, Closed, Full
 from serving import Gated, small_detector, until
 
 
 def picture(seed: int, height: int = 64, width: int = 96) -> Any:
-    coarse = torch.randint(0, 256, (1, 3, 5, 6), generator=torch.Generator().manual_seed(seed)).float()
-    return torch.nn.functional.interpolate(coarse, size=(height, width))[0].to(torch.uint8)
+    return models.picture(height, width, seed)
 
 
 def test_each_request_gets_what_it_would_get_alone() -> None:

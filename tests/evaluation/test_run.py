@@ -8,8 +8,8 @@ import sys
 
 import pytest
 import torch
-from torch import nn
 
+from random_weights import scatter
 from retinanet.data import open_data
 from retinanet.detections import Detections
 from retinanet.detector import Detector
@@ -25,11 +25,7 @@ def detector():
     """Random weights whose scores spread over 0..1."""
     torch.manual_seed(0)
     model = RetinaNet(tiny().model, len(NAMES), load_weights=False)
-    for layer in model.pyramid.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight)
-    nn.init.normal_(model.class_subnet.output.weight, std=0.3)
-    nn.init.constant_(model.class_subnet.output.bias, -2.0)
+    scatter(model, 0.3, None, -2.0)
     return Detector(model, NAMES)
 
 
