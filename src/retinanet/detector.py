@@ -16,7 +16,7 @@ from retinanet.config import PostprocessingSettings
 from retinanet.detections import Detections
 from retinanet.errors import RequestError, first_line
 from retinanet.postprocess import postprocess
-from retinanet.precision import DTYPES, Precision, choose
+from retinanet.precision import DTYPES, Precision, choose, requested
 from retinanet.preprocess import box_scale, normalize, pad_batch, padded_size, prepare
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Detector:
             return self.predict([pictures], threshold=threshold, max_detections=max_detections, size=size)[0]
         self.require(threshold, max_detections, size)
         results: list[Detections | None] = [None] * len(pictures)
-        # Batches hold pictures of one padded size, so that what is found in a picture does not depend on its company.
+        # Batches hold images of one padded size: an image's detections depend on the others by no more than rounding.
         waiting: dict[Size, list[tuple[int, Tensor, Size]]] = {}
 
         def run(padded: Size) -> None:
@@ -373,7 +373,8 @@ def load(
             file is, is seen from what is in it; docs/checkpoints.md says which are known.
         device: "cpu", "cuda", ...; by default a GPU where there is one.
         precision: "auto" is the fastest that leaves the boxes as they are for the eye: bfloat16 where the device
-            multiplies in it, else float32 with fast algorithms. "fp32" is plain float32.
+            multiplies in it, else float32 with fast algorithms; the environment variable RETINANET_PRECISION overrides
+            what it means. "fp32" is plain float32.
 
     Raises:
         RequestError: there is no such source, or it holds no RetinaNet that is known.
@@ -388,5 +389,5 @@ def load(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = build(checkpoint, source).to(device)
     detector = Detector(model, checkpoint.class_names, choose(precision, device), checkpoint.extra)
-    detector.fuse(fast=precision == "auto")
+    detector.fuse(fast=requested(precision) == "auto")
     return detector

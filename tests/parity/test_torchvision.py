@@ -118,6 +118,7 @@ def test_losses_and_gradients(version: str) -> None:
         assert not gradients
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_detections(version: str) -> None:
     there = theirs(version).eval()
