@@ -6,14 +6,16 @@ Each project has a file of its own, with its names for the weights and its conve
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from retinanet.checkpoints import native
 from retinanet.checkpoints.native import Checkpoint
 from retinanet.checkpoints.sources import find
 from retinanet.errors import RequestError
 
-__all__ = ["Checkpoint", "find", "load", "native"]
+__all__ = ["Checkpoint", "find", "load", "native", "origin"]
 
 KNOWN = "torchvision's, Detectron2's, MMDetection's, Detectron's and DeepForest's RetinaNets and our own files"
 
@@ -38,3 +40,15 @@ def load(source: str | Path) -> Checkpoint:
         if origin.recognises(contents):
             return origin.convert(contents)
     raise RequestError(f"{path} is no RetinaNet that is known here: {reading.describe(contents)}; known are {KNOWN}")
+
+
+def origin(extra: Mapping[str, Any]) -> str | None:
+    """The project and network that a checkpoint is from, in words; None for one that was trained here.
+
+    A converted file keeps it; one that was trained here from another project's weights is our own.
+
+    Args:
+        extra: of the :class:`Checkpoint`.
+    """
+    words = extra.get("origin")
+    return words if isinstance(words, str) and words else None

@@ -68,7 +68,7 @@ def export(
         if not chosen:
             raise RequestError(f"--check {check}: there is no picture in such a folder")
         pictures = [read(path) for path in chosen]
-    detector = load(model, "cpu", "fp32")
+    detector = load(model, "cpu", "fp32", out)
     made = exporting.export(
         detector,
         format,
