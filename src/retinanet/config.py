@@ -553,6 +553,16 @@ def changed(settings: Settings, values: Mapping[str, Any]) -> Settings:
     return from_plain(Settings, plain)
 
 
+def overlaid(settings: ModelSettings, given: Mapping[str, Any]) -> ModelSettings:
+    """``settings`` under those that are given, as nested dicts.
+
+    Raises:
+        SettingsError: one of these is unknown or out of its range.
+    """
+    names = dotted(given, "model.")
+    return changed(Settings(model=settings), names).model if names else settings
+
+
 def from_plain(kind: type[S], values: Any, where: str = "") -> S:
     """The inverse of :func:`to_plain`; absent keys keep their defaults.
 

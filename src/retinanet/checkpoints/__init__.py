@@ -13,6 +13,7 @@ from typing import Any
 from retinanet.checkpoints import native
 from retinanet.checkpoints.native import Checkpoint
 from retinanet.checkpoints.sources import find
+from retinanet.config import overlaid
 from retinanet.errors import RequestError
 
 __all__ = ["Checkpoint", "find", "load", "native", "origin"]
@@ -20,25 +21,28 @@ __all__ = ["Checkpoint", "find", "load", "native", "origin"]
 KNOWN = "torchvision's, Detectron2's, MMDetection's, Detectron's and DeepForest's RetinaNets and our own files"
 
 
-def load(source: str | Path) -> Checkpoint:
+def load(source: str | Path, given: Mapping[str, Any] | None = None) -> Checkpoint:
     """The checkpoint of any source that is known, in our terms. Nothing in a file is executed.
 
     Args:
         source: a file, a run folder, or one of the names in :mod:`retinanet.checkpoints.sources`.
+        given: model settings, as nested dicts, that stand over what the file says and over what is assumed of it.
 
     Raises:
         RequestError: there is no such source, or it holds no RetinaNet that can be used.
         WorkError: it has to be downloaded, and cannot be.
     """
     path = find(source)
+    given = given or {}
     if native.recognises(path):
-        return native.load(path)
+        own = native.load(path)
+        return own._replace(settings=overlaid(own.settings, given))
     from retinanet.checkpoints import detectron, detectron2, mmdetection, reading, torchvision
 
     contents = reading.read(path)
-    for origin in (torchvision, detectron2, mmdetection, detectron):
-        if origin.recognises(contents):
-            return origin.convert(contents)
+    for project in (torchvision, detectron2, mmdetection, detectron):
+        if project.recognises(contents):
+            return project.convert(contents, given)
     raise RequestError(f"{path} is no RetinaNet that is known here: {reading.describe(contents)}; known are {KNOWN}")
 
 

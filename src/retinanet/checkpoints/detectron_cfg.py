@@ -6,6 +6,7 @@ import ast
 import math
 import reprlib
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Configuration:
     """Values by keys such as ``TEST.NMS``; nothing in the text is executed.
 
     Args:
-        path: of the checkpoint, for messages.
+        path: of the checkpoint or of the text, for messages.
         text: None for a file without a configuration.
 
     Raises:
@@ -50,17 +51,24 @@ class Configuration:
         except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
             raise RequestError(f"{path} has a configuration that is not YAML ({first_line(error)})") from error
         if not isinstance(self.values, dict):
-            raise RequestError(f"{path} has something else than a configuration under cfg")
+            raise RequestError(f"{path} has something else than a configuration where one should be")
 
     def check(self) -> None:
         """Refuse what cannot be built here."""
-        for key, needed in FIXED.items():
-            if (value := self.get(key, needed)) != needed:
-                shown = reprlib.repr(value)
-                raise RequestError(f"{self.path} is configured with {key} {shown}; only {needed} can be converted")
+        self.require(FIXED)
         clip, ours = self.number("BBOX_XFORM_CLIP", math.log(1000 / 16)), math.log(1000 / 16)
         if abs(clip - ours) > 1e-6:
             raise RequestError(f"{self.path} is configured with BBOX_XFORM_CLIP {clip}; only {ours} can be converted")
+
+    def require(self, fixed: Mapping[str, Any]) -> None:
+        """Refuse other values than these, where there are values; tuples and lists are the same."""
+        for key, needed in fixed.items():
+            value = self.get(key, needed)
+            if (list(value) if isinstance(value, tuple) else value) != needed:
+                shown = reprlib.repr(value)
+                raise RequestError(
+                    f"{self.path} is configured with {key} {shown}; only {needed or repr(needed)} can be converted"
+                )
 
     def get(self, key: str, default: Any) -> Any:
         """A value; text that stands for a number, a tuple or the like is read as that, as Detectron does."""

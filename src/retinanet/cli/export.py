@@ -68,7 +68,7 @@ def export(
         if not chosen:
             raise RequestError(f"--check {check}: there is no picture in such a folder")
         pictures = [read(path) for path in chosen]
-    detector = load(model, "cpu", "fp32", out)
+    detector = load(model, "cpu", "fp32")
     made = exporting.export(
         detector,
         format,

@@ -20,8 +20,8 @@ def require_model(source: str) -> None:
     sources.recognise(source)
 
 
-def load(source: str, device: str | None, precision: Precision, out: Output) -> Detector:
-    """The model; ``out`` is told what it computes in, and what had to be assumed of another project's file.
+def load(source: str, device: str | None, precision: Precision, out: Output | None = None) -> Detector:
+    """The model; ``out`` says what it computes in, and what had to be assumed of another project's file.
 
     Raises:
         RequestError: ``source`` is no model, or the device is not to be had.
@@ -37,5 +37,6 @@ def load(source: str, device: str | None, precision: Precision, out: Output) -> 
             reason = first_line(error).rstrip(".")
             raise RequestError(f"--device {device} cannot be used here: {reason}") from error
     detector = retinanet.load(source, device=device, precision=precision)
-    out.note(f"{source} computes in {detector.computes}", *(f"  assumed: {line}" for line in detector.assumed))
+    if out is not None:
+        out.note(f"{source} computes in {detector.computes}", *(f"  assumed: {line}" for line in detector.assumed))
     return detector

@@ -53,7 +53,7 @@ def push(
         hub.require_token()  # said before a model is loaded
     else:
         require_new(dry_run, "with --dry-run")
-    detector = load(model, "cpu", "fp32", out)
+    detector = load(model, "cpu", "fp32")
     facts: dict[str, Any] = {"licence": licence, "data": data, "run": hub.run_facts(model)}
     if dry_run is None:
         page = hub.push(detector, name, private=private, **facts)
