@@ -310,7 +310,8 @@ def made(
     """The same, with statistics and outputs such that scores and boxes vary as those of a trained network do."""
     state, early = layout(depth, classes, p6_inputs, norm, resnext, there.anchors), there.stride_in_1x1
     with torch.no_grad():
-        x = torch.cat([network_input(path, there)[0][:, :, :160, :160] for path in pictures()])
+        side = there.size // 32 * 32
+        x = torch.cat([network_input(path, there)[0][:, :, :side, :side] for path in pictures()])
         maps = features(state, x, True, early)
         # Their few positions have to be seen among many; but large boxes show the last bits that a deep network loses.
         for level, loud in ((6, 1.7), (7, 1.6 if depth < 101 else 1.0)):

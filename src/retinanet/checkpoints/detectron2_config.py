@@ -90,8 +90,8 @@ class Detectron2Configuration:
         self.defaults = {key: value for key, (value, _) in ZOO.items()} | resnext
         self.told = told
         known = {*told, *(key for key, (_, ours) in ZOO.items() if ours in dotted(given))}
-        if backbone in ("resnet18", "resnet34"):  # their blocks have no 1 x 1 convolution
-            self.defaults["MODEL.RESNETS.STRIDE_IN_1X1"] = False
+        self.bottlenecks = backbone not in ("resnet18", "resnet34")
+        if not self.bottlenecks:  # there is no 1 x 1 convolution: it does not matter what the configuration says
             known.add("MODEL.RESNETS.STRIDE_IN_1X1")
         self.missing = [key for key in ZOO if key not in known and self.file.get(key, None) is None]
         self.channels = dotted(given).get("preprocessing.channels")
@@ -111,7 +111,7 @@ class Detectron2Configuration:
             raise RequestError(f"{file.path} has other {generator}.ASPECT_RATIOS for each level: cannot be converted")
         offset = file.number(key := f"{generator}.OFFSET", defaults[key])
         return Meaning(
-            stride_in_1x1=self._flag("MODEL.RESNETS.STRIDE_IN_1X1"),
+            stride_in_1x1=self._flag("MODEL.RESNETS.STRIDE_IN_1X1") and self.bottlenecks,
             anchors=AnchorSettings(sizes=sizes, scales=scales, ratios=ratios[0], offset=offset),
             preprocessing=self._preprocessing(),
             postprocessing=PostprocessingSettings(

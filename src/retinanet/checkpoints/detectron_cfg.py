@@ -47,7 +47,7 @@ class Configuration:
         if text is None:
             return
         try:
-            self.values = yaml.load(text, _Plain) if isinstance(text, str) and len(text) <= LONGEST else None
+            self.values = yaml.load(text or "{}", _Plain) if isinstance(text, str) and len(text) <= LONGEST else None
         except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
             raise RequestError(f"{path} has a configuration that is not YAML ({first_line(error)})") from error
         if not isinstance(self.values, dict):
