@@ -45,10 +45,6 @@ CONVENTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "preprocessing": {"rounding": "detectron", "interpolation": "plain", "multiple": 128},
         "postprocessing": {"coarsest_threshold": 0.0, "inclusive": True},
     },
-    "BGR, box weights": {
-        "head": {"box_weights": (10.0, 10.0, 5.0, 5.0)},
-        "preprocessing": {"channels": "bgr", "interpolation": "pillow"},
-    },
     "square": {"preprocessing": {"resize": "square", "size": 100}, "postprocessing": {"candidates": 20}},
     "as large as it is": {"preprocessing": {"resize": "none"}, "postprocessing": {"threshold": 0.0, "nms_iou": 0.3}},
 }
@@ -73,16 +69,12 @@ def make(depth: int = 1) -> Detector:
 
 
 def changed(detector: Detector, values: Mapping[str, Mapping[str, Any]]) -> Detector:
-    """The same weights, what surrounds them set otherwise."""
+    """The same network, its surroundings set otherwise."""
     settings = detector.settings
     for section, fields in values.items():
         settings = replace(settings, **{section: replace(getattr(settings, section), **fields)})
-    if "head" in values:
-        model = RetinaNet(settings, len(detector.class_names))
-        model.load_state_dict(detector.model.state_dict())
-    else:
-        model = copy.copy(detector.model)
-        model.settings = settings
+    model = copy.copy(detector.model)
+    model.settings = settings
     return Detector(model, detector.class_names, about=detector.about)
 
 
