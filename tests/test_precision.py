@@ -32,3 +32,20 @@ def test_auto_is_fp32_where_torch_has_no_such_check(monkeypatch):
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="precision must be one of auto, fp32, bf16, fp16, not 'int8'"):
         precision.choose("int8", "cpu")
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_a_model_of_another_project_computes_in_fp32_unless_asked_otherwise(monkeypatch, has_bf16):
+    monkeypatch.setattr(precision, "computes_bf16", lambda device: has_bf16)
+    fastest = "bf16" if has_bf16 else "fp32"
+    for request, origin, expected in (
+        (None, "torchvision, ResNet-50 v1", ("fp32", False)),
+        ("auto", "torchvision, ResNet-50 v1", (fastest, True)),
+        ("bf16", "torchvision, ResNet-50 v1", ("bf16", False)),
+        (None, None, (fastest, True)),
+        ("auto", None, (fastest, True)),
+        ("fp32", None, ("fp32", False)),
+    ):
+        chosen = precision.for_model(request, "cpu", origin)
+        assert (chosen.precision, chosen.fast) == expected
+    assert "torchvision" in precision.for_model(None, "cpu", "torchvision, ResNet-50 v1").why
