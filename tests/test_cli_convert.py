@@ -174,6 +174,18 @@ def test_what_no_converter_knows(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "why"), [("module.regressionModel.output", "scikit-image"), ("box_head.8", "include their last pixel")]
+)
+def test_other_retinanets_are_known_and_the_refusal_says_why(name: str, why: str, tmp_path: Path) -> None:
+    prefix = "module." if name.startswith("module.") else ""
+    tensors = {f"{name}.weight": torch.zeros(36, 256, 3, 3), f"{prefix}conv1.weight": torch.zeros(64, 3, 7, 7)}
+    torch.save({"state_dict": tensors, "classes": 80}, tmp_path / "other.pth")
+    with pytest.raises(errors.RequestError, match=why) as error:
+        retinanet.load(tmp_path / "other.pth")
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("interpolation", get_args(Interpolation))
 def test_every_resampling_has_words(interpolation: Interpolation) -> None:
     settings = ModelSettings(preprocessing=PreprocessingSettings(interpolation=interpolation))

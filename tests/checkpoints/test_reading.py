@@ -237,6 +237,11 @@ def test_arrays_of_objects_are_refused(tmp_path: Path) -> None:
         (b"\x80\x02K\x01Q.", "BINPERSID"),
         (b"\x80\x02c__main__\nNet\n)\x81.", "state_dict()"),
         (b"\x80\x02ctorch.nn.modules.conv\nConv2d\n)\x81.", "state_dict()"),
+        (
+            b"\x80\x02cretinanet.model\nResNet\n)\x81.",
+            "another package that is called retinanet; save its state_dict()",
+        ),
+        (b"\x80\x02codtk.model\nModel\n)\x81.", "state_dict()"),
     ],
 )
 def test_forbidden_names(tmp_path: Path, text: bytes, named: str) -> None:

@@ -190,10 +190,25 @@ def test_other_peoples_config_is_not_used_and_that_is_said(text: str) -> None:
     assert any("config.yaml" in line for line in checkpoint.extra["assumed"])
 
 
+def test_a_configuration_that_would_fill_the_memory_is_refused_at_once() -> None:
+    lists = "A: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+        f"A{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+    )
+    for line in (
+        *("INPUT: {FORMAT: *a11}", "_BASE_: *a11", "TEST: {DETECTIONS_PER_IMAGE: *a11}", "MODEL: {PIXEL_STD: *a11}"),
+        *("MODEL: {ANCHOR_GENERATOR: {SIZES: *a11}}", "MODEL: {ANCHOR_GENERATOR: {ASPECT_RATIOS: *a11}}"),
+        *("MODEL: {RESNETS: {DEPTH: *a11}}", "MODEL: {RETINANET: {NUM_CLASSES: *a11}}"),
+        "MODEL: {META_ARCHITECTURE: *a11}",
+    ):
+        with pytest.raises(RequestError) as error:
+            detectron2.convert(contents(lists + line))
+        assert len(str(error.value)) < 500
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("_BASE_: ../other.yaml", r"builds on _BASE_ \.\./other\.yaml"),
+        ("_BASE_: ../other.yaml", r"builds on _BASE_ '\.\./other\.yaml'"),
         ("MODEL: {META_ARCHITECTURE: GeneralizedRCNN}", "META_ARCHITECTURE 'GeneralizedRCNN'"),
         ("MODEL: {RETINANET: {NUM_CLASSES: 20}}", "NUM_CLASSES 20, but .* has 80: .* another model"),
         ("MODEL: {RETINANET: {NUM_CONVS: 3}}", "NUM_CONVS 3"),
@@ -210,7 +225,7 @@ def test_other_peoples_config_is_not_used_and_that_is_said(text: str) -> None:
         ("MODEL: {ANCHOR_GENERATOR: {SIZES: !!python/object/apply:eval ['[[x] for x in [1]]']}}", "SIZES"),
         ("MODEL: {ANCHOR_GENERATOR: {SIZES: []}}", "SIZES"),
         ("MODEL: {RESNETS: {STRIDE_IN_1X1: sometimes}}", "not true or false"),
-        ("INPUT: {FORMAT: L}", "L as INPUT.FORMAT"),
+        ("INPUT: {FORMAT: L}", "'l' as INPUT.FORMAT"),
         ("INPUT: {MIN_SIZE_TEST: .nan}", "MIN_SIZE_TEST"),
         ("INPUT: {MAX_SIZE_TEST: 0}", "MAX_SIZE_TEST"),
         ("MODEL: [", "not YAML"),

@@ -37,12 +37,14 @@ def load(source: str | Path, given: Mapping[str, Any] | None = None) -> Checkpoi
     if native.recognises(path):
         own = native.load(path)
         return own._replace(settings=overlaid(own.settings, given))
-    from retinanet.checkpoints import detectron, detectron2, mmdetection, reading, torchvision
+    from retinanet.checkpoints import detectron, detectron2, looks, mmdetection, reading, torchvision
 
     contents = reading.read(path)
     for project in (torchvision, detectron2, mmdetection, detectron):
         if project.recognises(contents):
             return project.convert(contents, given)
+    if why := looks.unlike(contents.tensors.keys()):
+        raise RequestError(f"{path} is {why}: it would give other boxes here; train with retinanet train instead")
     raise RequestError(f"{path} is no RetinaNet that is known here: {reading.describe(contents)}; known are {KNOWN}")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from retinanet.checkpoints.detectron_cfg import Configuration
+from retinanet.checkpoints.detectron_cfg import Configuration, shown
 from retinanet.checkpoints.reading import Contents
 from retinanet.config import AnchorSettings, PostprocessingSettings, PreprocessingSettings, dotted
 from retinanet.errors import RequestError
@@ -58,7 +58,7 @@ class Meaning(NamedTuple):
     anchors: AnchorSettings
     preprocessing: PreprocessingSettings
     postprocessing: PostprocessingSettings
-    box_weights: tuple[float, ...]
+    box_weights: tuple[float, float, float, float]
     assumed: list[str]
 
 
@@ -80,10 +80,10 @@ class Detectron2Configuration:
         if self.ignored:
             self.file.values = {}
         base = self.file.get("_BASE_", BASE)
-        if PurePosixPath(str(base)).name != BASE:
+        if not isinstance(base, str) or PurePosixPath(base).name != BASE:
             raise RequestError(
-                f"{self.file.path} builds on _BASE_ {base}, which is not read: give the whole configuration, the "
-                "config.yaml that Detectron2's trainer writes"
+                f"{self.file.path} builds on _BASE_ {shown(base)}, which is not read: give the whole configuration, "
+                "the config.yaml that Detectron2's trainer writes"
             )
         self.file.require(FIXED)
         resnext = RESNEXT if backbone.startswith("resnext") else {}
@@ -105,6 +105,7 @@ class Detectron2Configuration:
         weights = file.numbers(key := "MODEL.RETINANET.BBOX_REG_WEIGHTS", defaults[key])
         if len(weights) != 4:
             raise RequestError(f"{file.path} has {len(weights)} numbers as {key}, not one each for dx, dy, dw and dh")
+        dx, dy, dw, dh = weights
         sizes, scales = _sizes(file, self._rows(f"{generator}.SIZES"))
         ratios = self._rows(f"{generator}.ASPECT_RATIOS")
         if len(set(ratios)) > 1:
@@ -122,7 +123,7 @@ class Detectron2Configuration:
                 clip="after",
                 drop_empty=True,
             ),
-            box_weights=weights,
+            box_weights=(dx, dy, dw, dh),
             assumed=self._assumed(),
         )
 
@@ -134,17 +135,18 @@ class Detectron2Configuration:
         said = self.file.get(key, value)
         if said != value:
             raise RequestError(
-                f"{self.file.path} has {key} {said}, but {self.path} has {value}: it is the configuration of another "
-                "model; put the right one beside the checkpoint, or none"
+                f"{self.file.path} has {key} {shown(said)}, but {self.path} has {value}: it is the configuration of "
+                "another model; put the right one beside the checkpoint, or none"
             )
 
     def _preprocessing(self) -> PreprocessingSettings:
         file, defaults = self.file, self.defaults
         size = file.number(key := "INPUT.MIN_SIZE_TEST", defaults[key])
         longer = file.whole(key := "INPUT.MAX_SIZE_TEST", defaults[key])
-        channels = self.channels or str(file.get(key := "INPUT.FORMAT", defaults[key])).lower()
+        channels = self.channels or file.get(key := "INPUT.FORMAT", defaults[key])
+        channels = channels.lower() if isinstance(channels, str) else channels
         if channels not in ("rgb", "bgr"):
-            raise RequestError(f"{file.path} has {channels.upper()} as INPUT.FORMAT; only RGB and BGR can be converted")
+            raise RequestError(f"{file.path} has {shown(channels)} as INPUT.FORMAT; only RGB and BGR can be converted")
         colours = []
         for key in ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"):
             # What the checkpoint holds is what Detectron2 computes with, whatever its configuration says.
@@ -168,7 +170,7 @@ class Detectron2Configuration:
     def _flag(self, key: str) -> bool:
         value = self.file.get(key, self.defaults[key])
         if not isinstance(value, bool):
-            raise RequestError(f"{self.file.path} has {value!r} as {key}, not true or false")
+            raise RequestError(f"{self.file.path} has {shown(value)} as {key}, not true or false")
         return value
 
     def _rows(self, key: str) -> list[tuple[float, ...]]:
@@ -185,7 +187,7 @@ class Detectron2Configuration:
         )
         if not fine or len(rows) != LEVELS:
             raise RequestError(
-                f"{self.file.path} has {str(value)[:60]} as {key}, not a list of numbers above 0 for each of {LEVELS} "
+                f"{self.file.path} has {shown(value)} as {key}, not a list of numbers above 0 for each of {LEVELS} "
                 "levels, or one for all"
             )
         return [tuple(float(v) for v in row) for row in rows]
@@ -203,7 +205,7 @@ class Detectron2Configuration:
 
 def _is_theirs(values: Mapping[str, Any]) -> bool:
     """Whether a YAML file is of this project: others call theirs config.yaml too, and so do its Python ones."""
-    return any(isinstance(values.get(part), dict) for part in ("MODEL", "INPUT")) or "_BASE_" in values
+    return any(isinstance(values.get(part), dict) for part in ("MODEL", "INPUT", "TEST")) or "_BASE_" in values
 
 
 def _sizes(file: Configuration, rows: list[tuple[float, ...]]) -> tuple[tuple[float, ...], tuple[float, ...]]:

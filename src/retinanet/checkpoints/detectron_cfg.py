@@ -30,6 +30,15 @@ LONGEST = 1 << 20  # characters; the zoo's have some ten thousand
 LARGEST = 1e9  # no number in a configuration that means anything here is larger
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict, _SHORT.maxstring = 2, 6, 6, 4, 60
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut short: lists in lists that repeat each other can have more items than memory."""
+    return _SHORT.repr(value)
+
+
 class Configuration:
     """Values by keys such as ``TEST.NMS``; nothing in the text is executed.
 
@@ -65,10 +74,8 @@ class Configuration:
         for key, needed in fixed.items():
             value = self.get(key, needed)
             if (list(value) if isinstance(value, tuple) else value) != needed:
-                shown = reprlib.repr(value)
-                raise RequestError(
-                    f"{self.path} is configured with {key} {shown}; only {needed or repr(needed)} can be converted"
-                )
+                only = needed or repr(needed)
+                raise RequestError(f"{self.path} is configured with {key} {shown(value)}; only {only} can be converted")
 
     def get(self, key: str, default: Any) -> Any:
         """A value; text that stands for a number, a tuple or the like is read as that, as Detectron does."""
@@ -88,8 +95,7 @@ class Configuration:
         value = self.get(key, default)
         result = _numbers(value)
         if not result:
-            shown = reprlib.repr(value)
-            raise RequestError(f"{self.path} has {shown} as {key} in its configuration, where numbers should be")
+            raise RequestError(f"{self.path} has {shown(value)} as {key} in its configuration, where numbers should be")
         return result
 
     def number(self, key: str, default: float) -> float:
