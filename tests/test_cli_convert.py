@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 import retinanet
 from retinanet import errors, precision
-from retinanet.checkpoints import Checkpoint, native
+from retinanet.checkpoints import Checkpoint, native, origin
 from retinanet.cli import main
 from retinanet.cli.convert import conventions
 from retinanet.config import Interpolation, ModelSettings, PreprocessingSettings
 from retinanet.data.pictures import to_tensor
 from retinanet.deploy.compare import kind_of
+from retinanet.detector import Detector
 
 NAMES = ("nothing", "red", "green")
 
@@ -91,11 +92,16 @@ def test_precision(theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert any("norm" in line or "anchors" in line for line in detector.assumed)
         assert kind_of(str(file), detector) == "PyTorch fp32"
     # fp32 is not the fast one, whose rounding is another: what is found is what plain PyTorch finds.
-    plain = retinanet.Detector(detector.model, detector.class_names)
-    for ours, other in ((detector.predict(picture(), size=64), plain.predict(picture(), size=64)),):
-        assert len(ours) == len(other) > 20
-        assert float((ours.scores - other.scores).abs().max()) < 1e-5
+    plain = Detector(detector.model, detector.class_names)
+    ours, other = detector.predict(picture(), size=64), plain.predict(picture(), size=64)
+    assert len(ours) == len(other) > 20
+    assert float((ours.scores - other.scores).abs().max()) < 1e-5
     assert retinanet.load(theirs, precision="auto").precision == "bf16"
+    rude = Detector(
+        detector.model, detector.class_names, about={"assumed": ["\x1b[2J", 3, "fine"], "origin": "\x1b[2J"}
+    )
+    assert rude.assumed == ("fine",)
+    assert origin(rude.about) == "another project"
     own = {name: value for name, value in detector.about.items() if name != "origin"}
     native.save(tmp_path / "own.safetensors", detector.weights(), detector.settings, detector.class_names, own)
     assert retinanet.load(tmp_path / "own.safetensors").precision == "bf16"

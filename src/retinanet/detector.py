@@ -108,7 +108,8 @@ class Detector:
     def assumed(self) -> tuple[str, ...]:
         """What had to be assumed of another project's file that does not tell, a sentence each."""
         lines = self.about.get("assumed")
-        return tuple(line for line in lines if isinstance(line, str)) if isinstance(lines, list | tuple) else ()
+        lines = lines if isinstance(lines, list | tuple) else ()
+        return tuple(line for line in lines if isinstance(line, str) and line.isprintable())  # shown on terminals
 
     @property
     def device(self) -> torch.device:

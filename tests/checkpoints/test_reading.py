@@ -396,3 +396,14 @@ def test_describe(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"a": 1}))
     torch.save({"a": torch.ones(1)}, tmp_path / "a.pth")
     assert describe(read(tmp_path / "a.pth")) == "1 tensors (a)"
+
+
+def test_what_lies_beside_a_file_does_not_hold_it_up(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "a.safetensors")
+    os.mkfifo(tmp_path / "config.json")
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe not utf-8")
+    found = read(tmp_path / "a.safetensors")
+    assert found.beside is None
+    assert "config" not in found.about
+    (tmp_path / "config.yaml").write_text("MODEL: {}")
+    assert read(tmp_path / "a.safetensors").beside == (tmp_path / "config.yaml", "MODEL: {}")

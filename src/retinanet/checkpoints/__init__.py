@@ -57,4 +57,6 @@ def origin(extra: Mapping[str, Any]) -> str | None:
         extra: of the :class:`Checkpoint`.
     """
     words = extra.get("origin")
-    return words if isinstance(words, str) and words else None
+    if not isinstance(words, str) or not words:
+        return None
+    return words if words.isprintable() else "another project"  # it is shown on terminals
