@@ -59,6 +59,9 @@ def test_the_environment_says_what_auto_means(monkeypatch, value):
     assert precision.choose("auto", "cpu") == value
     assert precision.choose("fp32", "cpu") == "fp32"
     assert precision.choose("bf16", "cpu") == "bf16"
+    for request in (None, "auto"):
+        assert precision.for_model(request, "cpu")[:2] == (value, False)
+    assert precision.for_model(None, "cpu", "torchvision, ResNet-50 v1")[:2] == ("fp32", False)
 
 
 @pytest.mark.parametrize("value", ["", "auto"])
@@ -73,3 +76,20 @@ def test_an_unknown_precision_in_the_environment_is_refused(monkeypatch):
     with pytest.raises(RequestError, match="RETINANET_PRECISION must be one of auto, fp32, bf16, fp16, not 'fp8'"):
         precision.choose("auto", "cpu")
     assert precision.choose("fp32", "cpu") == "fp32"
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_a_model_of_another_project_computes_in_fp32_unless_asked_otherwise(monkeypatch, has_bf16):
+    monkeypatch.setattr(precision, "computes_bf16", lambda device: has_bf16)
+    fastest = "bf16" if has_bf16 else "fp32"
+    for request, origin, expected in (
+        (None, "torchvision, ResNet-50 v1", ("fp32", False)),
+        ("auto", "torchvision, ResNet-50 v1", (fastest, True)),
+        ("bf16", "torchvision, ResNet-50 v1", ("bf16", False)),
+        (None, None, (fastest, True)),
+        ("auto", None, (fastest, True)),
+        ("fp32", None, ("fp32", False)),
+    ):
+        chosen = precision.for_model(request, "cpu", origin)
+        assert (chosen.precision, chosen.fast) == expected
+    assert "torchvision" in precision.for_model(None, "cpu", "torchvision, ResNet-50 v1").why

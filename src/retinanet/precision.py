@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
 from retinanet.errors import RequestError
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Request = Literal["auto", "fp32", "bf16", "fp16"]
+"""What a user may ask for."""
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -30,6 +32,36 @@ def requested(precision: str) -> str:
             f"the environment variable {VARIABLE} must be one of auto, {', '.join(DTYPES)}, not {value!r}"
         )
     return value
+
+
+class Chosen(NamedTuple):
+    """What a detector computes in."""
+
+    precision: Precision
+    fast: bool
+    """Whether algorithms that round a little more are allowed."""
+    why: str
+    """In words, for people."""
+
+
+def for_model(request: Request | None, device: torch.device | str, origin: str | None = None) -> Chosen:
+    """What a model computes in on ``device``.
+
+    Args:
+        request: None is what is right for the model: "fp32" for one of another project, so that its boxes are those
+            that it gives there, and "auto" for our own.
+        origin: the project and network that the weights are from, such as "torchvision, ResNet-50 v1"; None for ours.
+
+    Raises:
+        ValueError: ``request`` is none of auto, fp32, bf16, fp16.
+    """
+    if request is None and origin is not None:
+        return Chosen("fp32", False, f'a model of {origin}: boxes as there; "auto" is faster')
+    asked = requested(request or "auto")
+    if asked == "auto":
+        return Chosen(choose("auto", device), True, "the fastest here that changes boxes little")
+    why = "as requested" if request == asked else f"as the environment variable {VARIABLE} says"
+    return Chosen(choose(asked, device), False, why)
 
 
 def choose(precision: str, device: torch.device | str) -> Precision:

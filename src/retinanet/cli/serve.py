@@ -34,7 +34,7 @@ def serve(
     max_megapixels: float = 50.0,
     max_pictures: int | None = None,
     device: str | None = None,
-    precision: Precision = "auto",
+    precision: Precision = None,
     common: Common | None = None,
 ) -> None:
     """Answer requests over HTTP, with a page to try the model on; docs/serve.md has the whole of it.
@@ -69,7 +69,8 @@ def serve(
     device
         cpu, cuda, cuda:1, ...; by default a GPU where there is one.
     precision
-        "auto" computes in bf16 where the machine does so natively, else in fp32.
+        "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
+        here, and "fp32" for those of other projects, so that their boxes are the same as there.
     """
     out = Output(common)
     require_model(model)
@@ -96,7 +97,7 @@ def serve(
     bound = listen(host, port)  # what is wrong with it is said before a model is loaded
     try:
         out.note(f"opening {model}")
-        detector = load(model, device, precision)
+        detector = load(model, device, precision, out)
 
         from retinanet.deploy.serve import server
         from retinanet.deploy.serve.app import make_app
@@ -118,7 +119,7 @@ def serve(
         url = address(bound)
         if not url.startswith(("http://127.", "http://[::1]")):
             out.note(f"warning: {host} is open to the network, to everybody, without encryption: see docs/serve.md")
-        out.json({"model": name, "url": url, "classes": detector.class_names})
+        out.json({"model": name, "url": url, "classes": detector.class_names, "precision": detector.precision})
         out.say(f"serving {name} on {url} (Ctrl-C stops it)")
         sys.stdout.flush()  # whoever started this waits for that line
         server.serve(app, bound, on_stop=lambda: out.note("stopping: what was taken is finished first"))

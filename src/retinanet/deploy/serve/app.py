@@ -60,6 +60,7 @@ class Service:
             "status": "ready" if self.batcher.ready else "not ready",
             "model": self.name,
             "classes": list(self.detector.class_names),
+            "computes": self.detector.computes,
             "threshold": self.threshold,
             "least_threshold": self.detector.least_threshold,
             "max_detections": self.max_detections,

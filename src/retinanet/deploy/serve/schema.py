@@ -68,6 +68,7 @@ class Health(BaseModel):
     status: str
     model: str
     classes: list[str]
+    computes: str = Field(description="The number format that the network computes in, and why")
     threshold: float
     least_threshold: float = Field(description="The lowest that may be asked for")
     max_detections: int
