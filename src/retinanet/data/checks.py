@@ -106,7 +106,8 @@ def _check_boxes(listing: Listing, sizes: NDArray[np.int32], exif: NDArray[np.bo
     boxes = np.frombuffer(listing.boxes, np.float64).reshape(-1, 4)[order]
     areas = np.frombuffer(listing.areas, np.float64)[order]
     limits = sizes[owner][:, [1, 0, 1, 0]].astype(np.float64)  # (M, 4): width, height, width, height
-    _note_facts(listing, boxes, limits, report)
+    with np.errstate(invalid="ignore", over="ignore"):  # of what is not finite; it is reported below
+        _note_facts(listing, boxes, limits, report)
     if listing.fractions:
         boxes *= limits
 
@@ -214,6 +215,6 @@ def _name(
 def require_some(checked: Checked, listing: Listing, where: str, report: Report) -> None:
     """Refuse a split in which no picture is left."""
     if not listing.paths:
-        raise RequestError(f"{where} lists no pictures")
+        raise RequestError(f"{where} lists no pictures" + (f": {report.lines(1)[0]}" if report.count else ""))
     if not checked.paths:
         raise RequestError(f"{where} has no usable picture of {len(listing.paths)}: {report.lines(1)[0]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import struct
 from functools import partial
@@ -12,8 +13,11 @@ from typing import Any, NamedTuple
 
 from retinanet.data.listing import Layout, Listing, number, shown
 from retinanet.data.report import Report
+from retinanet.data.safe_files import OUTSIDE, leaves, read_text, require_regular
 from retinanet.errors import RequestError
+from retinanet.printable import printable
 
+LISTS = ("images", "annotations", "categories")
 ROBOFLOW = "_annotations.coco.json"
 PLAIN = struct.Struct("<qqqddddd?")  # id, picture, category, x, y, width, height, area, crowd
 NUMBERS = {int, float}
@@ -47,6 +51,7 @@ def _candidates(folder: Path) -> list[Path]:
     found = []
     for path in sorted(folder.glob("*.json")):
         try:
+            require_regular(path)
             with open(path, "rb") as file:
                 start = file.read(1 << 20)
         except OSError:
@@ -80,25 +85,38 @@ def load(path: Path) -> dict[str, Any]:
         RequestError: with line and column where it is no JSON, or what it lacks.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            content = json.load(file, object_hook=_packed)
+        content = json.loads(read_text(path), object_pairs_hook=_packed)
     except json.JSONDecodeError as error:
         raise RequestError(f"{path} line {error.lineno} column {error.colno} is not valid JSON: {error.msg}") from None
     except UnicodeDecodeError:
         raise RequestError(f"{path} is not valid JSON: it is not UTF-8 text") from None
-    except (OSError, RecursionError) as error:
-        raise RequestError(f"cannot read {path}: {error}") from None
-    for key in ("images", "annotations", "categories"):
+    except _Twice as error:
+        raise RequestError(f"{path} has two lists {error}: join them") from None
+    except RecursionError:
+        raise RequestError(f"{path} is not a COCO detection file: its lists lie too deep in each other") from None
+    except (OSError, ValueError) as error:  # a number of thousands of digits is a ValueError
+        raise RequestError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    for key in LISTS:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise RequestError(f"{path} is not a COCO detection file: it has no list {key!r}")
     return content
 
 
-def _packed(entry: dict[str, Any]) -> dict[str, Any] | bytes:
+class _Twice(Exception):
+    """Of a list that is there twice JSON's reader would keep the second."""
+
+
+def _packed(pairs: list[tuple[str, Any]]) -> dict[str, Any] | bytes:
     """An annotation as the nine numbers that are read of it, a fifth of the memory; anything else as it is.
 
     Called for every object in the file while it is read, so that a million annotations are never there as objects.
     """
+    entry = dict(pairs)
+    if len(entry) < len(pairs):
+        keys = [key for key, value in pairs if isinstance(value, list) and key in LISTS]
+        for key in set(keys):
+            if keys.count(key) > 1:
+                raise _Twice(repr(key))
     try:
         x, y, width, height = bbox = entry["bbox"]
         if not {*map(type, bbox)} <= NUMBERS:  # True would become 1
@@ -147,6 +165,7 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
         return f"{file} annotation {reference}" if reference >= 0 else f"{file} annotations[{-1 - reference}]"
 
     listing = Listing(names, ids, box_name, meaning="corner and sides")
+    base = _base(path, root)
     folder = _folder(content["images"], path, split, root)
 
     index: dict[Any, int] = {}
@@ -161,6 +180,9 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
             continue
         if ident in index:
             report.add("repeated picture id", "left out", f"{file} picture {ident}: {name}")
+            continue
+        if leaves(name, folder, base):
+            report.add(OUTSIDE, "left out", f"{file} picture {ident}: {name}")
             continue
         size = number(image.get("height")), number(image.get("width"))
         known = all(0 < side < 1 << 31 for side in size)
@@ -207,16 +229,19 @@ def _categories(content: dict[str, Any], path: Path, report: Report) -> tuple[li
     parents = set()
     for category in content["categories"]:
         try:
-            ident, name = category["id"], str(category["name"]).strip()
+            ident, name = category["id"], category["name"]
         except (KeyError, TypeError):
-            raise RequestError(f"{path} has a category without id and name: {category!r}") from None
+            raise RequestError(f"{path} has a category without id and name: {_short(category)}") from None
+        if not isinstance(name, str | int | float):
+            raise RequestError(f"{path} has the category {_short(ident)} with the name {_short(name)}; names are texts")
+        name = str(name).strip()
         if not isinstance(ident, int):
-            raise RequestError(f"{path} has the category {name!r} with the id {ident!r}; ids are whole numbers")
+            raise RequestError(f"{path} has the category {name!r} with the id {_short(ident)}; ids are whole numbers")
         report.facts.classes[ident] = str(category["name"])
         if names.setdefault(ident, name) != name:
             raise RequestError(f"{path} uses the category id {ident} for both {names[ident]!r} and {name!r}")
-        if ident != 0:
-            parents.add(category.get("supercategory"))
+        if ident != 0 and isinstance(category.get("supercategory"), str):
+            parents.add(category["supercategory"])
     # Roboflow writes a category 0 that is only the parent of the others; no box has it.
     if len(names) > 1 and 0 in names and names[0] in parents:
         packed = (PLAIN.unpack(a)[2] if isinstance(a, bytes) else a for a in content["annotations"])
@@ -228,19 +253,43 @@ def _categories(content: dict[str, Any], path: Path, report: Report) -> tuple[li
         raise RequestError(f"{path} has no categories")
     classes: dict[str, int] = {}
     label_of = {ident: classes.setdefault(names[ident], len(classes)) for ident in sorted(names)}
-    ids = [next(i for i in sorted(names) if label_of[i] == label) for label in range(len(classes))]
-    return list(classes), label_of, ids
+    first: dict[int, int] = {}
+    for ident, label in label_of.items():
+        first.setdefault(label, ident)
+    return list(classes), label_of, list(first.values())
+
+
+def _short(value: Any) -> str:
+    try:
+        return printable(repr(value), 100)
+    except RecursionError:
+        return "nested too deeply"
+
+
+def _base(path: Path, root: Path) -> Path:
+    """The folder that pictures must lie in: DATA, or what holds the folder ``annotations`` of a JSON given alone."""
+    return _beside(path) if root.is_relative_to(_beside(path)) else root
+
+
+def _beside(path: Path) -> Path:
+    return path.parent.parent if path.parent.name == "annotations" else path.parent
 
 
 def _folder(images: list[Any], path: Path, split: str, root: Path) -> Path:
     """The folder that the file names are relative to: the first one that holds the most of a few tried."""
     step = max(1, len(images) // 16)
     tried = [i["file_name"] for i in images[::step] if isinstance(i, dict) and isinstance(i.get("file_name"), str)]
-    base = path.parent.parent if path.parent.name == "annotations" else path.parent
+    base = _beside(path)
     bare = split.rstrip("0123456789_-") or split
     places = (split, f"images/{split}", bare, f"images/{bare}", "", "images", "data", "JPEGImages")
     folders = list(dict.fromkeys([*(base / place for place in places), path.parent, root]))
-    found = [sum((folder / name).is_file() for name in tried) for folder in folders]
+    inside = [[name for name in tried if not leaves(name, folder, _base(path, root))] for folder in folders]
+    found = [sum(os.path.isfile(folder / name) for name in names) for folder, names in zip(folders, inside)]
+    if tried and not any(inside):
+        raise RequestError(
+            f"{path} names images outside the data set, such as {tried[0]}, which are not read: "
+            "put them into its folder, or links to them, and name them relative to it"
+        )
     if tried and not any(found):
         looked = ", ".join(shown(folder, root) for folder in folders)
         raise RequestError(f"none of the pictures of {path} was found, such as {tried[0]}; looked in {looked}")

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from retinanet.printable import printable
+
 Action = Literal["repaired", "left out"]
 KEPT = 20  # examples remembered of each kind; the counts are always complete
+EXAMPLE = 600  # characters of one
 
 
 @dataclass
@@ -72,7 +75,7 @@ class Report:
         fault = self.faults.setdefault(kind, Fault(kind, action))
         fault.count += 1
         if len(fault.examples) < KEPT:
-            fault.examples.append(example if isinstance(example, str) else example())
+            fault.examples.append(printable(example if isinstance(example, str) else example(), EXAMPLE))
 
     @property
     def count(self) -> int:

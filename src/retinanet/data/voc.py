@@ -9,6 +9,7 @@ reading.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,10 @@ from xml.parsers import expat
 from retinanet.data.listing import Layout, Listing, number, numbered, picture_files, shown
 from retinanet.data.pictures import SUFFIXES
 from retinanet.data.report import Report
+from retinanet.data.safe_files import LIST, OUTSIDE, SHEET, leaves, read_bytes, read_text
 from retinanet.errors import RequestError
 
+NESTED = 50  # VOC's own elements lie four deep
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -54,9 +57,9 @@ def find(root: Path) -> Layout | None:
 def _stems(path: Path) -> list[str]:
     """The pictures of a split, or nothing: VOC's lists of one class have a second column and are no splits."""
     try:
-        rows = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        rows = [line.split() for line in read_text(path, LIST).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"cannot read {path}: {error}") from None
+        raise RequestError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if rows and len(rows[0]) == 2 and rows[0][1] in ("-1", "0", "1"):
         return []
     names = (" ".join(row) for row in rows)
@@ -67,7 +70,8 @@ def parse(path: Path) -> Sheet:
     """Read one annotation file.
 
     Raises:
-        expat.ExpatError: it is not XML; OSError: it cannot be read.
+        expat.ExpatError: it is not XML; OSError: it cannot be read; ValueError, LookupError: it has entities of its
+            own, elements far too deep in each other, or an unknown encoding.
     """
     sheet, trail = Sheet(), list[str]()
     text: list[str] = []
@@ -75,6 +79,8 @@ def parse(path: Path) -> Sheet:
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         trail.append(tag)
+        if len(trail) > NESTED:
+            raise ValueError(f"line {parser.CurrentLineNumber}: more than {NESTED} elements inside each other")
         text.clear()
         if trail[1:] == ["object"]:
             sheet.entries.append(Entry(parser.CurrentLineNumber))
@@ -88,8 +94,12 @@ def parse(path: Path) -> Sheet:
         trail.pop()
         text.clear()
 
+    def entity(name: str, *_: object) -> None:  # a few lines of them can stand for gigabytes, or for another file
+        raise ValueError(f"line {parser.CurrentLineNumber}: it declares the entity {name}, which is not read")
+
+    parser.EntityDeclHandler = entity
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text.append
-    parser.Parse(path.read_bytes(), True)
+    parser.Parse(read_bytes(path, SHEET), True)
     return sheet
 
 
@@ -98,10 +108,14 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
     wanted = set(lists[split])
     sheets: dict[str, Sheet] = {}
     broken: dict[str, str] = {}
+    outside: set[str] = set()
     classes: set[str] = set()
     from_zero = False
     for stem in dict.fromkeys(stem for stems in lists.values() for stem in stems):
         path = root / "Annotations" / f"{stem}.xml"
+        if leaves(f"{stem}.xml", path.parent, root):
+            outside.add(stem)
+            continue
         try:
             sheet = parse(path)
         except FileNotFoundError:
@@ -109,8 +123,8 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
         except expat.ExpatError as error:
             broken[stem] = f"{shown(path, root)} line {error.lineno} column {error.offset + 1}: {_message(error)}"
             continue
-        except (OSError, ValueError) as error:
-            broken[stem] = f"{shown(path, root)}: {error}"
+        except (OSError, ValueError, LookupError) as error:
+            broken[stem] = f"{shown(path, root)}: {getattr(error, 'strerror', None) or error}"
             continue
         classes.update(name for entry in sheet.entries if (name := entry.values.get("name")))
         from_zero |= any(number(entry.values.get(key)) == 0 for entry in sheet.entries for key in CORNERS[:2])
@@ -127,10 +141,13 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
     listing = Listing(names, list(range(1, len(names) + 1)), lambda i, line: f"{_file(stems_read[i])} line {line}")
     stems_read: list[str] = []
     files = {path.stem: path for path in picture_files(root / "JPEGImages")}
-    for stem in {s: None for s in lists[split] if lists[split].count(s) > 1} if len(stems) < len(lists[split]) else {}:
+    for stem in [stem for stem, times in Counter(lists[split]).items() if times > 1]:
         report.add("picture listed twice", "left out", f"ImageSets/Main/{split}.txt: {stem}")
     background = 0
     for stem, ident in zip(stems, numbered(stems)):
+        if stem in outside:
+            report.add(OUTSIDE, "left out", f"ImageSets/Main/{split}.txt: {stem}")
+            continue
         if stem in broken:
             report.add("unreadable annotation file", "left out", broken[stem])
             continue

@@ -6,16 +6,22 @@ bounding box is taken. A picture without a label file is a background picture.
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from retinanet.data import safe_yaml
 from retinanet.data.listing import Layout, Listing, number, numbered, picture_files, shown
 from retinanet.data.pictures import SUFFIXES
 from retinanet.data.report import Report
+from retinanet.data.safe_files import LIST, SHEET, leaves, read_text
 from retinanet.errors import RequestError
 
 SPLITS = ("train", "val", "valid", "validation", "test")
+CLASSES = 100_000  # that a number alone may stand for
+DESCRIPTION = 1 << 20  # bytes of the YAML
+LINE = 1 << 20  # characters of a line, an outline of some 50 000 points
 
 
 def find(root: Path) -> Layout | None:
@@ -44,14 +50,14 @@ def _load(path: Path) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        return safe_yaml.load(read_text(path, DESCRIPTION))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = (getattr(error, "problem", None) or str(error)).splitlines()[0]
         raise RequestError(f"{path}{where} is not valid YAML: {problem}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"cannot read {path}: {error}") from None
+        raise RequestError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _describes(content: Any) -> bool:
@@ -83,6 +89,8 @@ def _layout(path: Path, content: dict[str, Any]) -> Layout:
 
 def _class_names(path: Path, content: dict[str, Any]) -> dict[int, str]:
     names, count = content.get("names"), content.get("nc")
+    if isinstance(count, int) and count > CLASSES:
+        raise RequestError(f"{path}: nc is {count}; there are {CLASSES} classes at most")
     if names is None and isinstance(count, int):
         names = [str(i) for i in range(count)]
     if isinstance(names, list):
@@ -99,19 +107,40 @@ def _pictures(entry: Any, bases: list[Path], path: Path, split: str) -> list[Pat
     # Roboflow's exports write ../train/images for a folder that lies beside the YAML.
     steps = [str(entry), str(entry).removeprefix("../")]
     for place in (base / step for step in steps for base in bases):
-        if place.is_dir():
+        if os.path.isdir(place):
+            _require_below(place, bases, path, split)
             return list(picture_files(place))
-        if place.is_file() and place.suffix.lower() in SUFFIXES:
+        if os.path.isfile(place) and place.suffix.lower() in SUFFIXES:
             return [place]
-        if place.is_file():
-            lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines()]
+        if os.path.isfile(place):
             # "./" is the list's own folder, as in COCO's lists; other relative paths may be the data set's.
-            return [_listed(line, [place.parent, *bases]) for line in lines if line]
+            return [_listed(line, [place.parent, *bases]) for line in _lines_of_list(place)]
     raise RequestError(f"{path}: {split} is {entry}, which is neither in {' nor in '.join(map(str, bases))}")
 
 
+def _require_below(folder: Path, bases: list[Path], path: Path, split: str) -> None:
+    """A folder that holds the data set, such as /, is none of its splits: all files of a machine may lie in it."""
+    absolute = os.path.abspath(folder)
+    above = [base for base in map(os.path.abspath, bases) if base != absolute and Path(base).is_relative_to(absolute)]
+    if above or absolute == os.path.dirname(absolute):
+        raise RequestError(f"{path}: {split} is {folder}, which holds more than the data set: name the images' folder")
+
+
+def _lines_of_list(place: Path) -> list[str]:
+    """The lines of a list of pictures; another text is refused, and not quoted, as it may be anybody's."""
+    try:
+        lines = [line.strip() for line in read_text(place, LIST).splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"cannot read {place}: {getattr(error, 'strerror', None) or error}") from None
+    lines = [line for line in lines if line]
+    others = sum(os.path.splitext(line)[1].lower() not in SUFFIXES for line in lines)
+    if others > len(lines) / 2:
+        raise RequestError(f"{place} is no list of pictures: {others} of its {len(lines)} lines name none")
+    return lines
+
+
 def _listed(line: str, bases: list[Path]) -> Path:
-    return next((base / line for base in bases if (base / line).is_file()), bases[0] / line)
+    return next((base / line for base in bases if os.path.isfile(base / line)), bases[0] / line)
 
 
 def label_file(picture: Path) -> Path:
@@ -126,12 +155,14 @@ def label_file(picture: Path) -> Path:
 def _read(root: Path, split: str, found: list[Path], names: dict[int, str], report: Report) -> Listing:
     classes: dict[str, int] = {}
     label_of = {key: classes.setdefault(name.strip(), len(classes)) for key, name in names.items()}
-    ids = [next(key for key in names if label_of[key] == label) for label in range(len(classes))]
+    first: dict[int, int] = {}
+    for key, label in label_of.items():
+        first.setdefault(label, key)
     report.facts.classes = dict(names)
     paths: list[str] = []  # not the listing: what names boxes may outlive its arrays
     listing = Listing(
         list(classes),
-        ids,
+        list(first.values()),
         lambda i, line: f"{shown(label_file(Path(paths[i])), root)} line {line}",
         fractions=True,
         meaning="centre and sides",
@@ -150,20 +181,24 @@ def _read(root: Path, split: str, found: list[Path], names: dict[int, str], repo
         index = listing.add_picture(picture, ident)
         label_files.append(label_file(picture))
         try:
-            text = label_files[-1].read_text(encoding="utf-8-sig")
+            text = read_text(label_files[-1], SHEET)
         except FileNotFoundError:
             background += 1
             continue
-        except (OSError, UnicodeDecodeError):
+        except (OSError, ValueError) as error:  # not there to be read, not UTF-8, or no path at all
             listing.paths.pop(), listing.ids.pop(), label_files.pop()
             del listing.sizes[-2:]
-            report.add("unreadable annotation file", "left out", f"{shown(label_file(picture), root)}: not UTF-8 text")
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            report.add("unreadable annotation file", "left out", f"{shown(label_file(picture), root)}: {reason}")
             continue
         _lines(listing, index, text, label_of, shown(label_files[-1], root), report)
     if background == len(pictures) > 0:
         raise RequestError(
             f"none of the {background} pictures of {split} has a label file; looked for {label_file(pictures[0])}"
         )
+    outside = [picture for picture in pictures if leaves(str(picture), "", root)]
+    if outside:
+        report.notes.append(f"images outside {root}: {len(outside)}, such as {outside[0]}")
     if background:
         report.notes.append(f"{background} pictures without a label file are background")
     claimed = set(label_files)
@@ -172,6 +207,11 @@ def _read(root: Path, split: str, found: list[Path], names: dict[int, str], repo
             if file not in claimed and file.name != "classes.txt" and not _of_another_split(file):
                 report.add("label file without a picture", "left out", shown(file, root))
     return listing
+
+
+def _quoted(text: str, file: str, colon: str = ": ") -> str:
+    """The beginning of a line, for messages; nothing of a file outside the data set, which may be anybody's letter."""
+    return "" if os.path.isabs(file) or ".." in file else colon + text[:40]
 
 
 def _of_another_split(file: Path) -> bool:
@@ -185,20 +225,25 @@ def _of_another_split(file: Path) -> bool:
 def _lines(listing: Listing, picture: int, text: str, label_of: dict[int, int], file: str, report: Report) -> None:
     seen = set()
     for line, row in enumerate(text.splitlines(), 1):
+        where = f"{file} line {line}"
+        if len(row) > LINE:
+            report.add("malformed line", "left out", f"{where}: {len(row)} characters")
+            continue
         columns = row.split()
         if not columns:
             continue
-        where = f"{file} line {line}"
         if len(columns) != 5 and (len(columns) < 7 or len(columns) % 2 == 0):
-            kept = " ".join(columns)[:40]
-            report.add("malformed line", "left out", f"{where}: {len(columns)} columns, not 5 or a polygon: {kept}")
+            kept = _quoted(" ".join(columns[:20]), file)
+            report.add("malformed line", "left out", f"{where}: {len(columns)} columns, not 5 or a polygon{kept}")
             continue
         key, values = number(columns[0]), [number(column) for column in columns[1:]]
         if key not in label_of:
             if key != key:
-                report.add("malformed line", "left out", f"{where}: the class is not a number: {columns[0]}")
+                report.add(
+                    "malformed line", "left out", f"{where}: the class is not a number{_quoted(columns[0], file)}"
+                )
             else:
-                report.add("unknown class", "left out", f"{where}: class {columns[0]}")
+                report.add("unknown class", "left out", f"{where}: class{_quoted(columns[0], file, ' ')}")
                 if key.is_integer():
                     report.facts.unknown[int(key)] += 1
             continue
