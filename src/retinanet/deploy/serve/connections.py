@@ -1,0 +1,102 @@
+"""uvicorn's connections with an end to everything a client can leave undone, and a limit to their number.
+
+uvicorn itself ends a connection that is idle after an answer. It has no limit for one that never sends its headers,
+that sends a body for ever after the answer, or that does not read the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from retinanet.deploy.serve.guard import HEADERS as SAFE
+from retinanet.deploy.serve.limits import Limits
+
+HEADERS = 10.0
+"""Seconds from the connection, or from the last answer, until the headers of a request are there."""
+REST = 5.0
+"""Seconds for the rest of a body after the answer."""
+WRITING = 10.0
+"""Seconds for an answer to be read, once it is there."""
+
+
+class Connection(H11Protocol):
+    """One client's connection; ``end_if_late`` is called every moment."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._seen: tuple[str, Any] | None = None
+        self._since = time.monotonic()
+        if len(self.connections) > self._limits.connections:
+            self._make_room()
+
+    @property
+    def _limits(self) -> Limits:
+        app: Any = self.config.app
+        limits: Limits = app.state.service.limits
+        return limits
+
+    @property
+    def phase(self) -> str:
+        """What is waited for: the "headers" of a request, its "answer", the "rest" of its body, or the "end"."""
+        if self.transport.is_closing():
+            return "end"
+        if self.cycle is None or (self.cycle.response_complete and self.conn.their_state is h11.IDLE):
+            return "headers"
+        return "rest" if self.cycle.response_complete else "answer"
+
+    def end_if_late(self) -> None:
+        """End the connection where its phase has lasted too long."""
+        seconds = {"headers": HEADERS, "answer": self._limits.seconds + WRITING, "rest": REST, "end": WRITING}
+        phase, now = self.phase, time.monotonic()
+        if self._seen != (phase, self.cycle):  # of two requests in turn each has its own time
+            self._seen, self._since = (phase, self.cycle), now
+        elif now - self._since > seconds[phase]:
+            if phase == "headers":
+                begun = self.conn.trailing_data[0]
+                self._refuse(408, f"the headers did not arrive within {HEADERS:g} s") if begun else self._close()
+            else:
+                self.transport.abort()
+
+    def _make_room(self) -> None:
+        """One more than the limit: the one that has been waited for longest makes room, or this one is refused."""
+        others = [other for other in self.connections if isinstance(other, Connection) and other is not self]
+        idle = [other for other in others if other.phase == "headers"]
+        if idle:
+            min(idle, key=lambda other: other._since)._close()
+        else:
+            self._refuse(503, "too many connections: try again")
+
+    def _close(self) -> None:
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn calls it for what is not HTTP."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # it will be told so, rather than write behind this answer
+            self.cycle.message_event.set()
+        self._refuse(400, msg.rstrip(".").lower())
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """Answer without the application, and close."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = json.dumps({"error": reason}).encode()
+            headers = {
+                **SAFE,
+                "Content-Type": "application/json",
+                "Content-Length": str(len(body)),
+                "Connection": "close",
+            }
+            events = (
+                h11.Response(status_code=status, headers=[*headers.items()]),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            )
+            for event in events:
+                self.transport.write(self.conn.send(event) or b"")
+        self._close()
