@@ -50,6 +50,8 @@ class Service:
         self.batcher = Batcher(
             detector, batch_size=batch_size, capacity=capacity, wait=wait, on_batch=self.metrics.batch
         )
+        self.hurry = False
+        """Whether the end waits for nothing that was taken."""
         self.decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
         self._decoding = 0
         self._lock = threading.Lock()
@@ -218,7 +220,7 @@ def make_app(
         service.batcher.start()
         yield
         service.decoders.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(service.batcher.close, service.limits.seconds)
+        await asyncio.to_thread(service.batcher.close, 0 if service.hurry else service.limits.seconds)
 
     app = FastAPI(
         title="RetinaNet",

@@ -114,9 +114,14 @@ class Server(uvicorn.Server):
             connection.end_if_late()  # type: ignore[union-attr]
         return await super().on_tick(counter) or self._service.batcher.failed
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn leaves it out then, and it would be cancelled with a traceback
+            await self.lifespan.shutdown()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
-            self.force_exit = True
+            self.force_exit = self._service.hurry = True
             for connection in list(self.server_state.connections):
                 connection.transport.abort()
         else:
