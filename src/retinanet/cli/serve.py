@@ -35,7 +35,7 @@ def serve(
     max_megabytes: float = 20.0,
     max_megapixels: float = 50.0,
     max_pictures: int | None = None,
-    max_connections: int = 256,
+    max_connections: int | None = None,
     device: str | None = None,
     precision: Precision = "auto",
     common: Common | None = None,
@@ -75,7 +75,8 @@ def serve(
     max_pictures
         Of a request; 16 by default, or as many as may wait.
     max_connections
-        Open connections of all clients; beyond, those that have waited longest for a request are closed.
+        Open at a time, of all clients; 256 by default, or as many as there may be open files. Beyond, the one that its
+        client has left waiting for longest is closed.
     device
         cpu, cuda, cuda:1, ...; by default a GPU where there is one.
     precision
@@ -87,6 +88,8 @@ def serve(
         if find_spec(module) is None:
             raise RequestError(f"retinanet serve needs {package}: pip install 'retinanet[serve]'")
     pictures = min(16, queue) if max_pictures is None else max_pictures
+    most_connections = _most_connections()
+    connections = min(256, most_connections) if max_connections is None else max_connections
     for name, value, least, most in (
         ("--port", port, 0, 65535),
         ("--batch-size", batch_size, 1, 1024),
@@ -96,7 +99,7 @@ def serve(
         ("--max-megabytes", max_megabytes, 0.001, 2000),
         ("--max-megapixels", max_megapixels, 0.001, MOST_PIXELS),
         ("--max-pictures", pictures, 1, queue),
-        ("--max-connections", max_connections, 1, _most_connections()),
+        ("--max-connections", connections, 1, most_connections),
     ):
         if not least <= value <= most:
             because = {"--max-pictures": " (--queue)", "--max-connections": " (ulimit -n)"}.get(name, "")
@@ -127,7 +130,7 @@ def serve(
         app = make_app(
             detector,
             name=name,
-            limits=Limits(max_megabytes, max_megapixels, pictures, timeout, max_connections),
+            limits=Limits(max_megabytes, max_megapixels, pictures, timeout, connections),
             batch_size=batch_size,
             capacity=queue,
             wait=wait / 1000,
@@ -166,7 +169,7 @@ def _most_connections() -> int:
     except ImportError:  # Windows
         return 10_000
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 10_000 if soft == resource.RLIM_INFINITY else max(1, min(10_000, soft - 300))
+    return 10_000 if soft == resource.RLIM_INFINITY else max(16, min(10_000, soft - 128))
 
 
 def model_name(model: str) -> str:
