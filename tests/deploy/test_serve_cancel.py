@@ -189,6 +189,19 @@ def test_whatever_the_model_raises_is_an_answer(caplog: pytest.LogCaptureFixture
         assert name in caplog.text
 
 
+def test_a_model_that_hangs() -> None:
+    """Everybody gets 504; /health says that it is no good, until it is."""
+    detector = Gated()
+    with running(detector, wait=0, limits=Limits(seconds=0.2)) as server:
+        assert server.predict(encoded()).status == 504
+        until(lambda: server.get("/health").json["status"] == "stuck")
+        assert server.get("/health").status == 503
+        detector.gate.set()
+        until(lambda: server.get("/health").status == 200)
+        server.service.limits = Limits(seconds=20)
+        assert server.predict(encoded()).status == 200
+
+
 def test_wrong_number_of_detections() -> None:
     detector = small_detector()
     right = detector.predict

@@ -6,7 +6,7 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -14,6 +14,9 @@ from retinanet.cli.console import Output
 from retinanet.cli.models import Precision, load, require_model
 from retinanet.cli.options import Common
 from retinanet.errors import RequestError
+
+if TYPE_CHECKING:
+    from retinanet.deploy.serve.token import Token
 
 NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
 MOST_PIXELS = 178.0  # megapixels beyond which Pillow opens no picture
@@ -105,17 +108,10 @@ def serve(
             because = {"--max-pictures": " (--queue)", "--max-connections": " (ulimit -n)"}.get(name, "")
             raise RequestError(f"{name} must be from {least:g} to {most:g}{because}, not {value:g}")
 
-    for name in allow_host:
-        if not name.strip("[]") or "/" in name or (name.count(":") == 1):
-            raise RequestError(f"--allow-host {name}: give a name or an address alone, without http:// and port")
-    if token_file and no_token:
-        raise RequestError("--token-file and --no-token contradict each other: give one of them")
-
     from retinanet.deploy.serve.server import address, is_loopback, listen
-    from retinanet.deploy.serve.token import read_token
 
     # What is wrong with these is reported before a model is loaded.
-    token = read_token(token_file) if token_file else None
+    token = _door(allow_host, token_file, no_token)
     bound = listen(host, port, guarded=no_token or token is not None)
     try:
         out.note(f"opening {model}")
@@ -160,6 +156,18 @@ def serve(
                 os._exit(code)
     finally:
         bound.close()
+
+
+def _door(allow_host: tuple[str, ...], token_file: Path | None, no_token: bool) -> Token | None:
+    """The token, where there is one, and what contradicts itself."""
+    from retinanet.deploy.serve.token import read_token
+
+    for name in allow_host:
+        if not name.strip("[]") or "/" in name or "]:" in name or name.count(":") == 1:
+            raise RequestError(f"--allow-host {name}: give a name or an address alone, without http:// and port")
+    if token_file and no_token:
+        raise RequestError("--token-file and --no-token contradict each other: give one of them")
+    return read_token(token_file) if token_file else None
 
 
 def _most_connections() -> int:

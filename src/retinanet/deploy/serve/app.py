@@ -35,6 +35,8 @@ PAGE = Path(__file__).parent / "page"
 FILES = ("style.css", "script.js", "drawing.js", "icon.svg")
 FREE = ("/", *(f"/{file}" for file in FILES), "/docs", "/openapi.json", "/health")
 """Paths that ask for no token: they tell nothing about the model. /health tells more to whoever has the token."""
+STUCK = 3
+"""Times the time limit of a request: a batch that takes longer has no one left who waits for it, and all get 504."""
 DECODERS = min(4, os.cpu_count() or 1)
 
 
@@ -63,9 +65,11 @@ class Service:
     @property
     def status(self) -> str:
         """For /health; all but "ready" is 503."""
-        if self.batcher.ready:
-            return "ready"
-        return "failed" if self.batcher.failed else "not ready"
+        if self.batcher.failed:
+            return "failed"
+        if self.batcher.busy_for > STUCK * self.limits.seconds:
+            return "stuck"
+        return "ready" if self.batcher.ready else "not ready"
 
     def health(self) -> dict[str, Any]:
         return {

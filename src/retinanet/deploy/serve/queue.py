@@ -156,6 +156,7 @@ class Batcher:
         self._closing = False
         self.failed = False
         """Whether the thread ended by a fault of its own, rather than by :meth:`close`."""
+        self._began: float | None = None  # when the batch that is computed now was taken
         self._pace = 0.0  # seconds an image, averaged over the latest batches
         self._thread = threading.Thread(target=self._run, name="detector", daemon=True)
 
@@ -170,6 +171,12 @@ class Batcher:
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    @property
+    def busy_for(self) -> float:
+        """Seconds since the batch was taken that is computed now; 0 where there is none."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
 
     @property
     def waiting(self) -> int:
@@ -226,8 +233,9 @@ class Batcher:
     def _run(self) -> None:
         try:
             while jobs := self._next():
-                begin = time.monotonic()
+                self._began = begin = time.monotonic()
                 self._work(jobs)
+                self._began = None
                 pace = (time.monotonic() - begin) / len(jobs)
                 self._pace = 0.7 * self._pace + 0.3 * pace if self._pace else pace
                 del jobs
