@@ -564,7 +564,7 @@ def test_json_says_where_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     """What a program that starts the server needs to know, while the server runs."""
     small_detector().save(tmp_path / "mine.safetensors")
     call = "import sys; from retinanet.cli.serve import serve; from retinanet.cli.options import Common\n"
-    call += "serve(sys.argv[1], host='0.0.0.0', port=0, common=Common(json=sys.argv[2]))"
+    call += "serve(sys.argv[1], host='0.0.0.0', no_token=True, port=0, common=Common(json=sys.argv[2]))"
     file = tmp_path / "server.json"
     process = subprocess.Popen(
         [sys.executable, "-c", call, str(tmp_path / "mine.safetensors"), str(file)],
