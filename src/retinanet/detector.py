@@ -307,19 +307,20 @@ class Detector:
         revision: str | None = None,
         device: str | torch.device | None = None,
         precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+        trust: bool = False,
     ) -> Detector:
         """A detector from the Hugging Face hub; ``retinanet.load("user/name@revision")`` does the same.
 
         Args:
-            repo: "user/name". revision: a branch, tag or commit.
+            repo: "user/name". revision: a branch, tag or commit. trust: as :func:`retinanet.load` takes it.
 
         Raises:
-            RequestError: there is no such model, or it is no RetinaNet that is known.
+            RequestError: there is no such model, it is not trusted, or it is no RetinaNet that is known.
             WorkError: the hub cannot be reached, and the model is not in its cache.
         """
         from retinanet.checkpoints.hub import fetch
 
-        return load(fetch(repo, revision), device, precision)
+        return load(fetch(repo, revision), device, precision, trust)
 
     def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None, **card: Any) -> str:
         """Put the detector on the Hugging Face hub, with a model card of what is known of it.
@@ -362,6 +363,7 @@ def load(
     source: str | Path,
     device: str | torch.device | None = None,
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    trust: bool = False,
 ) -> Detector:
     """A detector from a checkpoint, our own or another project's, or from an exported model.
 
@@ -374,15 +376,16 @@ def load(
         device: "cpu", "cuda", ...; by default a GPU where there is one.
         precision: "auto" is the fastest that leaves the boxes as they are for the eye: bfloat16 where the device
             multiplies in it, else float32 with fast algorithms. "fp32" is plain float32.
+        trust: load an exported PyTorch program (.pt2) too. Loading one can run anything; no other file can.
 
     Raises:
-        RequestError: there is no such source, or it holds no RetinaNet that is known.
+        RequestError: there is no such source, it is not trusted, or it holds no RetinaNet that is known.
         WorkError: it has to be downloaded, and cannot be.
     """
     from retinanet import checkpoints, deploy
 
     path = checkpoints.find(source)
-    if exported := deploy.load(path, device):
+    if exported := deploy.load(path, device, trust):
         return exported
     checkpoint = checkpoints.load(path)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

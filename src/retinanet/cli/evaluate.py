@@ -53,6 +53,7 @@ def evaluate(
     workers: int = 0,
     device: str | None = None,
     precision: Precision = "auto",
+    trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     common: Common | None = None,
 ) -> None:
     """Measure a detector on labelled pictures: COCO's twelve numbers, how sure AP is, and the AP of each class.
@@ -83,6 +84,8 @@ def evaluate(
         cpu, cuda, cuda:1, ...; by default a GPU where there is one.
     precision
         "auto" computes in bf16 where the machine does so natively, else in fp32.
+    trust
+        Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
     """
     out = Output(common)
     require_model(model)
@@ -97,7 +100,7 @@ def evaluate(
     from retinanet.evaluation import coco
     from retinanet.evaluation.curves import curves
 
-    detector = load(model, device, precision)
+    detector = load(model, device, precision, trust)
     with Progress(out) as progress:
         checking = progress.counter("checking")
         pictures = open_data(data, split, strict=strict, class_names=detector.class_names, on_progress=checking)
@@ -107,7 +110,7 @@ def evaluate(
         out.note(f"  no boxes of {', '.join(absent)}: these classes have no AP and are left out of the means")
     other = None
     if compare is not None:
-        other = load(compare, device, precision)
+        other = load(compare, device, precision, trust)
         _require_same_classes(detector, other, compare)
 
     found, seconds = _detect(out, detector, pictures, batch_size, workers, threshold)

@@ -13,15 +13,24 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-def require_model(source: str) -> None:
-    """Before anything heavy is imported."""
+def require_model(source: str, weights: bool = False) -> None:
+    """Before anything heavy is imported.
+
+    Args:
+        weights: an exported model, which has none that could be kept, will not do.
+
+    Raises:
+        RequestError: ``source`` is no model, as far as its name tells.
+    """
     sources.recognise(source)
+    if weights and source.lower().endswith(sources.EXPORTED):
+        raise RequestError(f"{source} is an exported model: give the checkpoint that it was made from")
 
 
-def load(source: str, device: str | None, precision: Precision) -> Detector:
+def load(source: str, device: str | None, precision: Precision, trust: bool = False) -> Detector:
     """
     Raises:
-        RequestError: ``source`` is no model, or the device is not to be had.
+        RequestError: ``source`` is no model, or one that needs trust, or the device is not to be had.
     """
     import torch
 
@@ -33,4 +42,4 @@ def load(source: str, device: str | None, precision: Precision) -> Detector:
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = first_line(error).rstrip(".")
             raise RequestError(f"--device {device} cannot be used here: {reason}") from error
-    return retinanet.load(source, device=device, precision=precision)
+    return retinanet.load(source, device=device, precision=precision, trust=trust)

@@ -43,6 +43,7 @@ def predict(
     batch_size: int = 8,
     device: str | None = None,
     precision: Precision = "auto",
+    trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     common: Common | None = None,
 ) -> None:
     """Find objects in pictures and videos: draws them and writes what was found.
@@ -91,6 +92,8 @@ def predict(
         cpu, cuda, cuda:1, ...; by default a GPU where there is one.
     precision
         "auto" computes in bf16 where the machine does so natively, else in fp32.
+    trust
+        Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
     """
     out = Output(common)
     require_model(model)
@@ -115,7 +118,7 @@ def predict(
         require_video(track)
     elif track or stride > 1:
         raise RequestError(f"{'--track' if track else '--stride'} is for videos: there is none among the sources")
-    detector = load(model, device, precision)
+    detector = load(model, device, precision, trust)
     folder = output or next_folder(Path("predict"))
     why = "" if threshold is not None or detector.threshold is None else " (the model's best F1)"
     threshold = usual_threshold(detector) if threshold is None else threshold

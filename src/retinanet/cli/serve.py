@@ -35,6 +35,7 @@ def serve(
     max_pictures: int | None = None,
     device: str | None = None,
     precision: Precision = "auto",
+    trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     common: Common | None = None,
 ) -> None:
     """Answer requests over HTTP, with a page to try the model on; docs/serve.md has the whole of it.
@@ -70,6 +71,8 @@ def serve(
         cpu, cuda, cuda:1, ...; by default a GPU where there is one.
     precision
         "auto" computes in bf16 where the machine does so natively, else in fp32.
+    trust
+        Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
     """
     out = Output(common)
     require_model(model)
@@ -96,7 +99,7 @@ def serve(
     bound = listen(host, port)  # what is wrong with it is said before a model is loaded
     try:
         out.note(f"opening {model}")
-        detector = load(model, device, precision)
+        detector = load(model, device, precision, trust)
 
         from retinanet.deploy.serve import server
         from retinanet.deploy.serve.app import make_app
