@@ -345,17 +345,14 @@ def build(checkpoint: Checkpoint, source: str | Path) -> RetinaNet:
     """The network of a checkpoint, on the processor.
 
     Raises:
-        RequestError: the weights do not fit the settings; the message names ``source``.
+        RequestError: the weights do not fit the settings, or are no finite numbers; the message names ``source``.
     """
+    from retinanet.checkpoints.network import require_fit
     from retinanet.model import RetinaNet
 
+    require_fit(source, checkpoint.state, {}, checkpoint.settings, len(checkpoint.class_names))
     model = RetinaNet(checkpoint.settings, len(checkpoint.class_names), load_weights=False)
-    try:
-        model.load_state_dict(checkpoint.state)
-    except RuntimeError as error:
-        raise RequestError(
-            f"the weights in {source} do not fit its settings: {str(error).splitlines()[-1].strip()}"
-        ) from error
+    model.load_state_dict(checkpoint.state)
     return model
 
 

@@ -88,7 +88,7 @@ def convert(contents: Contents) -> Checkpoint:
         state[ours] = tensor.float() if tensor.is_floating_point() else tensor
     _drop_biases(contents, state, settings)
     count_batches(state)
-    require_fit(contents, state, origins, settings, count)
+    require_fit(contents.path, state, origins, settings, count)
     by_ratio(state, ANCHORS)
     stem = "backbone.body.conv1.weight"
     state[stem] = state[stem].flip(1)  # B, G, R -> R, G, B

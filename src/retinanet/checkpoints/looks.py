@@ -7,6 +7,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from retinanet.checkpoints.torch_files import open_archive
+
 KERAS = "a Keras (HDF5) file: its RetinaNets are other networks, and cannot be converted; train with retinanet train"
 BEGINNINGS = (
     (b"\x89HDF\r\n\x1a\n", KERAS),
@@ -67,7 +69,7 @@ def without_weights(path: Path, value: Any) -> str:
 
 def _inside(path: Path) -> str:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, open_archive(file) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError):
         return ""

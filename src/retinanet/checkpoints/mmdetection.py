@@ -58,7 +58,7 @@ def convert(contents: Contents) -> Checkpoint:
         settings = replace(meaning.settings, backbone=replace(body, stride_in_1x1=body.stride_in_1x1 and not basic))
         count = _classes(contents, settings.anchors)
         state, origins = _state(contents, settings)
-        require_fit(contents, state, origins, settings, count)
+        require_fit(contents.path, state, origins, settings, count)
     except SettingsError as error:
         raise RequestError(f"{path} cannot be converted: {error}") from None
     _rearrange(state, meaning)

@@ -6,7 +6,6 @@ The container is known by its bytes, not by its ending: safetensors, torch.save'
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 import zipfile
@@ -17,7 +16,8 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from retinanet.checkpoints import inert, looks, pickles
+from retinanet.checkpoints import inert, looks, metadata, pickles
+from retinanet.checkpoints.native import LONGEST_HEADER
 from retinanet.checkpoints.torch_files import MAGIC, LegacyFile, NotTorchError, ZipFile
 from retinanet.errors import RequestError, first_line
 
@@ -30,6 +30,8 @@ TRAINING = {
 """Parts that say nothing about the model."""
 WRAPPERS = ("module.", "model.", "_orig_mod.")
 """What DataParallel, Lightning and torch.compile put before every name."""
+MOST = 100_000
+"""Tensors in a file."""
 GROWTH = 4
 """The tensors may take this many times the file's size: twice for half precision, the rest for shared ones."""
 
@@ -105,7 +107,7 @@ def _open(path: Path, file: BinaryIO, head: bytes, size: int) -> tuple[Lazy, dic
             raise RequestError(looks.line(path, head)) from None
     if head[:1] == b"\x80" and MAGIC in head[:32]:
         return _nested(path, legacy := LegacyFile(file), legacy.value)
-    if len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 100_000_000:
+    if len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= LONGEST_HEADER:
         return _safetensors(path)
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return _nested(path, None, pickles.load(file))
@@ -152,6 +154,8 @@ def _nested(path: Path, file: ZipFile | LegacyFile | None, value: Any) -> tuple[
 
 def _numbers(tensors: Lazy, limit: int) -> dict[str, Tensor]:
     """Tensors of our own memory: floating ones in float32, others in their type."""
+    if len(tensors) > MOST:
+        raise ValueError(f"{len(tensors)} tensors, where {MOST} are the most")
     result = {}
     for name, get in tensors.items():
         tensor = get()
@@ -176,9 +180,7 @@ def _config(path: Path) -> dict[str, Any] | None:
     """A config.json beside the file, as repositories of Hugging Face have; none where it cannot be read."""
     place = path.parent / "config.json"
     try:
-        if place.stat().st_size > 2**20:
-            return None
-        config = json.loads(place.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        config = metadata.parse(metadata.read_bytes(place))
+    except (OSError, ValueError):
         return None
     return config if isinstance(config, dict) else None
