@@ -65,13 +65,13 @@ class Section:
         cls.where = where
 
     def __post_init__(self) -> None:
-        for name, hint in _hints(type(self)).items():
-            dotted = f"{self.where}.{name}" if self.where else name
-            object.__setattr__(self, name, convert(hint, getattr(self, name), dotted))
+        for field, hint in _hints(type(self)).items():
+            dotted = f"{self.where}.{field}" if self.where else field
+            object.__setattr__(self, field, convert(hint, getattr(self, field), dotted))
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
@@ -88,11 +88,11 @@ def from_plain(kind: type[S], values: Any, where: str = "") -> S:
     hints = _hints(kind)
     arguments = {}
     for key, value in values.items():
-        dotted = f"{where}.{_text(key)}" if where else _text(key)
+        dotted = f"{where}.{name(key)}" if where else name(key)
         if key not in hints:
             import difflib
 
-            near = difflib.get_close_matches(_text(key), hints, n=1)
+            near = difflib.get_close_matches(name(key), hints, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(hints)}"
             raise SettingsError(f"unknown setting {dotted!r}{hint}")
         arguments[key] = convert(hints[key], value, dotted)
@@ -128,7 +128,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if origin is dict and isinstance(value, dict):
         require(len(value) <= MOST, f"{where} has {len(value)} items, more than {MOST}")
         kind = get_args(hint)[1]
-        return {_text(k): v if kind is Any else convert(kind, v, f"{where}.{_text(k)}") for k, v in value.items()}
+        return {str(k): v if kind is Any else convert(kind, v, f"{where}.{name(k)}") for k, v in value.items()}
     return _single(hint, value, where)
 
 
@@ -154,9 +154,9 @@ def _single(hint: Any, value: Any, where: str) -> Any:
     if hint is str and isinstance(value, int) and not isinstance(value, bool):
         value = shown(value)  # YAML reads ``devices: 2`` as a number
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        require(hint is not int or abs(value) < 2**63, f"{where} is a number of too many digits")
+        require(not isinstance(value, int) or abs(value) < 2**63, f"{where} is a number of too many digits")
         require(
-            hint is not str or (len(value) <= LONGEST and "\0" not in value),
+            not isinstance(value, str) or (len(value) <= LONGEST and "\0" not in value),
             f"{where} must be text of at most {LONGEST} characters, without NUL, not {shown(value)}",
         )
         return value
@@ -176,7 +176,7 @@ def require_small(value: Any, where: str, depth: int = 4, left: list[int] | None
     require(depth >= 0 and left[0] >= 0, f"{where} holds too many values, or nests them too deep")
     if isinstance(value, dict | list | tuple):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            require_small(item, f"{where}.{_text(key)}", depth - 1, left)
+            require_small(item, f"{where}.{name(key)}", depth - 1, left)
     elif isinstance(value, str):
         require(len(value) <= 256, f"{where} must be at most 256 characters, not {shown(value)}")
     elif value is not None and not isinstance(value, bool):
@@ -198,5 +198,6 @@ _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 3, 10, 10, 10
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
 
 
-def _text(key: Any) -> str:
-    return key if isinstance(key, str) and len(key) <= 256 else shown(key)
+def name(key: Any) -> str:
+    """A name for a message: as it is, unless it is long or would not be seen as it is."""
+    return key if isinstance(key, str) and len(key) <= 256 and key.isprintable() else shown(key)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from retinanet.checkpoints.torch_files import open_archive
+from retinanet.fields import name as printable
 
 KERAS = "a Keras (HDF5) file: its RetinaNets are other networks, and cannot be converted; train with retinanet train"
 BEGINNINGS = (
@@ -54,7 +55,7 @@ def refused(path: Path, name: str) -> str:
     """One line about a file whose pickle names what is not allowed."""
     if name == "a TorchScript program":
         return f"{path} is a TorchScript program, not weights: save the model's state_dict() and give that"
-    line = f"{path} names {name}, which weights do not need; nothing of it was executed"
+    line = f"{path} names {printable(name)}, which weights do not need; nothing of it was executed"
     if name.startswith(("torch.nn.", "torchvision.", "__main__.", "ultralytics.")) or name.startswith("the source"):
         return f"{line}: it holds a whole model as an object; save its state_dict() where you trust it, and give that"
     return f"{line}: do not open it elsewhere unless you trust where it is from"
@@ -62,7 +63,7 @@ def refused(path: Path, name: str) -> str:
 
 def without_weights(path: Path, value: Any) -> str:
     if isinstance(value, dict):
-        keys = ", ".join(str(key)[:40] for key in list(value)[:8])
+        keys = ", ".join(printable(key)[:40] for key in list(value)[:8])
         return f"{path} holds no weights that can be found (at its top level: {keys or 'nothing'}): give a model's file"
     return f"{path} holds no mapping of names to tensors: save a model's state_dict() and give that"
 
@@ -73,7 +74,7 @@ def _inside(path: Path) -> str:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError):
         return ""
-    return f" with {', '.join(name[:40] for name in names[:3])}" if names else ""
+    return f" with {', '.join(printable(name)[:40] for name in names[:3])}" if names else ""
 
 
 def _text(head: bytes) -> str | None:

@@ -77,7 +77,7 @@ def recognises(path: Path) -> bool:
         require_header(path)
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("format") == FORMAT
-    except (SafetensorError, OSError, ValueError):
+    except (SafetensorError, OSError, ValueError, RuntimeError):  # the last of torch, where there is too little memory
         return False
 
 
@@ -117,7 +117,7 @@ def load(path: str | Path) -> Checkpoint:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except KeyError as error:
         raise RequestError(f"{path} cannot be read as a checkpoint (its metadata lacks {error})") from error
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         reason = first_line(error)
         raise RequestError(f"{path} cannot be read as a checkpoint ({reason}); is the file complete?") from error
     if format != FORMAT:

@@ -12,6 +12,7 @@ from torch import Tensor
 from retinanet.checkpoints.reading import Contents
 from retinanet.config import AnchorSettings, ModelSettings
 from retinanet.errors import RequestError
+from retinanet.fields import name as printable
 
 DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
     (False, (2, 2, 2, 2)): 18,
@@ -120,7 +121,7 @@ def require_fit(
     except RequestError as error:
         raise RequestError(f"{path} holds a RetinaNet that cannot be built here ({error})") from error
     for name, tensor in state.items():
-        there = origins.get(name, name)
+        there = printable(origins.get(name, name))
         if name not in expected:
             raise RequestError(f"{path} holds {there}, for which its network has no place")
         if tensor.shape != expected[name].shape:
@@ -139,5 +140,5 @@ def require_fit(
         )
     for name, tensor in state.items():
         if not tensor.float().isfinite().all():
-            there = origins.get(name, name)
+            there = printable(origins.get(name, name))
             raise RequestError(f"{path}: {there} holds numbers that are not finite; did training diverge?")

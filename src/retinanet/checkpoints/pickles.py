@@ -8,8 +8,8 @@ from typing import Any
 
 from retinanet.checkpoints.inert import Array, DType, ForbiddenError, Unused, call, named, put
 
-MOST_OPCODES = 1_000_000
-"""A state of a thousand tensors, its optimizer's and a trainer's log take a tenth."""
+MOST_OPCODES = 500_000
+"""A state of a thousand tensors, its optimizer's and a trainer's log take a third."""
 LONGEST_NUMBER = 512
 """Bits of a whole number."""
 GROWTH = 4, 2**20

@@ -20,6 +20,7 @@ from retinanet.checkpoints import inert, looks, metadata, pickles
 from retinanet.checkpoints.native import LONGEST_HEADER
 from retinanet.checkpoints.torch_files import MAGIC, LegacyFile, NotTorchError, ZipFile
 from retinanet.errors import RequestError, first_line
+from retinanet.fields import name as printable
 
 INSIDE = ("state_dict", "model", "model_state_dict", "blobs", "ema_model", "model_ema", "ema_state_dict", "net")
 """Where files that hold more than weights have them."""
@@ -86,11 +87,11 @@ def read(path: Path) -> Contents:
 
 def describe(contents: Contents) -> str:
     """One line about a file that no converter recognises: how many tensors, some of their names, what else is in it."""
-    names = sorted(contents.tensors)
+    names = sorted(map(printable, contents.tensors))
     some = ", ".join(names[:2] + names[len(names) // 2 : len(names) // 2 + 1] + names[-1:]) if len(names) > 4 else None
     text = f"{len(names)} tensors ({some or ', '.join(names)})"
     keys = contents.about.get("keys", [])
-    return text + (f"; at its top level {', '.join(keys[:12])}" if keys else "")
+    return text + (f"; at its top level {', '.join(map(printable, keys[:12]))}" if keys else "")
 
 
 Lazy = Mapping[str, Callable[[], Tensor]]

@@ -63,7 +63,7 @@ def open_archive(file: BinaryIO) -> zipfile.ZipFile:
         BadZipFile: it is none. ValueError: it has more files than any checkpoint.
     """
     steps = _Steps(file)
-    archive = zipfile.ZipFile(steps)  # type: ignore[arg-type]
+    archive = zipfile.ZipFile(steps)
     steps.limit = math.inf
     return archive
 
