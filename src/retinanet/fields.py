@@ -65,7 +65,8 @@ class Section:
         cls.where = where
 
     def __post_init__(self) -> None:
-        for field, hint in _hints(type(self)).items():
+        kind: Any = type(self)
+        for field, hint in _hints(kind).items():
             dotted = f"{self.where}.{field}" if self.where else field
             object.__setattr__(self, field, convert(hint, getattr(self, field), dotted))
 
@@ -85,7 +86,8 @@ def from_plain(kind: type[S], values: Any, where: str = "") -> S:
     where = where or getattr(kind, "where", "")
     if not isinstance(values, dict):
         raise SettingsError(f"{where or 'settings'} must be a mapping of names to values, not {shown(values)}")
-    hints = _hints(kind)
+    section: Any = kind
+    hints = _hints(section)
     arguments = {}
     for key, value in values.items():
         dotted = f"{where}.{name(key)}" if where else name(key)
