@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from retinanet.checkpoints import Checkpoint
     from retinanet.model.retinanet import Outputs, RetinaNet
 
+LARGEST_TRIAL = 2048 * 2048
+"""Pixels that a network is tried on when it is fused: settings of a file may say that images are far larger."""
 Size = tuple[int, int]
 """Height and width."""
 
@@ -79,6 +81,8 @@ class Detector:
         try:
             network = fused.fuse(self.model, dtype, fast)
             height, width = padded_size([(1, 1)], self.settings.preprocessing)
+            if height * width > LARGEST_TRIAL:
+                height = width = self.settings.preprocessing.multiple
             network(torch.zeros((1, 3, height, width), dtype=dtype))
         except Exception as error:  # some backbone does what cannot be traced: it works as it is, only slower
             reason = first_line(error)
