@@ -148,7 +148,7 @@ def test_other_anchors_are_given(theirs: Path, tmp_path: Path, capsys: pytest.Ca
         (["THEIRS", "x.safetensors", "--classes", "a", "b"], "--classes has 2 names, but the checkpoint has 3 classes"),
         (["THEIRS", "x.safetensors", "--classes", "a", "b", "a"], "--classes has 'a' twice"),
         (["THEIRS", "x.safetensors", "--classes", "missing.txt"], "--classes missing.txt cannot be read"),
-        (["THEIRS", "x.safetensors", "--model.head.depth", "3"], "has no place"),
+        (["THEIRS", "x.safetensors", "--model.head.depth", "3"], "no place"),
         (["THEIRS", "x.safetensors", "--model.preprocessing.size", "0"], "size must be at least 1"),
         (["text.pth", "x.safetensors"], "text.pth"),
     ],

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import re
+import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -311,12 +314,60 @@ def test_weights_that_do_not_fit(detector: Detector, tmp_path: Path) -> None:
     state = detector.model.state_dict()
     native.save(path, {**state, "box_subnet.output.bias": torch.zeros(4)}, detector.settings, NAMES)
     with pytest.raises(
-        RequestError, match=r"^the weights in .*model\.safetensors do not fit its settings: size mismatch"
+        RequestError,
+        match=r"^.*model\.safetensors: box_subnet\.output\.bias has the shape \(4,\), where \(36,\) is needed",
     ):
         retinanet.load(path)
     native.save(path, {n: t for n, t in state.items() if "box_subnet" not in n}, detector.settings, NAMES)
-    with pytest.raises(RequestError, match=r"do not fit its settings: Missing key\(s\)|do not fit its settings: "):
+    with pytest.raises(RequestError, match=r"lacks the tensor that is box_subnet\.output\.bias here and \d+ more"):
         retinanet.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.fill_(math.nan), "not finite"),
+        (lambda t: t.fill_(math.inf), "not finite"),
+        (lambda t: t.to(torch.int8), "torch.int8"),
+        (lambda t: t.half(), None),
+        (lambda t: t.bfloat16(), None),
+        (lambda t: t.double(), None),
+    ],
+)
+def test_weights_are_finite_floats(detector: Detector, tmp_path: Path, change: Any, words: str | None) -> None:
+    from retinanet.checkpoints import native
+
+    path, name = tmp_path / "model.safetensors", "class_subnet.output.weight"
+    state = detector.model.state_dict()
+    native.save(path, state | {name: change(state[name].clone())}, detector.settings, NAMES)
+    if words is None:
+        assert retinanet.load(path, "cpu").model.class_subnet.output.weight.dtype == torch.float32
+    else:
+        with pytest.raises(RequestError, match=f"{name} .*{words}"):
+            retinanet.load(path)
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("backbone", {"options": {"layers": [9999, 9999, 9999, 9999]}}),
+        ("head", {"depth": 64, "width": 8192}),
+        ("pyramid", {"channels": 8192}),
+        ("anchors", {"scales": (1.0,) * 64, "ratios": (1.0,) * 64}),
+    ],
+)
+def test_settings_that_ask_for_too_much_are_refused_before_they_are_followed(
+    detector: Detector, tmp_path: Path, section: str, values: dict[str, Any]
+) -> None:
+    from retinanet.checkpoints import native
+
+    settings = replace(detector.settings, **{section: replace(getattr(detector.settings, section), **values)})
+    path = tmp_path / "model.safetensors"
+    native.save(path, detector.model.state_dict(), settings, NAMES)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(RequestError, match=r"is needed|cannot be built|lacks"):
+        retinanet.load(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10**6
 
 
 def test_class_names_must_fit(detector: Detector) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from retinanet.checkpoints import Checkpoint
     from retinanet.model.retinanet import Outputs, RetinaNet
 
+LARGEST_TRIAL = 2048 * 2048
+"""Pixels that a network is tried on when it is fused: settings of a file may say that images are far larger."""
 Size = tuple[int, int]
 """Height and width."""
 
@@ -88,6 +90,8 @@ class Detector:
         try:
             network = fused.fuse(self.model, dtype, fast)
             height, width = padded_size([(1, 1)], self.settings.preprocessing)
+            if height * width > LARGEST_TRIAL:
+                height = width = self.settings.preprocessing.multiple
             network(torch.zeros((1, 3, height, width), dtype=dtype))
         except Exception as error:  # some backbone does what cannot be traced: it works as it is, only slower
             reason = first_line(error)
@@ -323,19 +327,20 @@ class Detector:
         revision: str | None = None,
         device: str | torch.device | None = None,
         precision: Request | None = None,
+        trust: bool = False,
     ) -> Detector:
         """A detector from the Hugging Face hub; ``retinanet.load("user/name@revision")`` does the same.
 
         Args:
-            repo: "user/name". revision: a branch, tag or commit.
+            repo: "user/name". revision: a branch, tag or commit. trust: as :func:`retinanet.load` takes it.
 
         Raises:
-            RequestError: there is no such model, or it is no RetinaNet that is known.
+            RequestError: there is no such model, it is not trusted, or it is no RetinaNet that is known.
             WorkError: the hub cannot be reached, and the model is not in its cache.
         """
         from retinanet.checkpoints.hub import fetch
 
-        return load(fetch(repo, revision), device, precision)
+        return load(fetch(repo, revision), device, precision, trust)
 
     def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None, **card: Any) -> str:
         """Put the detector on the Hugging Face hub, with a model card of what is known of it.
@@ -360,17 +365,14 @@ def build(checkpoint: Checkpoint, source: str | Path) -> RetinaNet:
     """The network of a checkpoint, on the processor.
 
     Raises:
-        RequestError: the weights do not fit the settings; the message names ``source``.
+        RequestError: the weights do not fit the settings, or are no finite numbers; the message names ``source``.
     """
+    from retinanet.checkpoints.network import require_fit
     from retinanet.model import RetinaNet
 
+    require_fit(source, checkpoint.state, {}, checkpoint.settings, len(checkpoint.class_names))
     model = RetinaNet(checkpoint.settings, len(checkpoint.class_names), load_weights=False)
-    try:
-        model.load_state_dict(checkpoint.state)
-    except RuntimeError as error:
-        raise RequestError(
-            f"the weights in {source} do not fit its settings: {str(error).splitlines()[-1].strip()}"
-        ) from error
+    model.load_state_dict(checkpoint.state)
     return model
 
 
@@ -378,6 +380,7 @@ def load(
     source: str | Path,
     device: str | torch.device | None = None,
     precision: Request | None = None,
+    trust: bool = False,
 ) -> Detector:
     """A detector from a checkpoint, our own or another project's, or from an exported model.
 
@@ -394,15 +397,16 @@ def load(
             RETINANET_PRECISION overrides what it means. "fp32" is plain float32. By default "auto" for our own models
             and "fp32" for those of other projects, converted ones too, so that their boxes are those that they give
             there.
+        trust: load an exported PyTorch program (.pt2) too. Loading one can run anything; no other file can.
 
     Raises:
-        RequestError: there is no such source, or it holds no RetinaNet that is known.
+        RequestError: there is no such source, it is not trusted, or it holds no RetinaNet that is known.
         WorkError: it has to be downloaded, and cannot be.
     """
     from retinanet import checkpoints, deploy
 
     path = checkpoints.find(source)
-    if exported := deploy.load(path, device):
+    if exported := deploy.load(path, device, trust):
         return exported
     checkpoint = checkpoints.load(path)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from retinanet.config import FREE, LENGTHS, Settings, SettingsError, from_plain
-from retinanet.errors import RequestError
+from retinanet.errors import RequestError, first_line
 
+MOST = 10_000  # names in a mapping
+LONGEST = 2**18  # bytes of a file; settings with weights for a thousand classes take a tenth
 FITTED = "scratch-small"  # the recipe that settings are fitted from where the user names none
 FINETUNED = "finetune-adamw"  # and from which, where a detector's checkpoint is trained on
 
@@ -64,9 +66,11 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse_options(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Values under names of the user's own, text from the command line, as YAML reads it (8 is a number)."""
-    import yaml
+    """Values under names of the user's own, text from the command line, as YAML reads it (8 is a number).
 
+    Raises:
+        RequestError: a text is not YAML.
+    """
     result = merge({}, overrides)
     for *sections, name in (free.split(".") for free in FREE):
         inner: Mapping[str, Any] = result
@@ -74,13 +78,23 @@ def _parse_options(overrides: Mapping[str, Any]) -> dict[str, Any]:
             inner = inner.get(section) or {}
         if values := inner.get(name):
             parsed: dict[str, Any] = {
-                key: yaml.load(value, Loader=_loader()) if isinstance(value, str) else value
+                key: _parse(f"{'.'.join(sections)}.{name}.{key}", value) if isinstance(value, str) else value
                 for key, value in values.items()
             }
             for section in reversed((*sections, name)):
                 parsed = {section: parsed}
             result = merge(result, parsed)
     return result
+
+
+def _parse(name: str, text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=_loader())
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = first_line(getattr(error, "problem", None) or error)
+        raise RequestError(f"--{name} {text[:80]!r} is not a value as YAML has them: {reason}") from None
 
 
 def recipes() -> dict[str, Path]:
@@ -104,13 +118,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
+        if path.stat().st_size > LONGEST:
+            raise RequestError(f"{path}: larger than {LONGEST} bytes, as no recipe is")
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise RequestError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+        raise RequestError(f"{path}{line}: not YAML: {first_line(getattr(error, 'problem', None) or error)}") from None
+    except RecursionError:
+        raise RequestError(f"{path}: nested deeper than any recipe") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read: {error}") from None
+    except ValueError as error:  # a date or a number that is none
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"{path}: not YAML: {first_line(error)}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -126,7 +148,10 @@ def _loader() -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        pass
+        def flatten_mapping(self, node: Any) -> None:
+            super().flatten_mapping(node)
+            if len(node.value) > MOST:  # of mappings that are merged into each other
+                raise yaml.YAMLError(f"a mapping of more than {MOST} names")
 
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")

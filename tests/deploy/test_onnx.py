@@ -454,5 +454,5 @@ for call in (lambda: onnx_runtime.load_onnx({str(complete)!r}), lambda: onnx_exp
     lines = done.stdout.splitlines()
     assert done.stderr == ""
     assert len(lines) == 2
-    assert lines[0].endswith("needs onnxruntime: pip install 'retinanet[onnx]'")
+    assert lines[0].endswith("needs onnx: pip install 'retinanet[onnx]'")
     assert lines[1] == "an ONNX export needs onnx: pip install 'retinanet[onnx]'"

@@ -1,24 +1,32 @@
-"""torch.export files: the same detections, and nothing in a file that runs."""
+"""torch.export files: the same detections, and nothing of a file is loaded unless it is trusted."""
 
 from __future__ import annotations
 
-import io
-import json
+import inspect
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import exported_models as models
+import retinanet
+from retinanet.cli import main
+from retinanet.cli.bench import bench
+from retinanet.cli.convert import convert
+from retinanet.cli.evaluate import evaluate
+from retinanet.cli.export import export as export_command
+from retinanet.cli.predict import predict
+from retinanet.cli.push import push
+from retinanet.cli.serve import serve
 from retinanet.deploy import torch_export
 from retinanet.deploy.agreement import Agreement
 from retinanet.deploy.export import export
 from retinanet.detector import Detector
 from retinanet.errors import RequestError
-
-Files = dict[str, bytes]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +46,7 @@ def file(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_same_detections(file: Path, detector: Detector) -> None:
     assert torch_export.recognises(file)
-    exported = torch_export.load_torch(file)
+    exported = torch_export.load_torch(file, trust=True)
     assert exported.settings == detector.settings
     assert exported.class_names == detector.class_names
     assert exported.threshold == 0.4
@@ -51,56 +59,60 @@ def test_same_detections(file: Path, detector: Detector) -> None:
     assert len(exported.predict(pictures[0], size=96, threshold=0.1)) > 0
 
 
-def changed(file: Path, place: Path, change: Callable[[Files], None]) -> Path:
-    with zipfile.ZipFile(file) as archive:
-        files = {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
-    change(files)
-    with zipfile.ZipFile(place, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(f"m/{name}", content)
-    return place
+def test_a_program_is_loaded_only_where_it_is_trusted(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "best.pt2").write_bytes(file.read_bytes())
+    for source in (file, str(file), tmp_path / "run"):
+        with pytest.raises(RequestError, match=r"is a program.* --trust .*trust=True"):
+            retinanet.load(source)
+    assert len(retinanet.load(file, trust=True).class_names) == 3
 
 
-def in_model(files: Files, old: str, new: str) -> None:
-    text = files["models/model.json"].decode()
-    assert old in text
-    files["models/model.json"] = text.replace(old, new, 1).encode()
+def test_nothing_of_an_archive_is_read_before_it_is_trusted(file: Path, tmp_path: Path) -> None:
+    """An archive that two readers see differently, and one that unpickles what it says."""
+    made = tmp_path / "made"
+    bad = tmp_path / "m.pt2"
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(bad, "w") as changed:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name.endswith("model_weights_config.json"):
+                content = content.replace(b'"use_pickle": false', b'"use_pickle": true')
+            if name.endswith("/weight_0"):
+                content = pickle.dumps(Touch(made))
+            changed.writestr(name, content)
+    with pytest.raises(RequestError, match="is a program"):
+        retinanet.load(bad)
+    assert not made.exists()
+    pickle.loads(pickle.dumps(Touch(made)))  # the payload is one
+    assert made.exists()
 
 
-def pickle_a_weight(files: Files) -> None:
-    known = json.loads(files["data/weights/model_weights_config.json"])
-    next(iter(known["config"].values()))["use_pickle"] = True
-    files["data/weights/model_weights_config.json"] = json.dumps(known).encode()
+class Touch:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.path), "w")
 
 
-def example_inputs(files: Files) -> None:
-    buffer = io.BytesIO()
-    torch.save(((torch.zeros(1),), {}), buffer)
-    files["data/sample_inputs/model.pt"] = buffer.getvalue()
+@pytest.mark.parametrize("command", [predict, evaluate, serve, bench, export_command, push, convert])
+def test_every_command_that_runs_a_model_can_be_told(command: Callable[..., None]) -> None:
+    """The others take weights, which such a file has none of that could be kept."""
+    takes = "trust" in inspect.signature(command).parameters
+    assert takes == (command in (predict, evaluate, serve, bench))
 
 
-CHANGES: dict[str, tuple[Callable[[Files], None], str]] = {
-    "another function": (lambda f: in_model(f, "torch.ops.aten.relu.default", "torch.hub.load"), "call of torch.hub"),
-    "a function of Python's": (lambda f: in_model(f, "torch.ops.aten.relu.default", "math.__loader__"), "call of math"),
-    "a formula": (lambda f: in_model(f, "Integer(32)", "__import__(chr(111))"), "the formula"),
-    "a pickled weight": (pickle_a_weight, "the pickle"),
-    "an old weight file": (lambda f: f.update({"data/weights/model.pt": b"x"}), "the file data/weights"),
-    "example inputs": (example_inputs, "example inputs"),
-    "compiled code": (lambda f: f.update({"data/aotinductor/model/a.so": b"x"}), "the file"),
-    "something else": (lambda f: f.update({"more/a": b"x"}), "the file"),
-}
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_what_could_run_is_refused(name: str, file: Path, tmp_path: Path) -> None:
-    change, words = CHANGES[name]
-    with pytest.raises(RequestError, match=f"is refused, .*{words}"):
-        torch_export.load_torch(changed(file, tmp_path / "m.pt2", change))
-
-
-def test_an_archive_written_again_is_the_same(file: Path, tmp_path: Path) -> None:
-    """So that what is refused above is refused for its change."""
-    assert torch_export.look_through(changed(file, tmp_path / "m.pt2", lambda files: None))["classes"]
+def test_commands(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (60, 50)).save(tmp_path / "a.png")
+    arguments = ["predict", str(file), str(tmp_path / "a.png"), "--output", str(tmp_path / "out"), "--quiet"]
+    assert main(arguments) == 2
+    assert "--trust" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*arguments, "--trust"]) == 0
+    assert (tmp_path / "out" / "detections.json").is_file()
+    for command in (["convert", str(file), str(tmp_path / "a.safetensors")], ["push", str(file), "user/name"]):
+        assert main(command) == 2
+        assert "the checkpoint that it was made from" in capsys.readouterr().err
 
 
 def test_what_is_no_file_of_ours(file: Path, tmp_path: Path) -> None:
@@ -110,8 +122,11 @@ def test_what_is_no_file_of_ours(file: Path, tmp_path: Path) -> None:
         torch_export.load_torch(file, "cuda")
     noise = tmp_path / "noise.pt2"
     noise.write_bytes(b"noise")
-    assert not torch_export.recognises(noise)
-    with pytest.raises(RequestError, match="cannot be read as a PyTorch program"):
+    with pytest.raises(RequestError, match="is a program"):
         torch_export.load_torch(noise)
-    with pytest.raises(RequestError, match="is not a network that retinanet export"):
-        torch_export.load_torch(changed(file, tmp_path / "m.pt2", lambda files: files.pop("extra/retinanet.json")))
+    with pytest.raises(RequestError, match="cannot be read by PyTorch"):
+        torch_export.load_torch(noise, trust=True)
+    other = tmp_path / "other.pt2"
+    torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), other)
+    with pytest.raises(RequestError, match="names the format None"):
+        torch_export.load_torch(other, trust=True)

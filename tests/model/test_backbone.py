@@ -82,8 +82,8 @@ def test_an_unknown_name() -> None:
         RequestError, match=r"^model\.backbone\.name: timm has no model 'resnet5O'; did you mean .*resnet50"
     ):
         Backbone(BackboneSettings(name="resnet5O"))
-    with pytest.raises(RequestError, match=r"timm has no model '§§§'; see timm\.list_models\(\)$"):
-        Backbone(BackboneSettings(name="§§§"))
+    with pytest.raises(RequestError, match=r"timm has no model 'xqzxqzxqz'; see timm\.list_models\(\)$"):
+        Backbone(BackboneSettings(name="xqzxqzxqz"))
 
 
 def test_an_unknown_option() -> None:
@@ -150,7 +150,7 @@ def test_flattened_names(tmp_path: Path) -> None:
 def test_weights_of_something_else(state: dict[str, Tensor], tmp_path: Path) -> None:
     """timm takes what fits by name and says nothing of the rest: training would silently start from noise."""
     path = tmp_path / "w.pth"
-    renamed = {f"module.{name}": tensor for name, tensor in state.items()}
+    renamed = {f"other.{name}": tensor for name, tensor in state.items()}
     partial = {name: tensor for name, tensor in state.items() if not name.startswith("layer4.1")}
     wrong_shape = {**state, "conv1.weight": torch.zeros(64, 3, 5, 5)}
     for content, why in (
@@ -172,10 +172,10 @@ def test_unusable_weight_files(tmp_path: Path) -> None:
     contents: list[object] = [torch.zeros(3), [1, 2], {}, {"epoch": 3}]
     for content in contents:
         torch.save(content, path)
-        with pytest.raises(RequestError, match=r"w\.pth is no mapping of names to tensors, as timm's files are$"):
+        with pytest.raises(RequestError, match=r"^model\.backbone\.weights: .*w\.pth holds no "):
             Backbone(BackboneSettings(name="resnet18", weights=str(path)))
     path.write_bytes(b"not a weight file")
-    with pytest.raises(RequestError, match=r"w\.pth cannot be read: "):
+    with pytest.raises(RequestError, match=r"^model\.backbone\.weights: .*w\.pth is a text file"):
         Backbone(BackboneSettings(name="resnet18", weights=str(path)))
 
 
@@ -187,7 +187,7 @@ class Payload:
 def test_a_weight_file_executes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETINANET_TEST_PAYLOAD", str(tmp_path / "made"))
     torch.save({"state_dict": Payload()}, tmp_path / "w.pth")
-    with pytest.raises(RequestError, match="cannot be read"):
+    with pytest.raises(RequestError, match=r"mkdir, which weights do not need"):
         Backbone(BackboneSettings(name="resnet18", weights=str(tmp_path / "w.pth")))
     assert not (tmp_path / "made").exists()
 

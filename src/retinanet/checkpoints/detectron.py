@@ -93,7 +93,7 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
             state[f"{norm}running_mean"] = torch.zeros_like(state[ours])
             state[f"{norm}running_var"] = torch.full_like(state[ours], 1 - NORM_EPS)  # eps makes it 1: an affine map
     count_batches(state)
-    require_fit(contents, state, names, settings, classes)
+    require_fit(contents.path, state, names, settings, classes)
     for output in ("class_subnet.output", "box_subnet.output"):
         for kind in ("weight", "bias"):
             state[f"{output}.{kind}"] = _reorder(state[f"{output}.{kind}"], ratios, octave)

@@ -95,7 +95,7 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
         for place in ours:
             state[place], origins[place] = tensor.float() if tensor.is_floating_point() else tensor, name
     count_batches(state)
-    require_fit(contents, state, origins, settings, count)
+    require_fit(contents.path, state, origins, settings, count)
     by_ratio(state, settings.anchors)
     assumed.append(f"the names of its {count} classes{', which are those of COCO' if count == 80 else ''}")
     extra = {"origin": f"Detectron2, {words(settings.backbone.name)}", "assumed": assumed}

@@ -26,7 +26,7 @@ FIXED: dict[str, Any] = {
 }
 """What the configuration has to say where it says something: nothing else can be built here."""
 
-LONGEST = 1 << 20  # characters; the zoo's have some ten thousand
+LONGEST = 1 << 17  # characters; the zoo's have some ten thousand
 LARGEST = 1e9  # no number in a configuration that means anything here is larger
 
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from retinanet.fields import shown
+
 PACKAGES = (
     *("mmengine.", "mmcv.", "mmdet.", "omegaconf.", "lightning.", "pytorch_lightning.", "lightning_fabric."),
     *("deepforest.", "torchmetrics.", "torch.optim.", "yacs.", "detectron2.config.", "datetime."),
@@ -97,15 +99,15 @@ class Tensor(NamedTuple):
 
 
 def _text(value: Any) -> str:
-    text = value.decode("latin1") if isinstance(value, bytes) else value
-    if not isinstance(text, str) or not text:
+    text = value[:100].decode("latin1") if isinstance(value, bytes) else value
+    if not isinstance(text, str) or not 0 < len(text) < 100:
         raise ValueError("a name is missing")
     return text
 
 
 def _encode(text: Any, encoding: Any = "utf-8") -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise ForbiddenError(f"_codecs.encode to {encoding!r}")
+        raise ForbiddenError(f"_codecs.encode to {shown(encoding)}")
     return text.encode("latin1")
 
 
@@ -132,6 +134,8 @@ def _list(items: Any = (), *_: Any) -> list[Any]:
 
 def _tensor(*args: Any) -> Tensor:
     storage, offset, size, stride, *rest = args
+    if max(len(size), len(stride)) > 64:
+        raise ValueError("a tensor's shape is not one")
     if not all(isinstance(n, int) and n >= 0 for n in (offset, *size, *stride)) or len(size) != len(stride):
         raise ValueError("a tensor's shape is not one")
     given = [value.name for value in rest if isinstance(value, Global)]  # only of _rebuild_tensor_v3
@@ -181,9 +185,10 @@ def put(mapping: dict[Any, Any], key: Any, value: Any) -> None:
     mapping[key if plain else f"<{len(mapping)}: {type(key).__name__}>"] = value
 
 
-def named(name: str) -> Global:
-    """A class or function by its full name, where it is allowed."""
-    module, _, last = name.rpartition(".")
+def named(module: Any, last: Any) -> Global:
+    """A class or function by its module and its name there, where it is allowed."""
+    if not isinstance(module, str) or not isinstance(last, str) or len(module) + len(last) > 500:
+        raise ValueError("a name is none")
     name = f"{MODULES.get(module, module)}.{last}"
     if name in MADE or name in UNUSED or NUMBERS.fullmatch(name) or STORAGES.fullmatch(name):
         return Global(name)

@@ -8,6 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from retinanet.checkpoints.torch_files import open_archive
+from retinanet.fields import name as printable
+
 KERAS = "a Keras (HDF5) file: its RetinaNets are other networks, and cannot be converted; train with retinanet train"
 BEGINNINGS = (
     (b"\x89HDF\r\n\x1a\n", KERAS),
@@ -75,8 +78,8 @@ def refused(path: Path, name: str) -> str:
     """One line about a file whose pickle names what is not allowed."""
     if name == "a TorchScript program":
         return f"{path} is a TorchScript program, not weights: save the model's state_dict() and give that"
-    line = f"{path} names {name}, which weights do not need; nothing of it was executed"
-    if name.startswith(MODELS):
+    line = f"{path} names {printable(name)}, which weights do not need; nothing of it was executed"
+    if name.startswith((*MODELS, "the source")):
         other = ", of another package that is called retinanet" * name.startswith("retinanet.")
         return (
             f"{line}: it holds a whole model as an object{other}; save its state_dict() where you trust it, and give it"
@@ -86,18 +89,18 @@ def refused(path: Path, name: str) -> str:
 
 def without_weights(path: Path, value: Any) -> str:
     if isinstance(value, dict):
-        keys = ", ".join(str(key)[:40] for key in list(value)[:8])
+        keys = ", ".join(printable(key)[:40] for key in list(value)[:8])
         return f"{path} holds no weights that can be found (at its top level: {keys or 'nothing'}): give a model's file"
     return f"{path} holds no mapping of names to tensors: save a model's state_dict() and give that"
 
 
 def _inside(path: Path) -> str:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, open_archive(file) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError):
         return ""
-    return f" with {', '.join(name[:40] for name in names[:3])}" if names else ""
+    return f" with {', '.join(printable(name)[:40] for name in names[:3])}" if names else ""
 
 
 def _text(head: bytes) -> str | None:

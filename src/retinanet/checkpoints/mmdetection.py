@@ -71,7 +71,7 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
         settings = overlaid(settings, given or {})
         count = _classes(contents, settings.anchors)
         state, origins = _state(contents, settings)
-        require_fit(contents, state, origins, settings, count)
+        require_fit(contents.path, state, origins, settings, count)
     except SettingsError as error:
         raise RequestError(f"{path} cannot be converted: {error}") from None
     _rearrange(state, meaning, settings.anchors)

@@ -15,7 +15,7 @@ from typing import Any
 
 from retinanet.errors import RequestError
 
-LONGEST = 2**20
+LONGEST = 2**18
 """Characters; the longest of MMDetection's own configurations has some 20 000."""
 
 

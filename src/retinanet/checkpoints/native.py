@@ -14,14 +14,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retinanet.config import ModelSettings, SettingsError, from_plain, to_plain
-from retinanet.errors import RequestError
+from retinanet.checkpoints import metadata
+from retinanet.config import ModelSettings, to_plain
+from retinanet.errors import RequestError, first_line
+from retinanet.fields import shown
 from retinanet.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = "retinanet-1"
+LONGEST_HEADER = 16 * 2**20
+"""Bytes of a safetensors file's header, metadata included; a ResNet-101's takes a hundredth."""
 
 
 class Checkpoint(NamedTuple):
@@ -41,12 +45,18 @@ def save(
     """Write a checkpoint beside ``path`` and rename it into place: there is never half a file under that name.
 
     Raises:
+        RequestError: class names or ``extra`` are of types that :func:`load` would refuse.
         WorkError: the file cannot be written (a full disk, no permission).
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    metadata = {
+    try:
+        metadata.require_names(class_names)
+        metadata.require_extra(extra or {})
+    except ValueError as error:
+        raise RequestError(f"{path} cannot be written: {error}") from error
+    known = {
         "format": FORMAT,
         "retinanet.settings": json.dumps(to_plain(settings)),
         "retinanet.classes": json.dumps(list(class_names)),
@@ -55,7 +65,7 @@ def save(
     with replacing(path, SafetensorError) as place:
         place.touch()
         mode = place.stat().st_mode
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, place, metadata)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, place, known)
         place.chmod(mode)  # as any file of this user's: safetensors writes what nobody else may read
 
 
@@ -64,10 +74,23 @@ def recognises(path: Path) -> bool:
     from safetensors import SafetensorError, safe_open
 
     try:
+        require_header(path)
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("format") == FORMAT
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, ValueError, RuntimeError):  # the last of torch, where there is too little memory
         return False
+
+
+def require_header(path: Path) -> None:
+    """Before safetensors reads a file: its header is as long as one can be that names tensors.
+
+    Raises:
+        ValueError: it is longer. OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > LONGEST_HEADER:
+        raise ValueError(f"a header of {length} bytes, where {LONGEST_HEADER} are the most")
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -82,17 +105,24 @@ def load(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise RequestError(f"there is no checkpoint {path}")
     try:
+        require_header(path)
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise RequestError(
-                    f"{path} is a safetensors file but not a retinanet checkpoint (its metadata names the format "
-                    f"{metadata.get('format')!r}, not {FORMAT!r})"
+            known = file.metadata() or {}
+            if (format := known.get("format")) == FORMAT:
+                about = metadata.about(
+                    metadata.parse(known["retinanet.settings"]),
+                    metadata.parse(known["retinanet.classes"]),
+                    metadata.parse(known.get("retinanet.extra", "{}")),
                 )
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        settings = from_plain(ModelSettings, json.loads(metadata["retinanet.settings"]))
-        names = tuple(json.loads(metadata["retinanet.classes"]))
-        extra = json.loads(metadata.get("retinanet.extra", "{}"))
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError, SettingsError) as error:
-        raise RequestError(f"{path} cannot be read as a checkpoint ({error}); is the file complete?") from error
-    return Checkpoint(state, settings, names, extra)
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except KeyError as error:
+        raise RequestError(f"{path} cannot be read as a checkpoint (its metadata lacks {error})") from error
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        reason = first_line(error)
+        raise RequestError(f"{path} cannot be read as a checkpoint ({reason}); is the file complete?") from error
+    if format != FORMAT:
+        raise RequestError(
+            f"{path} is a safetensors file but not a retinanet checkpoint (its metadata names the format "
+            f"{shown(format)}, not {FORMAT!r})"
+        )
+    return Checkpoint(state, *about)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from retinanet.checkpoints.reading import Contents
 from retinanet.config import AnchorSettings, ModelSettings
 from retinanet.errors import RequestError
+from retinanet.fields import name as printable
 
 DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
     (False, (2, 2, 2, 2)): 18,
@@ -101,26 +103,25 @@ def by_ratio(state: dict[str, Tensor], anchors: AnchorSettings) -> None:
 
 
 def require_fit(
-    contents: Contents, state: Mapping[str, Tensor], origins: Mapping[str, str], settings: ModelSettings, count: int
+    path: str | Path, state: Mapping[str, Tensor], origins: Mapping[str, str], settings: ModelSettings, count: int
 ) -> None:
-    """
+    """Compare shapes before anything is allocated, then see that every weight is a finite number.
+
     Args:
-        state: under our names. origins: our name -> that in the file, where it is another.
-        count: of classes.
+        path: of the file, for messages. state: under our names. origins: our name -> that in the file, where it is
+            another. count: of classes.
 
     Raises:
         RequestError: the network of these settings does not take this state.
     """
-    from retinanet.model import RetinaNet  # here, for it imports timm
+    from retinanet.model.outline import outline  # here, for it imports timm
 
-    path = contents.path
     try:
-        with torch.device("meta"):
-            expected = RetinaNet(settings, count, load_weights=False).state_dict()
-    except (ValueError, RuntimeError) as error:
+        expected = outline(settings, count, 2 * len(state) + 1000)
+    except RequestError as error:
         raise RequestError(f"{path} holds a RetinaNet that cannot be built here ({error})") from error
     for name, tensor in state.items():
-        there = origins.get(name, name)
+        there = printable(origins.get(name, name))
         if name not in expected:
             raise RequestError(f"{path} holds {there}, for which its network has no place")
         if tensor.shape != expected[name].shape:
@@ -128,8 +129,8 @@ def require_fit(
                 f"{path}: {there} has the shape {tuple(tensor.shape)}, where {tuple(expected[name].shape)} is needed "
                 f"in a RetinaNet with {settings.backbone.name}"
             )
-        if not tensor.isfinite().all():
-            raise RequestError(f"{path}: {there} holds numbers that are not finite; did training diverge?")
+        if expected[name].is_floating_point() and not tensor.is_floating_point():
+            raise RequestError(f"{path}: {there} has the type {tensor.dtype}, where {expected[name].dtype} is needed")
     missing = sorted(expected.keys() - state.keys())
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -137,3 +138,7 @@ def require_fit(
             f"{path} lacks the tensor that is {missing[0]} here{more}; is it a whole RetinaNet with "
             f"{settings.backbone.name}?"
         )
+    for name, tensor in state.items():
+        if not tensor.float().isfinite().all():
+            there = printable(origins.get(name, name))
+            raise RequestError(f"{path}: {there} holds numbers that are not finite; did training diverge?")

@@ -8,6 +8,13 @@ from typing import Any
 
 from retinanet.checkpoints.inert import Array, DType, ForbiddenError, Unused, call, named, put
 
+MOST_OPCODES = 500_000
+"""A state of a thousand tensors, its optimizer's and a trainer's log take a third."""
+LONGEST_NUMBER = 512
+"""Bits of a whole number."""
+GROWTH = 4, 2**20
+"""Calls may copy this many times the bytes read so far, and so many more."""
+
 
 def load(stream: Any, persistent: Callable[[Any], Any] | None = None) -> Any:
     """The value of the pickle that begins at ``stream``'s place, of any protocol; leaves the stream behind it.
@@ -19,19 +26,30 @@ def load(stream: Any, persistent: Callable[[Any], Any] | None = None) -> Any:
         persistent: makes a value of a persistent id (torch's storages).
 
     Raises:
-        ForbiddenError: it names something that is not on the lists above.
+        ForbiddenError: it names something that is not on the lists of :mod:`retinanet.checkpoints.inert`.
         ValueError, TypeError, LookupError, ...: it is damaged.
     """
     stack: list[Any] = []
     marks: list[list[Any]] = []
     memo: dict[int, Any] = {}
+    begin, copied = stream.tell(), 0
 
     def marked() -> list[Any]:
         nonlocal stack
         items, stack = stack, marks.pop()
         return items
 
-    for opcode, arg, _ in pickletools.genops(stream):
+    def called(function: Any, args: Any) -> Any:
+        """A copy of a list that is remembered costs the file three bytes."""
+        nonlocal copied
+        copied += sum(len(arg) for arg in args if isinstance(arg, list | tuple | dict | str | bytes))
+        if copied > GROWTH[0] * (stream.tell() - begin) + GROWTH[1]:
+            raise ValueError("it copies itself again and again")
+        return call(function, args)
+
+    for number, (opcode, arg, _) in enumerate(pickletools.genops(stream)):
+        if number > MOST_OPCODES:
+            raise ValueError(f"more than {MOST_OPCODES} operations")
         match opcode.name:
             case "PROTO" | "FRAME" | "STOP":
                 pass
@@ -86,22 +104,22 @@ def load(stream: Any, persistent: Callable[[Any], Any] | None = None) -> Any:
                 items = marked()
                 _pairs(stack[-1], items)
             case "GLOBAL":
-                stack.append(named(str(arg).replace(" ", ".")))
+                stack.append(named(*str(arg).split(" ", 1)))
             case "STACK_GLOBAL":
                 last, module = stack.pop(), stack.pop()
-                stack.append(named(f"{module}.{last}"))
+                stack.append(named(module, last))
             case "REDUCE" | "NEWOBJ":
                 args = stack.pop()
-                stack.append(call(stack.pop(), args))
+                stack.append(called(stack.pop(), args))
             case "NEWOBJ_EX":
                 _, args = stack.pop(), stack.pop()
-                stack.append(call(stack.pop(), args))
+                stack.append(called(stack.pop(), args))
             case "OBJ":
                 function, *args = marked()
-                stack.append(call(function, tuple(args)))
+                stack.append(called(function, tuple(args)))
             case "INST":
                 args = marked()
-                stack.append(call(named(str(arg).replace(" ", ".")), tuple(args)))
+                stack.append(called(named(*str(arg).split(" ", 1)), tuple(args)))
             case "BUILD":
                 state = stack.pop()
                 if isinstance(stack[-1], Unused | Array | DType):
@@ -111,6 +129,10 @@ def load(stream: Any, persistent: Callable[[Any], Any] | None = None) -> Any:
             case "BYTEARRAY8":
                 stack.append(bytes(arg))  # type: ignore[arg-type]
             case _ if opcode.arg is not None and opcode.stack_after and opcode.name[:3] not in ("EXT", "PER"):
+                if (
+                    isinstance(arg, int) and arg.bit_length() > LONGEST_NUMBER
+                ):  # slow to hash, for a key again and again
+                    raise ValueError("a number of very many digits")
                 stack.append(arg)  # numbers, text and bytes
             case _:
                 raise ForbiddenError(f"the operation {opcode.name}")

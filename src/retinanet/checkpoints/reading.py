@@ -6,7 +6,6 @@ The container is known by its bytes, not by its ending: safetensors, torch.save'
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 import zipfile
@@ -17,9 +16,11 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from retinanet.checkpoints import inert, looks, pickles
+from retinanet.checkpoints import inert, looks, metadata, pickles
+from retinanet.checkpoints.native import LONGEST_HEADER
 from retinanet.checkpoints.torch_files import MAGIC, LegacyFile, NotTorchError, ZipFile
 from retinanet.errors import RequestError, first_line
+from retinanet.fields import name as printable
 
 INSIDE = ("state_dict", "model", "model_state_dict", "blobs", "ema_model", "model_ema", "ema_state_dict", "net")
 """Where files that hold more than weights have them."""
@@ -32,6 +33,8 @@ WRAPPERS = ("module.", "model.", "_orig_mod.")
 """What DataParallel, Lightning and torch.compile put before every name."""
 LONGEST = 2**20
 """Bytes of a configuration beside a checkpoint."""
+MOST = 100_000
+"""Tensors in a file."""
 GROWTH = 4
 """The tensors may take this many times the file's size: twice for half precision, the rest for shared ones."""
 
@@ -95,11 +98,11 @@ def read(path: Path) -> Contents:
 
 def describe(contents: Contents) -> str:
     """One line about a file that no converter recognises: how many tensors, some of their names, what else is in it."""
-    names = sorted(contents.tensors)
+    names = sorted(map(printable, contents.tensors))
     some = ", ".join(names[:2] + names[len(names) // 2 : len(names) // 2 + 1] + names[-1:]) if len(names) > 4 else None
     text = f"{len(names)} tensors ({some or ', '.join(names)})"
     keys = contents.about.get("keys", [])
-    return text + (f"; at its top level {', '.join(keys[:12])}" if keys else "")
+    return text + (f"; at its top level {', '.join(map(printable, keys[:12]))}" if keys else "")
 
 
 Lazy = Mapping[str, Callable[[], Tensor]]
@@ -116,7 +119,7 @@ def _open(path: Path, file: BinaryIO, head: bytes, size: int) -> tuple[Lazy, dic
             raise RequestError(looks.line(path, head)) from None
     if head[:1] == b"\x80" and MAGIC in head[:32]:
         return _nested(path, legacy := LegacyFile(file), legacy.value)
-    if len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 100_000_000:
+    if len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= LONGEST_HEADER:
         return _safetensors(path)
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return _nested(path, None, pickles.load(file))
@@ -163,6 +166,8 @@ def _nested(path: Path, file: ZipFile | LegacyFile | None, value: Any) -> tuple[
 
 def _numbers(tensors: Lazy, limit: int) -> dict[str, Tensor]:
     """Tensors of our own memory: floating ones in float32, others in their type."""
+    if len(tensors) > MOST:
+        raise ValueError(f"{len(tensors)} tensors, where {MOST} are the most")
     result = {}
     for name, get in tensors.items():
         tensor = get()
@@ -187,8 +192,8 @@ def _config(path: Path) -> dict[str, Any] | None:
     """A config.json beside the file, as repositories of Hugging Face have; none where it cannot be read."""
     found = _beside(path, "config.json")
     try:
-        config = json.loads(found.text) if found else None
-    except (ValueError, RecursionError):
+        config = metadata.parse(found.text) if found else None
+    except ValueError:
         return None
     return config if isinstance(config, dict) else None
 

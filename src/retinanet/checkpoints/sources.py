@@ -95,6 +95,8 @@ def find(source: str | Path) -> Path:
     kind, name, hub = recognise(source)
     if kind == "path":
         path = Path(name)
+        if not path.is_dir() and not path.is_file():  # a pipe would be waited for, and a device read for ever
+            raise RequestError(f"{name} is neither a file nor a folder: give a run folder or a checkpoint file")
         return in_folder(path) if path.is_dir() else path
     if kind == "hub":
         from retinanet.checkpoints.hub import fetch

@@ -31,11 +31,41 @@ DTYPES = {
     "Bool": torch.bool,
     "Untyped": torch.uint8,
 }
+LONGEST_DIRECTORY = 4 * 2**20
+"""Bytes of an archive's list of files; of sixty thousand tensors' files."""
+GROWTH = 4
+"""Storages may be read for this many times the file's size: once each, unless tensors share and alternate."""
 NUMBERS = {str(dtype): dtype for dtype in DTYPES.values()}
 
 
 class NotTorchError(Exception):
     """A zip file of another kind."""
+
+
+class _Steps:
+    """A file that is read in short steps until ``limit`` is lifted: an archive's directory is read in one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.limit = file, float(LONGEST_DIRECTORY)
+
+    def read(self, count: int = -1) -> bytes:
+        if count > self.limit:
+            raise ValueError("an archive of too many files")
+        return self.file.read(count)  # of all the rest only the end is asked for
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def open_archive(file: BinaryIO) -> zipfile.ZipFile:
+    """
+    Raises:
+        BadZipFile: it is none. ValueError: it has more files than any checkpoint.
+    """
+    steps = _Steps(file)
+    archive = zipfile.ZipFile(steps)
+    steps.limit = math.inf
+    return archive
 
 
 class Storage(NamedTuple):
@@ -56,6 +86,8 @@ def storage(identity: Any) -> Storage:
     name = kind.name.rpartition(".")[2].removesuffix("Storage") if isinstance(kind, inert.Global) else None
     if name not in DTYPES:
         raise ValueError(f"numbers of an unknown type ({name})")
+    if not isinstance(key, str | int):
+        raise ValueError("a storage without a name")
     return Storage(str(key), DTYPES[name])
 
 
@@ -64,11 +96,34 @@ class TorchFile:
 
     value: Any
 
-    def __init__(self) -> None:
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.size = file, file.seek(0, io.SEEK_END)
+        file.seek(0)
+        self._left = GROWTH * self.size
         self._last: tuple[str, bytearray] = ("", bytearray())
 
     def _read(self, key: str) -> bytearray:
         raise NotImplementedError
+
+    def filled(self, value: Any, left: list[int] | None = None) -> Any:
+        """``value`` with tensors in their places: numbers, text, and lists, tuples and dicts of these.
+
+        Raises:
+            ValueError, KeyError, OSError: there is something else in it, or a tensor that cannot be read.
+        """
+        left = [pickles.MOST_OPCODES] if left is None else left
+        left[0] -= 1
+        if left[0] < 0:
+            raise ValueError("it refers to itself again and again")
+        if isinstance(value, inert.Tensor):
+            return self.tensor(value)
+        if isinstance(value, dict):
+            return {key: self.filled(item, left) for key, item in value.items()}
+        if type(value) in (list, tuple):
+            return type(value)(self.filled(item, left) for item in value)
+        if isinstance(value, str | int | float | bytes | None):
+            return value
+        raise ValueError(f"it holds something of the type {type(value).__name__}")
 
     def tensor(self, made: inert.Tensor) -> torch.Tensor:
         """Its numbers, in their own type.
@@ -83,6 +138,9 @@ class TorchFile:
             dtype = NUMBERS[made.dtype]
         if self._last[0] != key:
             self._last = (key, self._read(key))
+            self._left -= len(self._last[1])
+            if self._left < 0:
+                raise ValueError("its storages are read again and again")
         data = self._last[1]
         stored = len(data) // dtype.itemsize
         if 0 in made.size:
@@ -103,8 +161,8 @@ class ZipFile(TorchFile):
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        super().__init__()
-        self.archive = zipfile.ZipFile(file)
+        super().__init__(file)
+        self.archive = open_archive(file)
         names = self.archive.namelist()
         found = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(found) != 1:
@@ -131,8 +189,7 @@ class LegacyFile(TorchFile):
     """Five pickles (magic, protocol, machine, value, keys), then for each key a count and that many numbers."""
 
     def __init__(self, file: BinaryIO) -> None:
-        super().__init__()
-        self.file = file
+        super().__init__(file)
         kinds: dict[str, int] = {}
 
         def remember(identity: Any) -> Storage:
@@ -149,13 +206,13 @@ class LegacyFile(TorchFile):
         self.places: dict[str, tuple[int, int]] = {}
         for key in pickles.load(file):
             (count,) = struct.unpack("<q", file.read(8))
-            self.places[key] = (file.tell(), count * kinds[key])
-            file.seek(count * kinds[key], io.SEEK_CUR)
-        self.end = file.seek(0, io.SEEK_END)
+            place, length = file.tell(), count * kinds[key]
+            if count < 0 or place + length > self.size:
+                raise EOFError("it ends before its tensors do")
+            self.places[key] = (place, length)
+            file.seek(length, io.SEEK_CUR)
 
     def _read(self, key: str) -> bytearray:
         place, length = self.places[key]
-        if length < 0 or place + length > self.end:
-            raise EOFError("it ends before its tensors do")
         self.file.seek(place)
         return bytearray(self.file.read(length))

@@ -138,7 +138,7 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
             )
     model = overlaid(model, given)
     state = convert_state(tensors)
-    require_fit(contents, state, {rename(name): name for name in tensors}, model, count)
+    require_fit(contents.path, state, {rename(name): name for name in tensors}, model, count)
     version = "v1" if model.pyramid.p6_from == "p5" else "v2"
     extra = {"origin": f"{origin}, {words(model.backbone.name)} {version}", "assumed": assumed}
     return Checkpoint(state, model, names, extra)

@@ -29,6 +29,7 @@ def bench(
     precision: Precision = None,
     rounds: int = 5,
     training: Annotated[bool, Parameter(negative="--no-training")] = True,
+    trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     common: Common | None = None,
 ) -> None:
     """Compare models on this machine; without any, its speed with torchvision's RetinaNet: same weights, same work.
@@ -52,12 +53,14 @@ def bench(
         How often each side does each piece of work; medians are shown.
     training
         Without models: measure a training step too, which takes longest.
+    trust
+        Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
     """
     out = Output(common)
     if rounds < 1:
         raise RequestError(f"--rounds must be at least 1, not {rounds}")
     if models:
-        return _compare(out, models, pictures, device, precision, rounds)
+        return _compare(out, models, pictures, device, precision, rounds, trust)
     for name, value in (("--pictures", pictures), ("--device", device), ("--precision", precision)):
         if value is not None:
             raise RequestError(f"{name} is for comparing models: retinanet bench MODEL... {name} {value}")
@@ -91,7 +94,13 @@ def bench(
 
 
 def _compare(
-    out: Output, models: tuple[str, ...], folder: Path | None, device: str | None, precision: Precision, rounds: int
+    out: Output,
+    models: tuple[str, ...],
+    folder: Path | None,
+    device: str | None,
+    precision: Precision,
+    rounds: int,
+    trust: bool,
 ) -> None:
     for model in models:
         require_model(model)
@@ -106,7 +115,9 @@ def _compare(
     looked_at = _read(files)
     with Progress(out) as progress:
         counter = progress.counter("measuring", "rounds")
-        rows = compare.compare(models, looked_at, lambda model: load(model, device, precision, out), rounds, counter)
+        rows = compare.compare(
+            models, looked_at, lambda model: load(model, device, precision, out, trust), rounds, counter
+        )
     out.say(*_lines(rows))
     sizes = ", ".join(sorted({f"{p.shape[2]} x {p.shape[1]}" for p in looked_at})[:4])
     out.say(

@@ -59,7 +59,7 @@ def convert(
         checkpoint, or COCO's where there are as many classes.
     """
     out = Output(common)
-    require_model(checkpoint)
+    require_model(checkpoint, weights=True)
     if file.suffix != ".safetensors":
         raise RequestError(f"{file} is to be a safetensors file: give it a name that ends in .safetensors")
     if file.exists():

@@ -53,6 +53,7 @@ def evaluate(
     workers: int = 0,
     device: str | None = None,
     precision: Precision = None,
+    trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     common: Common | None = None,
 ) -> None:
     """Measure a detector on labelled pictures: COCO's twelve numbers, how sure AP is, and the AP of each class.
@@ -84,6 +85,8 @@ def evaluate(
     precision
         "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
         here, and "fp32" for those of other projects, so that their boxes are the same as there.
+    trust
+        Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
     """
     out = Output(common)
     require_model(model)
@@ -98,7 +101,7 @@ def evaluate(
     from retinanet.evaluation import coco
     from retinanet.evaluation.curves import curves
 
-    detector = load(model, device, precision, out)
+    detector = load(model, device, precision, out, trust)
     with Progress(out) as progress:
         checking = progress.counter("checking")
         pictures = open_data(data, split, strict=strict, class_names=detector.class_names, on_progress=checking)
@@ -108,7 +111,7 @@ def evaluate(
         out.note(f"  no boxes of {', '.join(absent)}: these classes have no AP and are left out of the means")
     other = None
     if compare is not None:
-        other = load(compare, device, precision, out)
+        other = load(compare, device, precision, out, trust)
         _require_same_classes(detector, other, compare)
 
     found, seconds = _detect(out, detector, pictures, batch_size, workers, threshold)

@@ -50,7 +50,7 @@ def export(
         Of onnx: also write a model repository for the Triton inference server into this folder.
     """
     out = Output(common)
-    require_model(model)
+    require_model(model, weights=True)
     if triton is not None and (format != "onnx" or network_only):
         raise RequestError("--triton is for --format onnx, and for the whole model")
     if triton is not None and (triton / output.stem).exists():

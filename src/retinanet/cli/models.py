@@ -15,16 +15,27 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"] | None
 """As ``retinanet.load`` takes it, which is not imported for ``--help``."""
 
 
-def require_model(source: str) -> None:
-    """Before anything heavy is imported."""
+def require_model(source: str, weights: bool = False) -> None:
+    """Before anything heavy is imported.
+
+    Args:
+        weights: an exported model, which has none that could be kept, will not do.
+
+    Raises:
+        RequestError: ``source`` is no model, as far as its name tells.
+    """
     sources.recognise(source)
+    if weights and source.lower().endswith(sources.EXPORTED):
+        raise RequestError(f"{source} is an exported model: give the checkpoint that it was made from")
 
 
-def load(source: str, device: str | None, precision: Precision, out: Output | None = None) -> Detector:
+def load(
+    source: str, device: str | None, precision: Precision, out: Output | None = None, trust: bool = False
+) -> Detector:
     """The model; ``out`` says what it computes in, and what had to be assumed of another project's file.
 
     Raises:
-        RequestError: ``source`` is no model, or the device is not to be had.
+        RequestError: ``source`` is no model, or one that needs trust, or the device is not to be had.
     """
     import torch
 
@@ -36,7 +47,7 @@ def load(source: str, device: str | None, precision: Precision, out: Output | No
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = first_line(error).rstrip(".")
             raise RequestError(f"--device {device} cannot be used here: {reason}") from error
-    detector = retinanet.load(source, device=device, precision=precision)
+    detector = retinanet.load(source, device=device, precision=precision, trust=trust)
     if out is not None:
         out.note(f"{source} computes in {detector.computes}", *(f"  assumed: {line}" for line in detector.assumed))
     return detector

@@ -43,6 +43,7 @@ def predict(
     batch_size: int = 8,
     device: str | None = None,
     precision: Precision = None,
+    trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     common: Common | None = None,
 ) -> None:
     """Find objects in pictures and videos: draws them and writes what was found.
@@ -92,6 +93,8 @@ def predict(
     precision
         "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
         here, and "fp32" for those of other projects, so that their boxes are the same as there.
+    trust
+        Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
     """
     out = Output(common)
     require_model(model)
@@ -116,7 +119,7 @@ def predict(
         require_video(track)
     elif track or stride > 1:
         raise RequestError(f"{'--track' if track else '--stride'} is for videos: there is none among the sources")
-    detector = load(model, device, precision, out)
+    detector = load(model, device, precision, out, trust)
     folder = output or next_folder(Path("predict"))
     why = "" if threshold is not None or detector.threshold is None else " (the model's best F1)"
     threshold = usual_threshold(detector) if threshold is None else threshold

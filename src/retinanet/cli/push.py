@@ -44,7 +44,7 @@ def push(
         Write the files into this new folder and push nothing.
     """
     out = Output(common)
-    require_model(model)
+    require_model(model, weights=True)
 
     from retinanet.checkpoints import hub
 

@@ -41,6 +41,7 @@ def serve(
     max_connections: int | None = None,
     device: str | None = None,
     precision: Precision = None,
+    trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     common: Common | None = None,
 ) -> None:
     """Answer requests over HTTP, with a page to try the model on; docs/serve.md has the whole of it.
@@ -85,6 +86,8 @@ def serve(
     precision
         "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
         here, and "fp32" for those of other projects, so that their boxes are the same as there.
+    trust
+        Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
     """
     out = Output(common)
     require_model(model)
@@ -116,7 +119,7 @@ def serve(
     bound = listen(host, port, guarded=no_token or token is not None)
     try:
         out.note(f"opening {model}")
-        detector = load(model, device, precision, out)
+        detector = load(model, device, precision, out, trust)
 
         from retinanet.deploy.serve import server
         from retinanet.deploy.serve.app import make_app

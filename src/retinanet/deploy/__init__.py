@@ -11,16 +11,19 @@ if TYPE_CHECKING:
     from retinanet.detector import Detector
 
 
-def load(path: Path, device: str | torch.device | None = None) -> Detector | None:
+def load(path: Path, device: str | torch.device | None = None, trust: bool = False) -> Detector | None:
     """The detector in an exported file; None if ``path`` is none of those.
 
+    Args:
+        trust: load a program of PyTorch (.pt2), which can run anything.
+
     Raises:
-        RequestError: it is one, but damaged, or its runtime is not installed.
+        RequestError: it is one, but damaged or not trusted, or its runtime is not installed.
     """
     from retinanet.deploy import onnx_runtime, openvino_runtime, torch_export
 
     if onnx_runtime.recognises(path):
         return onnx_runtime.load_onnx(path, device)
     if torch_export.recognises(path):
-        return torch_export.load_torch(path, device)
+        return torch_export.load_torch(path, device, trust)
     return openvino_runtime.load(path) if openvino_runtime.recognises(path) else None

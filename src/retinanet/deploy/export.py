@@ -157,7 +157,7 @@ def _loader(format: Format) -> Callable[[Path], Detector]:
     if format == "torch":
         from retinanet.deploy.torch_export import load_torch
 
-        return load_torch
+        return lambda place: load_torch(place, trust=True)  # written by us, just now
     from retinanet.deploy import openvino_runtime
 
     return openvino_runtime.load

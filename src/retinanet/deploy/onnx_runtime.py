@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retinanet.config import ModelSettings, SettingsError, from_plain
+from retinanet.checkpoints import metadata
+from retinanet.config import ModelSettings
+from retinanet.deploy import onnx_limits
 from retinanet.deploy.network import ExportedNetwork
 from retinanet.deploy.onnx_export import FORMAT, NETWORK_INPUT, output_names
 from retinanet.detections import Detections
 from retinanet.detector import Detector, Size
-from retinanet.errors import RequestError, first_line
+from retinanet.errors import RequestError, WorkError, first_line
 from retinanet.model.retinanet import Outputs
 
 COMPUTES = "fp32 by ONNX Runtime"
@@ -68,27 +69,36 @@ def load_onnx(path: str | Path, device: str | torch.device | None = None) -> Det
     path = Path(path)
     if not path.is_file():
         raise RequestError(f"there is no ONNX file {path}")
-    opened = session(path, device)
-    known = opened.get_modelmeta().custom_metadata_map
-    if known.get("format") != FORMAT:
-        raise RequestError(
-            f"{path} is an ONNX file of something else (its metadata names the format {known.get('format')!r}, not "
-            f"{FORMAT!r}): give one that retinanet export made"
-        )
+    model = onnx_limits.read(path)
+    known = {entry.key: entry.value for entry in model.metadata_props}
+    parts = ("settings", "classes", "extra")
     try:
-        settings = from_plain(ModelSettings, json.loads(known["retinanet.settings"]))
-        names = tuple(json.loads(known["retinanet.classes"]))
-        about = json.loads(known["retinanet.extra"])
-    except (KeyError, TypeError, json.JSONDecodeError, SettingsError) as error:
+        parsed = {name: metadata.parse(known[f"retinanet.{name}"]) for name in parts if f"retinanet.{name}" in known}
+    except ValueError as error:
         raise RequestError(f"{path} cannot be read: its metadata is damaged ({error})") from error
-    if known.get("retinanet.kind") == "complete":
+    settings, names, about = metadata.of_export(path, parsed | {"format": known.get("format")}, FORMAT)
+    onnx_limits.require_harmless(model, path)
+    del model  # its weights are read again
+    opened = session(path, device)
+    complete = known.get("retinanet.kind") == "complete"
+    wanted = ["boxes", "scores", "labels", "counts"] if complete else output_names(settings)
+    found = [output.name for output in opened.get_outputs()]
+    if found != wanted or [given.name for given in opened.get_inputs()] != ["images"]:
+        raise RequestError(f"{path} is not the model that its metadata tells of: export it again")
+    if complete:
         return OnnxDetector(opened, settings, names, about, path)
 
     def run(images: Tensor) -> list[Tensor]:
-        found = opened.run(None, {"images": np.ascontiguousarray(images.numpy())})
-        return [torch.from_numpy(array) for array in found]
+        return _run(opened, None, np.ascontiguousarray(images.numpy()))
 
     return Detector(ExportedNetwork(settings, len(names), run), names, about=about, computes=COMPUTES)  # type: ignore[arg-type]
+
+
+def _run(session: Any, names: list[str] | None, images: np.ndarray[Any, Any]) -> list[Tensor]:
+    try:
+        return [torch.from_numpy(array) for array in session.run(names, {"images": images})]
+    except Exception as error:  # of many kinds, none of them documented
+        raise WorkError(f"the ONNX model cannot be run on {list(images.shape)}: {first_line(error)}") from error
 
 
 def opened(path: Path) -> Callable[[Tensor], tuple[Tensor, Outputs, Detections]]:
@@ -154,7 +164,7 @@ class OnnxDetector(Detector):
         """
         if size is not None:
             raise RequestError("this ONNX model resizes pictures by itself: a size has no effect; leave it out")
-        if threshold is not None and threshold < self.least_threshold:
+        if threshold is not None and not self.least_threshold <= threshold < 1:
             raise RequestError(
                 f"this ONNX model itself drops scores at or below {self.least_threshold:g}: give a threshold of at "
                 f"least that, not {threshold:g}, or use the checkpoint"
@@ -185,12 +195,14 @@ class OnnxDetector(Detector):
 
     def run(self, images: Tensor, names: list[str]) -> list[Tensor]:
         """(B, 3, H, W) uint8 -> the file's tensors of these names."""
-        found = self.session.run(names, {"images": images.permute(0, 2, 3, 1).contiguous().numpy()})
-        return [torch.from_numpy(array) for array in found]
+        return _run(self.session, names, images.permute(0, 2, 3, 1).contiguous().numpy())
 
     def detections(self, images: Tensor) -> list[Detections]:
         """(B, 3, H, W) uint8 -> one result each."""
         boxes, scores, labels, counts = self.run(images, ["boxes", "scores", "labels", "counts"])
+        real = labels[torch.arange(labels.shape[1]) < counts[:, None]]
+        if len(real) and not 0 <= int(real.min()) <= int(real.max()) < len(self.class_names):
+            raise WorkError(f"the ONNX model gives labels that none of its {len(self.class_names)} class names is for")
         return [
             Detections(boxes[i, :count].clone(), scores[i, :count].clone(), labels[i, :count].clone(), self.class_names)
             for i, count in enumerate(counts.tolist())

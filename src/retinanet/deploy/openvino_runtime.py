@@ -7,13 +7,15 @@ most of their AP where these were quantised.
 
 from __future__ import annotations
 
-import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinanet.config import ModelSettings, SettingsError, from_plain
+from retinanet.checkpoints import metadata
+from retinanet.config import ModelSettings
 from retinanet.errors import RequestError, first_line
+from retinanet.fields import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 FORMAT = "retinanet-openvino-1"
 NETWORK, WEIGHTS, ABOUT = "model.xml", "model.bin", "retinanet.json"
 DEVICE = "CPU"
+MOST_OPERATORS, LARGEST = 50_000, 2**28
+PRECISIONS = ("fp32", "bf16", "int8")
 
 
 def recognises(path: Path) -> bool:
@@ -101,22 +105,33 @@ def read_about(folder: Path) -> tuple[ModelSettings, tuple[str, ...], dict[str, 
         )
     place = folder / ABOUT
     try:
-        known = json.loads(place.read_text(encoding="utf-8"))
-        if known["format"] != FORMAT:
-            raise RequestError(f"{place} names the format {known['format']!r}, not {FORMAT!r}")
-        settings = from_plain(ModelSettings, known["settings"])
-        names, about, precision = tuple(known["class_names"]), dict(known["about"]), str(known["precision"])
-        if settings.preprocessing.mean is None or settings.preprocessing.std is None:
-            raise KeyError("settings.preprocessing.mean or std")
-        if not names or not all(isinstance(name, str) for name in names):
-            raise TypeError("class_names is no list of names")
-    # json's own error and that of text in no known encoding are both ValueErrors.
-    except (OSError, KeyError, TypeError, ValueError, SettingsError) as error:
-        if isinstance(error, RequestError) and not isinstance(error, SettingsError):
-            raise
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
+        known = metadata.parse(metadata.read_bytes(place))
+    except (OSError, ValueError) as error:
+        reason = first_line(error)
         raise RequestError(f"{place} cannot be read: it is damaged ({reason}); export the model again") from error
+    settings, names, about = metadata.of_export(place, known, FORMAT, "class_names", "about")
+    precision = known.get("precision")
+    if precision not in PRECISIONS:
+        raise RequestError(f"{place} cannot be read: its precision is {shown(precision)}, not one of {PRECISIONS}")
     return settings, names, about, precision
+
+
+def _require_harmless(model: Any) -> None:
+    """As of ONNX files: nothing repeats, and no tensor of a constant size is huge.
+
+    Raises:
+        RuntimeError: one is, or there is more than any of our exports has.
+    """
+    operators = model.get_ops()
+    if len(operators) > MOST_OPERATORS:
+        raise RuntimeError(f"it has more than {MOST_OPERATORS} operators")
+    for operator in operators:
+        if operator.get_type_name() in ("Loop", "TensorIterator", "If"):
+            raise RuntimeError(f"it has a network inside the network ({operator.get_type_name()})")
+        for output in operator.outputs():
+            shape = output.get_partial_shape()
+            if shape.is_static and math.prod(side.get_length() for side in shape) > LARGEST:
+                raise RuntimeError(f"it has a tensor of a huge constant size ({operator.get_type_name()})")
 
 
 class Network:
@@ -145,6 +160,7 @@ class Network:
         }
         try:
             model = core.read_model(folder / NETWORK)
+            _require_harmless(model)
             # Our pictures are channels-last in memory; so nobody has to rearrange them.
             layout = openvino.preprocess.PrePostProcessor(model)
             layout.input().tensor().set_layout(openvino.Layout("NHWC"))

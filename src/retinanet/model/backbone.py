@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import torch
 from torch import Tensor, nn
 
 from retinanet.config import BackboneSettings
@@ -193,19 +192,12 @@ def _read(path: Path) -> dict[str, Tensor]:
     """A weight file's tensors; nothing in the file is executed."""
     if not path.is_file():
         raise RequestError(f"model.backbone.weights: there is no file {path} (write none, imagenet, or a file's path)")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+    from retinanet.checkpoints.reading import read
 
-            found: Any = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise RequestError(f"model.backbone.weights: {path} cannot be read: {_first_line(error)}") from error
-    state: dict[str, Tensor] = found.get("state_dict", found) if isinstance(found, dict) else {}
-    if not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise RequestError(f"model.backbone.weights: {path} is no mapping of names to tensors, as timm's files are")
-    return state
+    try:
+        return read(path).tensors
+    except RequestError as error:
+        raise RequestError(f"model.backbone.weights: {error}") from error
 
 
 def _first_line(error: Exception) -> str:

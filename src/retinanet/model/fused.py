@@ -85,7 +85,8 @@ def fuse(model: RetinaNet, dtype: torch.dtype = torch.float32, fast: bool = Fals
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     traced = _trace(model)
-    _Shapes(traced).run(torch.zeros(1, 3, *padded_size([(64, 96)], model.settings.preprocessing)))
+    height, width = (min(side, 2048) for side in padded_size([(64, 96)], model.settings.preprocessing))
+    _Shapes(traced).run(torch.zeros(1, 3, height, width))
     _remove_identities(traced)
     _Fusion(traced, dtype, fast).run()
     traced.graph.lint()

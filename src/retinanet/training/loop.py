@@ -146,8 +146,9 @@ def train(
     train_settings = settings.train
     progress = Progress()
     if saved is not None:
-        progress = _check(saved, settings, data, folder)
-        model.load_state_dict(saved["model"])
+        with resume_file.restoring(folder.resume):
+            progress = _check(saved, settings, data, folder)
+            model.load_state_dict(saved["model"])
     averaged = Ema(model, train_settings.ema) if train_settings.ema is not None else None
     learner: Any = Learner(model, settings.loss, data.class_names)
     optimizer: Any = make_optimizer(model, train_settings)
@@ -155,10 +156,11 @@ def train(
     if averaged is not None:
         averaged.model.to(fabric.device)
     if saved is not None:
-        optimizer.load_state_dict(saved["optimizer"])
-        fabric.strategy.precision.load_state_dict(saved["precision"])
-        if averaged is not None:
-            averaged.model.load_state_dict(saved["ema"])
+        with resume_file.restoring(folder.resume):
+            optimizer.load_state_dict(saved["optimizer"])
+            fabric.strategy.precision.load_state_dict(saved["precision"])
+            if averaged is not None:
+                averaged.model.load_state_dict(saved["ema"])
     detector = Detector(averaged.model if averaged else model, data.class_names, precision)
     del saved
 

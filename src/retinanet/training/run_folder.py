@@ -26,9 +26,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from retinanet import __version__
-from retinanet.config import Settings, from_plain, to_plain
-from retinanet.errors import RequestError, WorkError
+from retinanet.checkpoints import metadata
+from retinanet.config import Settings, SettingsError, from_plain, to_plain
+from retinanet.errors import RequestError, WorkError, first_line
 from retinanet.evaluation import coco
+from retinanet.fields import shown
 from retinanet.files import replacing
 
 if TYPE_CHECKING:
@@ -151,9 +153,17 @@ class RunFolder:
 
 
 def read_metrics(folder: Path) -> list[dict[str, str]]:
-    """The rows of metrics.csv; an incomplete last line, left by a kill, is passed over."""
-    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["step"].isdigit() and None not in row.values()]
+    """The rows of metrics.csv; an incomplete last line, left by a kill, is passed over.
+
+    Raises:
+        RequestError: it is no such table.
+    """
+    try:
+        with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
+            return [row for row in rows if row["step"].isdecimal() and len(row["step"]) < 19]
+    except (csv.Error, UnicodeDecodeError, KeyError) as error:
+        raise RequestError(f"{folder / 'metrics.csv'} is no table of a run's steps ({first_line(error)})") from error
 
 
 def read_run(folder: Path) -> tuple[Path, Settings]:
@@ -167,10 +177,15 @@ def read_run(folder: Path) -> tuple[Path, Settings]:
     if not (folder / "settings.yaml").is_file() or not (folder / "run.json").is_file():
         raise RequestError(f"cannot resume {folder}: it is not the folder of a run (no settings.yaml and run.json)")
     try:
-        data = json.loads((folder / "run.json").read_text(encoding="utf-8"))["data"]
+        data = metadata.parse(metadata.read_bytes(folder / "run.json"))["data"]
+        if not isinstance(data, str) or "\0" in data:
+            raise ValueError(f"data is {shown(data)}, not a path")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RequestError(f"cannot resume {folder}: run.json cannot be read ({error})") from error
-    return Path(data), from_plain(Settings, recipe.read_yaml(folder / "settings.yaml"))
+    try:
+        return Path(data), from_plain(Settings, recipe.read_yaml(folder / "settings.yaml"))
+    except SettingsError as error:
+        raise SettingsError(f"{folder / 'settings.yaml'}: {error}") from None
 
 
 def _short(value: float) -> str:

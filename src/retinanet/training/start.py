@@ -20,6 +20,7 @@ from retinanet.checkpoints import Checkpoint
 from retinanet.config import ModelSettings, Settings, dotted, from_plain, to_plain
 from retinanet.errors import RequestError
 from retinanet.model import RetinaNet
+from retinanet.model.outline import require_memory
 
 CLASS_OUTPUT = ("class_subnet.output.weight", "class_subnet.output.bias")  # (anchors * classes, ...)
 OTHER_BACKBONE = 0.5  # less of the backbone's numbers fit: another network, in which some shapes agree by chance
@@ -103,6 +104,7 @@ def begin(settings: Settings, class_names: Sequence[str]) -> tuple[RetinaNet, Ke
         RequestError: the checkpoint cannot be read, fits nowhere, or holds numbers that are not finite.
     """
     source, wanted = settings.train.weights, settings.model.backbone
+    require_memory(settings.model, len(class_names))
     if source == "none":
         return RetinaNet(settings.model, len(class_names)), None
     checkpoint = read(source)
@@ -144,7 +146,13 @@ def begin(settings: Settings, class_names: Sequence[str]) -> tuple[RetinaNet, Ke
 def _fitting(checkpoint: Checkpoint, model: RetinaNet, class_names: Sequence[str]) -> set[str]:
     """The tensors that are taken as they are: those of the same name, shape and meaning."""
     ours, theirs = model.state_dict(), checkpoint.state
-    fitting = {name for name, tensor in ours.items() if name in theirs and theirs[name].shape == tensor.shape}
+    fitting = {
+        name
+        for name, tensor in ours.items()
+        if name in theirs
+        and theirs[name].shape == tensor.shape
+        and theirs[name].is_floating_point() >= tensor.is_floating_point()
+    }
     if not _same_anchors(checkpoint, model) or tuple(class_names) != checkpoint.class_names:
         fitting.difference_update(CLASS_OUTPUT)
     backbone = {name for name in ours if name.startswith("backbone.")}

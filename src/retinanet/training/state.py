@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from retinanet.checkpoints.torch_files import ZipFile
 from retinanet.errors import RequestError, first_line
+from retinanet.fields import shown
 from retinanet.files import replacing
 
 VERSION = 1
@@ -35,13 +39,31 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RequestError(f"nothing to resume in {path.parent}: there is no {path.name}; start the run anew")
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            saved = ZipFile(file)
+            state: dict[str, Any] = saved.filled(saved.value)
         version = state.pop("version", None)
-    except Exception as error:  # torch raises half a dozen kinds for a file that is not its own
+    except Exception as error:  # a file can be damaged in every way there is
         reason = first_line(error)
         raise RequestError(f"cannot resume from {path}: {reason}; start the run anew") from error
     if version is None:
         raise RequestError(f"cannot resume from {path}: it is not a file that retinanet wrote; start the run anew")
     if version != VERSION:
-        raise RequestError(f"cannot resume from {path}: its version is {version}, this program reads {VERSION}")
+        raise RequestError(f"cannot resume from {path}: its version is {shown(version)}, this program reads {VERSION}")
     return state
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """What is read is put into a run here; errors of what does not fit become one line.
+
+    Raises:
+        RequestError: a part of the state is missing, of the wrong type or of another network.
+    """
+    try:
+        yield
+    except RequestError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
+        raise RequestError(f"cannot resume from {path}: {reason}; start the run anew") from error
