@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CPU = torch.device("cpu")
-MOST = 16  # threads: Python's lock lets no more than that compute at the same time
+MOST = 16  # threads; more would wait for Python's lock longer than they compute
 
 
 @contextmanager
@@ -36,8 +36,8 @@ def alone(device: torch.device = CPU) -> Iterator[int]:
         return
     openmp, mkl = setters
     before = mkl(1)
-    openmp(1)
     try:
+        openmp(1)
         yield threads
     finally:
         openmp(threads)
@@ -76,32 +76,33 @@ def map_slices(work: Callable[[Item], Result], slices: Sequence[Item], threads: 
     inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
     def take() -> None:
-        try:
-            while waiting:
-                try:
-                    index, item = waiting.popleft()
-                except IndexError:  # another thread took the last one
-                    return
-                results[index] = work(item)
-        except BaseException as error:
-            waiting.clear()
-            errors.append(error)
+        while True:
+            try:
+                index, item = waiting.popleft()
+            except IndexError:
+                return
+            results[index] = work(item)
 
     def help_out() -> None:
-        with alone(), torch.inference_mode(inference), torch.set_grad_enabled(grad):
-            take()
+        try:
+            with alone(), torch.inference_mode(inference), torch.set_grad_enabled(grad):
+                take()
+        except BaseException as error:  # it goes to the caller, whatever it is
+            errors.append(error)
+            waiting.clear()
 
     helpers: list[threading.Thread] = []
     try:
         for _ in range(min(threads, MOST, len(slices)) - 1):
             helper = threading.Thread(target=help_out, name="retinanet slices")
-            helper.start()
+            try:
+                helper.start()
+            except RuntimeError:  # the system grants no more threads
+                break
             helpers.append(helper)
-    except RuntimeError:  # the system grants no more threads
-        pass
-    try:
         take()
     finally:
+        waiting.clear()
         for helper in helpers:
             helper.join()
     if errors:
