@@ -36,10 +36,9 @@ if AUTO == "bf16":  # elsewhere it is emulated, which nobody does for speed
     CLAIMS["inference"].append(lambda: bench.inference(FOUND, fair=True))
     CLAIMS["training"].append(lambda: bench.training_step(precision="bf16", theirs_precision="bf16"))
 
-# Ends with its parent, however that ends; Ctrl-C reaches it too, and is no news.
+# Ends with its parent, however that ends.
 SPIN = """
-import os, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+import os, sys
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, [int(sys.argv[1])])
 while os.getppid() == int(sys.argv[2]):
@@ -56,7 +55,8 @@ def busy_cores() -> Iterator[list[subprocess.Popen[bytes]]]:
     spins: list[subprocess.Popen[bytes]] = []
     try:
         for core in cores:
-            spins.append(subprocess.Popen([sys.executable, "-S", "-E", "-c", SPIN, str(core), str(os.getpid())]))
+            command = [sys.executable, "-S", "-E", "-c", SPIN, str(core), str(os.getpid())]
+            spins.append(subprocess.Popen(command, start_new_session=True))  # Ctrl-C is for this process
         yield spins
     finally:
         for spin in spins:
