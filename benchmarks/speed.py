@@ -2,14 +2,20 @@
 
     python benchmarks/speed.py                      # all of them
     python benchmarks/speed.py inference matching   # some
+    python benchmarks/speed.py --busy               # and again while another program keeps each core busy
     python benchmarks/speed.py --json speed.json    # for the record
 
-Each claim is measured in a process of its own; both sides take turns in it. On an otherwise idle machine.
+Each claim is measured in a process of its own; both sides take turns in it. On an otherwise idle machine. What is
+printed are the tables of docs/performance.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +36,68 @@ if AUTO == "bf16":  # elsewhere it is emulated, which nobody does for speed
     CLAIMS["inference"].append(lambda: bench.inference(FOUND, fair=True))
     CLAIMS["training"].append(lambda: bench.training_step(precision="bf16", theirs_precision="bf16"))
 
+# Ends with its parent, however that ends.
+SPIN = """
+import os, sys
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, [int(sys.argv[1])])
+while os.getppid() == int(sys.argv[2]):
+    for _ in range(1_000_000):
+        pass
+"""
 
-def measure(claim: str, place: str, rounds: int) -> dict[str, Any]:
-    return CLAIMS[claim][int(place)]().compare(rounds).row()
+
+@contextmanager
+def busy_cores() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """On each core that this process may use another process does nothing but run, to the end of the block."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = sorted(os.sched_getaffinity(0)) if has_affinity else range(os.cpu_count() or 1)
+    spins: list[subprocess.Popen[bytes]] = []
+    try:
+        for core in cores:
+            command = [sys.executable, "-S", "-E", "-c", SPIN, str(core), str(os.getpid())]
+            spins.append(subprocess.Popen(command, start_new_session=True))  # Ctrl-C is for this process
+        yield spins
+    finally:
+        for spin in spins:
+            spin.kill()
+            spin.wait()
+
+
+def measure(claim: str, place: str, busy: str, rounds: int) -> list[dict[str, Any]]:
+    """The claim's row, and with ``busy`` the row of the same work on busy cores."""
+    work = CLAIMS[claim][int(place)]()
+    rows = [work.compare(rounds).row() | {"busy": False}]
+    if busy:
+        with busy_cores():
+            rows.append(work.compare(rounds).row() | {"busy": True})
+    return rows
+
+
+def line(row: dict[str, Any]) -> str:
+    times = " | ".join(duration(row[side]) for side in ("ours_seconds", "torchvision_seconds"))
+    return f"| {row['name']} | {times} | {row['ratio']:.1f} | {row['ratio_low']:.1f} to {row['ratio_high']:.1f} |"
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
 
 
 def main() -> None:
-    options = alone.options(__doc__, "claims", CLAIMS, 7, measure)
-    print(f"{'':72} {'ours':>9} {'torchvision':>12} {'ratio':>6}  range")
+    flags = {"--busy": "measure again with a busy process on each core"}
+    options = alone.options(__doc__, "claims", CLAIMS, 7, measure, flags)
+    head = "| {} | ours | torchvision | ratio | range |\n|---|---|---|---|---|"
+    print(head.format("quiet"))
     rows: list[dict[str, Any]] = []
     for claim in options.claims or CLAIMS:
         for place in range(len(CLAIMS[claim])):
-            r = alone.alone(claim, str(place), rounds=options.rounds)
-            if r is None:
+            found = alone.alone(claim, str(place), "busy" * options.busy, rounds=options.rounds)
+            if found is None:
                 raise SystemExit(f"{claim}: not enough memory")
-            rows.append(r)
-            seconds = f"{r['ours_seconds'] * 1000:9.1f} {r['torchvision_seconds'] * 1000:12.1f}"
-            spread = f"{r['ratio_low']:.2f} to {r['ratio_high']:.2f}"
-            print(f"{r['name']:72} {seconds} {r['ratio']:6.2f}  {spread}", flush=True)
+            rows += found
+            print(line(found[0]), flush=True)
+    if options.busy:
+        print("", head.format("busy"), *(line(row) for row in rows if row["busy"]), sep="\n")
     alone.record(options.json, rows)
 
 

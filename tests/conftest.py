@@ -21,3 +21,11 @@ def real():
         return REAL / name
 
     return folder
+
+
+@pytest.fixture
+def set_threads():
+    """Sets PyTorch's number of threads for the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from retinanet import boxes as geometry
 from retinanet.config import MatchingSettings
+from retinanet.threads import alone, map_slices
 
 BACKGROUND = -1
 IGNORED = -2
@@ -17,8 +18,8 @@ IGNORED = -2
 # Overlaps of boxes with anchors are computed in slices of at most this many numbers, so a picture with 1000 boxes and
 # 200 000 anchors needs no more memory than one with 20 boxes.
 SLICE = 1 << 22
-# On a CPU anchors are taken in parts of this length and slices are smaller: the temporaries stay in the cache, and most
-# boxes overlap no anchor of a part, which lie side by side.
+# On a CPU anchors are taken in parts of this length and slices are smaller: the temporaries stay in a core's cache, and
+# most boxes overlap no anchor of a part, which lie side by side. A part of an image runs whole on one thread.
 PART = 1 << 14
 CACHED = 1 << 18
 
@@ -51,54 +52,50 @@ def match(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], se
         boxes: for each picture (n, 4) float32.
         labels: for each picture (n,) int64, the class from 0, or -2 for an ignore region (a crowd).
     """
-    parts = _parts(anchors)
     # The boxes are sorted out before they are moved: asked of a GPU, the processor would have to wait for the answer.
-    truth = _moved([b[n >= 0] for b, n in zip(boxes, labels, strict=True)], anchors)
-    regions = _moved([b[n == IGNORED] for b, n in zip(boxes, labels, strict=True)], anchors)
-    states = torch.stack([_states(anchors, parts, t, r, settings) for t, r in zip(truth, regions)])  # (B, N)
-
-    positive = states.view(-1) >= 0
-    if _asynchronous(anchors.device):
-        places, counts = torch.arange(len(positive), device=anchors.device), [len(anchors)] * len(states)
-    else:  # few anchors are positive: for them alone it is asked which box it was
-        places, counts = positive.nonzero()[:, 0], (states >= 0).sum(dim=1).tolist()
-    boxes_of, classes_of = [anchors.new_zeros((0, 4))], [places.new_zeros(0)]
-    classes = _moved([n[n >= 0] for n in labels], places)
-    own = places % max(1, len(anchors))  # which anchor of its picture
-    for mine, t, n in zip(own.split(counts), truth, classes):
-        for some in mine.split(max(1, SLICE // max(1, len(t)))):
-            if len(t) == 0:
-                boxes_of.append(anchors[some])
-                classes_of.append(torch.full_like(some, BACKGROUND))
-            elif len(some):
-                which = geometry.iou(t, anchors[some]).argmax(dim=0)  # the first of equals
-                boxes_of.append(t[which])
-                classes_of.append(n[which])
-    chosen = positive[places]
-    states.view(-1)[places] = torch.where(chosen, torch.cat(classes_of), states.view(-1)[places])
-    return Targets(
-        labels=states,
-        places=places,
-        boxes=torch.where(chosen[:, None], torch.cat(boxes_of), anchors[own]),
-        num_positives=positive.sum(dtype=torch.float32),
-    )
+    truth = _moved([b[n >= 0] for b, n in zip(boxes, labels, strict=True)], anchors.device, anchors.dtype)
+    classes = _moved([n[n >= 0] for n in labels], anchors.device, torch.int64)
+    regions = _moved([b[n == IGNORED] for b, n in zip(boxes, labels)], anchors.device, anchors.dtype)
+    states = torch.empty((len(boxes), len(anchors)), dtype=torch.int64, device=anchors.device)
+    with alone(anchors.device) as threads:
+        parts = _parts(anchors)
+        cells = []
+        for i, (state, t, c, r) in enumerate(zip(states, truth, classes, regions)):
+            tops = anchors.new_zeros((len(parts), len(t)))
+            for p, part in enumerate(parts):
+                place = slice(part.start, part.start + len(part.anchors))
+                cells.append(_Cell(part, t, c, r, tops, tops[p], state[place], i * len(anchors) + part.start))
+        overlaps = map_slices(_overlaps, cells, threads)
+        matched = map_slices(lambda pair: _assign(*pair, settings), list(zip(cells, overlaps)), threads)
+        places = torch.cat([torch.zeros_like(states[:0, 0]), *(places for places, _ in matched)])
+        return Targets(
+            labels=states,
+            places=places,
+            boxes=torch.cat([anchors[:0], *(boxes for _, boxes in matched)]),
+            num_positives=(states.view(-1)[places] >= 0).sum(dtype=torch.float32),
+        )
 
 
-def _moved(tensors: Sequence[Tensor], like: Tensor) -> Sequence[Tensor]:
-    """The tensors of a processor, where ``like`` is and of its type, copied all at once."""
+def _moved(tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> Sequence[Tensor]:
+    """The tensors of a processor on another device, copied all at once."""
     if not tensors:
         return ()
-    together = torch.cat(list(tensors)).to(like.dtype)
-    if like.device.type == "cuda" and together.device.type == "cpu":
+    together = torch.cat(list(tensors)).to(dtype)
+    if device.type == "cuda" and together.device.type == "cpu":
         together = together.pin_memory()  # from elsewhere the copy would wait for what the GPU is doing
-    return together.to(like.device, non_blocking=True).split([len(t) for t in tensors])
+    return together.to(device, non_blocking=True).split([len(t) for t in tensors])
+
+
+def _asynchronous(device: torch.device) -> bool:
+    """Whether the processor would have to wait for an answer from this device."""
+    return device.type != "cpu"
 
 
 @dataclass(frozen=True)
 class _Part:
     """Anchors that follow each other, and so lie near each other in the picture."""
 
-    place: slice
+    start: int
     anchors: Tensor
     """(n, 4), each coordinate contiguous."""
     area: Tensor
@@ -107,75 +104,99 @@ class _Part:
     """(4,) x1 y1 x2 y2 of the area that they cover together."""
 
 
-def _asynchronous(device: torch.device) -> bool:
-    """Whether the processor would have to wait for an answer from this device."""
-    return device.type != "cpu"
-
-
 def _parts(anchors: Tensor) -> list[_Part]:
     length = max(1, len(anchors)) if _asynchronous(anchors.device) else PART
     parts = []
     for start in range(0, len(anchors), length):
-        place = slice(start, min(start + length, len(anchors)))
-        part = anchors[place].t().contiguous().t()
+        part = anchors[start : start + length].t().contiguous().t()
         extent = torch.cat((part[:, :2].amin(dim=0), part[:, 2:].amax(dim=0)))
-        parts.append(_Part(place, part, geometry.area(part), extent))
+        parts.append(_Part(start, part, geometry.area(part), extent))
     return parts
 
 
-def _touching(parts: Sequence[_Part], boxes: Tensor) -> Tensor:
-    """(parts, M) bool: which of the boxes (M, 4) may overlap an anchor of which part."""
-    if not parts:
-        return torch.zeros((0, len(boxes)), dtype=torch.bool, device=boxes.device)
-    extents = torch.stack([part.extent for part in parts])[:, None]  # (parts, 1, 4)
-    return ((boxes[:, :2] < extents[..., 2:]) & (boxes[:, 2:] > extents[..., :2])).all(dim=2)
+@dataclass(frozen=True)
+class _Cell:
+    """A part of the anchors and the boxes of a picture."""
+
+    part: _Part
+    boxes: Tensor
+    """(M, 4)"""
+    classes: Tensor
+    """(M,) int64"""
+    regions: Tensor
+    """(R, 4), the ignore regions."""
+    tops: Tensor
+    """(parts, M), the largest overlap of each box within each part, known when all parts have been compared."""
+    top: Tensor
+    """(M,), this part's row of it."""
+    state: Tensor
+    """(n,) int64, where the targets' labels are written."""
+    first: int
+    """The place of the first anchor in the flattened (B * N)."""
+
+    def touching(self, boxes: Tensor) -> Iterator[Tensor]:
+        """Places of the ``boxes`` that may overlap an anchor, as many at a time as fit into a slice."""
+        extent = self.part.extent
+        return self.slices(((boxes[:, :2] < extent[2:]) & (boxes[:, 2:] > extent[:2])).all(dim=1))
+
+    def slices(self, wanted: Tensor) -> Iterator[Tensor]:
+        """Places at which ``wanted`` (M,) holds, as many at a time as fit into a slice; on a GPU all places.
+
+        A GPU compares all boxes in less time than the processor would wait for it to say which ones are wanted.
+        """
+        all_of_them = _asynchronous(wanted.device)
+        places = torch.arange(len(wanted), device=wanted.device) if all_of_them else wanted.nonzero()[:, 0]
+        length = max(1, (SLICE if all_of_them else CACHED) // len(self.part.anchors))
+        return iter(places.split(length) if len(places) else ())
 
 
-def _pairs(parts: Sequence[_Part], wanted: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Numbers of parts, each with places of boxes that are to be compared with it, as many as fit into a slice.
+def _overlaps(cell: _Cell) -> Tensor:
+    """(n,), the largest overlap of each anchor; that of each box is written."""
+    start = 0.0 if len(cell.boxes) else -1.0  # without a box everything is background, whatever the thresholds
+    best = cell.part.area.new_full(cell.part.area.shape, start)
+    for some in cell.touching(cell.boxes):
+        overlap = geometry.iou(cell.boxes[some], cell.part.anchors, cell.part.area)  # (m, n)
+        torch.maximum(best, overlap.amax(dim=0), out=best)
+        cell.top[some] = overlap.amax(dim=1)
+    return best
+
+
+def _assign(cell: _Cell, best: Tensor, settings: MatchingSettings) -> tuple[Tensor, Tensor]:
+    """Writes the labels of a cell; places (k,) in the flattened (B * N) and boxes (k, 4), as :class:`Targets` has them.
 
     Args:
-        wanted: (parts, M) bool. A GPU compares all boxes in less time than the processor would wait for it to say
-            which ones are wanted.
+        best: (n,), the largest overlap of each anchor.
     """
-    if _asynchronous(wanted.device):
-        everything = torch.arange(wanted.shape[1], device=wanted.device)
-        chosen, size = [everything] * len(parts), SLICE
-    else:
-        which, places = wanted.nonzero(as_tuple=True)
-        chosen, size = list(places.split(torch.bincount(which, minlength=len(parts)).tolist())), CACHED
-    for p, mine in enumerate(chosen):
-        if len(mine):
-            for some in mine.split(max(1, size // len(parts[p].anchors))):
-                yield p, some
-
-
-def _states(
-    anchors: Tensor, parts: Sequence[_Part], truth: Tensor, regions: Tensor, settings: MatchingSettings
-) -> Tensor:
-    """One picture: (N,) int64, 0 for positive anchors, -1 for background, -2 for those that take no part."""
-    start = 0.0 if len(truth) else -1.0  # without a box everything is background, whatever the thresholds
-    best = anchors.new_full((len(anchors),), start)  # each anchor's largest overlap
-    top = anchors.new_zeros((len(parts), len(truth)))  # each box's largest overlap within each part
-    for p, some in _pairs(parts, _touching(parts, truth)):
-        part = parts[p]
-        overlap = geometry.iou(truth[some], part.anchors, part.area)  # (m, n)
-        best[part.place] = torch.maximum(best[part.place], overlap.amax(dim=0))
-        top[p, some] = overlap.amax(dim=1)
-
     positive = best >= settings.foreground
-    if settings.low_quality and parts:
-        most = top.amax(dim=0)  # (M,)
-        # A box that touches no anchor has a largest overlap of 0, and so has nearly every anchor with it: without the
-        # second condition all of them would turn positive.
-        for p, some in _pairs(parts, (top == most) & (most > 0)):
-            part, limit = parts[p], most[some, None]
-            holding = (geometry.iou(truth[some], part.anchors, part.area) == limit) & (limit > 0)
-            positive[part.place] |= holding.any(dim=0)
-
+    if settings.low_quality:
+        positive |= _low_quality(cell)
     state = torch.where(best < settings.background, BACKGROUND, IGNORED)
-    for p, some in _pairs(parts, _touching(parts, regions)):
-        part = parts[p]
-        inside = geometry.intersection(regions[some], part.anchors).amax(dim=0)
-        state[part.place].masked_fill_(inside >= part.area / 2, IGNORED)
-    return state.masked_fill_(positive, 0)
+    for some in cell.touching(cell.regions):
+        inside = geometry.intersection(cell.regions[some], cell.part.anchors).amax(dim=0)
+        state.masked_fill_(inside >= cell.part.area / 2, IGNORED)
+    state.masked_fill_(positive, 0)
+
+    # Few anchors are positive: for them alone it is asked which box it was. A GPU is not asked which they are.
+    places = torch.arange(len(best), device=best.device) if _asynchronous(best.device) else positive.nonzero()[:, 0]
+    boxes = cell.part.anchors[places]
+    if len(cell.boxes):
+        length = max(1, SLICE // len(cell.boxes))
+        for some, box in zip(places.split(length), boxes.split(length)):
+            which, chosen = geometry.iou(cell.boxes, box).argmax(dim=0), positive[some]  # the first of equals
+            state[some] = torch.where(chosen, cell.classes[which], state[some])
+            box.copy_(torch.where(chosen[:, None], cell.boxes[which], box))
+    cell.state.copy_(state)
+    return places + cell.first, boxes
+
+
+def _low_quality(cell: _Cell) -> Tensor:
+    """(n,) bool: whether an anchor overlaps some box as much as the best anchor of all parts does."""
+    holding = torch.zeros_like(cell.state, dtype=torch.bool)
+    most = cell.tops.amax(dim=0)  # (M,)
+    # A box that touches no anchor has a largest overlap of 0, and so has nearly every anchor with it: without the
+    # second condition all of them would turn positive.
+    for some in cell.slices((cell.top == most) & (most > 0)):
+        limit = most[some, None]
+        overlap = geometry.iou(cell.boxes[some], cell.part.anchors, cell.part.area)
+        holding |= ((overlap == limit) & (limit > 0)).any(dim=0)
+    return holding

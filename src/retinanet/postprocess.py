@@ -13,8 +13,10 @@ from torch.nn import functional
 from retinanet import boxes as geometry
 from retinanet.config import PostprocessingSettings
 from retinanet.model.retinanet import Outputs
+from retinanet.threads import alone, map_slices
 
 TOGETHER = 320  # logits, of neighbouring anchors, that are looked at as one before any of them is looked at alone
+SLICE = 1 << 20  # logits in which a thread looks for groups before it takes the next
 FIRST = 2  # times the wanted number of detections: how many of the best boxes suppression looks at first
 
 
@@ -46,26 +48,28 @@ def postprocess(
     thresholds = [settings.threshold] * len(anchors)
     if settings.coarsest_threshold is not None:
         thresholds[-1] = settings.coarsest_threshold
-    picture, scores, labels, boxes, passed = _candidates(outputs, anchors, thresholds, settings)
-    sizes = sizes.to(boxes.device, boxes.dtype)
-    if settings.clip == "before":
-        if settings.inclusive:
-            pixels = torch.ones_like(sizes) if scales is None else scales.to(boxes.device, boxes.dtype)
-            boxes = _clip_inclusive(boxes, sizes[picture], pixels[picture])
-        else:
-            boxes = geometry.clip(boxes, *sizes[picture].unbind(dim=1))
-        if settings.drop_empty:
-            passed &= _not_empty(boxes)
-    results = []
-    for i in range(len(sizes)):
-        mine = ((picture == i) & passed).nonzero()[:, 0]
-        kept = _suppress(boxes[mine], scores[mine], labels[mine], settings)
-        if settings.clip == "after":
-            clipped = geometry.clip(kept[0], *sizes[i].unbind())
-            full = _not_empty(clipped) if settings.drop_empty else slice(None)
-            kept = clipped[full], kept[1][full], kept[2][full]
-        results.append(kept)
-    return results
+    with alone(outputs.logits[0].device) as threads:
+        picture, scores, labels, boxes, passed = _candidates(outputs, anchors, thresholds, settings, threads)
+        sizes = sizes.to(boxes.device, boxes.dtype)
+        if settings.clip == "before":
+            if settings.inclusive:
+                pixels = torch.ones_like(sizes) if scales is None else scales.to(boxes.device, boxes.dtype)
+                boxes = _clip_inclusive(boxes, sizes[picture], pixels[picture])
+            else:
+                boxes = geometry.clip(boxes, *sizes[picture].unbind(dim=1))
+            if settings.drop_empty:
+                passed &= _not_empty(boxes)
+
+        def suppress(i: int) -> tuple[Tensor, Tensor, Tensor]:
+            mine = ((picture == i) & passed).nonzero()[:, 0]
+            kept = _suppress(boxes[mine], scores[mine], labels[mine], settings)
+            if settings.clip == "after":
+                clipped = geometry.clip(kept[0], *sizes[i].unbind())
+                full = _not_empty(clipped) if settings.drop_empty else slice(None)
+                kept = clipped[full], kept[1][full], kept[2][full]
+            return kept
+
+        return map_slices(suppress, range(len(sizes)), threads)
 
 
 def _clip_inclusive(boxes: Tensor, sizes: Tensor, pixels: Tensor) -> Tensor:
@@ -85,7 +89,11 @@ def _not_empty(boxes: Tensor) -> Tensor:
 
 
 def _candidates(
-    outputs: Outputs, anchors: Sequence[Tensor], thresholds: Sequence[float], settings: PostprocessingSettings
+    outputs: Outputs,
+    anchors: Sequence[Tensor],
+    thresholds: Sequence[float],
+    settings: PostprocessingSettings,
+    threads: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The best (anchor, class) pairs of each level: pictures (n,), scores (n,), labels (n,), decoded boxes (n, 4), and
     whether a score is above its threshold (n,).
@@ -99,15 +107,22 @@ def _candidates(
     device = outputs.logits[0].device
     together = [_together(logits.shape[1], classes) for logits in outputs.logits]
     groups = [logits.reshape(-1, n * classes) for logits, n in zip(outputs.logits, together)]  # (B * N_l / n, n * K)
-    best = [logits.amax(dim=1) for logits in groups]
+    # Nearly all the time goes into this maximum, which threads share; whether it is cut into slices changes no bit.
+    slices = [
+        some
+        for logits in groups
+        for some in logits.split(max(1, SLICE // logits.shape[1] if threads > 1 else len(logits)))
+    ]
+    best = torch.cat(map_slices(lambda logits: logits.amax(dim=1), slices, threads))
     limits = [_logit(threshold) for threshold in thresholds]
-    (place,) = torch.cat([values >= limit for values, limit in zip(best, limits)]).nonzero(as_tuple=True)
+    on_level = best.split([len(logits) for logits in groups])
+    (place,) = torch.cat([values >= limit for values, limit in zip(on_level, limits)]).nonzero(as_tuple=True)
 
     # A part is one level of one picture; parts come level by level. Each may have so many candidates.
     sizes = [len(logits) // batch for logits in groups for _ in range(batch)]
     ends = torch.tensor(list(itertools.accumulate(sizes)), device=device)
     part = torch.bucketize(place, ends, right=True)
-    chosen, counts = _best(torch.cat(best)[place], part, batch, len(groups), settings.candidates)
+    chosen, counts = _best(best[place], part, batch, len(groups), settings.candidates)
     place, part = place[chosen], part[chosen]
 
     # The anchors of these groups, then their logits; NaN, where other levels' groups are larger, is above no limit.

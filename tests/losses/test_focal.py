@@ -288,8 +288,9 @@ class Largest(TorchDispatchMode):
         return result
 
 
-def test_memory() -> None:
+def test_memory(set_threads: Any) -> None:
     """Beside the gradient, in the logits' own type, nothing of the logits' size is made or kept."""
+    set_threads(1)  # operations are watched in the calling thread alone
     logits = torch.randn(40_000, 80, dtype=torch.bfloat16, requires_grad=True)  # 6.4 MB
     labels = torch.full((40_000,), -1)
     kept: list[int] = []
@@ -448,7 +449,8 @@ def test_classes_of_their_own_over_many_slices_and_twice(asynchronous: bool) -> 
     torch.testing.assert_close(first, 2 * second)
 
 
-def test_memory_with_classes_of_their_own() -> None:
+def test_memory_with_classes_of_their_own(set_threads: Any) -> None:
+    set_threads(1)  # operations are watched in the calling thread alone
     logits = torch.randn(40_000, 80, dtype=torch.bfloat16, requires_grad=True)
     labels = torch.full((40_000,), -1)
     with Largest() as made:

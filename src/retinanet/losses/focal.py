@@ -25,8 +25,9 @@ from retinanet.errors import first_line
 from retinanet.losses.per_class import term_weights
 from retinanet.losses.pointwise import SOFTPLUS_LINEAR
 from retinanet.matching import IGNORED
+from retinanet.threads import alone, map_slices
 
-# Logits per slice on a CPU: its handful of temporaries stay in the caches of two cores, and few calls are needed.
+# Logits per slice on a CPU: its handful of temporaries stay in a core's caches, and few calls are needed.
 SLICE = 1 << 17
 
 # Below this probability 1 - p is exact enough for its logarithm: it has lost at most 6 of 24 bits.
@@ -104,7 +105,8 @@ class _FocalLoss(torch.autograd.Function):
         grad_enabled: bool,
     ) -> Tensor:
         if not _asynchronous(labels.device) and labels.numel():
-            low, high = int(labels.min()), int(labels.max())
+            with alone():
+                low, high = int(labels.min()), int(labels.max())
             if low < IGNORED or high >= logits.shape[1]:
                 raise ValueError(f"labels must be from -2 to {logits.shape[1] - 1}, found {low} to {high}")
         constants = gamma, positive_weight, negative_weight
@@ -123,7 +125,10 @@ class _FocalLoss(torch.autograd.Function):
         if grad is None:
             grad = _loss(logits, labels, True, *ctx.constants)[1]
             assert grad is not None, "it was asked for"
-        return grad.mul_(upstream.to(grad.dtype)).to(logits.dtype), None, None, None, None, None
+        factor = upstream.to(grad.dtype)
+        with alone(grad.device) as threads:
+            map_slices(lambda part: part.mul_(factor), grad.split(_rows(grad)), threads)
+        return grad.to(logits.dtype), None, None, None, None, None
 
 
 def _loss(
@@ -140,24 +145,28 @@ def _loss(
     rows, classes = logits.shape
     wide, kept = _types(logits)
     grad = torch.empty((rows, classes), dtype=kept, device=logits.device) if needs_grad else None
-    total = torch.zeros((), dtype=torch.float64 if logits.device.type != "mps" else wide, device=logits.device)
-    positive, ignored = (labels >= 0).nonzero()[:, 0], (labels == IGNORED).nonzero()[:, 0]
-    classes_of = labels[positive]
-    step = max(1, SLICE // classes) if logits.device.type == "cpu" else max(1, rows)
+    step = _rows(logits)
     starts = range(0, rows, step)
-    for start, (p0, p1), (i0, i1) in zip(starts, _cut(positive, starts), _cut(ignored, starts), strict=True):
-        part = slice(start, start + step)
-        left_out = ignored[i0:i1] - start, positive[p0:p1] - start, classes_of[p0:p1]
-        x = logits[part].to(wide).contiguous()
-        total += _background(x, left_out, gamma, negative_weight, None if grad is None else grad[part])
+    with alone(logits.device) as threads:
+        positive, ignored = (labels >= 0).nonzero()[:, 0], (labels == IGNORED).nonzero()[:, 0]
+        classes_of = labels[positive]
 
-    if isinstance(positive_weight, Tensor):
-        positive_weight = positive_weight[classes_of]
-    loss, slope = _positive(logits[positive, classes_of].to(wide), gamma, positive_weight)
-    total += loss
-    if grad is not None:
-        grad[positive, classes_of] = slope.to(kept)
-    return total.to(wide), grad
+        def background(cut: tuple[int, tuple[int, int], tuple[int, int]]) -> Tensor:
+            start, (p0, p1), (i0, i1) = cut
+            part = slice(start, start + step)
+            left_out = ignored[i0:i1] - start, positive[p0:p1] - start, classes_of[p0:p1]
+            x = logits[part].to(wide).contiguous()
+            return _background(x, left_out, gamma, negative_weight, None if grad is None else grad[part])
+
+        cuts = list(zip(starts, _cut(positive, starts), _cut(ignored, starts), strict=True))
+        losses = map_slices(background, cuts, threads)
+        if isinstance(positive_weight, Tensor):
+            positive_weight = positive_weight[classes_of]
+        loss, slope = _positive(logits[positive, classes_of].to(wide), gamma, positive_weight)
+        if grad is not None:
+            grad[positive, classes_of] = slope.to(kept)
+        exact = torch.float64 if logits.device.type != "mps" else wide
+        return torch.stack([*losses, loss]).sum(dtype=exact).to(wide), grad
 
 
 def _unasked_loss(
@@ -181,6 +190,12 @@ def _unasked_loss(
     grad = torch.addcmul(log_pt, p, log_pt, value=-1, out=log_pt).mul_(-gamma).add_(p).mul_(modulation)
     grad.scatter_(1, own, torch.where(has_own, slope, grad.gather(1, own)))
     return total, grad.to(kept)
+
+
+def _rows(logits: Tensor) -> int:
+    """How many rows of (N, K) make a slice."""
+    rows, classes = logits.shape
+    return max(1, SLICE // classes if logits.device.type == "cpu" else rows)
 
 
 def _types(logits: Tensor) -> tuple[torch.dtype, torch.dtype]:
