@@ -49,7 +49,7 @@ def content(data: DetectionData, index: int, by_suffix: bool) -> tuple[str, byte
     if as_is and known:
         return suffix, None
     try:
-        with Image.open(path) as image:
+        with pictures.opened(path) as image:
             kind = str(image.format).lower()
             exif = image.info.get("exif", b"")
         if not known:
