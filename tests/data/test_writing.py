@@ -443,7 +443,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, paint, layout, limit):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # no file may become larger
     try:
-        with pytest.raises(WorkError, match=r"^cannot (copy|write) \S+( to \S+)?: File too large$"):
+        with pytest.raises(WorkError, match=r"^cannot (copy|write) \S+( to \S+)?: file too large$"):
             write(tmp_path / "copy", layout, {"train": data})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
