@@ -458,5 +458,5 @@ def test_a_picture_that_is_gone(source, tmp_path):
     with pytest.raises(WorkError) as error:
         write(tmp_path / "copy", "coco", {"train": data})
     assert str(error.value) == (
-        f"cannot copy {source}/train/a.png to {tmp_path}/copy/train/a.png: No such file or directory"
+        f"cannot copy {source}/train/a.png to {tmp_path}/copy/train/a.png: no such file or directory"
     )
