@@ -70,7 +70,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("safetensors.torch.save_file", full_disk)
-    with pytest.raises(WorkError, match=rf"^cannot write {re.escape(str(path))}: .*No space left on device"):
+    with pytest.raises(WorkError, match=rf"^cannot write {re.escape(str(path))}: .*no space left on device"):
         native.save(path, {"a": torch.zeros(1)}, SETTINGS, ["other"])
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]

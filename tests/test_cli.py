@@ -380,6 +380,7 @@ def test_predictions_are_numbered(capsys, run, data, tmp_path, monkeypatch):
         (["{run}", "{run}", "--output", "{run}"], "{run} exists and is not empty: name a new folder with --output"),
         (["{run}", "{run}", "--threshold", "1"], "--threshold must be in [0, 1), not 1.0"),
         (["{run}", "{run}", "--size", "0"], "--size must be at least 1, not 0"),
+        (["{run}", "{run}", "--max-pixels", "0"], "--max-pixels must be at least 1, not 0"),
         (["{run}", "{run}", "--device", "tpu9"], None),
     ],
 )

@@ -40,7 +40,9 @@ from retinanet.losses import detection_loss
 from retinanet.matching import match
 from retinanet.model import RetinaNet
 from retinanet.precision import Precision
+from retinanet.prediction import predict_files
 from retinanet.preprocess import prepare
+from retinanet.slicing import predict_sliced
 
 NAMES = ("dog", "cat", "bird")
 
@@ -191,7 +193,8 @@ def test_every_kind_of_picture(detector: Detector, tmp_path: Path) -> None:
     [
         (3, "cannot read the picture given: a int; give a path, "),
         (None, "cannot read the picture given: a NoneType; give a path, "),
-        (torch.zeros(3, 8, 8), "cannot read the picture given: a tensor of float32 and shape (3, 8, 8); give a path, "),
+        (torch.zeros(8, 8), "cannot read the picture given: a tensor of float32 and shape (8, 8); give a path, "),
+        (torch.zeros(3, 8, 8) - 1, "cannot read the picture given: its values go from -1 to -1"),
         (
             torch.zeros(8, 8, 3, dtype=torch.uint8),
             "cannot read the picture given: a tensor of uint8 and shape (8, 8, 3)",
@@ -226,6 +229,72 @@ def test_options(detector: Detector) -> None:
         assert_same(larger, usual)
     with pytest.raises(RequestError, match=r"threshold must be in \[0, 1\), not 1\.5$"):
         detector.predict(image, threshold=1.5)
+
+
+WRONG_NUMBERS: list[tuple[dict[str, Any], str]] = [
+    ({"size": 0}, "size must be at least 1, not 0"),
+    ({"size": np.int64(-5)}, "size must be at least 1, not -5"),
+    ({"size": (320, 320)}, "size must be a whole number of at least 1, not (320, 320)"),
+    ({"size": math.nan}, "size must be a whole number of at least 1, not nan"),
+    ({"size": 320.0}, "size must be a whole number of at least 1, not 320.0"),
+    ({"size": "320"}, "size must be a whole number of at least 1, not '320'"),
+    ({"size": True}, "size must be a whole number of at least 1, not True"),
+    ({"threshold": "0.3"}, "threshold must be a number, not '0.3'"),
+    ({"threshold": math.nan}, "threshold must be in [0, 1), not nan"),
+    ({"threshold": math.inf}, "threshold must be in [0, 1), not inf"),
+    ({"threshold": 2}, "threshold must be in [0, 1), not 2.0"),
+    ({"threshold": np.float32(-1)}, "threshold must be in [0, 1), not -1.0"),
+    ({"threshold": False}, "threshold must be a number, not False"),
+    ({"threshold": [0.3]}, "threshold must be a number, not [0.3]"),
+    ({"max_detections": 0}, "max_detections must be at least 1, not 0"),
+    ({"max_detections": 1.5}, "max_detections must be a whole number of at least 1, not 1.5"),
+    ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+    ({"batch_size": None}, "batch_size must be a whole number of at least 1, not None"),
+    ({"batch_size": "8"}, "batch_size must be a whole number of at least 1, not '8'"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG_NUMBERS)
+def test_numbers_that_cannot_be_used(detector: Detector, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    """Alike for one image, for many, for tiles and for files."""
+    image = picture(9, 9)
+    with pytest.raises(RequestError, match=f"^{re.escape(message)}$"):
+        detector.predict(image, **options)
+    with pytest.raises(RequestError, match=f"^{re.escape(message)}$"):
+        detector.predict([], **options)
+    with pytest.raises(RequestError, match=f"^{re.escape(message)}$"):
+        predict_sliced(detector, image, 4, **options)
+    with pytest.raises(RequestError, match=f"^{re.escape(message)}$"):
+        predict_files(detector, [tmp_path], tmp_path / "output", **options)
+    assert not (tmp_path / "output").exists()
+
+
+def test_numbers_of_numpy_and_none(detector: Detector) -> None:
+    image = picture(50, 90)
+    given = {"threshold": 0.25, "max_detections": 3, "size": 64, "batch_size": 2}
+    numpy: dict[str, Any] = {"threshold": np.float32(0.25), **{k: np.int32(v) for k, v in given.items() if k[0] != "t"}}
+    assert_same(detector.predict(image, **numpy), detector.predict(image, **given))
+    assert_same(detector.predict(image, threshold=None, max_detections=None, size=None), detector.predict(image))
+
+
+def test_images_of_other_numbers_are_scaled_with_a_warning(detector: Detector) -> None:
+    image = picture(50, 90)
+    expected = detector.predict(image)
+    array = image.permute(1, 2, 0).numpy()
+    top = array.copy()
+    top[0, 0] = 255
+    same: list[Any] = [(top / 255).astype(np.float32), top.astype(np.float64), top.astype(np.int32) * 257]
+    for other in same:
+        with pytest.warns(UserWarning, match=r"^2 of 2 images: values of 0 to \d+ scaled to 8 bits$") as caught:
+            first, second = detector.predict([other, other])
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
+        assert_same(first, detector.predict(top))
+        assert_same(second, first)
+    assert len(expected) > 0
+    with pytest.warns(UserWarning, match="8 bits"):
+        sliced = predict_sliced(detector, same[0], 40)
+    assert_same(sliced, predict_sliced(detector, top, 40))
 
 
 def test_square_preprocessing_takes_another_size() -> None:

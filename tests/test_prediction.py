@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from retinanet.detector import Detector
 from retinanet.errors import RequestError, WorkError
 from retinanet.model import RetinaNet
 from retinanet.prediction import predict_files
-from retinanet.source_files import find_pictures
+from retinanet.source_files import find_pictures, find_sources
 from tiny_run import tiny
 
 NAMES = ("red", "green")
@@ -182,6 +183,133 @@ def test_a_damaged_picture_is_told_and_the_rest_is_done(detector, pictures, tmp_
     assert {a["image_id"] for a in content["annotations"]} <= set(range(1, 7))
 
 
+def test_what_is_passed_over_in_a_folder_is_named(detector, pictures, tmp_path):
+    """Nothing is skipped without a word: what cannot be used, and why."""
+    folder = tmp_path / "pictures"
+    (folder / ".cache").mkdir(parents=True)
+    (folder / "inner").mkdir()
+    for name in ("a.png", "inner/b.PNG", ".cache/c.png", ".d.png"):
+        shutil.copy(pictures / "a.png", folder / name)
+    for name in ("e.jxl", "inner/f.DNG", "g.pdf", "h.svg", "notes.txt"):
+        (folder / name).write_text("something")
+    (folder / "i.jpg").symlink_to("nothing")
+    (folder / "linked").symlink_to(pictures)
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "empty.jpg").touch()
+    (folder / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 50)
+    made = predict_files(detector, [folder], tmp_path / "found")
+    assert made.pictures == 2
+    assert [Path(name).name for name, _ in made.unreadable] == ["empty.jpg", "phone.heic"]
+    reasons = {str(Path(name).relative_to(folder)): reason for name, reason in made.passed_over}
+    assert {name: reason.split(":")[0] for name, reason in reasons.items()} == {
+        ".cache": "hidden",
+        ".d.png": "hidden",
+        "e.jxl": "JPEG XL is not read",
+        "g.pdf": "PDF is not read",
+        "h.svg": "SVG is not read",
+        "i.jpg": "a link to nothing",
+        "inner/f.DNG": "a camera's raw file is not read",
+        "linked": "a link to a folder, not followed",
+        "notes.txt": "neither an image nor a video by its ending",
+        "pipe.jpg": "no regular file",
+    }
+    for name in ("a.png", "inner/b.PNG", "empty.jpg", "phone.heic"):
+        (folder / name).unlink()
+    with pytest.raises(RequestError, match=r"no picture in the folder .*; passed over: .*e\.jxl \(JPEG XL"):
+        predict_files(detector, [folder], tmp_path / "none")
+
+
+def test_a_folder_that_may_not_be_read_is_named(detector, pictures, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0)
+    shutil.copy(pictures / "a.png", tmp_path / "a.png")
+    try:
+        if os.access(tmp_path / "closed", os.R_OK):
+            pytest.skip("this user may read everything")
+        assert find_sources([tmp_path]).passed_over == [(f"{tmp_path}/closed", "permission denied")]
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+
+
+def test_what_was_done_to_images_is_noted(detector, tmp_path):
+    grey = np.mgrid[:40, :60][0] * 6
+    Image.fromarray(grey.astype(np.int32)).save(tmp_path / "a.tif")
+    Image.fromarray((grey * 16).astype(np.uint16)).save(tmp_path / "b.png")
+    Image.new("RGBA", (60, 40), (200, 100, 50, 0)).save(tmp_path / "c.png")
+    frames = [Image.new("RGB", (60, 40), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "d.tif", save_all=True, append_images=frames[1:])
+    made = predict_files(detector, [tmp_path], tmp_path / "found")
+    assert {note: [Path(name).name for name in names] for note, names in made.notes.items()} == {
+        "values of 0 to 255 scaled to 8 bits": ["a.tif"],
+        "values of 0 to 4095 scaled to 8 bits": ["b.png"],
+        "alpha that hides the whole image ignored": ["c.png"],
+        "only the first of several pages or frames used": ["d.tif"],
+    }
+
+
+def test_images_above_the_limit_are_named(detector, pictures, tmp_path):
+    sources = [pictures / "a.jpg", pictures / "b.bmp"]  # 5400 and 5000 pixels
+    made = predict_files(detector, sources, tmp_path / "found", max_pixels=5000, slices=40)
+    assert made.pictures == 1
+    ((name, reason),) = made.unreadable
+    assert name == str(pictures / "a.jpg")
+    assert "90 x 60 = 5400 pixels, above the limit of 5000" in reason
+
+
+def test_one_name_that_cannot_be_written_is_no_end(detector, pictures, tmp_path):
+    """A collision makes the longest names too long, a folder stands in the way, a side is too long for JPEG."""
+    long = "x" * 251
+    for folder in "ab":
+        (tmp_path / folder / "k.jpg").mkdir(parents=True)
+        shutil.copy(pictures / "a.png", tmp_path / folder / f"{long}.png")
+        shutil.copy(pictures / "a.png", tmp_path / folder / "k.jpg" / "inner.png")
+        shutil.copy(pictures / "b.bmp", tmp_path / folder / "k.bmp")
+    Image.new("L", (66000, 1)).save(tmp_path / "b" / "wide.png")
+    (tmp_path / "b" / "wide.png").rename(tmp_path / "b" / "wide.bmp")
+    formats = ("json", "csv", "yolo")
+    made = predict_files(detector, [tmp_path / "a", tmp_path / "b"], tmp_path / "found", formats=formats)
+    assert made.pictures == 7
+    assert made.unreadable == []
+    named = {str(Path(name).relative_to(tmp_path)): reason for name, reason in made.unwritten}
+    assert named.pop(f"b/{long}.png").endswith("file name too long")
+    assert named.pop("b/wide.bmp").startswith(f"cannot write {tmp_path}/found/wide.jpg: ")
+    assert list(named) == ["a/k.jpg/inner.png", "b/k.jpg/inner.png"]
+    assert len(json.loads((made.output / "detections.json").read_text())["images"]) == 7
+    assert not [path for path in made.output.rglob("*") if ".part" in path.name]
+
+
+def test_a_name_of_244_characters(detector, pictures, tmp_path):
+    name = "y" * 240 + ".png"
+    shutil.copy(pictures / "a.png", tmp_path / name)
+    made = predict_files(detector, [tmp_path / name], tmp_path / "found", formats=("json", "yolo"))
+    assert (made.pictures, made.unwritten) == (1, [])
+    assert (tmp_path / "found" / name).is_file()
+    assert (tmp_path / "found" / "labels" / name).with_suffix(".txt").is_file()
+
+
+def test_names_that_some_file_system_takes_for_one(pictures, tmp_path):
+    for name in ("a.png", "A.jpg", "e\u0301.png", "\u00e9.jpg"):
+        shutil.copy(pictures / "a.png", tmp_path / name)
+    given = [tmp_path / name for name in ("a.png", "A.jpg", "e\u0301.png", "\u00e9.jpg")]
+    assert names(given) == ["a.png", "A-2.jpg", "e\u0301.png", "\u00e9-2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stride": 0}, "stride must be at least 1, not 0"),
+        ({"max_pixels": 0}, "max_pixels must be at least 1, not 0"),
+        ({"slices": 0}, "slices must be at least 1, not 0"),
+        ({"slices": 64, "overlap": 2}, "the overlap of tiles must be in [0, 0.9], not 2"),
+        ({"formats": ("xml",)}, "there is no format xml: give json, csv, yolo"),
+    ],
+)
+def test_settings_that_cannot_be_used(detector, pictures, tmp_path, options, message):
+    with pytest.raises(RequestError) as caught:
+        predict_files(detector, [pictures], tmp_path / "found", **options)
+    assert str(caught.value) == message
+    assert not (tmp_path / "found").exists()
+
+
 def test_not_one_picture_can_be_read(detector, tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.jpg").write_text("no picture")
@@ -211,7 +339,7 @@ def test_what_was_found_before_an_interruption_is_kept(detector, pictures, tmp_p
         real(image, path)
 
     monkeypatch.setattr(prediction, "_save", stop_at_third)
-    with pytest.raises(WorkError if kind is OSError else kind, match="No space left on device"):
+    with pytest.raises(WorkError if kind is OSError else kind, match=r"(?i)no space left on device"):
         predict_files(detector, [pictures], tmp_path / "found", formats=("json", "csv"))
     content = json.loads((tmp_path / "found" / "detections.json").read_text())
     assert len(content["images"]) == 3
@@ -229,9 +357,9 @@ def test_few_pictures_are_in_memory_at_a_time(detector, tmp_path, monkeypatch):
     most = 0
     real = prediction.read
 
-    def watched(path):
+    def watched(path, **options):
         nonlocal most
-        image = real(path)
+        image = real(path, **options)
         alive.add(image)
         most = max(most, len(alive))
         return image

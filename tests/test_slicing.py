@@ -59,7 +59,11 @@ def test_small_pictures_are_one_tile():
 @pytest.mark.parametrize(
     ("slices", "overlap", "message"),
     [
-        (0, 0.2, "tiles must be at least 1 pixel large, not 0"),
+        (0, 0.2, "slices must be at least 1, not 0"),
+        (1.5, 0.2, "slices must be a whole number of at least 1, not 1.5"),
+        ("640", 0.2, "slices must be a whole number of at least 1, not '640'"),
+        (640, "0.2", "the overlap of tiles must be a number, not '0.2'"),
+        (640, True, "the overlap of tiles must be a number, not True"),
         (640, 1, r"the overlap of tiles must be in \[0, 0.9\], not 1"),
         (640, -0.1, r"the overlap of tiles must be in \[0, 0.9\], not -0.1"),
         (640, math.nan, r"the overlap of tiles must be in \[0, 0.9\], not nan"),

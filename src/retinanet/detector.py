@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from retinanet import boxes as geometry
+from retinanet.arguments import of_prediction
 from retinanet.config import PostprocessingSettings
 from retinanet.detections import Detections
 from retinanet.errors import RequestError, first_line
@@ -172,20 +174,28 @@ class Detector:
         """Detections of one picture, or a list of them for a list of pictures.
 
         Args:
-            pictures: a path, a PIL image, an RGB array (H, W, 3) uint8, a tensor (3, H, W) uint8, or a list of these.
-            threshold: scores at or below it are dropped; the model's own setting by default.
-            max_detections: the most per picture.
-            size: resize pictures to this instead of the model's size, for this call.
+            pictures: a path, a PIL image, an RGB array (H, W, 3) or tensor (3, H, W) of uint8, or a list of these.
+                Other numbers are scaled to 8 bits, see :func:`retinanet.data.pixels.scaled`.
+            threshold: scores at or below it are dropped, in [0, 1); the model's own setting by default.
+            max_detections: the most per picture, at least 1; the model's own setting by default.
+            size: resize pictures to this many pixels instead of the model's size, for this call.
             batch_size: how many pictures of one padded size go through the network together.
 
         Raises:
-            RequestError: where a picture cannot be read or is of a form not listed above; what :meth:`require` says.
+            RequestError: where a picture cannot be read or is of a form not listed above, or a number is out of range;
+                what :meth:`require` says.
+
+        Warns:
+            UserWarning: once a call for each thing that was scaled, ignored or left out of images, with their count.
         """
         from retinanet.data.pictures import to_tensor
 
-        if not isinstance(pictures, list | tuple):
-            return self.predict([pictures], threshold=threshold, max_detections=max_detections, size=size)[0]
+        single = not isinstance(pictures, list | tuple)
+        if single:
+            pictures = [pictures]
+        threshold, max_detections, size, batch_size = of_prediction(threshold, max_detections, size, batch_size)
         self.require(threshold, max_detections, size)
+        notes: list[str] = []
         results: list[Detections | None] = [None] * len(pictures)
         # Batches hold images of one padded size: an image's detections depend on the others by no more than rounding.
         waiting: dict[Size, list[tuple[int, Tensor, Size]]] = {}
@@ -197,7 +207,7 @@ class Detector:
                 results[place] = detections
 
         for place, picture in enumerate(pictures):
-            image = to_tensor(picture)
+            image = to_tensor(picture, notes)
             original = (image.shape[1], image.shape[2])
             image, padded = self._ready(image, size)
             group = waiting.setdefault(padded, [])
@@ -206,7 +216,10 @@ class Detector:
                 run(padded)
         for padded in list(waiting):
             run(padded)
-        return [found for found in results if found is not None]
+        for note, count in Counter(notes).items():
+            warnings.warn(f"{count} of {len(pictures)} images: {note}", stacklevel=2)
+        found = [detections for detections in results if detections is not None]
+        return found[0] if single else found
 
     def _ready(self, image: Tensor, size: int | None) -> tuple[Tensor, Size]:
         """A picture as batches are made of it, and the size that it is padded to there."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from retinanet.errors import RequestError, WorkError
+from retinanet.errors import RequestError, WorkError, first_line
+
+LONGEST_ENDING = 32  # bytes; a longer one belongs to no format
+NAME_FAULTS = frozenset([errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST])
 
 
 def require_new(folder: Path, how: str) -> None:
@@ -22,27 +27,49 @@ def require_new(folder: Path, how: str) -> None:
         raise RequestError(f"{folder} exists and is not empty: name a new folder {how}".rstrip())
 
 
+def what_is_wrong(error: BaseException) -> str:
+    """Why a file cannot be written or read, in a few words such as "no space left on device"."""
+    known = getattr(error, "strerror", None)  # PyAV's errors have it too
+    return str(known).lower() if known else first_line(error)
+
+
+def only_this(error: BaseException | None) -> bool:
+    """Whether one file cannot be written because of its name or content, so that others in the same folder can.
+
+    An error without a number is an encoder's, such as of an image larger than its format allows.
+    """
+    return isinstance(error, OSError) and (error.errno is None or error.errno in NAME_FAULTS)
+
+
+def beside(path: Path) -> Path:
+    """A hidden, unused name beside ``path`` with the same ending: unique among hosts, and short."""
+    ending = path.suffix if len(os.fsencode(path.suffix)) <= LONGEST_ENDING else ""
+    return path.with_name(f".{secrets.token_hex(8)}.part{ending}")
+
+
 @contextmanager
 def replacing(path: str | Path, *also: type[Exception]) -> Iterator[Path]:
-    """A context that gives a place beside ``path`` to write to, and renames it to ``path`` when all went well.
+    """A context that gives a file beside ``path`` to write to, and renames it to ``path`` when all went well.
 
-    A kill or an error leaves what was there before; a half-written file never has the name.
+    A kill or an error leaves what was there before; a half-written file never has the name. Processes on several hosts
+    may write to one folder.
 
     Args:
-        path: the file to write or replace. The place beside it has the same ending, by which libraries know a format.
+        path: the file to write or replace. The file beside it has the same ending, by which libraries know a format.
         also: what a writer raises, beside OSError, when it cannot write.
 
     Raises:
-        WorkError: the file cannot be written (a full disk, no permission).
+        WorkError: the file cannot be written (a full disk, no permission); its cause is the writer's error.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    part = beside(path)
     try:
-        yield beside
-        os.replace(beside, path)
+        yield part
+        os.replace(part, path)
     except Exception as error:
         if not isinstance(error, (OSError, *also)):
             raise
-        raise WorkError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise WorkError(f"cannot write {path}: {what_is_wrong(error)}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be gone, and what went wrong is more worth telling
+            part.unlink()

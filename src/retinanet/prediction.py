@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from retinanet.data.pictures import PictureError, read
-from retinanet.errors import WorkError
-from retinanet.files import replacing, require_new
+from retinanet.arguments import of_prediction
+from retinanet.arguments import whole as whole_number
+from retinanet.data.pictures import PictureError, pixels, read
+from retinanet.errors import RequestError, WorkError
+from retinanet.files import only_this, replacing, require_new, what_is_wrong
 from retinanet.result_files import FORMATS
+from retinanet.slicing import predict_sliced, shared_pixels
 from retinanet.source_files import find_sources
 
 if TYPE_CHECKING:
@@ -39,7 +42,13 @@ class Predicted:
     detections: Counter[str] = field(default_factory=Counter)
     """How many of each class name."""
     unreadable: list[tuple[str, str]] = field(default_factory=list)
-    """File and reason."""
+    """Files that could not be read, and why."""
+    unwritten: list[tuple[str, str]] = field(default_factory=list)
+    """Images whose drawing or label file could not be written, because of its name or size, and why."""
+    passed_over: list[tuple[str, str]] = field(default_factory=list)
+    """What in the folders was neither image nor video, or not to be used, and why."""
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    """What was scaled, ignored or left out of images, and the files of each kind."""
     files: list[Path] = field(default_factory=list)
     """Result files and annotated videos, without the drawn pictures."""
     videos: list[VideoMade] = field(default_factory=list)
@@ -60,6 +69,7 @@ def predict_files(
     whole: bool = True,
     draw: bool = True,
     formats: Sequence[str] = ("json",),
+    max_pixels: int | None = None,
     track: bool = False,
     stride: int = 1,
     stop: Callable[[], bool] = lambda: False,
@@ -82,6 +92,7 @@ def predict_files(
         size: resize pictures to this instead of the model's size.
         batch_size: pictures that go through the network together.
         slices, overlap, whole: look at pictures in tiles, see :func:`retinanet.slicing.predict_sliced`.
+        max_pixels: images of more pixels are not read, see :func:`retinanet.data.pictures.pixel_limit`.
         draw: whether to write the pictures and videos with their detections drawn.
         formats: of the result files of pictures, see :mod:`retinanet.result_files`: json, csv, yolo. Videos have lines
             of JSON always, see :mod:`retinanet.deploy.video`.
@@ -93,23 +104,29 @@ def predict_files(
         on_problem: called with (file, reason) for each picture or video that cannot be read.
 
     Raises:
-        RequestError: a source does not exist or holds nothing to look at, the output folder holds something, or a
-            package is missing that videos need.
+        RequestError: a source does not exist or holds nothing to look at, the output folder holds something, a number
+            is out of range, or a package is missing that videos need.
         WorkError: not one picture or video could be read, or the output cannot be written.
     """
     output = Path(output)
+    threshold = THRESHOLD if threshold is None else threshold
+    of_prediction(threshold, max_detections, size, batch_size)
+    shared_pixels(1 if slices is None else slices, overlap)
+    whole_number("stride", stride)
+    if max_pixels is not None:
+        whole_number("max_pixels", max_pixels)
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise RequestError(f"there is no format {unknown[0]}: give {', '.join(FORMATS)}")
     found = find_sources(sources)
     if found.videos:
         require_video(track)
     require_new(output, "with --output")
-    made = Predicted(output)
+    made = Predicted(output, passed_over=found.passed_over)
 
     def look(images: Sequence[Any], threshold: float) -> list[Detections]:
         given: dict[str, Any] = {"max_detections": max_detections, "size": size, "batch_size": batch_size}
         if slices is None:
             return detector.predict(list(images), threshold=threshold, **given)
-        from retinanet.slicing import predict_sliced
-
         given |= {"whole": whole, "threshold": threshold}
         return [predict_sliced(detector, image, slices, overlap, **given) for image in images]
 
@@ -123,23 +140,28 @@ def predict_files(
             writers = [stack.enter_context(FORMATS[name](output, detector.class_names)) for name in formats]
             made.files = [writer.path for writer in writers]
             stack.callback(lambda: [writer.problems(made.unreadable) for writer in writers])
-            for chunk in _chunks(_decoded(found.pictures), batch_size):
+            done = 0
+            for chunk in _chunks(_decoded(found.pictures, max_pixels), batch_size):
                 if stop():
                     raise KeyboardInterrupt
-                results = iter(look([image for _, _, image in chunk if isinstance(image, Tensor)], threshold))
-                for path, name, image in chunk:
+                results = iter(look([image for _, _, image, _ in chunk if isinstance(image, Tensor)], threshold))
+                for path, name, image, notes in chunk:
                     if isinstance(image, PictureError):
                         problem(str(path), image.reason)
                         continue
                     detections = next(results)
                     made.pictures += 1
                     made.detections.update(detections.names)
-                    for writer in writers:
-                        writer.add(path, name, (image.shape[1], image.shape[2]), detections)
-                    if draw:
-                        _save(detections.draw(image), output / name)
+                    for note in notes:
+                        made.notes.setdefault(note, []).append(str(path))
+                    with _noted(path, made.unwritten):
+                        for writer in writers:
+                            writer.add(path, name, (image.shape[1], image.shape[2]), detections)
+                        if draw:
+                            _save(detections.draw(image), output / name)
+                done += len(chunk)
                 if on_progress:
-                    on_progress(made.pictures + len(made.unreadable), len(found.pictures))
+                    on_progress(done, len(found.pictures))
 
     def videos() -> None:
         from retinanet.deploy.frames import VideoError
@@ -174,7 +196,7 @@ def predict_files(
         if found.videos:
             videos()
     except OSError as error:
-        raise WorkError(f"cannot write into {output}: {error.strerror or error}") from error
+        raise WorkError(f"cannot write into {output}: {what_is_wrong(error)}") from error
     if made.unreadable and not made.pictures and not made.videos:
         first, reason = made.unreadable[0]
         count = len(made.unreadable) - 1
@@ -200,44 +222,57 @@ def require_video(track: bool = False) -> None:
         tracking.require_trackers()
 
 
-Decoded = tuple[Path, str, "Tensor | PictureError"]
+Decoded = tuple[Path, str, "Tensor | PictureError", "list[str]"]
 
 
-def _decoded(pictures: Iterable[tuple[Path, str]]) -> Iterator[Decoded]:
-    """Pictures in their order, decoded in threads a few ahead."""
+def _decoded(pictures: Iterable[tuple[Path, str]], max_pixels: int | None = None) -> Iterator[Decoded]:
+    """Images in their order with the notes on each, decoded in threads: a few ahead, or one where they are large."""
 
-    def decode(path: Path) -> Tensor | PictureError:
+    def decode(path: Path) -> tuple[Tensor | PictureError, list[str]]:
+        notes: list[str] = []
         try:
-            return read(path)
+            return read(path, notes=notes, max_pixels=max_pixels), notes
         except PictureError as error:
-            return error
+            return error, notes
 
     with ThreadPoolExecutor(READERS) as pool:
-        ahead: deque[tuple[Path, str, Future[Any]]] = deque()
+        ahead: deque[tuple[Path, str, int, Future[Any]]] = deque()
         for path, name in pictures:
-            ahead.append((path, name, pool.submit(decode, path)))
-            if len(ahead) > READERS:
-                path, name, future = ahead.popleft()
-                yield path, name, future.result()
-        for path, name, future in ahead:
-            yield path, name, future.result()
+            size = pixels(path, max_pixels)
+            while ahead and (len(ahead) >= READERS or size + sum(item[2] for item in ahead) > CHUNK_PIXELS):
+                waited, its_name, _, future = ahead.popleft()
+                yield waited, its_name, *future.result()
+            ahead.append((path, name, size, pool.submit(decode, path)))
+        for path, name, _, future in ahead:
+            yield path, name, *future.result()
 
 
 def _chunks(decoded: Iterable[Decoded], count: int) -> Iterator[list[Decoded]]:
-    """Some pictures at a time: ``count``, or fewer where they are large."""
+    """Some images at a time: ``count``, or fewer where they are large."""
     chunk: list[Decoded] = []
-    pixels = 0.0
+    total = 0.0
     for item in decoded:
         chunk.append(item)
-        pixels += item[2].shape[1] * item[2].shape[2] if isinstance(item[2], Tensor) else 0
-        if len(chunk) == count or pixels > CHUNK_PIXELS:
+        total += item[2].shape[1] * item[2].shape[2] if isinstance(item[2], Tensor) else 0
+        if len(chunk) == count or total > CHUNK_PIXELS:
             yield chunk
-            chunk, pixels = [], 0.0
+            chunk, total = [], 0.0
     if chunk:
         yield chunk
 
 
+@contextmanager
+def _noted(path: Path, unwritten: list[tuple[str, str]]) -> Iterator[None]:
+    """A context in which a file that cannot be written is noted, where all others can be (see :func:`only_this`)."""
+    try:
+        yield
+    except WorkError as error:
+        if not only_this(error.__cause__):
+            raise
+        unwritten.append((str(path), str(error)))
+
+
 def _save(image: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as place:
+        path.parent.mkdir(parents=True, exist_ok=True)
         image.save(place, **({} if path.suffix.lower() == ".png" else {"quality": 92}))

@@ -154,8 +154,8 @@ class YoloFolder:
     def problems(self, unreadable: Sequence[tuple[str, str]]) -> None: ...
 
     def _write(self, path: Path, lines: Sequence[str]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as place:
+            path.parent.mkdir(parents=True, exist_ok=True)
             place.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 

@@ -6,12 +6,15 @@ How their detections become one is in :mod:`retinanet.merging`.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from retinanet.arguments import of_prediction, real
+from retinanet.arguments import whole as whole_number
 from retinanet.detections import Detections
 from retinanet.errors import RequestError
 from retinanet.merging import merge
@@ -48,8 +51,8 @@ def tiles(height: int, width: int, slices: int, overlap: float = 0.2) -> list[Ti
 
 def shared_pixels(slices: int, overlap: float) -> int:
     """How many pixels neighbouring tiles share at least; checks both settings."""
-    if slices < 1:
-        raise RequestError(f"tiles must be at least 1 pixel large, not {slices}")
+    slices = whole_number("slices", slices)
+    overlap = real("the overlap of tiles", overlap)
     if not 0 <= overlap <= MOST_OVERLAP:
         raise RequestError(f"the overlap of tiles must be in [0, {MOST_OVERLAP}], not {overlap:g}")
     return min(math.ceil(overlap * slices), slices - 1)
@@ -87,7 +90,11 @@ def predict_sliced(
     from retinanet.data.pictures import to_tensor
 
     shared = shared_pixels(slices, overlap)
-    image = to_tensor(picture)
+    threshold, max_detections, size, batch_size = of_prediction(threshold, max_detections, size, batch_size)
+    notes: list[str] = []
+    image = to_tensor(picture, notes)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
     height, width = image.shape[1:]
     places = tiles(height, width, slices, overlap)
     given: dict[str, Any] = {"threshold": threshold, "size": size, "batch_size": batch_size}

@@ -5,18 +5,35 @@ from __future__ import annotations
 import glob
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from retinanet.data.pictures import SUFFIXES
-from retinanet.data.safe_files import files_below
 from retinanet.errors import RequestError
+from retinanet.files import what_is_wrong
 
 VIDEOS = frozenset([".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"])
 SCHEMES = frozenset(["http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt"])
 STILLS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")  # pictures in the same container as MP4
+SHOWN = 3  # files that a message names
+RAW = "a camera's raw file"
+UNREAD = {
+    ".jxl": "JPEG XL",
+    ".pdf": "PDF",
+    ".svg": "SVG",
+    ".psd": "PSD",
+    ".eps": "EPS",
+    ".exr": "OpenEXR",
+    ".dcm": "DICOM",
+    **dict.fromkeys(
+        [".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2"], RAW
+    ),
+    **dict.fromkeys([".pef", ".srw", ".x3f", ".3fr", ".iiq", ".erf", ".kdc", ".raw"], RAW),
+}
+"""Endings of images that are not read, and what they are."""
 STARTS = (b"\x1aE\xdf\xa3", b"FLV\x01", b"\x00\x00\x01\xba", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11")  # MKV, FLV, MPEG, ASF
 
 
@@ -51,6 +68,8 @@ class Sources:
     pictures: list[tuple[Path, str]] = field(default_factory=list)
     """File, and the name of the drawn picture relative to the output folder."""
     videos: list[Video] = field(default_factory=list)
+    passed_over: list[tuple[str, str]] = field(default_factory=list)
+    """Files in the folders that are neither, or cannot be used, and why."""
 
 
 def find_sources(sources: Sequence[str | Path]) -> Sources:
@@ -75,7 +94,7 @@ def find_sources(sources: Sequence[str | Path]) -> Sources:
                 name = free_name(Path(f"{special.name}.mp4"), video_names)
                 found.videos.append(Video(special.address, special.kind, name))
             continue
-        for path, below in _expand(source):
+        for path, below in _expand(source, found.passed_over):
             absolute = os.path.abspath(path)
             if absolute in seen:
                 continue
@@ -103,9 +122,7 @@ def find_pictures(sources: Sequence[str | Path]) -> list[tuple[Path, str]]:
 def is_video(path: Path) -> bool:
     """By the ending; by the first bytes where the ending is neither a video's nor a picture's."""
     suffix = path.suffix.lower()
-    if not os.path.isfile(path):  # a pipe would be waited for
-        return False
-    if suffix in VIDEOS or suffix in SUFFIXES:
+    if suffix in VIDEOS or suffix in SUFFIXES or not os.path.isfile(path):  # to open a pipe is to wait for it
         return suffix in VIDEOS
     try:
         with open(path, "rb") as file:
@@ -144,46 +161,82 @@ def _special(source: str) -> Video | None:
     return Video(source, "url", re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "stream")
 
 
-def _expand(source: str | Path) -> Iterator[tuple[Path, Path]]:
-    """Files of one source, and their names below it."""
+def _expand(source: str | Path, passed_over: list[tuple[str, str]]) -> Iterator[tuple[Path, Path]]:
+    """Files of one source, and their names below it; of its folders what is not used goes into ``passed_over``."""
     path = Path(source)
-    if path.is_dir():
-        empty = True
-        for file in _files(path):
-            empty = False
-            yield file, file.relative_to(path)
-        if empty:
-            raise RequestError(f"there is no picture in the folder {path} or its subfolders")
-    elif path.is_file():
+    if os.path.isdir(path):
+        before, files = len(passed_over), _files(path, passed_over)
+        if not files:
+            others = ", ".join(f"{name} ({why})" for name, why in passed_over[before:][:SHOWN])
+            more = "; passed over: " + others if others else ""
+            raise RequestError(f"there is no picture in the folder {path} or its subfolders{more}")
+        yield from ((file, file.relative_to(path)) for file in files)
+    elif os.path.isfile(path):
         yield path, Path(path.name)
-    elif path.exists():
+    elif os.path.exists(path):
         raise RequestError(f"{path} is neither a file nor a folder")
     elif glob.has_magic(str(source)):
         empty = True
         for match in map(Path, sorted(glob.glob(str(source), recursive=True))):
-            for file in _files(match) if match.is_dir() else [match]:
+            folder = os.path.isdir(match)
+            for file in _files(match, passed_over) if folder else [match]:
                 empty = False
-                yield file, file.relative_to(match if match.is_dir() else match.parent)
+                yield file, file.relative_to(match if folder else match.parent)
         if empty:
             raise RequestError(f"nothing matches the pattern {source}")
     else:
         raise RequestError(f"there is no {'video' if path.suffix.lower() in VIDEOS else 'picture or folder'} {source}")
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Pictures and videos in a folder and its subfolders, by their endings; hidden files are passed over."""
-    for path in files_below(folder):
-        suffix = path.suffix.lower()
-        if (suffix in SUFFIXES or suffix in VIDEOS) and not path.name.startswith("."):
-            yield path
+def _files(folder: Path, passed_over: list[tuple[str, str]]) -> list[Path]:
+    """Images and videos in a folder and its subfolders, by their endings; all else goes into ``passed_over``."""
+    files: list[Path] = []
+    others: list[tuple[str, str]] = []
+
+    def unreadable(error: OSError) -> None:
+        others.append((str(error.filename), what_is_wrong(error)))
+
+    for parent, folders, names in os.walk(folder, onerror=unreadable):
+        for name in list(folders):
+            path = Path(parent, name)
+            if name.startswith("."):
+                others.append((str(path), "hidden"))
+                folders.remove(name)
+            elif path.is_symlink():  # os.walk does not follow it
+                others.append((str(path), "a link to a folder, not followed: name the folder itself"))
+        for path in (Path(parent, name) for name in names):
+            reason = _unused(path)
+            if reason:
+                others.append((str(path), reason))
+            else:
+                files.append(path)
+    passed_over += sorted(others)
+    return sorted(files)
+
+
+def _unused(path: Path) -> str:
+    """Why a file in a folder is no image or video to use; empty where it is one."""
+    suffix = path.suffix.lower()
+    if path.name.startswith("."):
+        return "hidden"
+    if not os.path.isfile(path):
+        return "no regular file" if os.path.exists(path) else "a link to nothing"
+    if suffix in UNREAD:
+        return f"{UNREAD[suffix]} is not read: convert it to JPEG or PNG"
+    return "" if suffix in SUFFIXES or suffix in VIDEOS else "neither an image nor a video by its ending"
 
 
 def free_name(name: Path, taken: dict[str, int]) -> str:
     """``name`` without its ending, which differs between the files written for it; numbered where it is taken."""
     plain = name.with_suffix("") if name.suffix else name
-    free, key = plain, str(plain).lower()  # file systems that ignore case take A and a for one
-    while str(free).lower() in taken:
+    free, key = plain, _folded(plain)
+    while _folded(free) in taken:
         taken[key] += 1
         free = plain.with_name(f"{plain.name}-{taken[key]}")
-    taken[str(free).lower()] = 1
+    taken[_folded(free)] = 1
     return free.as_posix()
+
+
+def _folded(name: Path) -> str:
+    """Equal for names that some file system takes for one: without case, or with accents composed."""
+    return unicodedata.normalize("NFC", str(name)).lower()

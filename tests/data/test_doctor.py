@@ -662,11 +662,11 @@ def test_a_picture_under_two_ids(tmp_path):
 def test_pictures_in_no_split_and_other_files(tmp_path):
     root = write(tmp_path, "coco", sound())
     (root / "train/extra.png").write_bytes(png(3))
-    (root / "train/scan.heic").write_bytes(b"x")
+    (root / "train/scan.jxl").write_bytes(b"x")
     (root / "train/readme.txt").write_bytes(b"x")
     findings = diagnose(root)
     assert only(findings, "files.unlisted").examples == ("train/extra.png",)
-    assert only(findings, "files.no-pictures").examples == ("train/scan.heic",)
+    assert only(findings, "files.no-pictures").examples == ("train/scan.jxl",)
     assert serious(findings) == []
 
 

@@ -1,14 +1,22 @@
 """Whatever a picture's file holds, (3, H, W) uint8 RGB comes out, or one line that says why not."""
 
+import os
 import pickle
+import signal
+import struct
+import sys
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from retinanet.data import pictures
 from retinanet.data.pictures import PictureError, read, to_tensor
+from retinanet.data.pixels import ALPHA_IGNORED
+from retinanet.errors import RequestError
 
 ORIENTATION = 0x0112
 
@@ -59,6 +67,20 @@ def test_palette_with_transparency_is_laid_over_white(tmp_path):
     assert image[:, 1, 1].tolist() == [40, 50, 60]
 
 
+@pytest.mark.parametrize("alpha", [0, 1])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_alpha_that_hides_everything_is_ignored(tmp_path, mode, alpha):
+    grey = Image.fromarray(colours()[..., 0])
+    if mode == "P":
+        path = saved(tmp_path, grey.quantize(8), transparency=bytes([alpha] * 8))
+    else:
+        path = saved(tmp_path, Image.merge(mode, [grey] * (len(mode) - 1) + [Image.new("L", grey.size, alpha)]))
+    notes = []
+    image = read(path, notes=notes)
+    assert np.abs(image[0].numpy().astype(int) - colours()[..., 0]).max() <= (15 if mode == "P" else 0)
+    assert notes == [ALPHA_IGNORED]
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_alpha_is_laid_over_white(tmp_path, mode):
     layer = Image.new(mode, (8, 6), (0, 0, 0, 0) if mode == "RGBA" else (0, 0))
@@ -82,12 +104,100 @@ def test_16_bit_grey_is_scaled_to_8(tmp_path, name):
     assert image[0].tolist() == [[0, 1, 128, 255]]
 
 
-def test_numbers_that_are_no_colours_are_refused(tmp_path):
-    path = saved(tmp_path, Image.fromarray(np.ones((4, 4), np.float32)), "picture.tif")
-    with pytest.raises(PictureError) as error:
-        read(path)
-    expected = "its pixels are floating-point numbers; save it with 8 or 16 bits"
-    assert str(error.value) == f"cannot read the picture {path}: {expected}"
+RAMP = np.mgrid[:40, :60][0] * 6  # 0 to 234
+DEEP = [
+    (RAMP.astype(np.int32), 255),
+    (RAMP.astype(np.int32) * 1000, 2**18 - 1),
+    (RAMP.astype(np.uint16), 255),
+    (RAMP.astype(np.uint16) * 4, 1023),
+    (RAMP.astype(np.uint16) * 16, 4095),
+    (RAMP.astype(np.uint16) * 64, 16383),
+    (RAMP.astype(np.uint16) * 257, 65535),
+    ((RAMP / 255).astype(np.float32), 1),
+    ((RAMP / 234 * 1.02).astype(np.float32), 1),
+    ((RAMP + 18).astype(np.float32), 255),
+    ((RAMP * 16).astype(np.float32), 4095),
+]
+
+
+@pytest.mark.parametrize(("values", "full"), DEEP)
+def test_more_than_8_bits_are_scaled_by_their_range(tmp_path, values, full):
+    """From a file, a PIL image, an array and a tensor alike, and noted once."""
+    expected = np.clip(np.rint(values.astype(np.float64) * 255 / full), 0, 255)
+    assert expected.max() > 200
+    path = saved(tmp_path, Image.fromarray(values), "picture.tif")
+    grey = torch.from_numpy(values)[None]
+    colour = np.stack([values] * 3, 2)
+    for given in (path, Image.fromarray(values), values, colour, grey, torch.from_numpy(colour).permute(2, 0, 1)):
+        notes = []
+        image = to_tensor(given, notes)
+        assert image.dtype == torch.uint8
+        assert np.array_equal(image.numpy(), np.stack([expected] * 3))
+        assert notes == [f"values of 0 to {full} scaled to 8 bits"]
+    notes = []
+    assert pictures.header(path, notes) == (40, 60, False)
+    assert notes == [pictures.DEEP]
+
+
+def test_the_declared_range_counts(tmp_path):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[281] = 1023  # MaxSampleValue
+    image = read(saved(tmp_path, Image.fromarray(RAMP.astype(np.uint16)), "picture.tif", tiffinfo=tags))
+    assert image.max() == round(234 * 255 / 1023)
+    path = tmp_path / "picture.pgm"
+    path.write_bytes(b"P5 60 40 1023\n" + RAMP.astype(">u2").tobytes())
+    assert read(path).max() == round(234 * 255 / 1023)
+
+
+def test_true_and_false_are_white_and_black():
+    for given in (RAMP > 100, torch.from_numpy(RAMP > 100)[None]):
+        assert np.array_equal(to_tensor(given)[0].numpy(), np.where(RAMP > 100, 255, 0))
+
+
+def deep_png(path, values):
+    """A colour PNG of 16 bits, which Pillow cannot write."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0),
+        b"IDAT": zlib.compress(rows),
+        b"IEND": b"",
+    }
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in chunks.items():
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    path.write_bytes(content)
+    return path
+
+
+def test_colours_of_16_bits_are_never_black(tmp_path):
+    """Pillow keeps the upper 8 bits of each, which is nothing of values up to 4095."""
+    colour = np.stack([RAMP, RAMP // 2, RAMP // 3], 2)
+    image = read(deep_png(tmp_path / "a.png", colour * 257))
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), colour)
+    notes = []
+    image = read(deep_png(tmp_path / "b.png", colour * 64), notes=notes)
+    assert np.abs(image.permute(1, 2, 0).numpy().astype(int) - colour).max() <= 4
+    assert notes == ["values of 0 to 16383 scaled to 8 bits"]
+    for factor in (1, 16):
+        with pytest.raises(PictureError, match="16 bits"):
+            read(deep_png(tmp_path / "c.png", colour * factor))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (RAMP.astype(np.float32) - 100, "from -100 to 134"),
+        (RAMP.astype(np.int32) - 5, "from -5 to 229"),
+        (np.where(RAMP > 0, RAMP, np.nan).astype(np.float32), "not finite"),
+        (np.where(RAMP > 0, RAMP, np.inf).astype(np.float32), "not finite"),
+    ],
+)
+def test_values_that_are_no_colours_are_refused(tmp_path, values, message):
+    path = saved(tmp_path, Image.fromarray(values), "picture.tif")
+    for function, given in ((read, path), (pictures.header, path), (to_tensor, values)):
+        with pytest.raises(PictureError, match=message):
+            function(given)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -117,10 +227,80 @@ def test_exif_orientation(tmp_path, orientation, name):
         assert turned == (orientation >= 5)
 
 
-def test_first_frame_of_an_animation(tmp_path):
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
+def test_the_first_of_several_pages_or_frames_is_used_and_noted(tmp_path, suffix):
     frames = [Image.new("RGB", (8, 6), colour) for colour in ((255, 0, 0), (0, 255, 0))]
-    image = read(saved(tmp_path, frames[0], "picture.gif", save_all=True, append_images=frames[1:]))
-    assert image[:, 0, 0].tolist() == [255, 0, 0]
+    for count in (2, 1):
+        path = saved(tmp_path, frames[0], f"picture{suffix}", save_all=True, append_images=frames[1:count])
+        notes, glance = [], []
+        red, green, _ = read(path, notes=notes)[:, 0, 0].tolist()
+        pictures.header(path, glance)
+        assert (red > 240, green < 15) == (True, True)
+        assert notes == glance == [pictures.SEVERAL] * (count - 1)
+
+
+# -------------------------------------------------------------------------------------------------------- the limit
+
+
+def test_the_limit_of_pixels(tmp_path, monkeypatch, recwarn):
+    """Named with the way around it, set by argument or environment, and Pillow's own is as it was."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)  # Pillow alone warns from 600 and refuses from 1200
+    before = Image.MAX_IMAGE_PIXELS
+    for name in ("a.png", "a.jpg", "a.tif", "a.webp", "a.gif"):
+        path = saved(tmp_path, Image.new("RGB", (40, 50), "red"), name)
+        assert read(path).shape == (3, 50, 40)
+        assert pictures.header(path) == (50, 40, False)
+        for limited in ({"max_pixels": 1999}, {}):
+            with monkeypatch.context() as patch:
+                if not limited:
+                    patch.setenv(pictures.LIMIT_VARIABLE, "1999")
+                with pytest.raises(
+                    PictureError, match=r"40 x 50 = 2000 pixels.*1999.*--max-pixels.*RETINANET_MAX_PIXELS"
+                ):
+                    read(path, **limited)
+        assert read(path, max_pixels=2000).shape == (3, 50, 40)
+    assert before == Image.MAX_IMAGE_PIXELS == 600
+    assert not recwarn.list
+    for wrong in ("many", "0", "-1", "1.5"):
+        monkeypatch.setenv(pictures.LIMIT_VARIABLE, wrong)
+        with pytest.raises(RequestError, match=pictures.LIMIT_VARIABLE):
+            read(path)
+
+
+def test_pillows_limit_is_back_after_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)
+    sound = saved(tmp_path, Image.new("RGB", (40, 50)))
+    (tmp_path / "cut.png").write_bytes(sound.read_bytes()[:60])
+
+    def attempt(number):
+        try:
+            return read((sound, tmp_path / "cut.png")[number % 2], max_pixels=(3000, 100, 5000)[number % 3]).shape
+        except PictureError as error:
+            return error.reason
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(attempt, range(300)))
+    assert {result[:2] for result in results if isinstance(result, str)} == {"it"}
+    assert sum(not isinstance(result, str) for result in results) == 100
+    assert Image.MAX_IMAGE_PIXELS == 600
+
+
+def test_a_forked_process_does_not_wait_for_the_parents_threads(tmp_path):
+    if not hasattr(os, "fork"):
+        pytest.skip("this system does not fork")
+    path = saved(tmp_path, Image.new("RGB", (40, 50)))
+    with pictures.opened(path), pictures._lock:  # as a thread of the parent holds them
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            os._exit(0 if read(path).shape == (3, 50, 40) and Image.MAX_IMAGE_PIXELS != pictures.MAX_PIXELS else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_large_images_are_copied_in_bands(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "BAND", 24)
+    array = colours(11, 8)
+    assert np.array_equal(read(saved(tmp_path, Image.fromarray(array))).permute(1, 2, 0).numpy(), array)
 
 
 def test_given_pictures():
@@ -135,16 +315,18 @@ def test_given_pictures():
     assert torch.equal(to_tensor(expected[:1]), expected[:1].expand(3, -1, -1))
 
 
-EXPECTED = "give a path, a PIL image, an (H, W, 3) uint8 RGB array or a (3, H, W) uint8 tensor"
+EXPECTED = "give a path, a PIL image, an (H, W, 3) or (H, W) RGB or grey array, or a (3, H, W) tensor"
 
 
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        (np.zeros((4, 4, 3)), "an array of float64 and shape (4, 4, 3)"),
+        (np.zeros((4, 4, 3), complex), "an array of complex128 and shape (4, 4, 3)"),
+        (np.array([["a"]]), "an array of <U1 and shape (1, 1)"),
         (np.zeros((4, 4, 4), np.uint8), "an array of uint8 and shape (4, 4, 4)"),
         (np.zeros((0, 4, 3), np.uint8), "an array of uint8 and shape (0, 4, 3)"),
-        (torch.zeros(3, 4, 4), "a tensor of float32 and shape (3, 4, 4)"),
+        (torch.zeros(3, 4, 4, dtype=torch.complex64), "a tensor of complex64 and shape (3, 4, 4)"),
+        (torch.zeros(4, 4), "a tensor of float32 and shape (4, 4)"),
         (torch.zeros(4, 4, 3, dtype=torch.uint8), "a tensor of uint8 and shape (4, 4, 3)"),
         (7, "a int"),
     ],
@@ -163,6 +345,12 @@ def broken(tmp_path, kind):
         path.touch()
     elif kind == "folder":
         path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "HEIC":
+        path.write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 50)
+    elif kind == "program":
+        Image.new("RGB", (4, 4)).save(path, "EPS")
     return path
 
 
@@ -173,9 +361,13 @@ def broken(tmp_path, kind):
         ("text", "it is not a picture that Pillow knows"),
         ("empty", "the file is empty"),
         ("folder", "is a directory"),
+        ("pipe", "it is no regular file"),
+        ("HEIC", "HEIC needs pillow-heif: pip install 'retinanet[heif]'"),
+        ("program", "EPS is a program, which is not run; save it as PNG"),
     ],
 )
-def test_files_that_are_no_pictures(tmp_path, kind, reason):
+def test_files_that_are_no_pictures(tmp_path, monkeypatch, kind, reason):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     path = broken(tmp_path, kind)
     for function in (read, pictures.header, to_tensor):
         with pytest.raises(PictureError) as error:
@@ -210,19 +402,13 @@ def test_other_files_cut_short_are_found(tmp_path, name):
             function(path)
 
 
-def test_numbers_that_are_no_colours_are_found_at_a_glance_too(tmp_path):
-    path = saved(tmp_path, Image.fromarray(np.ones((4, 4), np.float32)), "picture.tif")
-    with pytest.raises(PictureError, match=r"its pixels are floating-point numbers; save it with 8 or 16 bits$"):
-        pictures.header(path)
-
-
 def test_whatever_a_decoder_raises_is_a_picture_error(tmp_path, monkeypatch):
     path = saved(tmp_path, Image.new("RGB", (4, 4)), "picture.png")
 
     def fail(*arguments, **options):
         raise RuntimeError("decoder\nfailed")
 
-    monkeypatch.setattr(Image.Image, "convert", fail)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
     with pytest.raises(PictureError, match=r"picture\.png: it is damaged or cut short \(decoder failed\)$"):
         read(path)
 
@@ -231,3 +417,17 @@ def test_a_picture_error_travels_between_processes(tmp_path):
     error = PictureError("a.jpg", "the file is empty")
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.name, again.reason) == (str(error), "a.jpg", "the file is empty")
+
+
+def test_heic(tmp_path):
+    """Turned as its EXIF says, once."""
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    heif.register_heif_opener()
+    colour = np.zeros((48, 64, 3), np.uint8)
+    colour[:24], colour[24:, :32] = (200, 30, 30), (30, 200, 30)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    path = saved(tmp_path, Image.fromarray(colour), "picture.heic", exif=exif.tobytes())
+    assert pictures.header(path)[:2] == (64, 48)
+    red, green, _ = read(path)[:, 4, 4].tolist()  # its lower left corner stands upper left
+    assert (red < 60, green > 170) == (True, True)

@@ -443,7 +443,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, paint, layout, limit):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # no file may become larger
     try:
-        with pytest.raises(WorkError, match=r"^cannot (copy|write) \S+( to \S+)?: File too large$"):
+        with pytest.raises(WorkError, match=r"^cannot (copy|write) \S+( to \S+)?: file too large$"):
             write(tmp_path / "copy", layout, {"train": data})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -458,5 +458,5 @@ def test_a_picture_that_is_gone(source, tmp_path):
     with pytest.raises(WorkError) as error:
         write(tmp_path / "copy", "coco", {"train": data})
     assert str(error.value) == (
-        f"cannot copy {source}/train/a.png to {tmp_path}/copy/train/a.png: No such file or directory"
+        f"cannot copy {source}/train/a.png to {tmp_path}/copy/train/a.png: no such file or directory"
     )

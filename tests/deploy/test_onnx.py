@@ -211,6 +211,9 @@ def test_predict(complete: Path, detector: Detector, tmp_path: Path) -> None:
         ({"size": 100}, "resizes pictures by itself"),
         ({"threshold": 0.2}, "drops scores at or below 0.3"),
         ({"max_detections": 101}, "at most 100 detections"),
+        ({"threshold": "0.5"}, "threshold must be a number"),
+        ({"max_detections": 0}, "max_detections must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
     ):
         with pytest.raises(RequestError, match=words):
             exported.predict(tensor, **wrong)

@@ -4,7 +4,6 @@ import functools
 import http.server
 import itertools
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -350,8 +349,9 @@ def test_the_disk_is_full(clip, tmp_path, monkeypatch):
         pytest.skip("there is no /dev/full here")
     folder = tmp_path / "found"
     folder.mkdir()
-    (folder / f".clip.{os.getpid()}.part.mp4").symlink_to("/dev/full")
-    with pytest.raises(WorkError, match=r"cannot write .*clip.mp4: No space left on device"):
+    monkeypatch.setattr("secrets.token_hex", lambda count: "0")
+    (folder / ".0.part.mp4").symlink_to("/dev/full")
+    with pytest.raises(WorkError, match=r"cannot write .*clip.mp4: no space left on device"):
         predict_video(_look(finder()), Video(str(clip), "file", "clip"), folder, threshold=0.3)
     assert not (folder / "clip.mp4").exists()
 

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from retinanet import recipe
 from retinanet.cli.console import Output, setting_text
-from retinanet.cli.options import Common, given
+from retinanet.cli.options import Common, given, limit_pixels
 from retinanet.cli.progress import Progress
 from retinanet.config import AnchorSettings, MatchingSettings, ModelSettings, dotted
 from retinanet.errors import RequestError, WorkError
@@ -47,6 +47,7 @@ def data(
     anchors: Literal["auto", "settings"] | None = None,
     report: Path | None = None,
     pictures: int = LOOKED_AT,
+    max_pixels: int | None = None,
     strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     convert: tuple[Format, Path] | None = None,
     split: float | None = None,
@@ -71,6 +72,8 @@ def data(
         Also write a page (.html) with figures and sample pictures, which needs no network.
     pictures
         Look into at most this many pictures of each split for copies, wrong channels and blank ones; 0 looks into none.
+    max_pixels
+        Leave out images of more pixels; by default RETINANET_MAX_PIXELS of the environment, else 178956970.
     strict
         Exit with 1 if there are errors or warnings.
     convert
@@ -86,6 +89,7 @@ def data(
         raise RequestError(f"there is no data set {data}: no such file or folder")
     if pictures < 0:
         raise RequestError(f"--pictures must be 0 or more, not {pictures}")
+    limit_pixels(max_pixels)
     if report is not None and (report.suffix.lower() not in (".html", ".htm") or not report.absolute().parent.is_dir()):
         raise RequestError(f"--report {report}: give a file name that ends in .html, in a folder that is there")
     if split is not None and convert is None:

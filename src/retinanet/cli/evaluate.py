@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from retinanet.cli.console import Output, class_table, number
 from retinanet.cli.models import Precision, load, require_model
-from retinanet.cli.options import Common
+from retinanet.cli.options import Common, limit_pixels
 from retinanet.cli.progress import Progress
 from retinanet.errors import RequestError
 
@@ -51,6 +51,7 @@ def evaluate(
     strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     batch_size: int = 8,
     workers: int = 0,
+    max_pixels: int | None = None,
     device: str | None = None,
     precision: Precision = None,
     trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
@@ -80,6 +81,8 @@ def evaluate(
         Pictures that go through the network together.
     workers
         Processes that load pictures.
+    max_pixels
+        Leave out images of more pixels; by default RETINANET_MAX_PIXELS of the environment, else 178956970.
     device
         cpu, cuda, cuda:1, ...; by default a GPU where there is one.
     precision
@@ -96,6 +99,8 @@ def evaluate(
         raise RequestError(f"there is no data set {data}: no such file or folder")
     if batch_size < 1 or workers < 0 or resamples < 0:
         raise RequestError("--batch-size must be at least 1, --workers and --resamples at least 0")
+
+    limit_pixels(max_pixels)
 
     from retinanet.data import open_data
     from retinanet.evaluation import coco

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict, get_args, get_origin, get_type_hints
 
 from cyclopts import Group, Parameter
+
+from retinanet.arguments import whole
 
 SHORT = {
     "train.weights": "--weights",
@@ -88,6 +91,16 @@ class Common:
     """Print nothing but errors."""
     debug: Annotated[bool, Parameter(negative=(), show_default=False)] = False
     """Show the traceback of an error."""
+
+
+def limit_pixels(value: int | None) -> None:
+    """Set the most pixels of an image for the rest of this process and for those that it starts, from ``--max-pixels``.
+
+    Raises:
+        RequestError: it is below 1.
+    """
+    if value is not None:
+        os.environ["RETINANET_MAX_PIXELS"] = str(whole("--max-pixels", value))
 
 
 def plain_json(arguments: Sequence[str]) -> list[str]:

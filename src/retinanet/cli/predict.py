@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from retinanet.arguments import of_prediction
+from retinanet.arguments import whole as whole_number
 from retinanet.cli.console import Output, clock
 from retinanet.cli.models import Precision, load, require_model
 from retinanet.cli.options import Common
@@ -38,6 +41,7 @@ def predict(
     slices: int | None = None,
     overlap: float = 0.2,
     whole: bool = True,
+    max_pixels: int | None = None,
     track: Annotated[bool, Parameter(negative=())] = False,
     stride: int = 1,
     batch_size: int = 8,
@@ -82,6 +86,9 @@ def predict(
         The part of a tile that its neighbours see too; objects smaller than it are whole in some tile.
     whole
         With --slices: look once at the whole picture too, for objects larger than the overlap.
+    max_pixels
+        Refuse images of more pixels; by default RETINANET_MAX_PIXELS of the environment, else 178956970. Decoding takes
+        some 7 bytes a pixel.
     track
         In videos: give each object a number that it keeps.
     stride
@@ -100,12 +107,10 @@ def predict(
     require_model(model)
     if not sources:
         raise RequestError("which pictures? retinanet predict MODEL SOURCE..., files, folders or patterns")
-    if threshold is not None and not 0 <= threshold < 1:
-        raise RequestError(f"--threshold must be in [0, 1), not {threshold}")
-    counts = {"max-detections": max_detections, "size": size, "batch-size": batch_size}
-    for name, value in (counts | {"slices": slices, "stride": stride}).items():
-        if value is not None and value < 1:
-            raise RequestError(f"--{name} must be at least 1, not {value}")
+    of_prediction(threshold, max_detections, size, batch_size, "--{}")
+    for name, value in {"--slices": slices, "--stride": stride, "--max-pixels": max_pixels}.items():
+        if value is not None:
+            whole_number(name, value)
 
     from retinanet.prediction import predict_files, require_video, usual_threshold
     from retinanet.slicing import shared_pixels
@@ -143,6 +148,7 @@ def predict(
             slices=slices,
             overlap=overlap,
             whole=whole,
+            max_pixels=max_pixels,
             draw=draw,
             formats=formats,
             track=track,
@@ -162,6 +168,9 @@ def predict(
             "precision": detector.precision,
             "detections": dict(made.detections),
             "unreadable": [{"file": path, "reason": reason} for path, reason in made.unreadable],
+            "unwritten": [{"file": path, "reason": reason} for path, reason in made.unwritten],
+            "passed_over": [{"file": path, "reason": reason} for path, reason in made.passed_over],
+            "notes": made.notes,
             "files": made.files,
             "videos": [_as_json(video) for video in made.videos],
         }
@@ -208,9 +217,22 @@ def _report(out: Output, made: Predicted, threshold: float, why: str, draw: bool
         out.say(f"{video.video.shown}: " + "; ".join(parts))
     if made.unreadable:
         out.say(f"{len(made.unreadable)} that could not be read are left out")
+    for path, reason in made.unwritten[:SHOWN]:
+        out.say(f"{path}: {reason}")
+    if made.unwritten:
+        out.say(f"{len(made.unwritten)} images of which a file could not be written, because of its name or size")
+    for note, names in made.notes.items():
+        out.say(f"{len(names)} images: {note}, {_some(names)}")
+    for reason in dict(Counter(reason for _, reason in made.passed_over).most_common()):
+        names = [name for name, why in made.passed_over if why == reason]
+        out.say(f"{len(names)} passed over ({reason}): {_some(names)}")
     files = ", ".join(str(file.relative_to(made.output)) for file in made.files)
     drawn = "the drawn pictures" if draw and made.pictures else ""
     out.say(f"in {made.output}: " + " and ".join(filter(None, [drawn, files])))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _as_json(made: VideoMade) -> dict[str, Any]:

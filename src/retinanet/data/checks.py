@@ -61,9 +61,15 @@ def _check_pictures(
     exif = np.ones(total, np.bool_)
     quarter = np.zeros(total, np.bool_)
 
+    notes: dict[str, list[str]] = {}
+
     def look(path: str) -> tuple[int, int, bool] | pictures.PictureError:
         try:
-            return pictures.header(path)
+            seen: list[str] = []
+            size = pictures.header(path, seen)
+            for note in seen:
+                notes.setdefault(note, []).append(path)
+            return size
         except pictures.PictureError as error:
             return error
 
@@ -94,6 +100,8 @@ def _check_pictures(
                 report.add("size before EXIF rotation, read unrotated", "repaired", text)
                 upright, exif[i] = stored, False
             sizes[i], quarter[i] = upright, turned and exif[i]
+    for note, paths in sorted(notes.items()):
+        report.notes.append(f"{len(paths)} images: {note}, such as {shown(min(paths), root)}")
     return sizes, exif, quarter
 
 

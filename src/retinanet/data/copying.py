@@ -12,6 +12,7 @@ from PIL import Image
 from retinanet.data import pictures
 from retinanet.data.dataset import DetectionData
 from retinanet.errors import WorkError, first_line
+from retinanet.files import what_is_wrong
 
 
 def copy(data: DetectionData, index: int, target: Path, by_suffix: bool) -> list[str]:
@@ -32,7 +33,7 @@ def copy(data: DetectionData, index: int, target: Path, by_suffix: bool) -> list
         else:
             target.write_bytes(changed)
     except OSError as error:
-        raise WorkError(f"cannot copy {source} to {target}: {error.strerror or error}") from error
+        raise WorkError(f"cannot copy {source} to {target}: {what_is_wrong(error)}") from error
     differs = [] if data.follows_exif(index) else ["pictures copied without their EXIF orientation"]
     return differs + ["pictures written as PNG"] * (changed is not None and suffix == ".png")
 
@@ -49,7 +50,7 @@ def content(data: DetectionData, index: int, by_suffix: bool) -> tuple[str, byte
     if as_is and known:
         return suffix, None
     try:
-        with Image.open(path) as image:
+        with pictures.opened(path) as image:
             kind = str(image.format).lower()
             exif = image.info.get("exif", b"")
         if not known:

@@ -22,7 +22,7 @@ from PIL import Image
 from retinanet.data import pictures
 from retinanet.data.checks import Progress
 from retinanet.data.dataset import DetectionData, spread
-from retinanet.data.image_formats import formats
+from retinanet.data.pixels import to_rgb
 
 CELLS = 16
 """Cells a side that pictures are compared in. Fine enough that pictures of one kind (blood cells on the same glass)
@@ -133,12 +133,12 @@ def _look(path: os.PathLike[str]) -> tuple[int, NDArray[np.float16], NDArray[np.
             return f"it has more than {LARGEST} bytes"
         with open(path, "rb") as file:
             content = file.read()
-        with Image.open(io.BytesIO(content), formats=formats()) as image:
+        with pictures.opened(io.BytesIO(content)) as image:
             kind = image.format or ""
             orientation = image.getexif().get(pictures.ORIENTATION, 1) if "exif" in image.info else 1
             if kind == "JPEG":
                 image.draft("RGB", (SMALL, SMALL))  # decodes at an eighth of the size, or a quarter, or a half
-            small = pictures.to_rgb(image).resize((SMALL, SMALL), Image.Resampling.BOX, reducing_gap=2.0)
+            small = to_rgb(image).resize((SMALL, SMALL), Image.Resampling.BOX, reducing_gap=2.0)
     except Exception as error:  # whatever a damaged file makes of a decoder
         return pictures.what_is_wrong(error)
     if orientation in pictures.UPRIGHT:

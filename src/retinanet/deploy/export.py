@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from retinanet.detector import Detector
 from retinanet.errors import RequestError, WorkError
+from retinanet.files import beside, what_is_wrong
 
 Format = Literal["onnx", "openvino", "torch"]
 ExportPrecision = Literal["fp32", "bf16", "int8"]
@@ -89,17 +91,18 @@ def export(
     reference = _reference(detector)
     if check is None and calibrate is not None:
         check = _some(calibrate)
-    place = output.with_name(f".{output.stem}.{os.getpid()}.part{output.suffix}")
+    place = beside(output)
     try:
         _write(reference, format, place, network_only, precision, calibrate, say)
         differences = verify(place, reference, _loader(format), check, precision, say)
         os.replace(place, output)
     except OSError as error:
-        raise WorkError(f"cannot write {output}: {error.strerror or error}") from error
+        raise WorkError(f"cannot write {output}: {what_is_wrong(error)}") from error
     finally:
         if place.is_dir():
             shutil.rmtree(place, ignore_errors=True)
-        place.unlink(missing_ok=True)
+        with suppress(OSError):
+            place.unlink()
     files = sorted(path for path in output.rglob("*") if path.is_file()) if output.is_dir() else [output]
     return Exported(tuple(files), differences)
 

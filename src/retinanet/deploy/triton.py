@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from retinanet.config import ModelSettings
 from retinanet.errors import RequestError, WorkError
+from retinanet.files import beside, what_is_wrong
 
 BATCH = 8
 """Pictures that Triton puts together at most."""
@@ -40,7 +40,7 @@ def write(model: Path, repository: Path, name: str, settings: ModelSettings, cla
         RequestError: there is a model of that name already.
         WorkError: the files cannot be written.
     """
-    folder, part = repository / name, repository / f".{name}.{os.getpid()}.part"
+    folder, part = repository / name, beside(repository / name)
     if folder.exists():
         raise RequestError(f"{folder} exists: name another folder for --triton, or remove it first")
     text = CONFIG.format(name=name, batch=BATCH, most=settings.postprocessing.max_detections, wait=WAIT)
@@ -51,7 +51,7 @@ def write(model: Path, repository: Path, name: str, settings: ModelSettings, cla
         (part / "config.pbtxt").write_text(text, encoding="utf-8")
         part.rename(folder)
     except OSError as error:
-        raise WorkError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise WorkError(f"cannot write {folder}: {what_is_wrong(error)}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder

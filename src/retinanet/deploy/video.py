@@ -21,7 +21,7 @@ from retinanet.deploy.frames import Frame, Frames, VideoError, require
 from retinanet.deploy.tracking import Tracks
 from retinanet.detections import Detections
 from retinanet.errors import WorkError
-from retinanet.files import replacing
+from retinanet.files import replacing, what_is_wrong
 from retinanet.source_files import Video
 
 CODECS = ("libx264", "libopenh264", "mpeg4")  # the first that this PyAV has; the first two play in browsers
@@ -229,4 +229,4 @@ class _Film:
                 self._container.mux(packet)
         except self._av.FFmpegError as error:
             self._failed = True
-            raise WorkError(f"cannot write {self.path}: {error.strerror}") from error
+            raise WorkError(f"cannot write {self.path}: {what_is_wrong(error)}") from error

@@ -132,7 +132,7 @@ def _strangers(splits: Sequence[Split]) -> Iterator[Finding]:
             "",
             len(others),
             f"{counted(len(others), 'file')} among the pictures that cannot be read as such, passed over",
-            f"convert them if they are pictures; read are {', '.join(sorted(SUFFIXES))}",
+            f"convert them to JPEG or PNG if they are images; read are {', '.join(sorted(SUFFIXES))}",
             tuple(sorted(others)[:EXAMPLES]),
         )
 
