@@ -482,11 +482,18 @@ class Settings:
 
 
 def seconds(text: str, name: str = "time") -> float:
-    """``"90s"``, ``"15m"``, ``"1.5h"`` or ``"90"`` to seconds."""
-    number, unit = (text[:-1], text[-1]) if text and text[-1] in "smh" else (text, "s")
+    """``"90s"``, ``"15m"`` or ``"1.5h"`` to seconds.
+
+    Raises:
+        SettingsError: it is no such time; a number without a unit is none, it could mean any.
+    """
+    number, unit = text[:-1], text[-1:]
+    if unit.isdigit() or unit == ".":
+        bare = text.strip()
+        raise SettingsError(f"{name} {text!r} has no unit: write {bare}m for minutes, {bare}s for seconds")
     try:
         value = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
-    except ValueError:
+    except (ValueError, KeyError):
         value = -1.0
     if not 0 < value < float("inf"):
         raise SettingsError(f"{name} is a time such as 90s, 15m or 2h, not {text!r}")

@@ -20,6 +20,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from retinanet.config import Settings, from_plain, to_plain
 from retinanet.errors import RequestError, WorkError
 from retinanet.evaluation import coco
 from retinanet.files import replacing
+from retinanet.training.job import begun_by_this_job, job
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -90,6 +92,7 @@ class RunFolder:
             "retinanet": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
+            "job": job(),
             "machine": f"{platform.machine()}, {os.cpu_count()} processors, {_accelerator()}",
         }
         try:
@@ -102,8 +105,10 @@ class RunFolder:
     def require_empty(self) -> None:
         """
         Raises:
-            RequestError: there is something in the folder already.
+            RequestError: there is something in the folder already, other than what this job left before its first save.
         """
+        if begun_by_this_job(self.path) and not self.resume.is_file():
+            return
         if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
             resumable = f", or go on with it: --resume {self.path}" if self.resume.is_file() else ""
             raise RequestError(f"the output folder {self.path} is not empty; choose another with --output{resumable}")
@@ -112,6 +117,13 @@ class RunFolder:
         import yaml
 
         self.write("settings.yaml", yaml.safe_dump(to_plain(settings), sort_keys=False, default_flow_style=None))
+
+    def write_data(self, root: Path) -> None:
+        """Say in run.json where the data set is now."""
+        path = self.path / "run.json"
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if facts.get("data") != str(root.resolve()):
+            self.write("run.json", json.dumps({**facts, "data": str(root.resolve())}, indent=1) + "\n")
 
     def write(self, name: str, text: str) -> None:
         """Write a text file, whole or not at all."""
@@ -136,8 +148,11 @@ class RunFolder:
     def log(self, row: Mapping[str, float]) -> None:
         """Add a row to metrics.csv and to TensorBoard; ``row`` holds some of COLUMNS, ``step`` among them."""
         shown = {key: _short(value) for key, value in row.items()}
-        self._writer.writerow(shown)
-        self._rows.flush()
+        try:
+            self._writer.writerow(shown)
+            self._rows.flush()
+        except OSError as error:
+            raise WorkError(f"cannot write {self.path / 'metrics.csv'}: {error.strerror or error}") from error
         assert self._board is not None
         for key, value in row.items():
             if key not in ("step", "seconds"):
@@ -145,7 +160,8 @@ class RunFolder:
 
     def close(self) -> None:
         if self._rows is not None:
-            self._rows.close()
+            with suppress(OSError):  # a full disk, said before
+                self._rows.close()
         if self._board is not None:
             self._board.close()
 
