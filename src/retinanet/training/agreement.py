@@ -130,8 +130,8 @@ def all_end(fabric: Fabric) -> Iterator[None]:
     except RuntimeError as error:
         if fabric.world_size > 1 and _broken_connection(error):
             raise WorkError(
-                "another process of this run has ended, which its own message explains, and training cannot go on "
-                "without it; go on from the last save with --resume"
+                "the connection to another process of this run is lost; where it has ended, its own message says why; "
+                "go on from the last save with --resume"
             ) from error
         raise
     finally:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from lightning.fabric import Fabric
+from torch import distributed as dist
 
 from retinanet.config import TrainSettings
 from retinanet.errors import RequestError, first_line
@@ -30,6 +32,23 @@ def without_notes() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels):
             logger.setLevel(level)
+
+
+def launch(fabric: Fabric) -> None:
+    """Start the processes, or join them where a launcher has started them."""
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if fabric.world_size > 1 and restarts != "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # torchrun keeps its store when it restarts the workers: one of them would read there where another one was
+        # to be reached before.
+        store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+        dist.init_process_group(
+            dist.get_default_backend_for_device(fabric.device),
+            store=dist.PrefixStore(f"restart {restarts}", store),
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+        )
+    with without_notes():
+        fabric.launch()
 
 
 def seed(device: torch.device, number: int) -> None:

@@ -37,7 +37,7 @@ from retinanet.training.agreement import Decision, agree, all_end, all_reduce, e
 from retinanet.training.clock import Clock
 from retinanet.training.curves import draw_curves
 from retinanet.training.decisions import Decider
-from retinanet.training.devices import make_fabric, seed, without_notes
+from retinanet.training.devices import launch, make_fabric, seed, without_notes
 from retinanet.training.ema import Ema
 from retinanet.training.interrupt import Interrupt, Stopped
 from retinanet.training.optim import make_optimizer, set_lr
@@ -130,9 +130,8 @@ def train(
     """
     begin = time.monotonic() if since is None else since
     fabric, precision = make_fabric(settings.train)
-    with without_notes():
-        fabric.launch()
     with all_end(fabric):
+        launch(fabric)
         return _train(fabric, precision, begin, data_root, settings, output, resume, fit, transform, on_event)
 
 
@@ -156,9 +155,11 @@ def _train(
     if not resume:
         first_process(fabric, folder.require_empty)  # before anything that takes long
     saved = every_process(fabric, lambda: resume_file.load(folder.resume)) if resume else None
-    if saved is not None and (summary := _finished(saved, settings, folder)) is not None:
-        tell({"event": "finished", "summary": summary})
-        return summary
+    if saved is not None:
+        _check_settings(saved, settings, folder)
+        if (summary := _finished(saved, settings, folder)) is not None:
+            tell({"event": "finished", "summary": summary})
+            return summary
     if resume and not Path(data_root).exists():
         raise RequestError(
             f"the data set of {folder.path} is not at {data_root} any more; where it was moved, say to where: "
@@ -183,8 +184,8 @@ def _train(
     train_settings = settings.train
     progress = Progress()
     if saved is not None:
-        progress = _check(saved, settings, data, folder)
-        progress.finished = ""
+        _check_data(saved, data, folder)
+        progress = Progress(**saved["progress"] | {"finished": ""})
         model.load_state_dict(saved["model"])
     averaged = Ema(model, train_settings.ema) if train_settings.ema is not None else None
     learner: Any = Learner(model, settings.loss, data.class_names)
@@ -549,11 +550,10 @@ def _workers(settings: Settings, fabric: Fabric) -> int:
     return 0 if fabric.device.type == "cpu" else choose_workers(max(1, fabric.world_size // settings.train.nodes))
 
 
-def _check(saved: dict[str, Any], settings: Settings, data: DetectionData, folder: RunFolder) -> Progress:
-    """The progress of a saved run, if it can be gone on with under these settings and this data.
-
+def _check_settings(saved: dict[str, Any], settings: Settings, folder: RunFolder) -> None:
+    """
     Raises:
-        RequestError: it cannot.
+        RequestError: the saved run cannot go on under these settings.
     """
     then = to_plain(from_plain(Settings, saved["settings"]))  # an older version's lack what came since
     now = to_plain(settings)
@@ -563,12 +563,18 @@ def _check(saved: dict[str, Any], settings: Settings, data: DetectionData, folde
     changed += [f"train.{key}" for key in fixed_train if now["train"][key] != then["train"][key]]
     if changed:
         raise RequestError(f"cannot resume {folder.path} with other settings than it began with: {', '.join(changed)}")
+
+
+def _check_data(saved: dict[str, Any], data: DetectionData, folder: RunFolder) -> None:
+    """
+    Raises:
+        RequestError: the saved run was trained on other data.
+    """
     if list(data.class_names) != saved["classes"] or len(data) != saved["pictures"]:
         raise RequestError(
             f"cannot resume {folder.path}: the data set {data.root} has changed, from {saved['pictures']} pictures of "
             f"{len(saved['classes'])} classes to {len(data)} of {len(data.class_names)}; start a new run"
         )
-    return Progress(**saved["progress"])
 
 
 def _require_finite(model: RetinaNet, step: int, folder: RunFolder) -> None:
