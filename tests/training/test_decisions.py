@@ -137,7 +137,7 @@ def test_meetings_of_several_processes() -> None:
 
 def test_saves_on_the_clock() -> None:
     run = decider(save_every=10.0, steps=30)
-    assert [step for step, what in simulate(run, 1.0, 1.0) if what == "save"] == [11, 22]
+    assert [step for step, what in simulate(run, 1.0, 0.0) if what == "save"] == [11, 22]
 
 
 def test_a_decision_is_numbers() -> None:

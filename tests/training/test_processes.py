@@ -4,15 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from retinanet import recipe
-from retinanet.config import to_plain
 from retinanet.data import open_data
 from retinanet.data.loading import TrainingSteps
 from retinanet.evaluation.coco import NAMES as METRICS
@@ -37,23 +36,11 @@ from tiny_run import TINY
 TRAIN = {"optimizer": "sgd", "lr": 0.02, "lr_batch": 0, "steps": 5, "eval_every": 1.2}
 
 
-def run(data, folder, processes, launcher, code=0, **changes):
-    settings = recipe.load(None, recipe.merge(TINY, {"train": TRAIN, **changes}))
-    path = folder.parent / "tiny.yaml"
-    path.write_text(yaml.safe_dump(to_plain(settings)))
-    arguments = ["-m", "retinanet", "train", str(data), "--config", str(path), "--output", str(folder)]
-    if launcher == "torchrun":
-        rendezvous = ["--standalone", "--nproc-per-node", str(processes)]
-        command = [sys.executable, "-m", "torch.distributed.run", *rendezvous, *arguments]
-    else:
-        command = [sys.executable, *arguments]
-    command += ["--train.devices", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        environment.pop(name, None)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
+def ranks(count, data, tmp_path, *changes, prepare=None):
+    """A run in processes that somebody else started."""
+    path = write_recipe(tmp_path / "tiny.yaml", {"train": TRAIN | {"devices": str(count)}}, *changes)
+    arguments = ["train", data, "--config", path, "--output", tmp_path / "run"]
+    return Ranks(count, tmp_path / "said", arguments, prepare)
 
 
 def numbers(folder, names):
@@ -76,10 +63,11 @@ def test_some_process_has_no_boxes(data):
     assert any(min(step) == 0 < sum(step) for step in boxes)
 
 
-@pytest.mark.parametrize(("processes", "launcher"), [(2, "fabric"), (3, "torchrun")])
-def test_processes_make_the_steps_of_one(data, alone, tmp_path, processes, launcher):
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_make_the_steps_of_one(data, alone, tmp_path, count):
+    codes, said = ranks(count, data, tmp_path).wait()
+    assert codes == [0] * count, said
     folder = tmp_path / "run"
-    run(data, folder, processes, launcher)
     names = ["class_loss", "box_loss"]
     torch.testing.assert_close(numbers(folder, names), numbers(alone, names), rtol=1e-4, atol=1e-6)
     # The evaluation is shared out, and no picture counts twice: the numbers are those of one process.
@@ -89,15 +77,6 @@ def test_processes_make_the_steps_of_one(data, alone, tmp_path, processes, launc
         torch.testing.assert_close(
             several[name], one[name], rtol=1e-3, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
         )
-
-
-def ranks(count, data, tmp_path, *changes, resume=False, prepare=None):
-    """A run in processes that somebody else started."""
-    if resume:
-        return Ranks(count, tmp_path / "said", ["train", "--resume", tmp_path / "run"], prepare)
-    path = write_recipe(tmp_path / "tiny.yaml", {"train": TRAIN | {"devices": str(count)}}, *changes)
-    arguments = ["train", data, "--config", path, "--output", tmp_path / "run"]
-    return Ranks(count, tmp_path / "said", arguments, prepare)
 
 
 def saved_step(folder):
@@ -203,3 +182,24 @@ def test_torchrun_restarts_and_ends_a_run(data, tmp_path):
     assert [folder.name for folder in run.parent.iterdir()] == [run.name]
     assert f"from step {at_kill}" in said, said
     assert f"step {saved_step(run)} is saved; go on with --resume" in said
+
+
+def test_fabrics_own_launcher(data, tmp_path):
+    """Ctrl-C in a terminal goes to all processes; the one that started the others waits for them and says the code."""
+    path = write_recipe(tmp_path / "tiny.yaml", SMALL, {"train": TRAIN}, LONG)
+    command = [sys.executable, "-m", "retinanet", "train", str(data), "--config", str(path), "--output", "run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with open(tmp_path / "said.txt", "w") as output:
+        process = subprocess.Popen(
+            [*command, "--devices", "2"], stdout=output, stderr=output, env=environment, cwd=tmp_path, process_group=0
+        )
+    try:
+        wait_for(lambda: rows(tmp_path / "run") >= 3, lambda: process.poll() is None)
+        os.killpg(process.pid, signal.SIGINT)
+        code = process.wait(PATIENCE)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    said = (tmp_path / "said.txt").read_text()
+    assert code == 130, said
+    assert f"step {saved_step(tmp_path / 'run')} is saved" in said

@@ -63,9 +63,10 @@ def agree(fabric: Fabric, decision: Decision, signal_number: int) -> Decision:
     vector = torch.tensor([*map(float, said), *got], dtype=torch.float64, device=fabric.device)
     *values, terminated, interrupted = all_reduce(vector).tolist()
     fields = dataclasses.fields(Decision)
-    agreed = {field.name: type(field.default)(value) for field, value in zip(fields, values)}
-    agreed["signal"] = int(signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0)
-    return Decision(**agreed)
+    kinds: list[type] = [type(field.default) for field in fields]
+    agreed = Decision(*(kind(value) for kind, value in zip(kinds, values)))
+    number = int(signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0)
+    return dataclasses.replace(agreed, signal=number)
 
 
 def any_process(fabric: Fabric, value: bool) -> bool:
@@ -106,7 +107,7 @@ def _in_processes(fabric: Fabric, action: Callable[[], T]) -> T:
         problem = problem or next((other for other in problems if other is not None), None)
     if problem is not None:
         raise problem
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def _nothing() -> Any:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.fabric import Fabric
@@ -357,7 +357,7 @@ def _train(
         if not several and (fabric.device.type == "cpu" or len(unseen) >= patient):
             look()
 
-    def stop(number: int) -> None:
+    def stop(number: int) -> NoReturn:
         look()
         save()
         raise Stopped(f"step {progress.step} is saved; go on with --resume {folder.path}", number)
@@ -557,6 +557,9 @@ def _check_settings(saved: dict[str, Any], settings: Settings, folder: RunFolder
     """
     then = to_plain(from_plain(Settings, saved["settings"]))  # an older version's lack what came since
     now = to_plain(settings)
+    for key in ("mean", "std"):  # where they are not given the model fills them in, as it did then
+        if now["model"]["preprocessing"][key] is None:
+            now["model"]["preprocessing"][key] = then["model"]["preprocessing"][key]
     fixed = ("model", "matching", "loss")
     changed = [f"{part}.{key}" for part in fixed for key in now[part] if now[part][key] != then[part][key]]
     fixed_train = ("batch_size", "optimizer", "ema", "seed")
