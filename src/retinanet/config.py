@@ -388,8 +388,8 @@ class TrainSettings:
     steps: int | None = None
     """Length of the run in optimiser steps."""
     budget: str | None = None
-    """Length of the run in wall-clock time, such as 90s, 15m or 2h, final evaluation included. Give one of epochs,
-    steps and budget; with none of them, 12 epochs."""
+    """Length of the run in wall-clock time, such as 90s, 15m or 2h, final evaluation and report included. Give one of
+    epochs, steps and budget; with none of them, 12 epochs."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.01
     """Learning rate for a batch of ``lr_batch`` pictures; scaled linearly with the batch size."""
@@ -416,7 +416,8 @@ class TrainSettings:
     patience: int | None = None
     """Stop after this many evaluations without a better AP."""
     eval_every: float = 1.0
-    """Epochs between evaluations, beside the one at the end; 0 evaluates at the end only."""
+    """Epochs between evaluations, beside the one at the end; 0 evaluates at the end only. With a budget this follows the
+    steps that fit into it: at least some four evaluations, as long as they take at most 15 % of the time."""
     eval_pictures: int | None = None
     """Evaluate on at most this many pictures while training (evenly spread); the last evaluation takes all."""
     save_every: str = "5m"

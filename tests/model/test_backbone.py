@@ -140,7 +140,7 @@ def test_imagenet_weights_from_the_cache(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     before = constants.HF_HUB_OFFLINE
     body = Backbone(BackboneSettings(name=name, weights="imagenet")).body
-    assert constants.HF_HUB_OFFLINE == before
+    assert before == constants.HF_HUB_OFFLINE
     assert torch.equal(body.state_dict()["conv_stem.weight"], weights["conv_stem.weight"])
     with pytest.raises(WorkError, match="could not be downloaded"):
         Backbone(BackboneSettings(name="resnet18", weights="imagenet"))
