@@ -416,8 +416,8 @@ class TrainSettings:
     patience: int | None = None
     """Stop after this many evaluations without a better AP."""
     eval_every: float = 1.0
-    """Epochs between evaluations, beside the one at the end; 0 evaluates at the end only. With a budget this follows the
-    steps that fit into it: at least some four evaluations, as long as they take at most 15 % of the time."""
+    """Epochs between evaluations, beside the one at the end; 0 evaluates at the end only. With a budget this follows
+    the steps that fit into it: at least some four evaluations, as long as they take at most 15 % of the time."""
     eval_pictures: int | None = None
     """Evaluate on at most this many pictures while training (evenly spread); the last evaluation takes all."""
     save_every: str = "5m"

@@ -157,7 +157,10 @@ def _train(
     saved = every_process(fabric, lambda: resume_file.load(folder.resume)) if resume else None
     if saved is not None:
         _check_settings(saved, settings, folder)
-        if (summary := _finished(saved, settings, folder)) is not None:
+        summary = _finished(saved, settings, folder)
+        if summary is not None:
+            if not folder.trained_on(Path(data_root)):  # another path is believed only once the data is seen to fit
+                _check_data(saved, every_process(fabric, lambda: _open(data_root, settings, tell))[0], folder)
             tell({"event": "finished", "summary": summary})
             return summary
     if resume and not Path(data_root).exists():
@@ -440,7 +443,7 @@ def _train(
                 for ahead in range(decision.steps):
                     take_step(decision.elapsed + ahead * decision.step_seconds)
             look()
-            if stopped == "finished" or len(validation.some) < len(val):
+            if measured is None or progress.evaluated != progress.step or len(validation.some) < len(val):
                 evaluate(final=True)
             progress.finished = stopped
             save()

@@ -118,11 +118,15 @@ class RunFolder:
 
         self.write("settings.yaml", yaml.safe_dump(to_plain(settings), sort_keys=False, default_flow_style=None))
 
+    def trained_on(self, root: Path) -> bool:
+        """Whether run.json names this data set."""
+        facts = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return bool(facts.get("data") == str(root.resolve()))
+
     def write_data(self, root: Path) -> None:
         """Say in run.json where the data set is now."""
-        path = self.path / "run.json"
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts.get("data") != str(root.resolve()):
+        if not self.trained_on(root):
+            facts = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
             self.write("run.json", json.dumps({**facts, "data": str(root.resolve())}, indent=1) + "\n")
 
     def write(self, name: str, text: str) -> None:
