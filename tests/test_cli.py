@@ -13,6 +13,7 @@ import retinanet
 from retinanet.cli import main
 from retinanet.cli.console import clock, number
 from retinanet.model import RetinaNet
+from tiny_run import make_data
 
 TINY = [
     *("--model.backbone.name", "resnet18", "--model.head.depth", "1", "--model.head.width", "16"),
@@ -214,10 +215,10 @@ def test_resume_refuses_what_contradicts_the_run(capsys, run, options, message):
 
 
 def test_resume_refuses_other_data(capsys, run, data, tmp_path):
-    message = error(capsys, "train", str(tmp_path), "--resume", str(run))
-    assert message == (
-        f"{run} was trained on {data} and cannot go on with {tmp_path}: leave DATA out, or start a new run"
-    )
+    error(capsys, "train", str(tmp_path), "--resume", str(run))  # no data set at all
+    other = make_data(tmp_path / "other", pictures=7)
+    message = error(capsys, "train", str(other), "--resume", str(run))
+    assert message.startswith(f"cannot resume {run}: the data set {other} has changed, from 4 pictures")
 
 
 def test_resume_of_what_is_no_run(capsys, tmp_path):

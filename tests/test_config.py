@@ -156,12 +156,12 @@ def test_values_that_refer_to_themselves_end_in_a_line():
             assert len(str(caught.value)) < 250
 
 
-@pytest.mark.parametrize(("text", "value"), [("90s", 90), ("15m", 900), ("1.5h", 5400), ("7", 7)])
+@pytest.mark.parametrize(("text", "value"), [("90s", 90), ("15m", 900), ("1.5h", 5400)])
 def test_times(text, value):
     assert seconds(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "-3m", "0", "nan", "infh", "1d"])
+@pytest.mark.parametrize("text", ["", "-3m", "0s", "nan", "infh", "1d"])
 def test_what_is_not_a_time(text):
     with pytest.raises(SettingsError, match="is a time such as 90s, 15m or 2h"):
         seconds(text)

@@ -355,8 +355,8 @@ class TrainSettings(Section, where="train"):
     steps: Count | None = None
     """Length of the run in optimiser steps."""
     budget: str | None = None
-    """Length of the run in wall-clock time, such as 90s, 15m or 2h, final evaluation included. Give one of epochs,
-    steps and budget; with none of them, 12 epochs."""
+    """Length of the run in wall-clock time, such as 90s, 15m or 2h, final evaluation and report included. Give one of
+    epochs, steps and budget; with none of them, 12 epochs."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Within(0, 1000, above=True)] = 0.01
     """Learning rate for a batch of ``lr_batch`` pictures; scaled linearly with the batch size."""
@@ -383,7 +383,8 @@ class TrainSettings(Section, where="train"):
     patience: Count | None = None
     """Stop after this many evaluations without a better AP."""
     eval_every: NotNegative = 1.0
-    """Epochs between evaluations, beside the one at the end; 0 evaluates at the end only."""
+    """Epochs between evaluations, beside the one at the end; 0 evaluates at the end only. With a budget this follows
+    the steps that fit into it: at least some four evaluations, as long as they take at most 15 % of the time."""
     eval_pictures: Count | None = None
     """Evaluate on at most this many pictures while training (evenly spread); the last evaluation takes all."""
     save_every: str = "5m"
@@ -434,11 +435,18 @@ class Settings(Section):
 
 
 def seconds(text: str, name: str = "time") -> float:
-    """``"90s"``, ``"15m"``, ``"1.5h"`` or ``"90"`` to seconds."""
-    number, unit = (text[:-1], text[-1]) if text and text[-1] in "smh" else (text, "s")
+    """``"90s"``, ``"15m"`` or ``"1.5h"`` to seconds.
+
+    Raises:
+        SettingsError: it is no such time; a number without a unit is none, it could mean any.
+    """
+    number, unit = text[:-1], text[-1:]
+    if unit.isdigit() or unit == ".":
+        bare = text.strip()
+        raise SettingsError(f"{name} {text!r} has no unit: write {bare}m for minutes, {bare}s for seconds")
     try:
         value = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
-    except ValueError:
+    except (ValueError, KeyError):
         value = -1.0
     if not 0 < value < float("inf"):
         raise SettingsError(f"{name} is a time such as 90s, 15m or 2h, not {text!r}")

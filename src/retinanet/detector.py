@@ -264,7 +264,7 @@ class Detector:
         pictures = self.settings.preprocessing
         assert pictures.mean is not None, "the model fills it in"
         assert pictures.std is not None, "the model fills it in"
-        images = normalize(images.to(device), sizes, pictures.mean, pictures.std)
+        images = normalize(images.to(device, non_blocking=True), sizes, pictures.mean, pictures.std)
         if self._fused is not None and device == self._fused_for:
             return self._fused(images.to(DTYPES[self.precision]) if device.type == "cpu" else images)
         return self._network(images)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -136,13 +137,20 @@ def normalize(images: Tensor, sizes: Tensor, mean: Sequence[float], std: Sequenc
     """
     # One copy of its own, worked on in place: at 800 pixels every further tensor would cost as much as all arithmetic.
     images = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
-    scale = 1 / (255 * torch.tensor(std, device=images.device))
-    shift = torch.tensor(mean, device=images.device) * 255
-    images.sub_(shift[:, None, None]).mul_(scale[:, None, None])
-    sizes = sizes.to(images.device)
+    shift, scale = _shift_and_scale(tuple(mean), tuple(std), images.device)
+    images.sub_(shift).mul_(scale)
+    sizes = sizes.to(images.device, non_blocking=True)
     rows = torch.arange(images.shape[2], device=images.device) < sizes[:, :1]  # (B, H)
     columns = torch.arange(images.shape[3], device=images.device) < sizes[:, 1:]  # (B, W)
     return images.mul_(rows[:, None, :, None] & columns[:, None, None, :])
+
+
+@lru_cache(maxsize=16)
+def _shift_and_scale(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Each (3, 1, 1) float32 on ``device``. Kept, because a GPU would be waited for each time they are copied to it."""
+    with torch.inference_mode(False):  # what is made in this mode could not be used outside of it
+        shift, scale = torch.tensor(mean) * 255, 1 / (255 * torch.tensor(std))
+        return shift[:, None, None].to(device), scale[:, None, None].to(device)
 
 
 def network_input(image: Tensor, settings: PreprocessingSettings) -> Tensor:

@@ -122,7 +122,9 @@ def find_pictures(sources: Sequence[str | Path]) -> list[tuple[Path, str]]:
 def is_video(path: Path) -> bool:
     """By the ending; by the first bytes where the ending is neither a video's nor a picture's."""
     suffix = path.suffix.lower()
-    if suffix in VIDEOS or suffix in SUFFIXES or not os.path.isfile(path):  # to open a pipe is to wait for it
+    if not os.path.isfile(path):  # a pipe would be waited for
+        return False
+    if suffix in VIDEOS or suffix in SUFFIXES:
         return suffix in VIDEOS
     try:
         with open(path, "rb") as file:

@@ -297,11 +297,14 @@ def test_nothing_is_sent_and_no_file_is_made_in_the_home_folder(tmp_path: Path) 
         from retinanet.deploy.openvino_runtime import runtime
         openvino = runtime("a test")
         from openvino.tools.ovc import telemetry_utils
-        print(telemetry_utils.tm.__name__, os.listdir(os.environ["HOME"]), sys.modules["openvino_telemetry"])
+        from openvino.tools.ovc import convert_impl
+        print(telemetry_utils.tm.__name__, convert_impl.tm.__name__, os.listdir(os.environ["HOME"]))
+        print([name for name in sys.modules if name.startswith("openvino_telemetry")])
     """
     marks = {name: "" for name in os.environ if name in ("CI", "TF_BUILD", "JENKINS_URL")}
     done = run(code, HOME=str(tmp_path), **marks)
-    assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub [] None", done.stderr
+    stub = "openvino.tools.ovc.telemetry_stub"
+    assert done.stdout.split("\n")[:2] == [f"{stub} {stub} []", "[]"], done.stderr  # and nothing of ours is left
 
 
 def test_importing_costs_nothing() -> None:

@@ -119,6 +119,33 @@ except WorkError as error:
     assert issubclass(WorkError, RuntimeError)
 
 
+def test_imagenet_weights_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network they are read from the hub's cache at once, and nothing in its client is changed."""
+    from huggingface_hub import constants
+
+    name = "mobilenetv3_small_050"
+    torch.manual_seed(5)
+    weights = timm.create_model(name).state_dict()
+    repository = tmp_path / f"models--{timm.get_pretrained_cfg(name).hf_hub_id.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("a1b2")
+    (repository / "snapshots" / "a1b2").mkdir(parents=True)
+    save_file(weights, repository / "snapshots" / "a1b2" / "model.safetensors")
+
+    def unknown(*arguments: Any) -> Any:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    monkeypatch.setattr("retinanet.model.backbone.getproxies", dict)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    before = constants.HF_HUB_OFFLINE
+    body = Backbone(BackboneSettings(name=name, weights="imagenet")).body
+    assert before == constants.HF_HUB_OFFLINE
+    assert torch.equal(body.state_dict()["conv_stem.weight"], weights["conv_stem.weight"])
+    with pytest.raises(WorkError, match="could not be downloaded"):
+        Backbone(BackboneSettings(name="resnet18", weights="imagenet"))
+
+
 @pytest.fixture(scope="module")
 def state() -> dict[str, Tensor]:
     torch.manual_seed(3)

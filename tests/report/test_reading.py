@@ -101,7 +101,7 @@ def test_nothing_was_found():
         ({"epochs": 6.0}, "--train.epochs 12"),
         ({"steps": 300}, "--train.steps 600"),
         ({"budget": "1.5h"}, "--train.budget 3h"),
-        ({"budget": "90"}, "--train.budget 180"),
+        ({"budget": "90s"}, "--train.budget 180s"),
         ({}, "--train.epochs 24"),
     ],
 )

@@ -1,6 +1,7 @@
 """Where the time goes."""
 
 import time
+from typing import ClassVar
 
 import pytest
 import torch
@@ -33,3 +34,34 @@ def test_on_a_gpu_the_work_counts_not_its_order():
         for _ in range(20):
             a = a @ a * 1e-3
     assert clock.seconds()["forward"] > 1e-3
+
+
+class Event:
+    """Of a GPU that has finished all marks but the last two."""
+
+    made: ClassVar[list] = []
+
+    def __init__(self, enable_timing):
+        Event.made.append(self)
+
+    def record(self):
+        pass
+
+    def query(self):
+        return Event.made.index(self) < len(Event.made) - 2
+
+    def synchronize(self):
+        pass
+
+    def elapsed_time(self, end):
+        return 1000.0
+
+
+def test_marks_are_read_once_the_gpu_has_passed_them(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    clock = Clock(torch.device("cuda"))
+    for _ in range(50):
+        with clock.part("forward"):
+            pass
+        assert len(clock._marks) <= 2
+    assert clock.seconds() == {"forward": 50.0}

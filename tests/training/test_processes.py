@@ -1,21 +1,34 @@
 """Several processes make the steps of one, a process whose pictures hold no boxes included."""
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from retinanet import recipe
-from retinanet.config import to_plain
 from retinanet.data import open_data
 from retinanet.data.loading import TrainingSteps
 from retinanet.evaluation.coco import NAMES as METRICS
+from retinanet.training import state
 from retinanet.training.loop import train
 from retinanet.training.run_folder import read_metrics
+from several import (
+    PATIENCE,
+    SMALL,
+    Ranks,
+    bad_image_in_second,
+    full_disk_in_first,
+    rows,
+    second_is_killed,
+    wait_for,
+    write_recipe,
+)
 from tiny_run import TINY
 
 # Batches of 4 pictures of which half hold no boxes: in some steps one of three processes has none.
@@ -23,23 +36,11 @@ from tiny_run import TINY
 TRAIN = {"optimizer": "sgd", "lr": 0.02, "lr_batch": 0, "steps": 5, "eval_every": 1.2}
 
 
-def run(data, folder, processes, launcher, code=0, **changes):
-    settings = recipe.load(None, recipe.merge(TINY, {"train": TRAIN, **changes}))
-    path = folder.parent / "tiny.yaml"
-    path.write_text(yaml.safe_dump(to_plain(settings)))
-    arguments = ["-m", "retinanet", "train", str(data), "--config", str(path), "--output", str(folder)]
-    if launcher == "torchrun":
-        rendezvous = ["--standalone", "--nproc-per-node", str(processes)]
-        command = [sys.executable, "-m", "torch.distributed.run", *rendezvous, *arguments]
-    else:
-        command = [sys.executable, *arguments]
-    command += ["--train.devices", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        environment.pop(name, None)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
+def ranks(count, data, tmp_path, *changes, prepare=None):
+    """A run in processes that somebody else started."""
+    path = write_recipe(tmp_path / "tiny.yaml", {"train": TRAIN | {"devices": str(count)}}, *changes)
+    arguments = ["train", data, "--config", path, "--output", tmp_path / "run"]
+    return Ranks(count, tmp_path / "said", arguments, prepare)
 
 
 def numbers(folder, names):
@@ -62,10 +63,11 @@ def test_some_process_has_no_boxes(data):
     assert any(min(step) == 0 < sum(step) for step in boxes)
 
 
-@pytest.mark.parametrize(("processes", "launcher"), [(2, "fabric"), (3, "torchrun")])
-def test_processes_make_the_steps_of_one(data, alone, tmp_path, processes, launcher):
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_make_the_steps_of_one(data, alone, tmp_path, count):
+    codes, said = ranks(count, data, tmp_path).wait()
+    assert codes == [0] * count, said
     folder = tmp_path / "run"
-    run(data, folder, processes, launcher)
     names = ["class_loss", "box_loss"]
     torch.testing.assert_close(numbers(folder, names), numbers(alone, names), rtol=1e-4, atol=1e-6)
     # The evaluation is shared out, and no picture counts twice: the numbers are those of one process.
@@ -77,11 +79,16 @@ def test_processes_make_the_steps_of_one(data, alone, tmp_path, processes, launc
         )
 
 
+def saved_step(folder):
+    return state.load(folder / "resume.pt")["progress"]["step"]
+
+
 def test_a_budget_ends_all_processes_together(data, tmp_path):
     """Their clocks differ; learning rate, evaluations and the end must not. Batch normalisation is trained too."""
     train = {"steps": None, "budget": "6s", "eval_every": 1.0, "schedule": "cosine"}
     model = {"backbone": {"frozen_norm": False}}
-    run(data, tmp_path / "run", 2, "fabric", train=TRAIN | train, model=model)
+    codes, said = ranks(2, data, tmp_path, {"train": train, "model": model}).wait()
+    assert codes == [0, 0], said
     rows = read_metrics(tmp_path / "run")
     assert sum(bool(row["AP"]) for row in rows) >= 1
     assert (tmp_path / "run" / "best.safetensors").is_file()
@@ -90,7 +97,109 @@ def test_a_budget_ends_all_processes_together(data, tmp_path):
 def test_a_mistake_that_the_first_process_finds_ends_all(data, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").write_text("mine")
-    done = run(data, tmp_path / "run", 2, "fabric", code=2)
-    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
+    codes, said = ranks(2, data, tmp_path).wait()
+    assert codes == [2, 2]
+    assert [line for text in said for line in text.splitlines() if line.startswith("error: ")] == [
         f"error: the output folder {tmp_path}/run is not empty; choose another with --output"
     ]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_saves_on_the_clock_do_not_hang(data, tmp_path, count):
+    """Each process has its own clock: asked in each, one saves while the others are a step ahead."""
+    often = {"train": {"steps": 200, "eval_every": 0.0, "save_every": "0.3s"}}
+    codes, said = ranks(count, data, tmp_path, SMALL, often).wait()
+    assert codes == [0] * count, said
+    assert sum(bool(row["class_loss"]) for row in read_metrics(tmp_path / "run")) == 200
+    assert saved_step(tmp_path / "run") == 200
+
+
+LONG = {"train": {"steps": 100_000, "eval_every": 0.0, "save_every": "1h"}}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("signalled", [[0], [1], [0, 1]])
+def test_a_signal_to_any_process_saves_and_ends_all(data, tmp_path, number, code, signalled):
+    run = ranks(2, data, tmp_path, SMALL, LONG)
+    wait_for(lambda: rows(tmp_path / "run") >= 3, lambda: all(p.is_alive() for p in run.processes))
+    for rank in signalled * 2:  # twice, as from a cluster manager and from the launcher that it stops too
+        os.kill(run.processes[rank].pid, number)
+    codes, said = run.wait()
+    assert codes == [code, code], said
+    step = saved_step(tmp_path / "run")
+    assert step >= 3
+    assert f"step {step} is saved; go on with --resume {tmp_path}/run" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "codes", "line"),
+    [
+        (bad_image_in_second, [1, 1], "error: process 1: "),
+        (full_disk_in_first, [1, 1], "resume.pt: File too large"),
+        (second_is_killed, [1, -signal.SIGKILL], "the connection to another process of this run is lost"),
+    ],
+)
+def test_what_ends_one_process_ends_all(data, tmp_path, prepare, codes, line):
+    found, said = ranks(2, data, tmp_path, SMALL, LONG, prepare=prepare).wait()
+    assert found == codes, said
+    assert line in "".join(said)
+    errors = [row for text in said for row in text.splitlines() if row.startswith("error: ")]
+    assert 1 <= len(errors) <= 2
+    assert "Traceback" not in "".join(said)
+    assert "unexpected" not in "".join(errors)
+
+
+def children(pid):
+    return [int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_torchrun_restarts_and_ends_a_run(data, tmp_path):
+    """A worker that is killed brings all back from the last save; SIGTERM to torchrun saves and ends them."""
+    path = write_recipe(
+        tmp_path / "tiny.yaml", SMALL, {"train": TRAIN}, LONG, {"train": {"save_every": "0.2s", "devices": "2"}}
+    )
+    run = tmp_path / "runs" / f"{data.name}-1"  # no output is given: the restarted job has to find its own
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "--max-restarts", "1", "-m", "retinanet", "train", str(data), "--config", str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with open(tmp_path / "said.txt", "w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=tmp_path)
+    try:
+        alive = lambda: process.poll() is None  # noqa: E731
+        wait_for(lambda: (run / "resume.pt").exists() and saved_step(run) > 0, alive)
+        first = children(process.pid)
+        os.kill(first[1], signal.SIGKILL)
+        wait_for(lambda: len(children(process.pid)) == 2 and not set(first) & set(children(process.pid)), alive)
+        at_kill = saved_step(run)
+        wait_for(lambda: saved_step(run) > at_kill, alive)
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    said = (tmp_path / "said.txt").read_text()
+    assert [folder.name for folder in run.parent.iterdir()] == [run.name]
+    assert f"from step {at_kill}" in said, said
+    assert f"step {saved_step(run)} is saved; go on with --resume" in said
+
+
+def test_fabrics_own_launcher(data, tmp_path):
+    """Ctrl-C in a terminal goes to all processes; the one that started the others waits for them and says the code."""
+    path = write_recipe(tmp_path / "tiny.yaml", SMALL, {"train": TRAIN}, LONG)
+    command = [sys.executable, "-m", "retinanet", "train", str(data), "--config", str(path), "--output", "run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with open(tmp_path / "said.txt", "w") as output:
+        process = subprocess.Popen(
+            [*command, "--devices", "2"], stdout=output, stderr=output, env=environment, cwd=tmp_path, process_group=0
+        )
+    try:
+        wait_for(lambda: rows(tmp_path / "run") >= 3, lambda: process.poll() is None)
+        os.killpg(process.pid, signal.SIGINT)
+        code = process.wait(PATIENCE)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    said = (tmp_path / "said.txt").read_text()
+    assert code == 130, said
+    assert f"step {saved_step(tmp_path / 'run')} is saved" in said

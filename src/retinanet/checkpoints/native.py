@@ -62,7 +62,7 @@ def save(
         "retinanet.classes": json.dumps(list(class_names)),
         "retinanet.extra": json.dumps(dict(extra or {})),
     }
-    with replacing(path, SafetensorError) as place:
+    with replacing(path, SafetensorError, needs=sum(tensor.nbytes for tensor in state.values())) as place:
         place.touch()
         mode = place.stat().st_mode
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, place, known)

@@ -1,6 +1,7 @@
 """The command line: one short function a verb; what is heavy is imported inside the verb.
 
-Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 stopped with Ctrl-C. An error is one line.
+Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 stopped with Ctrl-C,
+143 stopped with SIGTERM. An error is one line.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         if rank() == 0:
             print(printable(f"stopped{f'; {error}' if str(error) else ''}"), file=sys.stderr)
-        return 130
+        return getattr(error, "code", 130)
     except BrokenPipeError:
         # Who read our output (head, less) has left. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

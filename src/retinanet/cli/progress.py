@@ -78,6 +78,12 @@ class Progress:
             self.output.note(*kept_lines(event["kept"]))
         elif kind == "findings":
             self._findings(event["findings"])
+        elif kind == "finished":
+            summary = event["summary"]
+            self.output.note(
+                f"the run in {summary['output']} is finished, and nothing was changed; to train on, give it more than "
+                f"its {summary['steps']} steps or {clock(summary['seconds'])}: --steps or --budget"
+            )
         elif kind == "problem":
             self.output.note(f"warning: {event['text']}")
         elif kind == "start":

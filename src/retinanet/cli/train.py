@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -63,9 +65,15 @@ def train(
         A new folder for the run; by default the next free runs/DATA-1, runs/DATA-2, ...
     resume
         Go on with the run in this folder, with its own data and settings. Its length may change, and how it is
-        evaluated, saved and spread over devices.
+        evaluated, saved and spread over devices. Where its data set was moved, give DATA: class names and number of
+        training images have to be the same.
     """
+    since = time.monotonic()
     out = Output(common)
+    if resume is None and data is not None and (begun := begun_before(output, data)) is not None:
+        out.note(f"this job was restarted: it goes on with {begun}")
+        resume, data, config, output, anchors = begun, None, None, None, None
+        settings = {}
     if resume is not None:
         given_too = next((n for n, v in (("config", config), ("output", output), ("anchors", anchors)) if v), None)
         if given_too is not None:
@@ -94,9 +102,17 @@ def train(
     elif anchors == "auto":
         fit = partial(defaults.fit_anchors_only, chosen)
     with Progress(out) as progress:
-        summary = run(data, chosen, folder, resume=resume is not None, fit=fit, on_event=progress.event)
+        summary = run(data, chosen, folder, resume=resume is not None, fit=fit, on_event=progress.event, since=since)
     report(out, summary, data, chosen.data.val)
     out.json(summary)
+
+
+def begun_before(output: Path | None, data: Path) -> Path | None:
+    """The run that this job began before a launcher restarted it, if there is something to go on from."""
+    from retinanet.training.job import begun_by_this_job
+
+    folders = [output] if output is not None else sorted(Path("runs").glob(f"{glob.escape(data_name(data))}-*"))
+    return next((f for f in folders if begun_by_this_job(f) and (f / "resume.pt").is_file()), None)
 
 
 def beginning(out: Output, config: str | None, settings: Mapping[str, Any] | None) -> Settings:
@@ -128,9 +144,13 @@ def report(out: Output, summary: Mapping[str, Any], data: Path, split: str) -> N
     )
 
 
+def data_name(data: Path) -> str:
+    return data.resolve().stem if data.is_file() else data.resolve().name
+
+
 def next_folder(data: Path) -> Path:
     """The first of runs/NAME-1, runs/NAME-2, ... that is not there."""
-    name = data.resolve().stem if data.is_file() else data.resolve().name
+    name = data_name(data)
     number = 1
     while (folder := Path("runs") / f"{name}-{number}").exists():
         number += 1
@@ -148,10 +168,8 @@ def resumed(folder: Path, data: Path | None, given: Mapping[str, Any]) -> tuple[
     if not folder.is_dir():
         raise RequestError(f"cannot resume {folder}: there is no such folder")
     own_data, settings = read_run(folder)
-    if data is not None and data.resolve() != own_data.resolve():
-        raise RequestError(
-            f"{folder} was trained on {own_data} and cannot go on with {data}: leave DATA out, or start a new run"
-        )
+    if data is not None and not data.exists():
+        raise RequestError(f"there is no data set {data}: no such file or folder")
     own = to_plain(settings)
     changed = to_plain(from_plain(Settings, recipe.merge(_without_length(own), given)))
     before, after = dotted(own), dotted(changed)
@@ -163,7 +181,7 @@ def resumed(folder: Path, data: Path | None, given: Mapping[str, Any]) -> tuple[
                 f"{setting_text(after.get(name))}: leave it out, or start a new run"
             )
     lengthened = any(wanted.get(f"train.{name}") is not None for name in LENGTHS)
-    return own_data, from_plain(Settings, recipe.merge(_without_length(own) if lengthened else own, given))
+    return data or own_data, from_plain(Settings, recipe.merge(_without_length(own) if lengthened else own, given))
 
 
 def _without_length(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from retinanet.config import ModelSettings
-from retinanet.deploy.openvino_runtime import runtime
+from retinanet.deploy.openvino_runtime import runtime, without_telemetry
 from retinanet.errors import RequestError, WorkError, first_line
 
 MOST = 300
@@ -122,7 +122,8 @@ def nncf() -> Any:
     """
     runtime("an int8 export")
     try:
-        import nncf as module
+        with without_telemetry():
+            import nncf as module
     except ImportError as error:
         raise RequestError(f"an int8 export needs {error.name or 'nncf'}: pip install 'retinanet[openvino]'") from None
     return module

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ NETWORK, WEIGHTS, ABOUT = "model.xml", "model.bin", "retinanet.json"
 DEVICE = "CPU"
 MOST_OPERATORS, LARGEST = 50_000, 2**28
 PRECISIONS = ("fp32", "bf16", "int8")
+TELEMETRY = "openvino_telemetry"
 
 
 def recognises(path: Path) -> bool:
@@ -41,12 +44,27 @@ def folder_of(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Within it OpenVINO and NNCF are imported without the package by which they send usage data.
+
+    Importing ``openvino`` alone already writes files to the home directory and calls a web service, converting a model
+    sends more, and so does NNCF. All of them provide for the package missing, and look for it when they are imported.
+    """
+    ours = [name for name in sys.modules if name.split(".")[0] == TELEMETRY]
+    before = {name: sys.modules.pop(name) for name in ours}
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[TELEMETRY]
+        sys.modules.update(before)
+
+
 def runtime(what: str | Path) -> Any:
     """The module ``openvino``, its telemetry off.
 
-    Importing ``openvino`` alone already makes files in the home directory and tells a web service of it, converting a
-    model tells more, and so does NNCF. For this process the package by which they do so is taken for missing, which
-    both of them provide for; the user's own choice, which is a file, stays what it is.
+    Where somebody else imported it before, its telemetry is as they left it.
 
     Args:
         what: needs it, for the message.
@@ -54,13 +72,10 @@ def runtime(what: str | Path) -> Any:
     Raises:
         RequestError: it is not installed.
     """
-    telemetry = sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    if telemetry is not None:  # somebody imported it before: it can only be kept from sending
-        from openvino_telemetry.utils.sender import TelemetrySender
-
-        TelemetrySender.send = lambda *_, **__: None
     try:
-        import openvino
+        with without_telemetry():
+            import openvino
+            import openvino.tools.ovc.convert_impl  # it looks for the package too, at the first conversion
     except ImportError as error:
         raise RequestError(f"{what} needs {error.name or 'openvino'}: pip install 'retinanet[openvino]'") from None
     return openvino

@@ -65,11 +65,11 @@ def detect_all(
         if on_progress:
             on_progress(len(found), len(mine))
     if world > 1:
-        found = _gather(found, world, detector.class_names)
+        found = gather(found, world, detector.class_names)
     return {index: found[index] for index in chosen}
 
 
-def _gather(found: dict[int, Detections], world: int, class_names: tuple[str, ...]) -> dict[int, Detections]:
+def gather(found: dict[int, Detections], world: int, class_names: tuple[str, ...]) -> dict[int, Detections]:
     """What all processes found; arrays travel instead of tensors, which torch would share through file handles."""
     import torch.distributed as dist
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -142,8 +140,9 @@ def _create(settings: BackboneSettings, load_weights: bool) -> Any:
     elif load_weights and settings.weights == "imagenet":
         options["pretrained"] = True
     try:
-        with _without_waiting() if options.get("pretrained") and not state else nullcontext():
-            body = timm.create_model(settings.name, features_only=True, **options)
+        if options.get("pretrained") and not state:
+            options |= _from_cache(settings.name)
+        body = timm.create_model(settings.name, features_only=True, **options)
     except Exception as error:
         if not options.get("pretrained"):
             raise RequestError(
@@ -171,21 +170,30 @@ def _create(settings: BackboneSettings, load_weights: bool) -> Any:
     return body
 
 
-@contextmanager
-def _without_waiting() -> Iterator[None]:
-    """Without a network the hub's client tries again for a minute, even where the file is in its cache."""
-    from huggingface_hub import constants
+def _from_cache(name: str) -> dict[str, Any]:
+    """Options of timm that read a model's weights from the hub's cache where the hub cannot be reached, otherwise none.
 
-    before = constants.HF_HUB_OFFLINE
+    Without a network the hub's client tries again for a minute, even where the file is in its cache.
+
+    Raises:
+        OSError: the hub cannot be reached, and they are not in the cache.
+    """
+    import timm
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        return {}
     try:
         if not getproxies():  # behind a proxy, names may be unknown here though the network is there
             socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
-    except OSError:
-        constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
+        return {}
+    except OSError as error:
+        for file in [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]:
+            path = try_to_load_from_cache(config.hf_hub_id, file)
+            if isinstance(path, str):
+                return {"pretrained_cfg_overlay": {"file": path}}
+        raise OSError(f"{constants.ENDPOINT} cannot be reached: {error}") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -268,6 +268,5 @@ def _longer(settings: Settings) -> str:
     if train.steps is not None:
         return f"train longer, `--train.steps {2 * train.steps}`"
     if train.budget is not None:
-        unit = train.budget[-1] if train.budget[-1] in "smh" else ""
-        return f"train longer, `--train.budget {2 * float(train.budget.rstrip('smh')):g}{unit}`"
+        return f"train longer, `--train.budget {2 * float(train.budget[:-1]):g}{train.budget[-1]}`"
     return f"train longer, `--train.epochs {2 * (train.epochs or 12):g}`"

@@ -3,30 +3,62 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from lightning.fabric import Fabric
+from torch import distributed as dist
 
 from retinanet.config import TrainSettings
-from retinanet.errors import RequestError, WorkError, first_line
+from retinanet.errors import RequestError, first_line
 from retinanet.precision import Precision, choose
 from retinanet.training.step import Mixed
 
 
-def first_process(fabric: Fabric, action: Callable[[], None]) -> None:
-    """Do something in the first process alone; where that fails all processes fail, and none waits for another."""
-    problem: RequestError | WorkError | None = None
-    if fabric.is_global_zero:
-        try:
-            action()
-        except (RequestError, WorkError) as error:
-            problem = error
-    if fabric.world_size > 1:
-        problem = fabric.broadcast(problem)
-    if problem is not None:
-        raise problem
+@contextmanager
+def without_notes() -> Iterator[None]:
+    """Within it Lightning keeps quiet: what it notes and warns of is either asked for or not its business here."""
+    loggers = [logging.getLogger(name) for name in ("lightning.fabric", "lightning.pytorch")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
+def launch(fabric: Fabric) -> None:
+    """Start the processes, or join them where a launcher has started them."""
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if fabric.world_size > 1 and restarts != "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # torchrun keeps its store when it restarts the workers: one of them would read there where another one was
+        # to be reached before.
+        store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+        dist.init_process_group(
+            dist.get_default_backend_for_device(fabric.device),
+            store=dist.PrefixStore(f"restart {restarts}", store),
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+        )
+    with without_notes():
+        fabric.launch()
+
+
+def seed(device: torch.device, number: int) -> None:
+    """Seed torch's random numbers on the CPU and on ``device``; ``torch.manual_seed`` would seed every GPU."""
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(number)
+    elif device.type == "mps":
+        torch.mps.manual_seed(number)
 
 
 def make_fabric(settings: TrainSettings) -> tuple[Fabric, Precision]:
@@ -35,10 +67,6 @@ def make_fabric(settings: TrainSettings) -> tuple[Fabric, Precision]:
     Raises:
         RequestError: there is no such accelerator, device, strategy or precision on this machine.
     """
-    for name in ("lightning.fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # its notes on precision and seeds say nothing new
-    # What it warns of (a GPU that is not used, workers) is either asked for or not its business here.
-    warnings.filterwarnings("ignore", module="lightning.*")
     sharded = next((name for name in ("fsdp", "deepspeed", "model_parallel") if name in settings.strategy), None)
     if sharded is not None:
         raise RequestError(f"train.strategy {settings.strategy}: weights spread over devices cannot be saved; use ddp")
@@ -49,14 +77,15 @@ def make_fabric(settings: TrainSettings) -> tuple[Fabric, Precision]:
         mixed = None if precision == "fp32" else Mixed("bf16-mixed" if precision == "bf16" else "16-mixed", device)
         # "auto" on a CPU is one process: more would share its cores and the bandwidth of its memory.
         devices = "1" if settings.devices == "auto" and device == "cpu" else settings.devices
-        fabric = Fabric(
-            accelerator=accelerator,
-            devices=int(devices) if devices.isdigit() else devices,
-            num_nodes=settings.nodes,
-            strategy=settings.strategy,
-            precision="32-true" if precision == "fp32" else None,
-            plugins=mixed,
-        )
+        with without_notes():
+            fabric = Fabric(
+                accelerator=accelerator,
+                devices=int(devices) if devices.isdigit() else devices,
+                num_nodes=settings.nodes,
+                strategy=settings.strategy,
+                precision="32-true" if precision == "fp32" else None,
+                plugins=mixed,
+            )
     except (ValueError, RuntimeError, TypeError, ImportError) as error:
         reason = first_line(error)
         raise RequestError(

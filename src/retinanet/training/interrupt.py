@@ -4,20 +4,45 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
+
+ECHO = 1.0  # seconds within which launchers of several processes may deliver one signal twice
+
+
+class Stopped(KeyboardInterrupt):
+    """Stopped by a signal, after saving.
+
+    Attributes:
+        code: the exit code that programs end with by convention: 130 after Ctrl-C, 143 after SIGTERM.
+    """
+
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(text)
+        self.code = 128 + number
 
 
 class Interrupt:
-    """Within it the first signal only sets ``requested``; a second one stops at once.
+    """Within it the first signal only sets ``signal`` (0 before it); a second one stops at once.
 
     Signals can be caught in the main thread alone; elsewhere this does nothing.
+
+    Args:
+        several: one of several processes. A cluster manager signals them itself and through their launcher, so what
+            comes within a second of the first signal is the same one.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self, enabled: bool = True) -> None:
-        self.requested = False
+    def __init__(self, enabled: bool = True, several: bool = False) -> None:
+        self.signal = 0
+        self._at = 0.0
+        self._echo = ECHO if several else 0.0
         self._enabled = enabled and threading.current_thread() is threading.main_thread()
+
+    @property
+    def requested(self) -> bool:
+        return self.signal != 0
 
     def __enter__(self) -> Interrupt:
         if self._enabled:
@@ -32,6 +57,8 @@ class Interrupt:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+        now = time.monotonic()
+        if self.signal == 0:
+            self.signal, self._at = number, now
+        elif now - self._at >= self._echo:
+            raise Stopped("", number)

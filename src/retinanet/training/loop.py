@@ -7,43 +7,50 @@ follow each other is here.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
 from retinanet import checkpoints
-from retinanet.config import Settings, from_plain, seconds, to_plain
+from retinanet.config import LENGTHS, Settings, from_plain, seconds, to_plain
 from retinanet.data import DetectionData, open_data
+from retinanet.data.dataset import spread
 from retinanet.data.doctor import examine
 from retinanet.data.fit import Choice, lost_boxes
 from retinanet.data.loading import TrainingSteps, Transform, choose_workers, train_batches
 from retinanet.detector import Detector
 from retinanet.errors import DivergedError, RequestError, first_line
+from retinanet.evaluation import coco
 from retinanet.model import RetinaNet
 from retinanet.precision import Precision
 from retinanet.training import start
 from retinanet.training import state as resume_file
+from retinanet.training.agreement import Decision, agree, all_end, all_reduce, every_process, first_process
 from retinanet.training.clock import Clock
 from retinanet.training.curves import draw_curves
-from retinanet.training.devices import first_process, make_fabric
+from retinanet.training.decisions import Decider
+from retinanet.training.devices import launch, make_fabric, seed, without_notes
 from retinanet.training.ema import Ema
-from retinanet.training.interrupt import Interrupt
+from retinanet.training.interrupt import Interrupt, Stopped
 from retinanet.training.optim import make_optimizer, set_lr
 from retinanet.training.report import write_report
 from retinanet.training.run_folder import RunFolder
-from retinanet.training.schedule import Plan, lr_factor, scaled_lr
+from retinanet.training.schedule import REPORT_PICTURES, Plan, lr_factor, scaled_lr
 from retinanet.training.step import Learner, backward
 from retinanet.training.validation import Measured, Validation
 
 Event = dict[str, Any]
-LOOK_EVERY = 20  # steps whose losses stay on a GPU before they are looked at; looking makes the processor wait
+LOOK_EVERY = 20  # steps whose losses stay on a GPU before they are read, for which the CPU has to wait
+FIRST_LOOK = 3  # the same before a step was ever timed
+TRIED = 4  # validation images by which an evaluation is timed before there was one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +77,8 @@ class Progress:
     best: float = -math.inf
     best_step: int = 0
     evaluations_since_best: int = 0
+    evaluated: int = 0  # step of the last evaluation
+    finished: str = ""  # "finished" or "patience" once there is nothing left to do
     seconds_in: dict[str, float] = dataclasses.field(default_factory=dict)  # of data, forward, backward, ...
 
 
@@ -82,13 +91,17 @@ def train(
     fit: Fit | None = None,
     transform: Transform | None = None,
     on_event: Callable[[Event], None] | None = None,
+    since: float | None = None,
 ) -> dict[str, Any]:
     """Train a detector and measure it.
+
+    A finished run that is resumed without a longer length stays as it is; its summary is returned again.
 
     Args:
         data_root: a data set, see :func:`retinanet.data.open_data`.
         settings: what to train, on which splits, and how; the length of a resumed run may be changed.
-        output: the run folder (see :mod:`retinanet.training.run_folder`); new or empty unless ``resume``.
+        output: the run folder (see :mod:`retinanet.training.run_folder`); new or empty unless ``resume``, or begun by
+            the same job, which was restarted before its first save.
         resume: go on from ``output``'s last save.
         fit: called with the opened data; the settings that it gives take the place of ``settings``, but for what says
             which data, devices and precision. See :mod:`retinanet.training.defaults`.
@@ -101,7 +114,9 @@ def train(
             :class:`retinanet.training.start.Kept`), "start" (step, steps or None, budget or None, pictures,
             processes, device, precision, output), "step" (steps, fraction, seconds_left and a row
             of metrics.csv), "evaluation_progress" (done, total), "evaluation" (step, best, the twelve numbers),
-            "saved" (path, step), "end" (summary). Called in the first process only.
+            "saved" (path, step), "end" (summary), "finished" (summary: there was nothing to resume). Called in the
+            first process only.
+        since: when a budget began, by ``time.monotonic()``; by default now.
 
     Returns:
         The summary: output, steps, seconds, the twelve numbers of the last evaluation under "last", "best_step",
@@ -110,18 +125,50 @@ def train(
     Raises:
         RequestError: settings, data or folder cannot be used.
         WorkError: training failed: a loss that is not finite, a picture that cannot be read any more, a full disk.
-        KeyboardInterrupt: stopped by a signal, after saving; its text says how to go on.
+        Stopped: a KeyboardInterrupt: stopped by Ctrl-C or SIGTERM in any process, after saving; its text says how to
+            go on.
     """
-    begin = time.monotonic()
+    begin = time.monotonic() if since is None else since
     fabric, precision = make_fabric(settings.train)
-    fabric.launch()
-    main = fabric.is_global_zero
+    with all_end(fabric):
+        launch(fabric)
+        return _train(fabric, precision, begin, data_root, settings, output, resume, fit, transform, on_event)
+
+
+def _train(
+    fabric: Fabric,
+    precision: Precision,
+    begin: float,
+    data_root: str | Path,
+    settings: Settings,
+    output: str | Path,
+    resume: bool,
+    fit: Fit | None,
+    transform: Transform | None,
+    on_event: Callable[[Event], None] | None,
+) -> dict[str, Any]:
+    """:func:`train` in one of its processes."""
+    main, several = fabric.is_global_zero, fabric.world_size > 1
     tell: Callable[[Event], None] = on_event if on_event is not None and main else lambda event: None
     folder = RunFolder(Path(fabric.broadcast(str(output))))
 
     if not resume:
         first_process(fabric, folder.require_empty)  # before anything that takes long
-    data, val = _open(data_root, settings, tell)
+    saved = every_process(fabric, lambda: resume_file.load(folder.resume)) if resume else None
+    if saved is not None:
+        _check_settings(saved, settings, folder)
+        summary = _finished(saved, settings, folder)
+        if summary is not None:
+            if not folder.trained_on(Path(data_root)):  # another path is believed only once the data is seen to fit
+                _check_data(saved, every_process(fabric, lambda: _open(data_root, settings, tell))[0], folder)
+            tell({"event": "finished", "summary": summary})
+            return summary
+    if resume and not Path(data_root).exists():
+        raise RequestError(
+            f"the data set of {folder.path} is not at {data_root} any more; where it was moved, say to where: "
+            f"retinanet train DATA --resume {folder.path}"
+        )
+    data, val = every_process(fabric, lambda: _open(data_root, settings, tell))
     workers = _workers(settings, fabric)
     choices: list[Choice] = []
     if fit is not None and not resume:
@@ -133,13 +180,7 @@ def train(
     if main:
         opened = {split.split: split for split in (data, val)}
         tell({"event": "findings", "findings": examine(opened, settings.model, read=False)})
-    saved = resume_file.load(folder.resume) if resume else None
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.train.seed)
-        if resume:
-            model, kept = RetinaNet(settings.model, len(data.class_names), load_weights=False), None
-        else:
-            model, kept = start.begin(settings, data.class_names)
+    model, kept = every_process(fabric, lambda: _model(settings, data, resume))
     if kept is not None:
         tell({"event": "kept", "kept": kept})
     settings = dataclasses.replace(settings, model=model.settings)
@@ -147,12 +188,14 @@ def train(
     progress = Progress()
     if saved is not None:
         with resume_file.restoring(folder.resume):
-            progress = _check(saved, settings, data, folder)
+            _check_data(saved, data, folder)
+            progress = Progress(**saved["progress"] | {"finished": ""})
             model.load_state_dict(saved["model"])
     averaged = Ema(model, train_settings.ema) if train_settings.ema is not None else None
     learner: Any = Learner(model, settings.loss, data.class_names)
     optimizer: Any = make_optimizer(model, train_settings)
-    learner, optimizer = fabric.setup(learner, optimizer)
+    with without_notes():
+        learner, optimizer = fabric.setup(learner, optimizer)
     if averaged is not None:
         averaged.model.to(fabric.device)
     if saved is not None:
@@ -168,33 +211,31 @@ def train(
     evaluation_steps = max(1, round(train_settings.eval_every * len(data) / train_settings.batch_size))
     validation = Validation(fabric, val, train_settings.eval_pictures, 8, workers)
     began = begin - progress.elapsed  # opening and checking the data counts: a budget is the user's time
-    last_save = time.monotonic()
+    decider = Decider(
+        plan,
+        seconds(train_settings.save_every),
+        evaluation_steps if train_settings.eval_every > 0 else 0,
+        several,
+        progress.evaluated,
+        time.monotonic() - began,
+    )
     clock = Clock(fabric.device, progress.seconds_in)
-    unseen: list[tuple[int, float, Tensor]] = []  # step, learning rate, losses on the device
+    unseen: list[tuple[int, float, Tensor]] = []  # step, learning rate, this process's share of the losses
     seen_at = time.monotonic()
-    step_seconds = 0.0
     measured: Measured | None = None
-    stopped = "finished"
-    evaluation_timed = False
 
     def elapsed() -> float:
-        nonlocal step_seconds
-        now = time.monotonic() - began
-        if fabric.world_size > 1 and plan.budget is not None:
-            # Clocks and measured times differ between processes, and all have to come to the same decisions.
-            now, plan.reserve, step_seconds = fabric.broadcast((now, plan.reserve, step_seconds))
-        return now
+        return time.monotonic() - began
 
     def save() -> None:
-        nonlocal last_save
-        last_save = time.monotonic()
+        decider.saved = elapsed()
         _require_finite(model, progress.step, folder)
         first_process(fabric, write_resume_file)
 
     def write_resume_file() -> None:
         contents = {
             "progress": dataclasses.asdict(
-                dataclasses.replace(progress, elapsed=time.monotonic() - began, seconds_in=clock.seconds())
+                dataclasses.replace(progress, elapsed=elapsed(), seconds_in=clock.seconds())
             ),
             "settings": to_plain(settings),
             "classes": list(data.class_names),
@@ -209,12 +250,13 @@ def train(
 
     def look() -> None:
         """Report the losses of the steps since the last look, and stop at one that is not finite."""
-        nonlocal seen_at, step_seconds
+        nonlocal seen_at
         if not unseen:
             return
-        losses = torch.stack([values for _, _, values in unseen]).tolist()  # waits for the device
+        losses = all_reduce(torch.stack([values for _, _, values in unseen])).tolist()  # waits for the device
         now = time.monotonic()
         step_seconds = (now - seen_at) / len(unseen)
+        decider.stepped(step_seconds)
         rate = train_settings.batch_size / max(step_seconds, 1e-9)
         seen_at = now
         for (step, lr, _), (class_loss, box_loss) in zip(unseen, losses):
@@ -237,11 +279,11 @@ def train(
         unseen.clear()
 
     def evaluate(final: bool) -> None:
-        nonlocal measured, seen_at, evaluation_timed
+        nonlocal measured, seen_at
         start = time.monotonic()
         _require_finite(detector.model, progress.step, folder)
         detector.model.eval()  # the trained model itself where there is no average of it
-        if fabric.world_size > 1:  # statistics of batch normalisation differ, and the first process's are saved
+        if several:  # statistics of batch normalisation differ, and the first process's are saved
             for buffer in detector.model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
         with clock.part("evaluation", on_device=False):
@@ -249,14 +291,18 @@ def train(
                 detector,
                 final,
                 lambda done, total: tell({"event": "evaluation_progress", "done": done, "total": total}),
+                lambda: interrupt.requested,
             )
-        stats = measured.stats
         model.train()
+        if measured is None:
+            stop(agree(fabric, Decision(), interrupt.signal).signal)
+        stats = measured.stats
         better = measured.comparable > progress.best
         if better:
             progress.best, progress.best_step, progress.evaluations_since_best = measured.comparable, progress.step, 0
         else:
             progress.evaluations_since_best += 1
+        progress.evaluated = decider.evaluated = progress.step
 
         def write() -> None:
             facts = {
@@ -268,21 +314,65 @@ def train(
             for path in [folder.best, folder.last] if better else [folder.last]:
                 checkpoints.native.save(path, detector.model.state_dict(), model.settings, data.class_names, facts)
             epoch = progress.step * train_settings.batch_size / len(data)
-            folder.log({"step": progress.step, "epoch": epoch, "seconds": time.monotonic() - began, **stats})
+            folder.log({"step": progress.step, "epoch": epoch, "seconds": elapsed(), **stats})
             validation.write(folder, progress.step, measured)
             draw_curves(folder.path)
 
         first_process(fabric, write)
         tell({"event": "evaluation", "step": progress.step, "best": better, **stats})
-        took = time.monotonic() - start
-        evaluation_timed = True
-        plan.reserve = took if final else took * len(val) / len(validation.some) * 1.1 + plan.writing
+        pictures = len(val) if final else len(validation.some)
+        decider.evaluation_took(time.monotonic() - start, pictures, len(val), fabric.world_size)
         seen_at = time.monotonic()
+
+    def try_evaluation() -> None:
+        """Time the evaluation of some images, by which the first process of a budget knows what to keep for all."""
+        nonlocal seen_at
+        detector.model.eval()
+        indices = spread(len(val), TRIED + 1).tolist()
+        validation.detect(detector, indices[:1])  # the first image takes longer
+        start = time.monotonic()
+        timed = indices[1:] or indices
+        validation.detect(detector, timed)
+        picture = (time.monotonic() - start) / len(timed)
+        model.train()
+        decider.tried(picture, len(validation.some), len(val), fabric.world_size)
+        seen_at = time.monotonic()
+
+    def take_step(now: float) -> None:
+        """One step, at ``now`` seconds since the run began: the same number in all processes."""
+        done = plan.progress(progress.step, now)
+        lr = scaled_lr(train_settings) * lr_factor(train_settings, progress.step, done)
+        set_lr(optimizer, lr)
+        with clock.part("data", on_device=False):
+            parts = next(batches)
+        # Dropout and the like in a backbone: a function of the step, so that a resumed run draws the same.
+        seed(fabric.device, hash((train_settings.seed, progress.step, fabric.global_rank)) % (1 << 62))
+        losses = backward(fabric, learner, parts, settings.matching, clock)
+        with clock.part("optimiser"):
+            if train_settings.clip is not None:
+                clip = train_settings.clip
+                fabric.clip_gradients(learner, optimizer, max_norm=clip, error_if_nonfinite=False)
+            optimizer.step()
+            optimizer.zero_grad()
+            if averaged is not None:
+                averaged.update(model, progress.step)
+        progress.step += 1
+        unseen.append((progress.step, lr, losses))
+        patient = LOOK_EVERY if decider.step_seconds > 0 else FIRST_LOOK
+        if not several and (fabric.device.type == "cpu" or len(unseen) >= patient):
+            look()
+
+    def stop(number: int) -> NoReturn:
+        look()
+        save()
+        raise Stopped(f"step {progress.step} is saved; go on with --resume {folder.path}", number)
 
     def report() -> None:
         assert measured is not None, "a run ends with an evaluation"
         try:
-            write_report(folder, settings, data, val, detector, measured, progress.step, clock.seconds())
+            left = math.inf if plan.budget is None else plan.budget - elapsed()
+            brief = left < REPORT_PICTURES * decider.evaluation_seconds * fabric.world_size / len(measured.found)
+            write_report(folder, settings, data, val, detector, measured, progress.step, clock.seconds(), brief)
         except Exception as error:  # a run that took hours does not fail for its report
             tell({"event": "problem", "text": f"{folder.report} could not be written: {first_line(error)}"})
 
@@ -293,6 +383,7 @@ def train(
             folder.create(settings, Path(data_root), data.class_names, sys.argv, chosen, weights)
         else:
             folder.write_settings(settings)
+            folder.write_data(Path(data_root))
         folder.open_logs(progress.step)
 
     first_process(fabric, open_folder)
@@ -319,45 +410,25 @@ def train(
         transform=transform,
     )
     try:
-        with Interrupt(enabled=fabric.world_size == 1) as interrupt:
+        with Interrupt(several=several) as interrupt:
             if not resume:
                 save()  # a run killed in its first minute resumes too; and a disk that is full says so now
             model.train()
-            if progress.step == 0:
-                progress.begun = elapsed()
-            plan.begun = progress.begun
-            while not plan.over(progress.step, now := elapsed(), step_seconds):
-                done = plan.progress(progress.step, now)
-                lr = scaled_lr(train_settings) * lr_factor(train_settings, progress.step, done)
-                set_lr(optimizer, lr)
-                with clock.part("data", on_device=False):
-                    parts = next(batches)
-                # Dropout and the like in a backbone: a function of the step, so that a resumed run draws the same.
-                torch.manual_seed(hash((train_settings.seed, progress.step, fabric.global_rank)) % (1 << 62))
-                losses = backward(fabric, learner, parts, settings.matching, clock)
-                with clock.part("optimiser"):
-                    if train_settings.clip is not None:
-                        clip = train_settings.clip
-                        fabric.clip_gradients(learner, optimizer, max_norm=clip, error_if_nonfinite=False)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                    if averaged is not None:
-                        averaged.update(model, progress.step)
-                progress.step += 1
-                unseen.append((progress.step, lr, losses))
-                if fabric.device.type == "cpu" or len(unseen) == LOOK_EVERY:
+            stopped = "finished"
+            timed = plan.budget is None or not main
+            while True:
+                if not timed and decider.step_seconds > 0:
+                    try_evaluation()
+                    timed = True
+                decision = agree(fabric, decider.decide(progress.step, elapsed()), interrupt.signal)
+                plan.reserve = decision.reserve
+                if progress.step == 0:
+                    plan.begun = progress.begun = decision.elapsed
+                if decision.signal:
+                    stop(decision.signal)
+                if several:
                     look()
-                if plan.budget is not None and not evaluation_timed:
-                    # A guess; the first steps, which are slow, would make it far too long.
-                    guess = 0.5 * step_seconds / train_settings.batch_size * len(val)
-                    plan.reserve = min(plan.reserve or guess + plan.writing, guess + plan.writing)
-                if interrupt.requested:
-                    look()
-                    save()
-                    raise KeyboardInterrupt(f"step {progress.step} is saved; go on with --resume {folder.path}")
-                due = train_settings.eval_every > 0 and progress.step % evaluation_steps == 0
-                # With a budget an evaluation takes its time from the training: none shortly before the last one.
-                if due and not plan.over(progress.step, elapsed() + 4 * plan.reserve, step_seconds):
+                if decision.evaluate:
                     look()
                     evaluate(final=False)
                     save()
@@ -365,13 +436,19 @@ def train(
                     if patience is not None and progress.evaluations_since_best >= patience:
                         stopped = "patience"
                         break
-                elif time.monotonic() - last_save > seconds(train_settings.save_every):
+                    continue
+                if decision.save:
                     look()
                     save()
+                if decision.over:
+                    break
+                for ahead in range(decision.steps):
+                    take_step(decision.elapsed + ahead * decision.step_seconds)
             look()
-            if stopped == "finished" or len(validation.some) < len(val):
+            if measured is None or progress.evaluated != progress.step or len(validation.some) < len(val):
                 evaluate(final=True)
-                save()
+            progress.finished = stopped
+            save()
             if train_settings.report:
                 first_process(fabric, report)
     finally:
@@ -380,7 +457,7 @@ def train(
     summary = {
         "output": str(folder.path),
         "steps": progress.step,
-        "seconds": time.monotonic() - began,
+        "seconds": elapsed(),
         "stopped": stopped,
         "last": measured.stats if measured is not None else {},
         "best_step": progress.best_step,
@@ -388,6 +465,40 @@ def train(
     }
     tell({"event": "end", "summary": summary})
     return summary
+
+
+def _model(settings: Settings, data: DetectionData, resume: bool) -> tuple[RetinaNet, start.Kept | None]:
+    """The network on the CPU, the same in all processes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(settings.train.seed)
+        if resume:
+            return RetinaNet(settings.model, len(data.class_names), load_weights=False), None
+        return start.begin(settings, data.class_names)
+
+
+def _finished(saved: dict[str, Any], settings: Settings, folder: RunFolder) -> dict[str, Any] | None:
+    """The summary of a saved run that has nothing left to do under ``settings``; otherwise None."""
+    progress, before = Progress(**saved["progress"]), from_plain(Settings, saved["settings"]).train
+    same = all(getattr(settings.train, name) == getattr(before, name) for name in (*LENGTHS, "patience"))
+    over = Plan.of(settings.train, saved["pictures"]).over(progress.step, progress.elapsed)
+    if not progress.finished or not (same or (over and progress.finished == "finished")):
+        return None
+    if settings.train.report and not folder.report.is_file():  # it ended before its report was written
+        return None
+    try:
+        facts = json.loads((folder.path / "evaluation.json").read_text(encoding="utf-8"))
+        last = {name: facts[name] for name in coco.NAMES}
+    except (OSError, ValueError, KeyError):
+        return None
+    return {
+        "output": str(folder.path),
+        "steps": progress.step,
+        "seconds": progress.elapsed,
+        "stopped": progress.finished,
+        "last": last,
+        "best_step": progress.best_step,
+        "best_AP": progress.best,
+    }
 
 
 def _open(
@@ -400,6 +511,7 @@ def _open(
         tell({"event": "checking", "done": done, "total": total})
 
     data = open_data(data_root, options.train, strict=options.strict, on_progress=checking)
+    _require_boxes(data)
     val = open_data(data_root, options.val, strict=options.strict, class_names=data.class_names, on_progress=checking)
     tell({"event": "data", "train": data, "val": val})
     return data, val
@@ -414,6 +526,23 @@ def _fit(fabric: Fabric, fit: Callable[[], tuple[Settings, list[Choice]]]) -> tu
     return result[0]
 
 
+def _require_boxes(data: DetectionData) -> None:
+    """
+    Raises:
+        RequestError: there is no box to train on.
+    """
+    if sum(data.counts()) > 0:
+        return
+    left_out = [fault for fault in data.report.faults.values() if fault.action == "left out"]
+    if data.num_boxes > 0:
+        why = f"all {data.num_boxes} are regions to ignore (COCO's iscrowd, Pascal VOC's difficult)"
+    elif left_out:
+        why = f"most often: {max(left_out, key=lambda fault: fault.count).line(1)}"
+    else:
+        why = f"none of its {len(data)} images has an annotation"
+    raise RequestError(f"split {data.split} of {data.root} has no usable box to train on; {why}")
+
+
 def _coverage(data: DetectionData, settings: Settings) -> dict[str, Any]:
     share, lost = lost_boxes(data, settings.model, settings.matching)
     return {"share": share, "lost": lost}
@@ -426,26 +555,34 @@ def _workers(settings: Settings, fabric: Fabric) -> int:
     return 0 if fabric.device.type == "cpu" else choose_workers(max(1, fabric.world_size // settings.train.nodes))
 
 
-def _check(saved: dict[str, Any], settings: Settings, data: DetectionData, folder: RunFolder) -> Progress:
-    """The progress of a saved run, if it can be gone on with under these settings and this data.
-
+def _check_settings(saved: dict[str, Any], settings: Settings, folder: RunFolder) -> None:
+    """
     Raises:
-        RequestError: it cannot.
+        RequestError: the saved run cannot go on under these settings.
     """
     then = to_plain(from_plain(Settings, saved["settings"]))  # an older version's lack what came since
     now = to_plain(settings)
+    for key in ("mean", "std"):  # where they are not given the model fills them in, as it did then
+        if now["model"]["preprocessing"][key] is None:
+            now["model"]["preprocessing"][key] = then["model"]["preprocessing"][key]
     fixed = ("model", "matching", "loss")
     changed = [f"{part}.{key}" for part in fixed for key in now[part] if now[part][key] != then[part][key]]
     fixed_train = ("batch_size", "optimizer", "ema", "seed")
     changed += [f"train.{key}" for key in fixed_train if now["train"][key] != then["train"][key]]
     if changed:
         raise RequestError(f"cannot resume {folder.path} with other settings than it began with: {', '.join(changed)}")
+
+
+def _check_data(saved: dict[str, Any], data: DetectionData, folder: RunFolder) -> None:
+    """
+    Raises:
+        RequestError: the saved run was trained on other data.
+    """
     if list(data.class_names) != saved["classes"] or len(data) != saved["pictures"]:
         raise RequestError(
             f"cannot resume {folder.path}: the data set {data.root} has changed, from {saved['pictures']} pictures of "
             f"{len(saved['classes'])} classes to {len(data)} of {len(data.class_names)}; start a new run"
         )
-    return Progress(**saved["progress"])
 
 
 def _require_finite(model: RetinaNet, step: int, folder: RunFolder) -> None:

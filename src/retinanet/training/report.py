@@ -32,12 +32,14 @@ def write_report(
     measured: Measured,
     step: int,
     seconds_in: Mapping[str, float],
+    brief: bool = False,
 ) -> None:
     """Write report.html.
 
     Args:
         data, val: what was learnt from, what was measured on. measured: the last evaluation.
         seconds_in: what data, forward, backward, ... took.
+        brief: leave out what takes longest, how difficult the examples are.
     """
     from retinanet.report.reading import RunFacts
     from retinanet.report.run_page import write_run_page
@@ -72,7 +74,7 @@ def write_report(
         errors(val, found, looked_at),
         confusion(val, found, threshold, indices=looked_at),
         worst(judged, 8),
-        _difficulty(detector, settings, val),
+        None if brief else _difficulty(detector, settings, val),
         judged,
         cover(data, settings.model, settings.matching),
     )

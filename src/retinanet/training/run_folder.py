@@ -20,6 +20,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from retinanet.errors import RequestError, WorkError, first_line
 from retinanet.evaluation import coco
 from retinanet.fields import shown
 from retinanet.files import replacing
+from retinanet.training.job import begun_by_this_job, job
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -92,6 +94,7 @@ class RunFolder:
             "retinanet": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
+            "job": job(),
             "machine": f"{platform.machine()}, {os.cpu_count()} processors, {_accelerator()}",
         }
         try:
@@ -104,8 +107,10 @@ class RunFolder:
     def require_empty(self) -> None:
         """
         Raises:
-            RequestError: there is something in the folder already.
+            RequestError: there is something in the folder already, other than what this job left before its first save.
         """
+        if begun_by_this_job(self.path) and not self.resume.is_file():
+            return
         if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
             resumable = f", or go on with it: --resume {self.path}" if self.resume.is_file() else ""
             raise RequestError(f"the output folder {self.path} is not empty; choose another with --output{resumable}")
@@ -114,6 +119,17 @@ class RunFolder:
         import yaml
 
         self.write("settings.yaml", yaml.safe_dump(to_plain(settings), sort_keys=False, default_flow_style=None))
+
+    def trained_on(self, root: Path) -> bool:
+        """Whether run.json names this data set."""
+        facts = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return bool(facts.get("data") == str(root.resolve()))
+
+    def write_data(self, root: Path) -> None:
+        """Say in run.json where the data set is now."""
+        if not self.trained_on(root):
+            facts = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            self.write("run.json", json.dumps({**facts, "data": str(root.resolve())}, indent=1) + "\n")
 
     def write(self, name: str, text: str) -> None:
         """Write a text file, whole or not at all."""
@@ -138,8 +154,11 @@ class RunFolder:
     def log(self, row: Mapping[str, float]) -> None:
         """Add a row to metrics.csv and to TensorBoard; ``row`` holds some of COLUMNS, ``step`` among them."""
         shown = {key: _short(value) for key, value in row.items()}
-        self._writer.writerow(shown)
-        self._rows.flush()
+        try:
+            self._writer.writerow(shown)
+            self._rows.flush()
+        except OSError as error:
+            raise WorkError(f"cannot write {self.path / 'metrics.csv'}: {error.strerror or error}") from error
         assert self._board is not None
         for key, value in row.items():
             if key not in ("step", "seconds"):
@@ -147,7 +166,8 @@ class RunFolder:
 
     def close(self) -> None:
         if self._rows is not None:
-            self._rows.close()
+            with suppress(OSError):  # a full disk, said before
+                self._rows.close()
         if self._board is not None:
             self._board.close()
 

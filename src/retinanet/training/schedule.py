@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from retinanet.config import TrainSettings, seconds
 
-WRITING = 5.0  # seconds that the report of a run takes, about; of a short budget a twentieth
+WRITING = 5.0  # seconds that the last files of a run take, about; of a short budget a twentieth
+REPORT_PICTURES = 40  # images that could be evaluated in the time that the report takes
+SLACK = 1.3  # a machine may become slower, and a trained detector has more detections to sort
 DEFAULT_EPOCHS = 12.0  # the paper's 90k steps of 16 pictures are 12.2 epochs of COCO's 118k pictures
 
 
@@ -33,22 +35,25 @@ def lr_factor(settings: TrainSettings, step: int, progress: float) -> float:
 
 @dataclass
 class Plan:
-    """How long a run is: a number of steps, or a wall-clock budget with the final evaluation inside it.
+    """How long a run is: a number of steps, or a wall-clock budget with the final evaluation and the report inside it.
 
-    ``reserve`` is the time in seconds kept for that evaluation; who measures it may change it at any time. ``begun`` is
-    how much of the budget was gone before the first step: opening a large data set takes its time.
+    ``reserve`` is the time in seconds kept for these two. ``begun`` is how much of the budget was gone before the first
+    step: opening a large data set takes its time.
     """
 
     steps: int | None
     budget: float | None = None
     reserve: float = 0.0
     begun: float = 0.0
+    report: bool = False
 
     @classmethod
     def of(cls, settings: TrainSettings, pictures: int) -> Plan:
         """The plan of ``settings`` for a training set of ``pictures`` pictures."""
         if settings.budget is not None:
-            return cls(None, seconds(settings.budget, "train.budget"))
+            plan = cls(None, seconds(settings.budget, "train.budget"), report=settings.report)
+            plan.keep(0.0, 0.0)
+            return plan
         if settings.steps is not None:
             return cls(settings.steps)
         epochs = DEFAULT_EPOCHS if settings.epochs is None else settings.epochs
@@ -56,8 +61,18 @@ class Plan:
 
     @property
     def writing(self) -> float:
-        """Seconds of a budget that are kept for the report."""
+        """Seconds of a budget that are kept for writing files."""
         return min(WRITING, 0.05 * self.budget) if self.budget is not None else 0.0
+
+    def keep(self, evaluation: float, picture: float) -> None:
+        """Set ``reserve`` by what was measured.
+
+        Args:
+            evaluation: seconds that an evaluation of all images takes.
+            picture: seconds that it takes for one image in one process; the report evaluates some once more.
+        """
+        report = REPORT_PICTURES * picture if self.report else 0.0
+        self.reserve = SLACK * (evaluation + report) + self.writing
 
     def progress(self, step: int, elapsed: float) -> float:
         """Share of the training that is done, in [0, 1], after ``step`` steps and ``elapsed`` seconds."""
@@ -73,6 +88,15 @@ class Plan:
             return step >= self.steps
         assert self.budget is not None
         return step > 0 and elapsed + step_seconds > self.budget - self.reserve
+
+    def expected(self, step: int, elapsed: float, step_seconds: float) -> float:
+        """Steps that the run will have in all; 0 where that cannot be told yet."""
+        if self.steps is not None:
+            return self.steps
+        assert self.budget is not None
+        if step_seconds <= 0:
+            return 0.0
+        return step + max(0.0, self.budget - self.reserve - elapsed) / step_seconds
 
     def seconds_left(self, step: int, elapsed: float, step_seconds: float) -> float:
         """Estimate of the time until the run is finished, final evaluation included."""

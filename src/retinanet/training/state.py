@@ -24,10 +24,18 @@ def save(path: Path, state: dict[str, Any]) -> None:
     Raises:
         WorkError: the file cannot be written (a full disk, no permission).
     """
-    with replacing(path, RuntimeError) as place, open(place, "wb") as file:
+    with replacing(path, RuntimeError, needs=_bytes(state)) as place, open(place, "wb") as file:
         torch.save({"version": VERSION, **state}, file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _bytes(value: Any) -> int:
+    """Of the tensors in ``value``, which are nearly all of the file."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return sum(map(_bytes, items))
 
 
 def load(path: Path) -> dict[str, Any]:

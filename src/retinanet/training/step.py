@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.fabric import Fabric
@@ -15,6 +15,7 @@ from retinanet.losses import ClassBalance, class_balance, detection_loss, normal
 from retinanet.matching import Targets, match
 from retinanet.model.retinanet import RetinaNet
 from retinanet.preprocess import normalize
+from retinanet.training.agreement import all_reduce
 from retinanet.training.clock import Clock
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def backward(
         clock: told what forward (matching and the loss included) and backward take.
 
     Returns:
-        (2,) float32: class and box loss of the global batch, on the device, the same in every process.
+        (2,) float32 on the device: class and box loss of this process's share; summed over the processes they are those
+        of the global batch.
     """
     device = fabric.device
     clock = clock or Clock(device)
@@ -102,7 +104,7 @@ def backward(
             anchors = torch.cat(learner.model.anchors(images.shape[2], images.shape[3], device))
             targets.append(match(anchors, part.boxes, part.labels, matching))  # moves the boxes itself
         own = torch.stack([normalizer(t, learner.loss) for t in targets]).sum()
-    divisor = cast(Tensor, fabric.all_reduce(own, reduce_op="sum")).clamp(min=1)
+    divisor = all_reduce(own).clamp(min=1)
 
     total = torch.zeros(2, device=device)
     for i, ((images, sizes), target) in enumerate(zip(on_device, targets)):
@@ -113,4 +115,4 @@ def backward(
             with clock.part("backward"):
                 fabric.backward(losses.sum() * fabric.world_size)  # the average over processes divides it again
         total += losses.detach()
-    return cast(Tensor, fabric.all_reduce(total, reduce_op="sum"))
+    return total

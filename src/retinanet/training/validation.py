@@ -15,8 +15,9 @@ from retinanet.detections import Detections
 from retinanet.drawing import Row, sheet
 from retinanet.evaluation import coco
 from retinanet.evaluation.curves import Curves, curves
-from retinanet.evaluation.run import detect_all
+from retinanet.evaluation.run import detect_all, gather
 from retinanet.files import replacing
+from retinanet.training.agreement import any_process, every_process
 from retinanet.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ SHEET = 6
 """Pictures on the sheet of validation pictures."""
 SHOWN = 0.3
 """Score above which detections are drawn on it."""
+
+
+class _Stop(Exception):
+    """Ends an evaluation before its time."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +61,38 @@ class Validation:
         self.some = spread(len(data), count).tolist()
         self.batch_size, self.workers = batch_size, workers
 
-    def measure(self, detector: Detector, final: bool, on_progress: Callable[[int, int], None] | None) -> Measured:
-        """Detect in the pictures, shared out over the processes, and measure."""
-        fabric = self.fabric
+    def measure(
+        self,
+        detector: Detector,
+        final: bool,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Measured | None:
+        """Detect in the images, shared out over the processes, and evaluate.
+
+        Args:
+            stop: called after each batch; where it is true in some process, nothing comes of the evaluation.
+        """
+        fabric, world = self.fabric, self.fabric.world_size
         looked_at = list(range(len(self.data))) if final else self.some
-        found = detect_all(
-            detector,
-            self.data,
-            batch_size=self.batch_size,
-            indices=looked_at,
-            workers=self.workers,
-            rank=fabric.global_rank,
-            world=fabric.world_size,
-            on_progress=on_progress,
-        )
+
+        def advance(done: int, total: int) -> None:
+            if stop():
+                raise _Stop
+            on_progress(done, total)
+
+        def own_share() -> dict[int, Detections] | None:
+            try:
+                return self.detect(detector, looked_at[fabric.global_rank :: world], self.workers, advance)
+            except _Stop:
+                return None
+
+        found = every_process(fabric, own_share)
+        if any_process(fabric, found is None) or found is None:
+            return None
+        if world > 1:
+            found = gather(found, world, detector.class_names)
+            found = {index: found[index] for index in looked_at}
         stats: dict[str, float] = {}
         comparable = -1.0
         per_class: list[dict[str, Any]] = []
@@ -81,9 +104,26 @@ class Validation:
             per_class = [c.row() for c in result.per_class]
             same = len(looked_at) == len(self.some)
             comparable = stats["AP"] if same else coco.evaluate(self.data, found, indices=self.some).stats["AP"]
-        if fabric.world_size > 1:  # all processes have to agree on what is best
+        if world > 1:  # all processes have to agree on what is best
             stats, comparable = fabric.broadcast((stats, comparable))
         return Measured(stats, comparable, found, per_class, quality)
+
+    def detect(
+        self,
+        detector: Detector,
+        indices: list[int],
+        workers: int = 0,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> dict[int, Detections]:
+        """Detections in these images, in this process alone."""
+        return detect_all(
+            detector,
+            self.data,
+            batch_size=self.batch_size,
+            indices=indices,
+            workers=workers,
+            on_progress=on_progress,
+        )
 
     def write(self, folder: RunFolder, step: int, measured: Measured) -> None:
         """evaluation.json and the sheet of pictures."""
