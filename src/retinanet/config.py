@@ -28,7 +28,7 @@ Positive = Annotated[float, Within(0, 1e6, above=True)]
 NotNegative = Annotated[float, Within(0, 1e6)]
 Score = Annotated[float, Within(0, 1, below=True)]
 Mean = Annotated[float, Within(-1000, 1000)]
-Std = Annotated[float, Within(1e-9, 1000)]
+Std = Annotated[float, Within(0, 1000, above=True)]
 Zoom = Annotated[float, Within(0.01, 100)]
 Count = Annotated[int, Within(1, 1e9)]
 Width = Annotated[int, Within(1, 8192)]
@@ -358,7 +358,7 @@ class TrainSettings(Section, where="train"):
     """Length of the run in wall-clock time, such as 90s, 15m or 2h, final evaluation and report included. Give one of
     epochs, steps and budget; with none of them, 12 epochs."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: Annotated[float, Within(0, 1000, above=True)] = 0.01
+    lr: Positive = 0.01
     """Learning rate for a batch of ``lr_batch`` pictures; scaled linearly with the batch size."""
     lr_batch: Annotated[int, Within(0, 1e9)] = 16
     """0 takes ``lr`` as it is, whatever the batch."""

@@ -135,7 +135,7 @@ def test_a_signal_to_any_process_saves_and_ends_all(data, tmp_path, number, code
     ("prepare", "codes", "line"),
     [
         (bad_image_in_second, [1, 1], "error: process 1: "),
-        (full_disk_in_first, [1, 1], "resume.pt: File too large"),
+        (full_disk_in_first, [1, 1], "resume.pt: file too large"),
         (second_is_killed, [1, -signal.SIGKILL], "the connection to another process of this run is lost"),
     ],
 )

@@ -154,7 +154,7 @@ def test_writers_say_what_the_system_said(full_disk: Any, tmp_path: Path) -> Non
         lambda: state.save(tmp_path / "resume.pt", {"model": weights}),
         lambda: native.save(tmp_path / "best.safetensors", weights, ModelSettings(), ["a"]),
     ):
-        with pytest.raises(WorkError, match=r"^cannot write .*: File too large$"):
+        with pytest.raises(WorkError, match=r"^cannot write .*: file too large$"):
             write_file()
     assert list(tmp_path.iterdir()) == []
 
