@@ -32,6 +32,8 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.Hardswish: ("hardswish", ()),
 }
 """Activations as oneDNN names them."""
+PLAIN = {"none": lambda x: x, "relu": F.relu, "hardtanh": F.relu6, "swish": F.silu, "hardswish": F.hardswish}
+"""The same by PyTorch, by oneDNN's names."""
 RELUS = (F.relu, F.relu_, torch.relu, torch.relu_)
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 
@@ -64,6 +66,8 @@ class FusedConvolution(nn.Module):
         operation = torch.ops.mkldnn._convolution_pointwise
         if other is None:
             result: Tensor = operation(x, self.weight, self.bias, *self.geometry, kind, list(scalars), "")
+        elif other.shape[2:].numel() == 1:  # oneDNN in PyTorch 2.11 cannot add to a single pixel
+            result = PLAIN[kind](operation(x, self.weight, self.bias, *self.geometry, "none", [], "") + other)
         else:
             activation = None if kind == "none" else kind
             result = operation.binary(
