@@ -102,5 +102,5 @@ def test_a_loss_of_zero_and_a_single_step(tmp_path, make_set, run, sound):
 
 
 def test_a_folder_that_is_not_there(tmp_path, make_set, run):
-    with pytest.raises(WorkError, match=r"^cannot write .*none/report.html: No such file or directory$"):
+    with pytest.raises(WorkError, match=r"^cannot write .*none/report.html: no such file or directory$"):
         write_run_page(tmp_path / "none" / "report.html", **run(make_set()))

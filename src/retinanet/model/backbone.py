@@ -38,7 +38,8 @@ class Backbone(nn.Module):
         if settings.norm_eps is not None:
             for module in self.body.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eps = settings.norm_eps
+                    # PyTorch 2.11 refuses 0; to a variance above 0 the smallest number adds nothing.
+                    module.eps = max(settings.norm_eps, torch.finfo(torch.float32).tiny)
         reductions = self.body.feature_info.reduction()
         strides = [2**level for level in range(first_level, LAST_LEVEL + 1)]
         missing = [stride for stride in strides if stride not in reductions]
