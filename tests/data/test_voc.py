@@ -174,10 +174,13 @@ def test_names_in_lists_may_have_suffixes_dots_and_spaces(make, opened):
 def test_layouts_without_what_is_needed(make, refused):
     root = make({"a": None})
     assert refused(root, "train") == (
-        f"{root}/Annotations names no class: there is no <object> with a <name> in any split"
+        f"{root}/Annotations names no class: there is no <object> with a <name> in any split; "
+        f"looked for {root}/Annotations/a.xml"
     )
     make({"b": [thing(1, 1, 9, 9)]}, {"train": ["a"], "val": ["b"]})
-    assert refused(root, "train") == f"none of the 1 pictures of train has an annotation file in {root}/Annotations"
+    assert refused(root, "train") == (
+        f"none of the 1 pictures of train has an annotation file in {root}/Annotations, such as a.xml"
+    )
     for file in (root / "ImageSets/Main").iterdir():
         file.unlink()
     assert refused(root, "train") == (

@@ -101,8 +101,8 @@ def shown(path: str | Path, root: Path) -> str:
 
 def number(text: object) -> float:
     """A number as annotation files write it; NaN for what is none, so that one check finds both."""
-    if isinstance(text, bool) or not isinstance(text, int | float | str):
-        return math.nan
+    if isinstance(text, bool) or not isinstance(text, int | float | str) or (isinstance(text, str) and "_" in text):
+        return math.nan  # Python reads 1_0 as 10
     try:
         return float(text)
     except (ValueError, OverflowError):

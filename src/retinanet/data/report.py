@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Action = Literal["repaired", "left out"]
+RENAMED = "path written otherwise than on disk"
+"""The kind of fault where a file was found under another spelling than the annotations have."""
 KEPT = 20  # examples remembered of each kind; the counts are always complete
 
 
@@ -73,6 +75,15 @@ class Report:
         fault.count += 1
         if len(fault.examples) < KEPT:
             fault.examples.append(example if isinstance(example, str) else example())
+
+    def reason(self) -> str:
+        """The commonest fault in one line; told where nothing is left of a split.
+
+        Raises:
+            ValueError: there is no fault.
+        """
+        left_out = [fault for fault in self.faults.values() if fault.action == "left out"]
+        return max(left_out or self.faults.values(), key=lambda fault: fault.count).line(1)
 
     @property
     def count(self) -> int:

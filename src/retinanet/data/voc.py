@@ -9,17 +9,24 @@ reading.
 
 from __future__ import annotations
 
+import codecs
+import re
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from xml.parsers import expat
 
 from retinanet.data.listing import Layout, Listing, number, numbered, picture_files, shown
+from retinanet.data.locating import Locator, folded
 from retinanet.data.pictures import SUFFIXES
-from retinanet.data.report import Report
+from retinanet.data.report import RENAMED, Report
+from retinanet.data.text import TextError, decode, lines, read_bytes, read_text
 from retinanet.errors import RequestError
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+FOLDERS = ("JPEGImages", "Annotations")
+DECLARED = re.compile(rb"""^<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
+PAIR = re.compile(rf"(.+(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))}))[\s,]+(\S.*\.xml)", re.IGNORECASE)
 
 
 @dataclass
@@ -42,7 +49,7 @@ def find(root: Path) -> Layout | None:
     """Recognise a folder with JPEGImages, Annotations and ImageSets/Main."""
     if not root.is_dir() or not (root / "Annotations").is_dir() or not (root / "JPEGImages").is_dir():
         return None
-    lists = {path.stem: stems for path in sorted((root / "ImageSets/Main").glob("*.txt")) if (stems := _stems(path))}
+    lists = {path.stem: stems for path in sorted((root / "ImageSets/Main").glob("*.txt")) if (stems := listed(path))}
     if not lists:
         raise RequestError(
             f"{root} looks like Pascal VOC, but ImageSets/Main has no list of pictures such as train.txt"
@@ -51,27 +58,46 @@ def find(root: Path) -> Layout | None:
     return Layout("Pascal VOC", root, counts, lambda name, report: _read(root, name, lists, report))
 
 
-def _stems(path: Path) -> list[str]:
-    """The pictures of a split, or nothing: VOC's lists of one class have a second column and are no splits."""
-    try:
-        rows = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"cannot read {path}: {error}") from None
-    if rows and len(rows[0]) == 2 and rows[0][1] in ("-1", "0", "1"):
+def listed(path: Path) -> list[str]:
+    """The pictures of a split, or nothing: VOC's lists of one class have a second column and are no splits.
+
+    A line is a picture's name without its ending; other tools write the picture's path, or that and the XML's.
+
+    Raises:
+        RequestError: the list is no text, or a line pairs a picture with the annotations of another.
+    """
+    rows = [(number, line.strip()) for number, line in enumerate(lines(read_text(path)), 1) if line.strip()]
+    if rows and all(re.fullmatch(r"\S+\s+(-1|0|1)", row) for _, row in rows):
         return []
-    names = (" ".join(row) for row in rows)
-    return [name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in SUFFIXES else name for name in names]
+    stems = []
+    for line, row in rows:
+        pair = PAIR.fullmatch(row)
+        picture, sheet = pair.groups() if pair else (row, row)
+        if _stem(picture) != _stem(sheet):
+            raise RequestError(f"{path} line {line} pairs {picture} with {sheet}: their names must be the same")
+        stems.append(_stem(picture))
+    return stems
+
+
+def _stem(name: str) -> str:
+    """JPEGImages/a.jpg, Annotations/a.xml, /home/me/VOC/JPEGImages/a.jpg -> a; b/a.jpg -> b/a"""
+    name = " ".join(name.split())
+    if Path(name).suffix.lower() in (*SUFFIXES, ".xml"):
+        name = name[: -len(Path(name).suffix)]
+    steps = name.replace("\\", "/").split("/")
+    last = max((i for i, step in enumerate(steps) if step in FOLDERS), default=-1)
+    return "/".join(steps[last + 1 :])
 
 
 def parse(path: Path) -> Sheet:
     """Read one annotation file.
 
     Raises:
-        expat.ExpatError: it is not XML; OSError: it cannot be read.
+        expat.ExpatError: it is not XML; TextError: it cannot be read, or is not text in the encoding that it declares.
     """
     sheet, trail = Sheet(), list[str]()
     text: list[str] = []
-    parser = expat.ParserCreate()
+    parser = expat.ParserCreate("utf-8")
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         trail.append(tag)
@@ -89,8 +115,21 @@ def parse(path: Path) -> Sheet:
         text.clear()
 
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text.append
-    parser.Parse(path.read_bytes(), True)
+    parser.Parse(_xml(path).encode("utf-8"), True)
     return sheet
+
+
+def _xml(path: Path) -> str:
+    """The text of an XML: by its byte order mark, else in the encoding that it declares, else UTF-8."""
+    content = read_bytes(path)
+    declared = DECLARED.match(content)
+    name = declared[1].decode("ascii") if declared else "utf-8"
+    try:
+        if codecs.lookup(name).name.startswith(("utf-16", "utf-32")):
+            name = "utf-8"  # where it were true, the declaration could not be read as single bytes
+        return decode(content, path, codecs.lookup(name).name)
+    except (LookupError, UnicodeError):
+        raise TextError(path, f"it declares the encoding {name}, which is not known") from None
 
 
 def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -> Listing:
@@ -100,17 +139,18 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
     broken: dict[str, str] = {}
     classes: set[str] = set()
     from_zero = False
+    files = _Files(root, report)
     for stem in dict.fromkeys(stem for stems in lists.values() for stem in stems):
-        path = root / "Annotations" / f"{stem}.xml"
+        path = files.annotation(stem)
+        if path is None:
+            continue
         try:
             sheet = parse(path)
-        except FileNotFoundError:
-            continue
         except expat.ExpatError as error:
             broken[stem] = f"{shown(path, root)} line {error.lineno} column {error.offset + 1}: {_message(error)}"
             continue
-        except (OSError, ValueError) as error:
-            broken[stem] = f"{shown(path, root)}: {error}"
+        except TextError as error:
+            broken[stem] = f"{shown(path, root)}: {error.reason}"
             continue
         classes.update(name for entry in sheet.entries if (name := entry.values.get("name")))
         from_zero |= any(number(entry.values.get(key)) == 0 for entry in sheet.entries for key in CORNERS[:2])
@@ -121,12 +161,16 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
     label_of = {name: label for label, name in enumerate(names)}
     stems = list(dict.fromkeys(lists[split]))
     if not names:
-        raise RequestError(f"{root / 'Annotations'} names no class: there is no <object> with a <name> in any split")
+        for reason in broken.values():
+            report.add("unreadable annotation file", "left out", reason)
+        looked = "" if broken or sheets else f"; looked for {root / _file(stems[0])}"
+        raise RequestError(
+            f"{root / 'Annotations'} names no class: there is no <object> with a <name> in any split{looked}"
+        )
     if from_zero:
         report.notes.append("box coordinates count from 0 (some are 0), not from 1 as Pascal VOC's do")
     listing = Listing(names, list(range(1, len(names) + 1)), lambda i, line: f"{_file(stems_read[i])} line {line}")
     stems_read: list[str] = []
-    files = {path.stem: path for path in picture_files(root / "JPEGImages")}
     for stem in {s: None for s in lists[split] if lists[split].count(s) > 1} if len(stems) < len(lists[split]) else {}:
         report.add("picture listed twice", "left out", f"ImageSets/Main/{split}.txt: {stem}")
     background = 0
@@ -138,16 +182,50 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
         background += stem not in sheets
         height, width = (number(sheet.size.get(side)) for side in ("height", "width"))
         known = 0 < height < 1 << 31 and 0 < width < 1 << 31
-        path = files.get(Path(stem).name, root / "JPEGImages" / f"{stem}.jpg")
-        picture = listing.add_picture(path, ident, (int(height), int(width)) if known else (0, 0))
+        picture = listing.add_picture(files.picture(stem), ident, (int(height), int(width)) if known else (0, 0))
         stems_read.append(stem)
         for entry in sheet.entries:
             _add(listing, picture, entry, label_of, f"{_file(stem)} line {entry.line}", from_zero, report)
     if background == len(stems_read) > 0:
-        raise RequestError(f"none of the {background} pictures of {split} has an annotation file in {root}/Annotations")
+        raise RequestError(
+            f"none of the {background} pictures of {split} has an annotation file in {root}/Annotations, such as "
+            f"{Path(_file(stems_read[0])).name}"
+        )
     if background:
         report.notes.append(f"{background} pictures without an annotation file are background")
     return listing
+
+
+class _Files:
+    """The files of a picture, by its name in a list."""
+
+    def __init__(self, root: Path, report: Report) -> None:
+        self._root, self._report, self._locator = root, report, Locator()
+        folder = root / "JPEGImages"
+        self._pictures = {path.relative_to(folder).with_suffix("").as_posix(): path for path in picture_files(folder)}
+        self._alike: dict[str, list[Path]] = {}  # pictures in any folder, in any case
+        for path in self._pictures.values():
+            self._alike.setdefault(folded(path.stem), []).append(path)
+
+    def annotation(self, stem: str) -> Path | None:
+        path = self._root / _file(stem)
+        if path.exists():
+            return path
+        located = self._locator.find(self._root / "Annotations", f"{stem}.xml")
+        if located is not None:
+            self._report.add(RENAMED, "repaired", f"{_file(stem)} is {shown(located, self._root)}")
+        return located
+
+    def picture(self, stem: str) -> Path:
+        """The picture of that name; where there is none, the only one that differs in folder, case or accents."""
+        if stem in self._pictures:
+            return self._pictures[stem]
+        alike = self._alike.get(folded(Path(stem).name), [])
+        if len(alike) != 1:
+            return self._root / "JPEGImages" / f"{stem}.jpg"
+        if alike[0].stem != Path(stem).name:
+            self._report.add(RENAMED, "repaired", f"{stem} is {shown(alike[0], self._root)}")
+        return alike[0]
 
 
 def _add(
