@@ -9,6 +9,7 @@ from typing import Any
 
 from retinanet.config import FREE, LENGTHS, Settings, SettingsError, from_plain
 from retinanet.errors import RequestError
+from retinanet.text import read_text
 
 FITTED = "scratch-small"  # the recipe that settings are fitted from where the user names none
 FINETUNED = "finetune-adamw"  # and from which, where a detector's checkpoint is trained on
@@ -104,13 +105,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
+        values = yaml.load(read_text(path), Loader=_loader())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise RequestError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: cannot be read: {error}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

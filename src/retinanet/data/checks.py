@@ -236,7 +236,8 @@ def _name(
 
 def require_some(checked: Checked, listing: Listing, where: str, report: Report) -> None:
     """Refuse a split in which no picture is left."""
-    if not checked.paths and report.faults:
-        raise RequestError(f"{where} has no usable picture of {len(listing.paths)}: {report.reason()}")
     if not checked.paths:
-        raise RequestError(f"{where} lists no pictures")
+        if not report.faults:
+            raise RequestError(f"{where} lists no pictures")
+        of = f" of {len(listing.paths)}" if listing.paths else ""
+        raise RequestError(f"{where} has no usable picture{of}: {report.reason()}")

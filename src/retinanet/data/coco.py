@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from retinanet.data.listing import Layout, Listing, number, shown
 from retinanet.data.locating import Locator, without_first
 from retinanet.data.report import RENAMED, Report
-from retinanet.data.text import TextError, read_text
 from retinanet.errors import RequestError
+from retinanet.text import TextError, read_text
 
 ROBOFLOW = "_annotations.coco.json"
 PLAIN = struct.Struct("<qqqddddd?")  # id, picture, category, x, y, width, height, area, crowd
@@ -232,7 +232,7 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
             report.add("repeated annotation id, given a new one", "repaired", where)
         # Other ids, and those that no 64 bits hold, are found by their place; places are told from ids by their sign.
         reference = ident if isinstance(ident, int) and 0 <= ident < 1 << 63 else -1 - position
-        if (type(picture), type(own)) != (type(image_id), type(category)):
+        if (picture, type(picture), type(own)) != (image_id, type(image_id), type(category)):
             text = f"{where}: picture {_quoted(image_id)}, category {_quoted(category)}"
             report.add("id written as text or fraction, matched", "repaired", text)
         if isinstance(annotation, dict) and not annotation.get("bbox"):

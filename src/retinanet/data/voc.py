@@ -20,8 +20,8 @@ from retinanet.data.listing import Layout, Listing, number, numbered, picture_fi
 from retinanet.data.locating import Locator, folded
 from retinanet.data.pictures import SUFFIXES
 from retinanet.data.report import RENAMED, Report
-from retinanet.data.text import TextError, decode, lines, read_bytes, read_text
 from retinanet.errors import RequestError
+from retinanet.text import TextError, decode, lines, read_bytes, read_text
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FOLDERS = ("JPEGImages", "Annotations")
@@ -67,7 +67,8 @@ def listed(path: Path) -> list[str]:
         RequestError: the list is no text, or a line pairs a picture with the annotations of another.
     """
     rows = [(number, line.strip()) for number, line in enumerate(lines(read_text(path)), 1) if line.strip()]
-    if rows and all(re.fullmatch(r"\S+\s+(-1|0|1)", row) for _, row in rows):
+    of_a_class = all(re.fullmatch(r"\S+\s+(-1|0|1)", row) for _, row in rows)
+    if of_a_class and rows and not (path.parents[2] / _file(rows[0][1])).exists():
         return []
     stems = []
     for line, row in rows:

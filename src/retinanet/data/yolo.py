@@ -13,10 +13,10 @@ from retinanet.data.listing import Layout, Listing, number, numbered, picture_fi
 from retinanet.data.locating import Locator, without_first
 from retinanet.data.pictures import SUFFIXES
 from retinanet.data.report import RENAMED, Report
-from retinanet.data.text import TextError, lines, read_text
 from retinanet.data.yolo_description import SPLITS, Description, describe, shorter
 from retinanet.data.yolo_lines import Longer, add_lines
 from retinanet.errors import RequestError
+from retinanet.text import TextError, lines, read_text
 
 __all__ = ["SPLITS", "find", "find_usable", "label_file"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from retinanet.data.listing import picture_files
-from retinanet.data.text import lines, read_text
 from retinanet.errors import RequestError
+from retinanet.text import lines, read_text
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt")

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from retinanet.data.listing import Listing, number
 from retinanet.data.report import Report
-from retinanet.data.text import lines
+from retinanet.text import lines
 
 POLYGON, PREDICTED, POSED, APART = 1, 2, 4, 8
 """What a line fits, as bits: points of a polygon; a box with a confidence or track id; a box with keypoints inside it;
-and of the last, that the sides of the box would be a point far from all others of a polygon."""
+and of the last, that it makes no likely polygon: the sides of the box would be a point far from all others, or every
+third number is 0 or 1."""
 LOW, HIGH = -0.1, 1.1  # of a coordinate: polygons drawn carelessly over the edge end here
 SURE = 3  # lines that fit two formats alike, from which on chance does not explain it
 ODD = 0.05  # share of lines that cannot be what the others of as many columns may be
@@ -226,8 +227,13 @@ def _fits(values: list[float], box: Box) -> int:
     inside = all(LOW / 10 <= value <= 1 - LOW / 10 for value in box) and box[0] < box[2] and box[1] < box[3]
     if inside and len(values) == 6 and 0 <= values[4] <= 1 and _is_id(values[5]):
         fits |= PREDICTED
-    if inside and fits & POLYGON and _holds(box, values[4:]):
-        fits |= POSED | (0 if _holds(box, values[2:4]) else APART)
+    if inside and fits & POLYGON:
+        rest = values[4:]
+        if _holds(box, rest):
+            fits |= POSED | (0 if _holds(box, values[2:4]) else APART)
+        seen = rest[2::3]  # of keypoints with three columns: 0, 1 or 2
+        if len(rest) % 3 == 0 and {*seen} <= {0, 1} and _holds(box, [v for i, v in enumerate(rest) if i % 3 < 2]):
+            fits |= POSED | APART
     return fits
 
 

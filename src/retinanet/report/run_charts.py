@@ -188,7 +188,8 @@ def _envelope(curve: ClassCurve, recalls: Array) -> Array:
 
 def _shorten(name: str) -> str:
     name = " ".join(name.split())
-    return name if len(name) <= 22 else name[:21] + "…"
+    name = name if len(name) <= 22 else name[:21] + "…"
+    return f" {name}" if name.startswith("_") else name  # which matplotlib leaves out of legends
 
 
 def _thin(number: int, points: int) -> NDArray[np.int64]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from retinanet.data import voc
 from retinanet.data.dataset import DetectionData, find_layout, open_data, plain_name
 from retinanet.data.doctor.finding import Finding, Severity, counted
-from retinanet.data.text import read_text
 from retinanet.errors import RequestError
+from retinanet.text import read_text
 
 Tell = Callable[[str, int, int], None]
 ORDER = ("train", "trainval", "val", "test")  # that learnt from first: its classes are those of the others

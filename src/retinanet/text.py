@@ -49,7 +49,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """
     try:
         if os.path.exists(path) and not os.path.isfile(path):
-            raise TextError(path, "it is a folder" if os.path.isdir(path) else "it is not a regular file")
+            raise TextError(path, "Is a directory" if os.path.isdir(path) else "it is not a regular file")
         return Path(path).read_bytes()
     except OSError as error:
         raise TextError(path, error.strerror or str(error)) from None
