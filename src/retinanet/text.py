@@ -51,8 +51,10 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         if os.path.exists(path) and not os.path.isfile(path):
             raise TextError(path, "Is a directory" if os.path.isdir(path) else "it is not a regular file")
         return Path(path).read_bytes()
-    except OSError as error:
-        raise TextError(path, error.strerror or str(error)) from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        if isinstance(error, TextError):
+            raise
+        raise TextError(path, getattr(error, "strerror", None) or str(error)) from None
 
 
 def decode(content: bytes, path: object, encoding: str = "utf-8") -> str:

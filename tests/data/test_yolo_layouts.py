@@ -62,6 +62,8 @@ def refused(root, split="train"):
         ("images/x/images/a.png", "labels/x/images/a.txt"),
         ("images/x/y/a.png", "labels/x/y/a.txt"),
         ("images/x/a.png", "images/x/A.TXT"),
+        ("x/JPEGImages/a.png", "x/labels/a.txt"),
+        ("Images/x/a.png", "Labels/x/a.txt"),
     ],
 )
 def test_labels_in_their_folder_or_beside_their_images(files, image, label):
@@ -289,6 +291,7 @@ def test_darknets_file_that_cannot_be_used(files):
         ("C:\\Users\\me\\data\\train\\images\\a.png", "train/images/a.png"),
         ("/home/me/data/train/images/a.png", "train/images/a.png"),
         ("../data/train/images/a.png", "train/images/a.png"),
+        ("../train/images/a.png", "train/images/a.png"),
         ("train/images/my%20pic.png", "train/images/my pic.png"),
         ("train/images/100%.png", "train/images/100%.png"),
         ("train/images/a.PNG", "train/images/a.png"),

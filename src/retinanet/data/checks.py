@@ -191,17 +191,18 @@ def _note_facts(listing: Listing, boxes: NDArray[np.float64], limits: NDArray[np
     if facts.fitting[listing.meaning] >= USUAL * len(boxes):
         return
     low, high = boxes[:, :2], boxes[:, 2:]
-    numbers = {
-        "corners": (low, high),
-        "corner and sides": (low, high - low),
-        "centre and sides": ((low + high) / 2, high - low),
-    }
-    first, second = numbers[listing.meaning]
-    readings: dict[Meaning, tuple[Array, Array]] = {
-        "corners": (first, second),
-        "corner and sides": (first, first + second),
-        "centre and sides": (first - second / 2, first + second / 2),
-    }
+    with np.errstate(invalid="ignore"):  # an infinite number minus itself
+        numbers = {
+            "corners": (low, high),
+            "corner and sides": (low, high - low),
+            "centre and sides": ((low + high) / 2, high - low),
+        }
+        first, second = numbers[listing.meaning]
+        readings: dict[Meaning, tuple[Array, Array]] = {
+            "corners": (first, second),
+            "corner and sides": (first, first + second),
+            "centre and sides": (first - second / 2, first + second / 2),
+        }
     for meaning, corners in readings.items():
         facts.fitting[meaning] = _fitting(np.concatenate(corners, 1), unit)
 
@@ -237,7 +238,7 @@ def _name(
 def require_some(checked: Checked, listing: Listing, where: str, report: Report) -> None:
     """Refuse a split in which no picture is left."""
     if not checked.paths:
-        if not report.faults:
+        if not (reason := report.reason()):
             raise RequestError(f"{where} lists no pictures")
         of = f" of {len(listing.paths)}" if listing.paths else ""
-        raise RequestError(f"{where} has no usable picture{of}: {report.reason()}")
+        raise RequestError(f"{where} has no usable picture{of}: {reason}")

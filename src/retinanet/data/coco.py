@@ -21,7 +21,6 @@ from retinanet.text import TextError, read_text
 ROBOFLOW = "_annotations.coco.json"
 PLAIN = struct.Struct("<qqqddddd?")  # id, picture, category, x, y, width, height, area, crowd
 NUMBERS = {int, float}
-WHOLE = {int}
 SMALL = 1 << 20  # bytes of a JSON that is parsed to see whether it is COCO's
 LIST = re.compile(rb'"images"\s*:\s*[\[{]')
 MEANINGLESS = re.compile(r"^(instances|annotations?|coco|labels?)[_.-]|[_.-](instances|annotations?|coco|labels?)$")
@@ -78,7 +77,7 @@ def without_images(root: Path) -> Path | None:
             content = read_text(path)
         except TextError:
             continue
-        if '"annotations"' in content or '"categories"' in content:
+        if path.parent != root or '"annotations"' in content or '"categories"' in content:
             return path
     return None
 
@@ -127,11 +126,11 @@ def _packed(entry: dict[str, Any]) -> dict[str, Any] | bytes:
         x, y, width, height = bbox = entry["bbox"]
         if not {*map(type, bbox)} <= NUMBERS:  # True would become 1
             return entry
-        ids = entry["id"], entry["image_id"], entry["category_id"]
-        if {*map(type, ids)} != WHOLE:
+        ident, image, category = entry["id"], entry["image_id"], entry["category_id"]
+        if not (type(ident) is type(image) is type(category) is int):  # True again
             return entry
         area, crowd = entry.get("area", math.nan), entry.get("iscrowd") == 1
-        return PLAIN.pack(*ids, x, y, width, height, area, crowd)
+        return PLAIN.pack(ident, image, category, x, y, width, height, area, crowd)
     except (KeyError, TypeError, ValueError, struct.error, OverflowError):
         return entry
 
@@ -191,7 +190,7 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
         except (KeyError, TypeError):
             report.add("malformed picture entry", "left out", f"{file} images[{position}]: needs id and file_name")
             continue
-        if steps and (short := without_first(name, steps)):
+        if steps is not None and (short := without_first(name, steps)):
             report.add(RENAMED, "repaired", f"{file} picture {_quoted(ident)}: {name} is {short}")
             name = short
         if ident in index:
@@ -333,9 +332,9 @@ def _categories(content: dict[str, Any], path: Path, report: Report) -> tuple[li
     return list(classes), label_of, ids
 
 
-def _folder(images: list[Any], path: Path, split: str, root: Path) -> tuple[Path, int]:
+def _folder(images: list[Any], path: Path, split: str, root: Path) -> tuple[Path, int | None]:
     """The folder that the file names are relative to: the first one that holds the most of a few tried; and how many
-    folders of each name to leave out, as where it is that of another machine."""
+    folders of each name to leave out where they are those of another machine, see :func:`without_first`."""
     step = max(1, len(images) // 16)
     tried = [i["file_name"] for i in images[::step] if isinstance(i, dict) and isinstance(i.get("file_name"), str)]
     base = path.parent.parent if path.parent.name == "annotations" else path.parent
@@ -343,13 +342,13 @@ def _folder(images: list[Any], path: Path, split: str, root: Path) -> tuple[Path
     places = (split, f"images/{split}", bare, f"images/{bare}", "", "images", "data", "JPEGImages")
     folders = list(dict.fromkeys([*(base / place for place in places), path.parent, root]))
     found = [sum((folder / name).is_file() for name in tried) for folder in folders]
-    locator, steps, names = Locator(), 0, tried
+    locator, names = Locator(), tried
+    steps: int | None = None
     while names and not any(found):  # in another spelling, then without the first folder, the first two, ...
         found = [sum(locator.find(folder, name) is not None for name in names) for folder in folders]
-        if any(found):
-            break
-        steps += 1
-        names = [short for name in tried if (short := without_first(name, steps))]
+        if not any(found):
+            steps = 0 if steps is None else steps + 1
+            names = [short for name in tried if (short := without_first(name, steps))]
     if tried and not any(found):
         looked = ", ".join(shown(folder, root) for folder in folders)
         raise RequestError(f"none of the pictures of {path} was found, such as {tried[0]}; looked in {looked}")

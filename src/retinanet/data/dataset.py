@@ -277,9 +277,9 @@ def open_data(
     try:
         listing = layout.read(name, report)
     except RequestError as error:
-        if not report.faults:
+        if not (reason := report.reason()):
             raise
-        raise RequestError(f"{error}; {report.reason()}") from None
+        raise RequestError(f"{error}; {reason}") from None
     if layout.any_split:
         report.notes.append(f"{root} is one list of pictures, and its name tells no split: it is used for {split} too")
     names, ids = listing.class_names, listing.category_ids

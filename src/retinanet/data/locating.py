@@ -54,7 +54,7 @@ class Locator:
             known = self._folders[folder] = {}
             try:
                 names = os.listdir(folder)
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a zero byte in the name
                 names = []
             for name in sorted(names):
                 known.setdefault(folded(name), []).append(name)
@@ -67,6 +67,7 @@ def folded(name: str) -> str:
 
 
 def without_first(name: str, steps: int) -> str | None:
-    """A path less its first ``steps`` folders, such as those of another machine; None where it has no more."""
+    """A path less its root, its ``..`` and its first ``steps`` folders, such as those of another machine; None where
+    it has no more."""
     parts = [part for part in DRIVE.sub("", name).replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return "/".join(parts[steps:]) if steps < len(parts) else None

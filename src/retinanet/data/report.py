@@ -77,13 +77,12 @@ class Report:
             fault.examples.append(example if isinstance(example, str) else example())
 
     def reason(self) -> str:
-        """The commonest fault in one line; told where nothing is left of a split.
+        """The commonest fault by which something was left out, in one line; "" for none.
 
-        Raises:
-            ValueError: there is no fault.
+        Told where nothing is left of a split.
         """
         left_out = [fault for fault in self.faults.values() if fault.action == "left out"]
-        return max(left_out or self.faults.values(), key=lambda fault: fault.count).line(1)
+        return max(left_out, key=lambda fault: fault.count).line(1) if left_out else ""
 
     @property
     def count(self) -> int:

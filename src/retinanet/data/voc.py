@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from xml.parsers import expat
 
 from retinanet.data.listing import Layout, Listing, number, numbered, picture_files, shown
-from retinanet.data.locating import Locator, folded
+from retinanet.data.locating import Locator, folded, without_first
 from retinanet.data.pictures import SUFFIXES
 from retinanet.data.report import RENAMED, Report
 from retinanet.errors import RequestError
@@ -140,8 +142,9 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
     broken: dict[str, str] = {}
     classes: set[str] = set()
     from_zero = False
-    files = _Files(root, report)
-    for stem in dict.fromkeys(stem for stems in lists.values() for stem in stems):
+    everything = dict.fromkeys(stem for stems in lists.values() for stem in stems)
+    files = _Files(root, everything, report)
+    for stem in everything:
         path = files.annotation(stem)
         if path is None:
             continue
@@ -200,8 +203,9 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
 class _Files:
     """The files of a picture, by its name in a list."""
 
-    def __init__(self, root: Path, report: Report) -> None:
+    def __init__(self, root: Path, stems: Iterable[str], report: Report) -> None:
         self._root, self._report, self._locator = root, report, Locator()
+        self._times = Counter(Path(stem).name for stem in stems)
         folder = root / "JPEGImages"
         self._pictures = {path.relative_to(folder).with_suffix("").as_posix(): path for path in picture_files(folder)}
         self._alike: dict[str, list[Path]] = {}  # pictures in any folder, in any case
@@ -209,20 +213,28 @@ class _Files:
             self._alike.setdefault(folded(path.stem), []).append(path)
 
     def annotation(self, stem: str) -> Path | None:
+        """The XML of that name, in another spelling, or without folders that are those of another machine."""
         path = self._root / _file(stem)
         if path.exists():
             return path
-        located = self._locator.find(self._root / "Annotations", f"{stem}.xml")
-        if located is not None:
-            self._report.add(RENAMED, "repaired", f"{_file(stem)} is {shown(located, self._root)}")
-        return located
+        name: str | None = stem
+        steps = 0
+        while name is not None:
+            located = self._locator.find(self._root / "Annotations", f"{name}.xml")
+            if located is not None:
+                self._report.add(RENAMED, "repaired", f"{_file(stem)} is {shown(located, self._root)}")
+                return located
+            # Of two listed pictures of one name in different folders it would be that of either.
+            name = without_first(stem, steps) if self._times[Path(stem).name] == 1 else None
+            steps += 1
+        return None
 
     def picture(self, stem: str) -> Path:
         """The picture of that name; where there is none, the only one that differs in folder, case or accents."""
         if stem in self._pictures:
             return self._pictures[stem]
         alike = self._alike.get(folded(Path(stem).name), [])
-        if len(alike) != 1:
+        if len(alike) != 1 or self._times[Path(stem).name] > 1:
             return self._root / "JPEGImages" / f"{stem}.jpg"
         if alike[0].stem != Path(stem).name:
             self._report.add(RENAMED, "repaired", f"{stem} is {shown(alike[0], self._root)}")

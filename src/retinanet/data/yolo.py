@@ -18,6 +18,8 @@ from retinanet.data.yolo_lines import Longer, add_lines
 from retinanet.errors import RequestError
 from retinanet.text import TextError, lines, read_text
 
+FOLDERS = ("images", "jpegimages")  # of pictures; beside one, a folder "labels" may have their label files
+
 __all__ = ["SPLITS", "find", "find_usable", "label_file"]
 
 
@@ -123,15 +125,16 @@ class _Pictures:
         exact = next((base / row for base in bases if (base / row).is_file()), None)
         if exact is not None:
             return exact
+        name: str | None = row
         steps = 0
-        while (name := without_first(row, steps) if steps else row) is not None:
+        while name is not None:
             there = {base / name for base in bases if (base / name).is_file()}
             there = there or {path for base in bases if (path := self._locator.find(base, name))}
             if len(there) == 1:
                 (path,) = there
                 self._renamed(row, path)
                 return path
-            steps += 1
+            name, steps = without_first(row, steps), steps + 1
         return None
 
     def _renamed(self, written: str, path: Path) -> None:
@@ -145,10 +148,12 @@ def label_file(picture: Path) -> Path:
 
 
 def _label_files(picture: Path) -> list[Path]:
-    """Where a picture's label file may be: in ``labels`` for the last folder called ``images``, or for one further up,
-    else beside it."""
+    """Where a picture's label file may be: in ``labels`` in place of the last folder called ``images``, or of one
+    further up, else beside it."""
     parts = picture.parts[:-1]
-    folders = [Path(*parts[:i], "labels", *parts[i + 1 :]) for i in reversed(range(len(parts))) if parts[i] == "images"]
+    folders = [
+        Path(*parts[:i], "labels", *parts[i + 1 :]) for i in reversed(range(len(parts))) if parts[i].lower() in FOLDERS
+    ]
     name = picture.with_suffix(".txt").name
     return [folder / name for folder in (*folders, picture.parent)]
 
@@ -206,7 +211,7 @@ def _labels(pictures: list[Path], root: Path, report: Report) -> list[Path | Non
     claimed, locator = set(labels), Locator()
     for i, picture in enumerate(pictures):
         if labels[i] is None:
-            located = (locator.find(file.parent, file.name) for file in _label_files(picture))
+            located = (locator.find_path(str(file)) for file in _label_files(picture))
             label = next((file for file in located if file is not None and file not in claimed), None)
             if label is not None:
                 text = f"{shown(label, root)} for {shown(picture, root)}"
@@ -227,7 +232,7 @@ def _unused_labels(pictures: list[Path], labels: list[Path | None], root: Path, 
             report.add("label file that is not read", "left out", text)
             claimed.add(beside)
     for folder in sorted({label.parent for label in claimed}):
-        apart = "labels" in folder.parts
+        apart = "labels" in map(str.lower, folder.parts)
         stems = [_stems(place) for place in (*_picture_folders(folder), folder)]
         for name in sorted(_texts(folder)):
             file = folder / name
@@ -238,9 +243,10 @@ def _unused_labels(pictures: list[Path], labels: list[Path | None], root: Path, 
 
 
 def _picture_folders(folder: Path) -> list[Path]:
-    """labels/a -> images/a"""
+    """labels/a -> images/a, JPEGImages/a"""
     parts = folder.parts
-    return [Path(*parts[:i], "images", *parts[i + 1 :]) for i in range(len(parts)) if parts[i] == "labels"]
+    spots = [i for i in range(len(parts)) if parts[i].lower() == "labels"]
+    return [Path(*parts[:i], name, *parts[i + 1 :]) for i in spots for name in ("images", "Images", "JPEGImages")]
 
 
 def _texts(folder: Path) -> set[str]:

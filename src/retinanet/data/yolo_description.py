@@ -52,15 +52,14 @@ def describe(root: Path) -> Description | None:
         return _from_yaml(root, content)
     files = [path for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]) if path.is_file()]
     described = [(path, content) for path in files if _describes(content := _load(path))]
-    if len(described) > 1:
-        names = ", ".join(path.name for path, _ in described)
+    data_files = [] if described else sorted(path for path in root.glob("*.data") if path.is_file())
+    several = [path.name for path in (*(path for path, _ in described), *data_files)]
+    if len(several) > 1:
+        names = ", ".join(several)
         raise RequestError(f"{root} has several YOLO data sets: {names}; give one of these files instead of the folder")
     if described:
         return _from_yaml(*described[0])
-    data_files = sorted(path for path in root.glob("*.data") if path.is_file())
-    if len(data_files) == 1:
-        return _from_data(data_files[0])
-    return _from_names(root)
+    return _from_data(data_files[0]) if data_files else _from_names(root)
 
 
 # ------------------------------------------------------------------------------------------------------------- YAML

@@ -128,7 +128,7 @@ class Longer:
 def _formats(columns: int, fits: int) -> str:
     readings = [f"a polygon of {columns // 2} points"] if fits & POLYGON else []
     if fits & PREDICTED:
-        readings.append("a box with a confidence or track id")
+        readings.append("a box with a confidence " + ("or a track id" if columns == 6 else "and a track id"))
     if fits & POSED or columns > 7:
         readings.append("a box with keypoints (declared by kpt_shape)")
     elif columns == 6:
