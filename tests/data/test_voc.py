@@ -329,6 +329,13 @@ def test_annotations_that_may_be_those_of_two_pictures_are_those_of_none(make, o
     assert [len(data.boxes(i)) for i in range(len(data))] == [1]
 
 
+def test_files_of_a_listed_name_are_not_taken_for_another(make, opened):
+    root = make({"a": [thing(1, 1, 9, 9)]}, {"train": ["a", "A"], "val": ["a"]})
+    notes = ["1 pictures without an annotation file are background"]
+    assert opened(root, "train", ["missing picture (1 left out): JPEGImages/A.jpg"], notes).num_boxes == 1
+    assert opened(root, "val").num_boxes == 1
+
+
 def test_pictures_of_one_name_in_two_folders(make, paint, opened):
     root = make({"x": []}, {"train": ["a/1", "b/1"]})
     for folder, width in (("a", 60), ("b", 50)):

@@ -176,10 +176,17 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
         return f"{file} annotation {reference}" if reference >= 0 else f"{file} annotations[{-1 - reference}]"
 
     listing = Listing(names, ids, box_name, meaning="corner and sides")
-    folder, steps = _folder(content["images"], path, split, root)
+    index = _add_images(listing, content["images"], *_folder(content["images"], path, split, root), file, report)
+    _add_annotations(listing, content["annotations"], index, label_of, file, report)
+    return listing
 
+
+def _add_images(
+    listing: Listing, images: list[Any], folder: Path, steps: int | None, file: str, report: Report
+) -> dict[Any, int]:
+    """Returns the place in the listing of each image, by its id."""
     index: dict[Any, int] = {}
-    for position, image in enumerate(content["images"]):
+    for position, image in enumerate(images):
         try:
             ident, name = image["id"], image["file_name"]
             hash(ident)
@@ -198,12 +205,29 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
             continue
         size = number(image.get("height")), number(image.get("width"))
         known = all(0 < side < 1 << 31 for side in size)
-        number_id = ident if isinstance(ident, int) and ident.bit_length() < 64 else position + 1
+        whole = _whole(ident)
+        number_id = whole if whole is not None and whole.bit_length() < 64 else position + 1
         index[ident] = listing.add_picture(folder / name, number_id, (int(size[0]), int(size[1])) if known else (0, 0))
 
+    return index
+
+
+def _add_annotations(
+    listing: Listing,
+    annotations: list[Any],
+    index: dict[Any, int],
+    label_of: dict[Any, int],
+    file: str,
+    report: Report,
+) -> None:
+    """
+    Args:
+        index: the place in the listing of each image, by its id.
+        label_of: the label of each category, by its id.
+    """
     pictures, categories = _Ids(index), _Ids(label_of)
     seen: dict[Any, int] = {}
-    for position, annotation in enumerate(content["annotations"]):
+    for position, annotation in enumerate(annotations):
         try:
             ident, image_id, category, x, y, width, height, area, crowd = found = _Annotation.of(annotation, position)
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -225,7 +249,7 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
             continue
         first = seen.setdefault(ident, position)
         if first != position:
-            if _Annotation.of(content["annotations"][first], first)[1:7] == found[1:7]:
+            if _Annotation.of(annotations[first], first)[1:7] == found[1:7]:
                 report.add("annotation written twice", "left out", where)
                 continue
             report.add("repeated annotation id, given a new one", "repaired", where)
@@ -239,7 +263,6 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
         report.facts.used[own] += 1
         box = (x, y, x + width, y + height)
         listing.add_box(index[picture], box, label_of[own], reference, crowd, area)
-    return listing
 
 
 class _Ids:

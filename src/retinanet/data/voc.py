@@ -12,7 +12,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -135,32 +135,31 @@ def _xml(path: Path) -> str:
         raise TextError(path, f"it declares the encoding {name}, which is not known") from None
 
 
-def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -> Listing:
-    # Labels must not depend on the split: classes come from the annotations of all of them.
-    wanted = set(lists[split])
+def _sheets(root: Path, stems: Iterable[str], files: _Files) -> tuple[dict[str, Sheet], dict[str, str]]:
+    """The annotations of pictures by their names, and what is wrong with those that cannot be read."""
     sheets: dict[str, Sheet] = {}
     broken: dict[str, str] = {}
-    classes: set[str] = set()
-    from_zero = False
-    everything = dict.fromkeys(stem for stems in lists.values() for stem in stems)
-    files = _Files(root, everything, report)
-    for stem in everything:
+    for stem in stems:
         path = files.annotation(stem)
         if path is None:
             continue
         try:
-            sheet = parse(path)
+            sheets[stem] = parse(path)
         except expat.ExpatError as error:
             broken[stem] = f"{shown(path, root)} line {error.lineno} column {error.offset + 1}: {_message(error)}"
-            continue
         except TextError as error:
             broken[stem] = f"{shown(path, root)}: {error.reason}"
-            continue
-        classes.update(name for entry in sheet.entries if (name := entry.values.get("name")))
-        from_zero |= any(number(entry.values.get(key)) == 0 for entry in sheet.entries for key in CORNERS[:2])
-        if stem in wanted:
-            sheets[stem] = sheet
+    return sheets, broken
 
+
+def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -> Listing:
+    everything = dict.fromkeys(stem for stems in lists.values() for stem in stems)
+    files = _Files(root, everything)
+    sheets, broken = _sheets(root, everything, files)
+    # Labels must not depend on the split: classes come from the annotations of all of them.
+    entries = [entry for sheet in sheets.values() for entry in sheet.entries]
+    classes = {name for entry in entries if (name := entry.values.get("name"))}
+    from_zero = any(number(entry.values.get(key)) == 0 for entry in entries for key in CORNERS[:2])
     names = sorted(classes)
     label_of = {name: label for label, name in enumerate(names)}
     stems = list(dict.fromkeys(lists[split]))
@@ -186,7 +185,12 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
         background += stem not in sheets
         height, width = (number(sheet.size.get(side)) for side in ("height", "width"))
         known = 0 < height < 1 << 31 and 0 < width < 1 << 31
-        picture = listing.add_picture(files.picture(stem), ident, (int(height), int(width)) if known else (0, 0))
+        path = files.picture(stem)
+        if stem in files.renamed:
+            report.add(RENAMED, "repaired", files.renamed[stem])
+        if path.stem != Path(stem).name:
+            report.add(RENAMED, "repaired", f"{stem} is {shown(path, root)}")
+        picture = listing.add_picture(path, ident, (int(height), int(width)) if known else (0, 0))
         stems_read.append(stem)
         for entry in sheet.entries:
             _add(listing, picture, entry, label_of, f"{_file(stem)} line {entry.line}", from_zero, report)
@@ -203,9 +207,11 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
 class _Files:
     """The files of a picture, by its name in a list."""
 
-    def __init__(self, root: Path, stems: Iterable[str], report: Report) -> None:
-        self._root, self._report, self._locator = root, report, Locator()
+    def __init__(self, root: Path, stems: Collection[str]) -> None:
+        self._root, self._stems, self._locator = root, stems, Locator()
         self._times = Counter(Path(stem).name for stem in stems)
+        self.renamed: dict[str, str] = {}
+        """For each XML that lies under another name: which for which."""
         folder = root / "JPEGImages"
         self._pictures = {path.relative_to(folder).with_suffix("").as_posix(): path for path in picture_files(folder)}
         self._alike: dict[str, list[Path]] = {}  # pictures in any folder, in any case
@@ -222,7 +228,9 @@ class _Files:
         while name is not None:
             located = self._locator.find(self._root / "Annotations", f"{name}.xml")
             if located is not None:
-                self._report.add(RENAMED, "repaired", f"{_file(stem)} is {shown(located, self._root)}")
+                if self._is_anothers(stem, located, "Annotations"):
+                    return None
+                self.renamed[stem] = f"{_file(stem)} is {shown(located, self._root)}"
                 return located
             # Of two listed pictures of one name in different folders it would be that of either.
             name = without_first(stem, steps) if self._times[Path(stem).name] == 1 else None
@@ -234,11 +242,14 @@ class _Files:
         if stem in self._pictures:
             return self._pictures[stem]
         alike = self._alike.get(folded(Path(stem).name), [])
-        if len(alike) != 1 or self._times[Path(stem).name] > 1:
+        if len(alike) != 1 or self._times[Path(stem).name] > 1 or self._is_anothers(stem, alike[0], "JPEGImages"):
             return self._root / "JPEGImages" / f"{stem}.jpg"
-        if alike[0].stem != Path(stem).name:
-            self._report.add(RENAMED, "repaired", f"{stem} is {shown(alike[0], self._root)}")
         return alike[0]
+
+    def _is_anothers(self, stem: str, path: Path, folder: str) -> bool:
+        """Whether a file is that of another listed name, just as it is written."""
+        name = path.relative_to(self._root / folder).with_suffix("").as_posix()
+        return name != stem and name in self._stems
 
 
 def _add(
