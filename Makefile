@@ -21,6 +21,8 @@ test: $(READY)
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --ignore tests/deploy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal tests/deploy  # runtimes, servers, a browser: apart from the rest
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m kernels  # as on an older CPU
+	RETINANET_PRECISION=bf16 ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m kernels
 
 # The stamp is written last: an interrupted install is taken up again, a finished one is skipped.
 $(READY): pyproject.toml constraints.txt

@@ -19,6 +19,7 @@ class ColourFinder:
     class_names = ("red", "green", "blue")
     settings = ModelSettings()
     threshold = None
+    computes = "fp32"
     least_threshold = 0.0
     about: ClassVar[dict[str, Any]] = {}
     device = torch.device("cpu")

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 import retinanet
-from retinanet import errors
-from retinanet.checkpoints import Checkpoint
+from retinanet import errors, precision
+from retinanet.checkpoints import Checkpoint, native, origin
 from retinanet.cli import main
 from retinanet.cli.convert import conventions
 from retinanet.config import Interpolation, ModelSettings, PreprocessingSettings
 from retinanet.data.pictures import to_tensor
+from retinanet.deploy.compare import kind_of
+from retinanet.detector import Detector
 
 NAMES = ("nothing", "red", "green")
 
@@ -78,13 +80,63 @@ def test_convert(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "ours.safetensors exists: name a new file" in capsys.readouterr().err
 
 
+def test_precision(theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Theirs compute in fp32, converted or not, also where the CPU has bf16; what is trained here does as ever."""
+    monkeypatch.setattr(precision, "computes_bf16", lambda device: True)
+    assert main(["convert", str(theirs), str(tmp_path / "converted.safetensors"), "--quiet"]) == 0
+    for file in (theirs, tmp_path / "converted.safetensors"):
+        detector = retinanet.load(file)
+        assert detector.precision == "fp32"
+        assert "torchvision" in detector.computes
+        assert "torchvision" in repr(detector)
+        assert any("norm" in line or "anchors" in line for line in detector.assumed)
+        assert kind_of(str(file), detector) == "PyTorch fp32"
+    # fp32 is not the fast one, whose rounding is another: what is found is what plain PyTorch finds.
+    plain = Detector(detector.model, detector.class_names)
+    ours, other = detector.predict(picture(), size=64), plain.predict(picture(), size=64)
+    assert len(ours) == len(other) > 20
+    assert float((ours.scores - other.scores).abs().max()) < 1e-5
+    assert retinanet.load(theirs, precision="auto").precision == "bf16"
+    rude = Detector(
+        detector.model, detector.class_names, about={"assumed": ["\x1b[2J", 3, "fine"], "origin": "\x1b[2J"}
+    )
+    assert rude.assumed == ("fine",)
+    assert origin(rude.about) == "another project"
+    own = {name: value for name, value in detector.about.items() if name != "origin"}
+    native.save(tmp_path / "own.safetensors", detector.weights(), detector.settings, detector.class_names, own)
+    assert retinanet.load(tmp_path / "own.safetensors").precision == "bf16"
+    assert retinanet.load(tmp_path / "own.safetensors", precision="fp32").precision == "fp32"
+
+
 def test_predict_with_their_file(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from PIL import Image
 
     Image.fromarray(to_tensor(picture()).permute(1, 2, 0).numpy()).save(tmp_path / "p.png")
+    result = tmp_path / "r.json"
     arguments = ["predict", str(theirs), str(tmp_path / "p.png"), "--output", str(tmp_path / "found")]
-    assert main([*arguments, "--size", "64", "--threshold", "0.05", "--quiet"]) == 0
+    assert main([*arguments, "--size", "64", "--threshold", "0.05", "--json", str(result)]) == 0
+    said = capsys.readouterr().err
+    assert f"{theirs} computes in fp32 (a model of torchvision" in said
+    assert "assumed: anchors" in said
+    assert json.loads(result.read_text())["precision"] == "fp32"
     assert json.loads((tmp_path / "found" / "detections.json").read_text())["annotations"]
+
+
+def test_other_anchors_are_given(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = torch.load(theirs, weights_only=True)
+    for name in [name for name in state if ".cls_logits." in name or ".bbox_reg." in name]:
+        state[name] = state[name].unflatten(0, (9, -1))[[1, 4, 7]].flatten(0, 1)  # the middle scale of each ratio
+    torch.save(state, tmp_path / "three.pth")
+    command = ["convert", str(tmp_path / "three.pth"), str(tmp_path / "three.safetensors")]
+    assert main(command) == 2
+    assert "--model.anchors" in capsys.readouterr().err
+    assert main([*command, "--model.anchors.scales", str(2 ** (1 / 3))]) == 0
+    assert "assumed: anchors" not in capsys.readouterr().err
+    found, whole = (
+        retinanet.load(file).predict(picture(), size=64) for file in (tmp_path / "three.safetensors", theirs)
+    )
+    kept = {tuple(box) for box in whole.boxes.round(decimals=1).tolist()}
+    assert any(tuple(box) in kept for box in found.boxes.round(decimals=1).tolist())
 
 
 @pytest.mark.parametrize(
@@ -96,7 +148,7 @@ def test_predict_with_their_file(theirs: Path, tmp_path: Path, capsys: pytest.Ca
         (["THEIRS", "x.safetensors", "--classes", "a", "b"], "--classes has 2 names, but the checkpoint has 3 classes"),
         (["THEIRS", "x.safetensors", "--classes", "a", "b", "a"], "--classes has 'a' twice"),
         (["THEIRS", "x.safetensors", "--classes", "missing.txt"], "--classes missing.txt cannot be read"),
-        (["THEIRS", "x.safetensors", "--model.head.depth", "3"], "do not fit"),
+        (["THEIRS", "x.safetensors", "--model.head.depth", "3"], "has no place"),
         (["THEIRS", "x.safetensors", "--model.preprocessing.size", "0"], "size must be at least 1"),
         (["text.pth", "x.safetensors"], "text.pth"),
     ],
@@ -125,6 +177,18 @@ def test_what_no_converter_knows(tmp_path: Path) -> None:
     assert "other.pth is no RetinaNet that is known here" in str(error.value)
     assert "layer.weight" in str(error.value)
     assert "Detectron2's" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("module.regressionModel.output", "scikit-image"), ("box_head.8", "include their last pixel")]
+)
+def test_other_retinanets_are_known_and_the_refusal_says_why(name: str, why: str, tmp_path: Path) -> None:
+    prefix = "module." if name.startswith("module.") else ""
+    tensors = {f"{name}.weight": torch.zeros(36, 256, 3, 3), f"{prefix}conv1.weight": torch.zeros(64, 3, 7, 7)}
+    torch.save({"state_dict": tensors, "classes": 80}, tmp_path / "other.pth")
+    with pytest.raises(errors.RequestError, match=why) as error:
+        retinanet.load(tmp_path / "other.pth")
     assert "\n" not in str(error.value)
 
 

@@ -53,6 +53,8 @@ def test_what_it_starts_is_a_command_of_ours() -> None:
     entry, command = json.loads(one("ENTRYPOINT")), json.loads(one("CMD"))
     assert (entry, command[0]) == (["retinanet"], "serve")
     app.parse_args(command, exit_on_error=False, print_error=False)
+    assert command[command.index("--host") + 1] == "0.0.0.0"
+    assert "--no-token" in command  # without it, or a token, that host is refused
     port = command[command.index("--port") + 1]
     assert one("EXPOSE") == port
     assert f"('127.0.0.1', {port}" in one("HEALTHCHECK")

@@ -106,6 +106,7 @@ def assert_same(found: Found, expected: Found) -> None:
         assert boxes.shape == (len(scores), 4)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("classes", [1, 3, 20])
 @given(
     seed=st.integers(0, 2**31),
@@ -135,6 +136,7 @@ MMDETECTION = PostprocessingSettings(limit_shrinking=True, drop_empty=True, cand
 DETECTRON = PostprocessingSettings(coarsest_threshold=0.0, inclusive=True, candidates=60)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("rules", [DETECTRON2, MMDETECTION, DETECTRON])
 @given(seed=st.integers(0, 2**31), shift=st.sampled_from([-6.0, -3.0]), spread=st.sampled_from([1.0, 10.0]))
 @settings(max_examples=10, deadline=None)
@@ -178,6 +180,7 @@ def test_classes_stay_apart_where_boxes_are_outside() -> None:
     assert postprocess(out, anchors, torch.tensor([[64, 64]]), rules)[0][2].tolist() == [0, 1, 2]
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("classes", [1, 1000])
 def test_few_and_many_classes(classes: int) -> None:
     rules, sizes = PostprocessingSettings(candidates=60), torch.tensor([[64, 96], [50, 33]])
@@ -187,6 +190,7 @@ def test_few_and_many_classes(classes: int) -> None:
     assert all(len(scores) > 20 for _, scores, _ in found)
 
 
+@pytest.mark.kernels
 def test_thousands_of_candidates() -> None:
     sizes = torch.tensor([[64, 96]])
     out = outputs(1, 3, shift=-1.0)
@@ -221,6 +225,7 @@ def test_one_anchor_may_have_several_classes() -> None:
     assert torch.equal(boxes[0], boxes[1])
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("side", [80, 200])
 def test_equal_scores(side: int) -> None:
     """Ties everywhere: nothing is lost or doubled."""
@@ -251,6 +256,7 @@ def test_many_boxes_for_one_object() -> None:
     torch.testing.assert_close(scores, torch.sigmoid(logits[0, [0, 100, 101, 102], 0]))
 
 
+@pytest.mark.kernels
 def test_a_picture_alone_and_in_a_batch() -> None:
     out, sizes, rules = outputs(3, 4), torch.tensor([[64, 96], [40, 30], [1, 1]]), PostprocessingSettings()
     together = postprocess(out, ANCHORS, sizes, rules)
@@ -270,6 +276,7 @@ def test_far_classes_are_suppressed_as_near_ones() -> None:
     assert sorted(labels.tolist()) == [0, 0, 9999, 9999]
 
 
+@pytest.mark.kernels
 def test_bfloat16_outputs_give_float32_boxes() -> None:
     out = Outputs(*([level.bfloat16() for level in levels] for levels in outputs(1, 2)))
     ((boxes, scores, _),) = postprocess(out, ANCHORS, torch.tensor([[64, 96]]), PostprocessingSettings())

@@ -27,7 +27,7 @@ from retinanet.detector import Detector
 from retinanet.losses import sigmoid_focal_loss
 from retinanet.model import Outputs, RetinaNet
 from retinanet.postprocess import postprocess
-from retinanet.precision import Precision, choose
+from retinanet.precision import Precision, choose, requested
 
 CLASSES = 80
 
@@ -147,7 +147,7 @@ def inference(picture: Path | None = None, size: int = 800, precision: str = "au
 
     model: Any = torchvision_model(size)
     detector = Detector(same_model(model, size), [str(i) for i in range(CLASSES)], choose(precision, "cpu"))
-    detector.fuse(fast=precision == "auto")
+    detector.fuse(fast=requested(precision) == "auto")
     if fair:
         model = model.to(memory_format=torch.channels_last)
     folder = tempfile.TemporaryDirectory()  # removed with the last reference to it

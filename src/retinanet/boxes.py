@@ -7,6 +7,7 @@ alone is (0, 0, 1, 1), so width is x2 - x1.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -72,6 +73,14 @@ def decode(deltas: Tensor, anchors: Tensor, limit_shrinking: bool = False) -> Te
     limited = deltas[..., 2:].clamp(min=-MAX_LOG_RATIO if limit_shrinking else None, max=MAX_LOG_RATIO)
     half = torch.exp(limited) * size / 2
     return torch.cat((centre - half, centre + half), dim=-1)
+
+
+def multiplied(deltas: Tensor, weights: Sequence[float]) -> Tensor:
+    """(..., 4) offsets, each of the four multiplied by its number.
+
+    By numbers rather than by a tensor, which would have to be moved to the device first.
+    """
+    return torch.stack([deltas[..., i] * weight for i, weight in enumerate(weights)], dim=-1)
 
 
 def clip(boxes: Tensor, height: Tensor | int, width: Tensor | int) -> Tensor:

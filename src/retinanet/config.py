@@ -86,12 +86,20 @@ class HeadSettings:
     width: int = 256
     norm: Normalization = "none"
     """Normalisation after each convolution of the subnets; "group" lets a detector train from scratch."""
+    norm_bias: bool = False
+    """Convolutions before a normalisation have a bias too, as in Detectron2's heads."""
+    box_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    """The box subnet predicts dx, dy, dw and dh multiplied by these numbers: Detectron2's BBOX_REG_WEIGHTS."""
     prior: float = 0.01
     """Probability that every anchor starts with for every class (section 3.3)."""
 
     def __post_init__(self) -> None:
         require(self.depth >= 0, f"model.head.depth must be 0 or more, not {self.depth}")
         require(self.width >= 1, f"model.head.width must be at least 1, not {self.width}")
+        require(
+            all(0 < weight < float("inf") for weight in self.box_weights),
+            f"model.head.box_weights needs four numbers above 0, not {list(self.box_weights)}",
+        )
         require(0 < self.prior < 1, f"model.head.prior is a probability between 0 and 1, not {self.prior}")
 
 
@@ -160,6 +168,8 @@ class PreprocessingSettings:
     """Mean of R, G and B in 0..1; none takes the backbone's own."""
     std: tuple[float, float, float] | None = None
     """Standard deviation of R, G and B in 0..1; none takes the backbone's own."""
+    channels: Literal["rgb", "bgr"] = "rgb"
+    """Order of the colours in the network's input. ``mean`` and ``std`` are those of R, G and B all the same."""
     multiple: int = 32
     """Both sides of a batch are padded (right and bottom, after normalisation, with zeros) to a multiple of this."""
 
@@ -302,6 +312,9 @@ class LossSettings:
     beta: float = 1 / 9
     """Where smooth L1 turns from quadratic to linear, in encoded units."""
     box_weight: float = 1.0
+    normalizer: Literal["batch", "image"] = "batch"
+    """What the loss is divided by. "batch": the positive anchors of the whole batch, as in the paper. "image": each
+    image's loss by its own positive anchors, then the number of images, as in torchvision."""
 
     def __post_init__(self) -> None:
         require(self.gamma >= 0, f"loss.gamma must be 0 or more, not {self.gamma}")
@@ -538,6 +551,16 @@ def changed(settings: Settings, values: Mapping[str, Any]) -> Settings:
             place.update(dict.fromkeys(LENGTHS))
         place[last] = value
     return from_plain(Settings, plain)
+
+
+def overlaid(settings: ModelSettings, given: Mapping[str, Any]) -> ModelSettings:
+    """``settings`` under those that are given, as nested dicts.
+
+    Raises:
+        SettingsError: one of these is unknown or out of its range.
+    """
+    names = dotted(given, "model.")
+    return changed(Settings(model=settings), names).model if names else settings
 
 
 def from_plain(kind: type[S], values: Any, where: str = "") -> S:

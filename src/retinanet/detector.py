@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from retinanet.config import PostprocessingSettings
 from retinanet.detections import Detections
 from retinanet.errors import RequestError, first_line
 from retinanet.postprocess import postprocess
-from retinanet.precision import DTYPES, Precision, choose
+from retinanet.precision import DTYPES, Precision, Request, for_model
 from retinanet.preprocess import box_scale, normalize, pad_batch, padded_size, prepare
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Detector:
         model: the network; it is put into evaluation mode.
         class_names: one for each label.
         precision: in which the network computes. Boxes and scores are float32 always.
+        computes: the same for people, with the reason; "fp32" and the like by default.
         about: what else is known of the weights, such as "origin", "step" and "metrics" (the twelve numbers), as plain
             values; kept when the detector is saved.
 
@@ -49,6 +50,7 @@ class Detector:
         class_names: Sequence[str],
         precision: Precision = "fp32",
         about: Mapping[str, Any] | None = None,
+        computes: str | None = None,
     ) -> None:
         if len(class_names) != model.num_classes:
             raise RequestError(f"{len(class_names)} class names for a model of {model.num_classes} classes")
@@ -56,9 +58,16 @@ class Detector:
         self.settings = model.settings
         self.class_names = tuple(class_names)
         self.precision = precision
+        self.computes = computes or precision
         self.about = dict(about or {})
         self._fused: Callable[[Tensor], Outputs] | None = None
         self._fused_for = self.device
+
+    def __repr__(self) -> str:
+        about = [f"{len(self.class_names)} classes", self.settings.backbone.name]
+        if self.assumed:
+            about.append(f"{len(self.assumed)} assumptions")
+        return f"<Detector: {', '.join(about)}, on {self.device}, computes in {self.computes}>"
 
     def fuse(self, fast: bool = False) -> None:
         """Compute in a faster way from now on: on processors with a fused copy of the network, on GPUs by CUDA graphs.
@@ -94,6 +103,13 @@ class Detector:
     def threshold(self) -> float | None:
         value = self.about.get("threshold")
         return value if isinstance(value, float) and 0 <= value < 1 else None
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """What had to be assumed of another project's file that does not tell, a sentence each."""
+        lines = self.about.get("assumed")
+        lines = lines if isinstance(lines, list | tuple) else ()
+        return tuple(line for line in lines if isinstance(line, str) and line.isprintable())  # shown on terminals
 
     @property
     def device(self) -> torch.device:
@@ -167,7 +183,7 @@ class Detector:
             return self.predict([pictures], threshold=threshold, max_detections=max_detections, size=size)[0]
         self.require(threshold, max_detections, size)
         results: list[Detections | None] = [None] * len(pictures)
-        # Batches hold pictures of one padded size, so that what is found in a picture does not depend on its company.
+        # Batches hold images of one padded size: an image's detections depend on the others by no more than rounding.
         waiting: dict[Size, list[tuple[int, Tensor, Size]]] = {}
 
         def run(padded: Size) -> None:
@@ -306,7 +322,7 @@ class Detector:
         repo: str,
         revision: str | None = None,
         device: str | torch.device | None = None,
-        precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+        precision: Request | None = None,
     ) -> Detector:
         """A detector from the Hugging Face hub; ``retinanet.load("user/name@revision")`` does the same.
 
@@ -361,19 +377,23 @@ def build(checkpoint: Checkpoint, source: str | Path) -> RetinaNet:
 def load(
     source: str | Path,
     device: str | torch.device | None = None,
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    precision: Request | None = None,
 ) -> Detector:
     """A detector from a checkpoint, our own or another project's, or from an exported model.
 
-    It computes in the faster way that there is for the device (:meth:`Detector.fuse`).
+    It computes in the faster way that there is for the device (:meth:`Detector.fuse`). ``print(detector)`` tells the
+    precision and why; what had to be assumed of another project's file is in ``detector.assumed``.
 
     Args:
         source: a run folder (its best checkpoint), a checkpoint or exported file, an https address, a model on the
             Hugging Face hub ("user/name") or one of torchvision's ("retinanet_resnet50_fpn_v2"). Of which project a
             file is, is seen from what is in it; docs/checkpoints.md says which are known.
         device: "cpu", "cuda", ...; by default a GPU where there is one.
-        precision: "auto" is the fastest that leaves the boxes as they are for the eye: bfloat16 where the device
-            multiplies in it, else float32 with fast algorithms. "fp32" is plain float32.
+        precision: "auto" is the fastest that leaves the boxes of a trained model as they are for the eye: bfloat16
+            where the device multiplies in it, else float32 with fast algorithms; the environment variable
+            RETINANET_PRECISION overrides what it means. "fp32" is plain float32. By default "auto" for our own models
+            and "fp32" for those of other projects, converted ones too, so that their boxes are those that they give
+            there.
 
     Raises:
         RequestError: there is no such source, or it holds no RetinaNet that is known.
@@ -387,6 +407,8 @@ def load(
     checkpoint = checkpoints.load(path)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = build(checkpoint, source).to(device)
-    detector = Detector(model, checkpoint.class_names, choose(precision, device), checkpoint.extra)
-    detector.fuse(fast=precision == "auto")
+    chosen = for_model(precision, device, checkpoints.origin(checkpoint.extra))
+    computes = f"{chosen.precision} ({chosen.why})"
+    detector = Detector(model, checkpoint.class_names, chosen.precision, checkpoint.extra, computes)
+    detector.fuse(fast=chosen.fast)
     return detector

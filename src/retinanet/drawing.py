@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from retinanet.printable import NAME, printable
+
 Colour = tuple[int, int, int]
 Area = tuple[float, float, float, float]
 
@@ -79,7 +81,7 @@ def draw_boxes(
     taken: list[Area] = []
     for i in drawn:
         number = None if numbers is None else numbers[i]
-        name = _one_line(names[i]) if number is None else f"#{number} {_one_line(names[i])}"
+        name = names[i] if number is None else f"#{number} {names[i]}"
         text = name if values is None else f"{name} {values[i]:.2f}"
         label(drawing, corners[i], text, colour(order.get(names[i], len(order))), font, line, image.size, taken)
     return image
@@ -134,6 +136,7 @@ def label(
     taken: list[Area],
 ) -> None:
     """Write the text where it is free: above the box, in its upper corner, below it, in its lower corner."""
+    text = _one_line(text, NAME)
     ascent, descent = font.getmetrics()
     pad = max(2, font.size // 4)
     width = min(drawing.textlength(text, font=font) + 2 * pad, size[0])
@@ -162,9 +165,9 @@ def label(
     )
 
 
-def _one_line(text: str) -> str:
-    """Class and file names may hold line breaks, which Pillow refuses to measure."""
-    return " ".join(text.split())
+def _one_line(text: str, most: int) -> str:
+    """Class and file names may hold line breaks, which Pillow refuses to measure, and be of any length."""
+    return printable(" ".join(text.split()), most)
 
 
 def _overlap(a: Area, b: Area) -> float:
@@ -231,7 +234,7 @@ def sheet(
             page.paste(panel, (left + (width - panel.width) // 2, y + head))
         if title:
             room = width - drawing.textlength("truth 0000 ", font=caption)
-            text = _shorten(drawing, _one_line(title), small_font, room)
+            text = _shorten(drawing, _one_line(title, 300), small_font, room)
             drawing.text((margin + width, base), text, fill=FAINT, font=small_font, anchor="rs")
         y += height
     return page

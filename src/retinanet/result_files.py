@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 
 from retinanet.detections import Detections
 from retinanet.files import replacing
+from retinanet.printable import printable
 
 
 class Writer(Protocol):
@@ -96,8 +97,20 @@ class CocoFile(_OneFile):
         self.file.write('],\n"unreadable": ' + json.dumps(self._unreadable) + "}\n")
 
 
+def _no_formula(text: str) -> str:
+    return (
+        f"'{text}"
+        if text.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"))
+        else text
+    )
+
+
 class CsvFile(_OneFile):
-    """detections.csv: one row a detection; x1 y1 x2 y2 in pixels of the picture."""
+    """detections.csv: one row a detection; x1 y1 x2 y2 in pixels of the picture.
+
+    Spreadsheets calculate what begins with = + - @ or a tab. A class name that does is written behind an apostrophe, a
+    relative path behind ``./``, which is the same path.
+    """
 
     name = "detections.csv"
 
@@ -106,20 +119,22 @@ class CsvFile(_OneFile):
         self._rows.writerow(["picture", "name", "score", "x1", "y1", "x2", "y2"])
 
     def add(self, picture: Path, name: str, size: tuple[int, int], found: Detections) -> None:
+        file = str(picture) if _no_formula(str(picture)) == str(picture) else f"./{picture}"
         for label, score, box in zip(found.names, found.scores.tolist(), found.boxes.tolist(), strict=True):
-            self._rows.writerow([picture, label, f"{score:.6g}", *(f"{v:.2f}" for v in box)])
+            self._rows.writerow([file, _no_formula(label), f"{score:.6g}", *(f"{v:.2f}" for v in box)])
 
 
 class YoloFolder:
     """labels/: one text file a picture, a line a detection: label, centre, width and height in units of the picture's
-    sides, score. classes.txt beside it has the class names in the order of the labels."""
+    sides, score. classes.txt beside it has the class names in the order of the labels, each in a line: line breaks and
+    other control characters in them are escaped."""
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
         self.path = folder / "labels"
         self.class_names = class_names
 
     def __enter__(self) -> Self:
-        self._write(self.path.parent / "classes.txt", self.class_names)
+        self._write(self.path.parent / "classes.txt", [printable(name) for name in self.class_names])
         return self
 
     def __exit__(

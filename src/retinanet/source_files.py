@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from retinanet.data.pictures import SUFFIXES
+from retinanet.data.safe_files import files_below
 from retinanet.errors import RequestError
 
 VIDEOS = frozenset([".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"])
@@ -102,6 +103,8 @@ def find_pictures(sources: Sequence[str | Path]) -> list[tuple[Path, str]]:
 def is_video(path: Path) -> bool:
     """By the ending; by the first bytes where the ending is neither a video's nor a picture's."""
     suffix = path.suffix.lower()
+    if not os.path.isfile(path):  # a pipe would be waited for
+        return False
     if suffix in VIDEOS or suffix in SUFFIXES:
         return suffix in VIDEOS
     try:
@@ -169,9 +172,9 @@ def _expand(source: str | Path) -> Iterator[tuple[Path, Path]]:
 
 def _files(folder: Path) -> Iterator[Path]:
     """Pictures and videos in a folder and its subfolders, by their endings; hidden files are passed over."""
-    for path in sorted(folder.rglob("*")):
+    for path in files_below(folder):
         suffix = path.suffix.lower()
-        if (suffix in SUFFIXES or suffix in VIDEOS) and not path.name.startswith(".") and path.is_file():
+        if (suffix in SUFFIXES or suffix in VIDEOS) and not path.name.startswith("."):
             yield path
 
 

@@ -1,11 +1,15 @@
-"""Text files of annotations, decoded by their byte order mark, else as UTF-8; a file that is neither is named."""
+"""Text files, which may come from a stranger: no reading blocks or has no bound, what is no text is named.
+
+They are decoded by their byte order mark, else as UTF-8.
+"""
 
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import re
-from pathlib import Path
+import stat
 
 from retinanet.errors import RequestError
 
@@ -17,6 +21,14 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+CHUNK = 1 << 24  # bytes
+ZEROS = bytes(64)  # in a row are no text in any encoding, but the holes of a file that is smaller than it says
+DESCRIPTION = 1 << 20
+"""Bytes of the longest description of a data set, or list of its classes."""
+LIST = 1 << 28
+"""Bytes of the longest list of images, some millions of paths."""
+SHEET = 1 << 24
+"""Bytes of the longest annotation file of one image: 16 MiB are a million points of outlines."""
 LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -32,29 +44,51 @@ class TextError(RequestError):
         self.reason = reason
 
 
-def read_text(path: str | os.PathLike[str]) -> str:
+def require_regular(path: str | os.PathLike[str]) -> os.stat_result:
+    """What the file system says of a file or folder; links are followed.
+
+    Raises:
+        OSError: it is not there, or is a pipe, a socket or a device, which may be waited for without end.
+    """
+    known = os.stat(path)
+    if not stat.S_ISREG(known.st_mode) and not stat.S_ISDIR(known.st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a regular file", os.fspath(path))
+    return known
+
+
+def read_text(path: str | os.PathLike[str], most: int | None = None) -> str:
     """The text of a file without its byte order mark.
 
-    Raises:
-        TextError: it is not there, no file, or not text; one line that names it.
-    """
-    return decode(read_bytes(path), path)
-
-
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a regular file; nothing else is opened, as a pipe would be waited for.
+    Args:
+        most: bytes it may have; any number by default, which is for files of a whole split.
 
     Raises:
-        TextError: it is not there, or no file.
+        TextError: it is not there, no file, too large, or not text; one line that names it.
     """
+    return decode(read_bytes(path, most), path)
+
+
+def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
+    """The bytes of a text file; nothing but a regular file is opened.
+
+    Raises:
+        TextError: it cannot be read, is no file, is too large, or is a sparse file without text in it.
+    """
+    content = bytearray()
     try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise TextError(path, "Is a directory" if os.path.isdir(path) else "it is not a regular file")
-        return Path(path).read_bytes()
+        size = require_regular(path).st_size
+        if most is not None and size > most:
+            raise TextError(path, f"it has {size} bytes; such a file has at most {most}")
+        with open(path, "rb") as file:
+            while chunk := file.read(CHUNK):
+                if ZEROS in chunk:
+                    raise TextError(path, "it holds zeros instead of text")
+                content += chunk
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         if isinstance(error, TextError):
             raise
         raise TextError(path, getattr(error, "strerror", None) or str(error)) from None
+    return bytes(content)
 
 
 def decode(content: bytes, path: object, encoding: str = "utf-8") -> str:

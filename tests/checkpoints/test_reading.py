@@ -237,6 +237,11 @@ def test_arrays_of_objects_are_refused(tmp_path: Path) -> None:
         (b"\x80\x02K\x01Q.", "BINPERSID"),
         (b"\x80\x02c__main__\nNet\n)\x81.", "state_dict()"),
         (b"\x80\x02ctorch.nn.modules.conv\nConv2d\n)\x81.", "state_dict()"),
+        (
+            b"\x80\x02cretinanet.model\nResNet\n)\x81.",
+            "another package that is called retinanet; save its state_dict()",
+        ),
+        (b"\x80\x02codtk.model\nModel\n)\x81.", "state_dict()"),
     ],
 )
 def test_forbidden_names(tmp_path: Path, text: bytes, named: str) -> None:
@@ -391,3 +396,14 @@ def test_describe(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"a": 1}))
     torch.save({"a": torch.ones(1)}, tmp_path / "a.pth")
     assert describe(read(tmp_path / "a.pth")) == "1 tensors (a)"
+
+
+def test_what_lies_beside_a_file_does_not_hold_it_up(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "a.safetensors")
+    os.mkfifo(tmp_path / "config.json")
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe not utf-8")
+    found = read(tmp_path / "a.safetensors")
+    assert found.beside is None
+    assert "config" not in found.about
+    (tmp_path / "config.yaml").write_text("MODEL: {}")
+    assert read(tmp_path / "a.safetensors").beside == (tmp_path / "config.yaml", "MODEL: {}")

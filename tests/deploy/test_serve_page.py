@@ -330,6 +330,43 @@ def test_the_page_of_addresses(tab: Page, server: Running) -> None:
     assert tab.problems() == []
 
 
+def test_the_page_asks_for_the_token(tab: Page) -> None:
+    """With a wrong one it asks again; with the right one it works, after a reload as well."""
+    from retinanet.deploy.serve.token import Token
+
+    def give_token(text: str) -> None:
+        tab.run(f"(t => {{ t.value = {json.dumps(text)}; t.form.requestSubmit() }})(document.querySelector('#token'))")
+
+    with running(small_detector({"threshold": 0.4}), name="mine", token=Token("right")) as locked:
+        tab.events.clear()
+        tab.go(f"{locked.url}/")
+        tab.until("!document.querySelector('#door').hidden")
+        assert tab.run("document.querySelector('#drop').hidden")
+        give_token("wrong")
+        tab.until("document.querySelector('#error').textContent.includes('does not take this token')")
+        give_token("right")
+        tab.until("document.querySelector('#knows').textContent")
+        assert tab.run("document.querySelector('#door').hidden && document.querySelector('#error').hidden")
+        give(tab, ("a.png", encoded(kind="PNG")))
+        looked_at(tab)
+        assert rows(tab)
+        tab.go(f"{locked.url}/")
+        tab.until("document.querySelector('#knows').textContent")
+        assert [p for p in tab.problems() if '"exceptionDetails"' in p] == []
+
+
+def test_names_of_files_are_text(page: Page) -> None:
+    """HTML and escape codes in the name of a file do nothing on the page."""
+    page.run("window.obeyed = 0")
+    give(page, ("<img src=x onerror=window.obeyed=1>\x1b[31m.png", encoded(kind="PNG")), ("<b>b.txt", b"hello"))
+    looked_at(page)
+    page.until("document.querySelectorAll('#strip button').length === 2")
+    page.run("document.querySelectorAll('#strip button')[1].click()")
+    page.until("document.querySelector('#error').textContent.includes('<b>b.txt')")
+    assert page.run("window.obeyed") == 0
+    assert number(page, "#caption img, #error b, #status img") == 0
+
+
 def test_without_a_server(page: Page, server: Running) -> None:
     page.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1)
     try:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from retinanet import losses, matching
 from retinanet.boxes import encode
-from retinanet.config import LossSettings, MatchingSettings
+from retinanet.config import LossSettings, MatchingSettings, OhemSettings
 from retinanet.errors import RequestError
 from retinanet.losses import ClassBalance, box_loss, class_balance, detection_loss, focal, sigmoid_focal_loss
 from retinanet.matching import match
@@ -36,6 +39,37 @@ def test_is_the_sum_over_pictures_levels_and_anchors(box: Any) -> None:
         expected[1] += 2.5 * box_loss(deltas[positive], flat[positive], one.boxes, box, 0.3).detach()
     torch.testing.assert_close(torch.stack((class_loss, regression)).detach(), expected)
     assert class_loss.shape == regression.shape == ()
+
+
+@pytest.mark.parametrize("ohem", [{}, {"batch": 40}])
+def test_divided_image_by_image(ohem: dict[str, Any]) -> None:
+    """The losses of the images as batches of their own, each divided by its positives, then averaged."""
+    out = outputs()
+    settings = LossSettings(normalizer="image", box_weight=2.5, ohem=OhemSettings(**ohem))
+    boxes, labels = [BOXES[0], BOXES[1], BOXES[2][:0]], [LABELS[0], LABELS[1], LABELS[2][:0]]  # one without boxes
+    flat, expected = torch.cat(ANCHORS), torch.zeros(2)
+    for i in range(3):
+        one = match(flat, boxes[i : i + 1], labels[i : i + 1], MatchingSettings())
+        own = Outputs(*([level[i : i + 1] for level in levels] for levels in out))
+        sums = detection_loss(own, one, ANCHORS, replace(settings, normalizer="batch"))
+        expected += torch.stack(sums).detach() / one.num_positives.clamp(min=1) / 3
+    targets = match(flat, boxes, labels, MatchingSettings())
+    found = torch.stack(detection_loss(out, targets, ANCHORS, settings)) / losses.normalizer(targets, settings)
+    torch.testing.assert_close(found.detach(), expected)
+    whole = torch.stack(detection_loss(out, targets, ANCHORS, replace(settings, normalizer="batch")))
+    assert not torch.allclose(whole / targets.num_positives, found)
+
+
+@pytest.mark.parametrize("box", ["smooth_l1", "l1"])
+def test_box_weights_multiply_both_offsets(box: Any) -> None:
+    out, weights = outputs(), (10.0, 10.0, 5.0, 4.0)
+    targets = match(torch.cat(ANCHORS), BOXES, LABELS, MatchingSettings())
+    _, found = detection_loss(out, targets, ANCHORS, LossSettings(box=box), None, weights)
+    flat = torch.cat(ANCHORS)
+    deltas = torch.cat(list(out.deltas), dim=1).reshape(-1, 4)[targets.places] * torch.tensor(weights)
+    wanted = encode(targets.boxes, flat[targets.places % len(flat)]) * torch.tensor(weights)
+    function = F.l1_loss if box == "l1" else partial(F.smooth_l1_loss, beta=1 / 9)
+    torch.testing.assert_close(found, function(deltas, wanted, reduction="sum"))
 
 
 def test_gradients_reach_only_what_takes_part() -> None:

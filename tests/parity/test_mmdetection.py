@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections import OrderedDict
 from functools import cache
 from pathlib import Path
@@ -96,6 +97,7 @@ class Kind(NamedTuple):
     groups: int
     caffe: bool
     meta: dict[str, Any]
+    head_norm: str = ""
 
     @property
     def colours(self) -> tuple[list[float], list[float]]:
@@ -105,6 +107,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "r18": Kind((2, 2, 2, 2), False, 1, False, {"CLASSES": NAMES}),  # without a configuration
+    "r18-gn": Kind((2, 2, 2, 2), False, 1, False, {"CLASSES": NAMES}, "gn"),  # the names of its tensors tell
     "r50": Kind((3, 4, 6, 3), True, 1, False, {"mmdet_version": "2.25.0", "config": config(2), "CLASSES": NAMES}),
     "r50-caffe": Kind(
         (3, 4, 6, 3), True, 1, True, {"cfg": config(3, style="caffe"), "dataset_meta": {"classes": list(NAMES)}}
@@ -154,6 +157,13 @@ def backbone(state: dict[str, Tensor], kind: Kind, x: Tensor) -> list[Tensor]:
     return features[1:]
 
 
+def layer(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    """A convolution, and the group normalisation behind it where there is one."""
+    x = conv(state, f"{name}.conv", x)
+    gn = state.get(f"{name}.gn.weight")
+    return x if gn is None else F.group_norm(x, 32, gn, state[f"{name}.gn.bias"])
+
+
 def heads(state: dict[str, Tensor], features: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Per level (9 K, h, w) logits and (36, h, w) deltas of the first picture; there is no ReLU between P6 and P7."""
     merged = [conv(state, f"neck.lateral_convs.{i}.conv", c) for i, c in enumerate(features)]
@@ -166,8 +176,8 @@ def heads(state: dict[str, Tensor], features: list[Tensor]) -> list[tuple[Tensor
     for level in levels:
         scores = boxes = level
         for i in range(4):
-            scores = F.relu(conv(state, f"bbox_head.cls_convs.{i}.conv", scores))
-            boxes = F.relu(conv(state, f"bbox_head.reg_convs.{i}.conv", boxes))
+            scores = F.relu(layer(state, f"bbox_head.cls_convs.{i}", scores))
+            boxes = F.relu(layer(state, f"bbox_head.reg_convs.{i}", boxes))
         outputs = conv(state, "bbox_head.retina_cls", scores), conv(state, "bbox_head.retina_reg", boxes)
         results.append((outputs[0][0], outputs[1][0]))
     return results
@@ -275,7 +285,11 @@ def empty(kind: Kind) -> dict[str, Tensor]:
     add("neck.fpn_convs.4.conv", 256, 256, 3, 12.0)
     for i in range(4):
         for tower in ("cls", "reg"):
-            add(f"bbox_head.{tower}_convs.{i}.conv", 256, 256, 3)
+            name = f"bbox_head.{tower}_convs.{i}"
+            add(f"{name}.conv", 256, 256, 3, bias=not kind.head_norm)
+            if kind.head_norm:
+                state[f"{name}.gn.weight"] = torch.rand(256, generator=generator) + 0.5
+                state[f"{name}.gn.bias"] = torch.randn(256, generator=generator) * 0.3
     add("bbox_head.retina_cls", 256, 9 * COUNT, 3)
     add("bbox_head.retina_reg", 256, 36, 3)
     return state
@@ -347,9 +361,11 @@ def test_detections(name: str, tmp_path: Path) -> None:
     kind, state = KINDS[name], weights(name)
     checkpoint = convert(write(tmp_path, state, kind.meta))
     assert checkpoint.class_names == NAMES
-    assert bool(checkpoint.extra["assumed"]) == (name == "r18")
+    plain = name.startswith("r18")
+    assert bool(checkpoint.extra["assumed"]) == plain
+    assert any("GN" in line for line in checkpoint.extra["assumed"]) == (kind.head_norm == "gn")
     # The configurations in the files ask for these small pictures themselves.
-    here = detector(checkpoint, smaller(checkpoint.settings) if name == "r18" else checkpoint.settings)
+    here = detector(checkpoint, smaller(checkpoint.settings) if plain else checkpoint.settings)
     for path in pictures():
         wanted = expected(state, kind, path)
         assert len(wanted[0]) > 20
@@ -506,6 +522,27 @@ def test_without_a_configuration_the_name_tells_the_kind(plain: dict[str, Tensor
     assert any("names" in line for line in found.extra["assumed"])
 
 
+@pytest.mark.parametrize("caffe", [True, False])
+def test_what_is_given_stands_over_a_configuration(caffe: bool, plain: dict[str, Tensor]) -> None:
+    contents = reading.Contents(Path("model.pth"), plain, {"meta": {"cfg": config(3, 18), "CLASSES": NAMES}})
+    given = {"postprocessing": {"threshold": 0.3}, "preprocessing": {"channels": "bgr" if caffe else "rgb"}}
+    found = mmdetection.convert(contents, given).settings
+    assert (found.postprocessing.threshold, found.preprocessing.size) == (0.3, 200)
+    assert found.preprocessing.channels == given["preprocessing"]["channels"]
+    with pytest.raises(RequestError, match=r"36 box outputs.*3\s+anchors"):
+        mmdetection.convert(contents, {"anchors": {"ratios": [1.0]}})
+
+
+def test_batch_normalised_heads_without_a_configuration(plain: dict[str, Tensor]) -> None:
+    state = {name: t for name, t in plain.items() if not re.fullmatch(r".*_convs\.\d\.conv\.bias", name)}
+    for tower in ("cls", "reg"):
+        for i in range(4):
+            for part in ("weight", "bias", "running_mean", "running_var"):
+                state[f"bbox_head.{tower}_convs.{i}.bn.{part}"] = torch.ones(256)
+    state |= {name: t for name, t in plain.items() if name.startswith("neck.")}
+    assert converted(state, {"CLASSES": NAMES}).settings.head.norm == "batch"
+
+
 def test_anchors_in_another_order_and_normalised_boxes(plain: dict[str, Tensor]) -> None:
     text = (
         config(3, 18)
@@ -526,6 +563,8 @@ def test_tensors_that_do_not_fit(plain: dict[str, Tensor]) -> None:
     ok = plain | {"ema_backbone_conv1_weight": torch.zeros(3), "bbox_head.loss_cls.edges": torch.zeros(11)}
     assert converted(ok, meta).class_names == NAMES
 
+    grids = {k.replace("lateral_convs.0.conv.", "lateral_convs.0."): v for k, v in plain.items()}
+    grids["neck.fpn_transitions.0.1.same_up.conv.weight"] = torch.zeros(256, 256, 3, 3)
     changes: list[tuple[dict[str, Tensor], dict[str, Any], str]] = [
         ({k: v for k, v in plain.items() if k != "neck.fpn_convs.4.conv.bias"}, meta, "lacks"),
         (plain | {"bbox_head.fcos.weight": torch.zeros(1)}, meta, "bbox_head.fcos.weight"),
@@ -534,6 +573,9 @@ def test_tensors_that_do_not_fit(plain: dict[str, Tensor]) -> None:
         (plain | {"bbox_head.retina_reg.weight": torch.zeros(24, 256, 3, 3)}, meta, "anchors"),
         ({k.replace("convs.0.conv.", "convs.0."): v for k, v in plain.items()}, meta, "1.x"),
         (plain, meta | {"mmdet_version": "1.2.0"}, "1.2.0"),
+        (grids, meta, r"\(FPG\) as its neck.*fpn_transitions"),
+        (grids, {}, r"\(FPG\)"),
+        (plain | {"neck.pafpn_convs.0.conv.weight": torch.zeros(1)}, {}, "PAFPN"),
         ({k: v for k, v in plain.items() if "retina_cls" not in k}, meta, "retina_cls"),
         ({k: v for k, v in plain.items() if "layer3.1" not in k}, meta, "none of the ResNets"),
     ]

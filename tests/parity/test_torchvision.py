@@ -14,7 +14,7 @@ from retinanet.checkpoints import torchvision
 from retinanet.config import LossSettings, MatchingSettings
 from retinanet.data.pictures import read
 from retinanet.detector import Detector
-from retinanet.losses import detection_loss
+from retinanet.losses import detection_loss, normalizer
 from retinanet.matching import match
 from retinanet.model import RetinaNet
 
@@ -118,6 +118,33 @@ def test_losses_and_gradients(version: str) -> None:
         assert not gradients
 
 
+def test_the_loss_of_a_batch_divided_image_by_image() -> None:
+    """torchvision divides each image's loss by its own positives; the paper's loss of the same batch is another."""
+    there = theirs("v1")
+    here = ours("v1", there.state_dict()).eval()
+    there.train()
+    for module in there.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    some = pictures()[:3]
+    images = [read(path).float() / 255 for path, _, _ in some]
+    given = [{"boxes": boxes, "labels": labels} for _, boxes, labels in some]
+    with torch.no_grad():
+        losses = there(images, given)
+        batch, resized = there.transform(images, given)  # type: ignore[operator]
+        outputs = here(batch.tensors)
+    anchors = here.anchors(*batch.tensors.shape[2:])
+    boxes, labels = [one["boxes"] for one in resized], [one["labels"] for one in resized]
+    targets = match(torch.cat(anchors), boxes, labels, MatchingSettings(low_quality=True))
+    assert len(set((targets.labels >= 0).sum(dim=1).tolist())) == 3
+    expected = torch.stack((losses["classification"], losses["bbox_regression"]))
+    for kind, same in (("image", True), ("batch", False)):
+        settings = LossSettings(box="l1", normalizer=kind)  # type: ignore[arg-type]
+        found = torch.stack(detection_loss(outputs, targets, anchors, settings)) / normalizer(targets, settings)
+        assert (relative(found, expected) < 1e-4) == same, (found, expected)
+
+
+@pytest.mark.kernels
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_detections(version: str) -> None:
     there = theirs(version).eval()

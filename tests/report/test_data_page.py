@@ -1,35 +1,11 @@
-import dataclasses
-
 import pytest
 
-from retinanet.config import MatchingSettings, ModelSettings, PreprocessingSettings
-from retinanet.data import open_data
-from retinanet.data.coverage import cover
+from data_page_facts import MODEL, facts
 from retinanet.data.doctor import Finding, examine
-from retinanet.data.survey import survey
 from retinanet.report import data_page
 from retinanet.report.data_page import write_data_page
 
 HOSTILE = "</script><script>alert('$x_1$')</script><b>&amp;\""
-MODEL = ModelSettings(preprocessing=PreprocessingSettings(size=160, longer=240))
-
-
-def facts(root, names=("train", "val"), **changes):
-    """What write_data_page takes, made as the command line makes it."""
-    splits = {name: open_data(root, name) for name in names}
-    first = next(iter(splits.values()))
-    smaller = dataclasses.replace(MODEL.anchors, first_level=2)
-    models = {"the paper's anchors": MODEL, "fitted anchors": dataclasses.replace(MODEL, anchors=smaller)}
-    return {
-        "root": root,
-        "kind": first.kind,
-        "surveys": {name: survey(data, MODEL.preprocessing) for name, data in splits.items()},
-        "findings": [],
-        "coverages": {name: cover(first, model, MatchingSettings()) for name, model in models.items()},
-        "choices": [{"setting": "model.anchors.first_level", "value": 2, "reason": "the boxes are small"}],
-        "splits": splits,
-        **changes,
-    }
 
 
 def finding(severity, text, **others):

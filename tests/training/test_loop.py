@@ -64,11 +64,13 @@ def test_loss_falls(data, tmp_path):
     assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
 
 
-def test_parts_of_a_batch_make_the_same_step(data, tmp_path):
+@pytest.mark.parametrize(("normalizer", "parts"), [("batch", (1, 3, 4)), ("image", (1, 3))])
+def test_parts_of_a_batch_make_the_same_step(data, tmp_path, normalizer, parts):
     found = []
-    for accumulate in (1, 3, 4):
+    for accumulate in parts:
         events = []
         settings = tiny(steps=4, accumulate=accumulate, optimizer="sgd", lr=0.01, eval_every=0.0)
+        settings = replace(settings, loss=replace(settings.loss, normalizer=normalizer))
         train(data, settings, tmp_path / str(accumulate), on_event=events.append)
         found.append([(e["class_loss"], e["box_loss"]) for e in events if e["event"] == "step"])
     for other in found[1:]:

@@ -245,6 +245,7 @@ def test_a_run_from_the_command_line(many, data, tmp_path, capsys):
     assert main(["train", "--resume", str(run), "--steps", "3"]) == 0
     assert "weights of" not in capsys.readouterr().err
     assert retinanet.load(run / "last.safetensors").class_names == ("red", "green")
+    assert checkpoints.origin(checkpoints.load(run).extra) is None, "what was trained here is our own"
     assert main(["train", "--resume", str(run), "--weights", "other.safetensors"]) == 2
     assert f"has train.weights {copy} and cannot go on with other.safetensors" in capsys.readouterr().err
 

@@ -6,35 +6,57 @@ Each project has a file of its own, with its names for the weights and its conve
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from retinanet.checkpoints import native
 from retinanet.checkpoints.native import Checkpoint
 from retinanet.checkpoints.sources import find
+from retinanet.config import overlaid
 from retinanet.errors import RequestError
 
-__all__ = ["Checkpoint", "find", "load", "native"]
+__all__ = ["Checkpoint", "find", "load", "native", "origin"]
 
 KNOWN = "torchvision's, Detectron2's, MMDetection's, Detectron's and DeepForest's RetinaNets and our own files"
 
 
-def load(source: str | Path) -> Checkpoint:
+def load(source: str | Path, given: Mapping[str, Any] | None = None) -> Checkpoint:
     """The checkpoint of any source that is known, in our terms. Nothing in a file is executed.
 
     Args:
         source: a file, a run folder, or one of the names in :mod:`retinanet.checkpoints.sources`.
+        given: model settings, as nested dicts, that stand over what the file says and over what is assumed of it.
 
     Raises:
         RequestError: there is no such source, or it holds no RetinaNet that can be used.
         WorkError: it has to be downloaded, and cannot be.
     """
     path = find(source)
+    given = given or {}
     if native.recognises(path):
-        return native.load(path)
-    from retinanet.checkpoints import detectron, detectron2, mmdetection, reading, torchvision
+        own = native.load(path)
+        return own._replace(settings=overlaid(own.settings, given))
+    from retinanet.checkpoints import detectron, detectron2, looks, mmdetection, reading, torchvision
 
     contents = reading.read(path)
-    for origin in (torchvision, detectron2, mmdetection, detectron):
-        if origin.recognises(contents):
-            return origin.convert(contents)
+    for project in (torchvision, detectron2, mmdetection, detectron):
+        if project.recognises(contents):
+            return project.convert(contents, given)
+    if why := looks.unlike(contents.tensors.keys()):
+        raise RequestError(f"{path} is {why}: it would give other boxes here; train with retinanet train instead")
     raise RequestError(f"{path} is no RetinaNet that is known here: {reading.describe(contents)}; known are {KNOWN}")
+
+
+def origin(extra: Mapping[str, Any]) -> str | None:
+    """The project and network that a checkpoint is from, in words; None for one that was trained here.
+
+    A converted file keeps it; one that was trained here from another project's weights is our own.
+
+    Args:
+        extra: of the :class:`Checkpoint`.
+    """
+    words = extra.get("origin")
+    if not isinstance(words, str) or not words:
+        return None
+    return words if words.isprintable() else "another project"  # it is shown on terminals

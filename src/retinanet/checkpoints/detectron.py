@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +28,7 @@ from retinanet.config import (
     PreprocessingSettings,
     PyramidSettings,
     SettingsError,
+    overlaid,
 )
 from retinanet.errors import RequestError, first_line
 
@@ -48,8 +51,11 @@ def recognises(contents: Contents) -> bool:
     return "conv1_w" in contents.tensors and any(name.startswith("retnet_cls_pred_") for name in contents.tensors)
 
 
-def convert(contents: Contents) -> Checkpoint:
+def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Checkpoint:
     """A checkpoint of ours that gives the boxes that Detectron writes into its results with this file.
+
+    Args:
+        given: model settings, as nested dicts, that stand over those of the configuration.
 
     Raises:
         RequestError: where the blobs or the configuration are of a model that cannot be built here; where blobs are
@@ -73,7 +79,7 @@ def convert(contents: Contents) -> Checkpoint:
     octave = cfg.whole("RETINANET.SCALES_PER_OCTAVE", 3)
     classes = _classes(contents, cfg, len(ratios) * octave)
     try:
-        settings = _settings(contents, cfg, backbone, ratios, octave)
+        settings = overlaid(_settings(contents, cfg, backbone, ratios, octave), given or {})
     except SettingsError as error:
         raise RequestError(f"{path} has a configuration that cannot be used here: {first_line(error)}") from error
 
@@ -88,7 +94,6 @@ def convert(contents: Contents) -> Checkpoint:
             state[f"{norm}running_var"] = torch.full_like(state[ours], 1 - NORM_EPS)  # eps makes it 1: an affine map
     count_batches(state)
     require_fit(contents, state, names, settings, classes)
-    state["backbone.body.conv1.weight"] = state["backbone.body.conv1.weight"].flip(1)  # B, G, R -> R, G, B
     for output in ("class_subnet.output", "box_subnet.output"):
         for kind in ("weight", "bias"):
             state[f"{output}.{kind}"] = _reorder(state[f"{output}.{kind}"], ratios, octave)
@@ -146,6 +151,7 @@ def _settings(
             longer=cfg.whole("TEST.MAX_SIZE", 1333),
             rounding="detectron",
             interpolation="plain",
+            channels="bgr",
             mean=(means[2] / 255, means[1] / 255, means[0] / 255),
             std=(1 / 255, 1 / 255, 1 / 255),
             multiple=cfg.whole("FPN.COARSEST_STRIDE", 128),

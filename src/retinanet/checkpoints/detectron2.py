@@ -1,18 +1,21 @@
 """Detectron2's RetinaNets: their weights under our names, and the conventions that their boxes depend on.
 
-A checkpoint holds weights alone: the conventions are those of the model zoo's configurations. A model that was trained
-with other ones, say with a ResNet that halves the size in its 3 x 3 convolutions, cannot be told from its file.
+A checkpoint holds weights alone: what else there is to know is in its config.yaml, or assumed
+(:mod:`retinanet.checkpoints.detectron2_config`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from retinanet.anchors import cell_anchors
 from retinanet.checkpoints import coco
+from retinanet.checkpoints.detectron2_config import Detectron2Configuration
 from retinanet.checkpoints.native import Checkpoint
 from retinanet.checkpoints.network import by_ratio, count_batches, places, require_fit, resnet, shape, words
 from retinanet.checkpoints.reading import Contents
@@ -21,18 +24,15 @@ from retinanet.config import (
     BackboneSettings,
     HeadSettings,
     ModelSettings,
-    PostprocessingSettings,
-    PreprocessingSettings,
+    Normalization,
     PyramidSettings,
+    SettingsError,
+    overlaid,
 )
 from retinanet.errors import RequestError
 
 BODY = "backbone.bottom_up."
-ANCHORS = AnchorSettings(offset=0.0)
-PER_POSITION = ANCHORS.per_position
-
-PIXEL_MEAN = (103.53, 116.28, 123.675)  # of B, G and R in 0..255
-PIXEL_STD = (1.0, 1.0, 1.0)
+GROUPS = 32  # of their GN, always; ours has fewer in a narrow head
 
 PATTERNS = (
     (r"backbone\.bottom_up\.stem\.conv1\.(\w+)", r"backbone.body.conv1.\1"),
@@ -47,7 +47,7 @@ PATTERNS = (
     (r"head\.bbox_pred\.(\w+)", r"box_subnet.output.\1"),
 )
 """There -> here, but for the subnets' towers; a stage <n> there is a layer n - 1 here."""
-TOWER = re.compile(r"head\.(cls|bbox)_subnet\.(\d+)\.(\w+)")
+TOWER = re.compile(r"head\.(cls|bbox)_subnet\.(\d+)\.((?:\d\.)?\w+)")
 BESIDE = re.compile(r"pixel_mean|pixel_std|anchor_generator\.cell_anchors\.\d+")  # in old files; no weights
 
 
@@ -56,8 +56,11 @@ def recognises(contents: Contents) -> bool:
     return any(name.startswith((BODY, "head.cls_subnet.")) for name in contents.tensors)
 
 
-def convert(contents: Contents) -> Checkpoint:
+def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Checkpoint:
     """A checkpoint of ours that gives the boxes that Detectron2's predictor gives with this one.
+
+    Args:
+        given: model settings, as nested dicts, that stand over those of the configuration.
 
     Raises:
         RequestError: where the file holds another kind of detector, or a RetinaNet that cannot be built here; where
@@ -69,112 +72,127 @@ def convert(contents: Contents) -> Checkpoint:
             raise RequestError(
                 f"{path} is a checkpoint of Detectron2, but not of a RetinaNet with a ResNet: it has no {name}"
             )
-    settings = _settings(contents, resnet(contents, BODY + "res{}", first=2))
-    count = shape(contents, "head.cls_score.weight")[0] // PER_POSITION
-    _check_anchors(contents)
+    try:
+        settings, assumed = _settings(contents, resnet(contents, BODY + "res{}", first=2), given or {})
+    except SettingsError as error:
+        raise RequestError(f"{path} cannot be converted: {error}") from None
+    count = _classes(contents, settings.anchors)
+    _check_anchors(contents, settings.anchors)
+    if settings.head.norm == "group" and settings.head.width % (4 * GROUPS):
+        raise RequestError(f"{path} has normalised heads of {settings.head.width} channels: too few for here")
 
-    step = 3 if settings.head.norm == "group" else 2
-    state, origins = {}, {}
+    state: dict[str, Tensor] = {}
+    origins: dict[str, str] = {}
     for name, tensor in tensors.items():
         if BESIDE.fullmatch(name):
             continue
-        ours = rename(name, step)
-        if ours is None:
+        ours = rename(name, settings.head.norm, len(settings.anchors.sizes))
+        if not ours:
             raise RequestError(
                 f"{path} holds {name}, which no RetinaNet of Detectron2 that can be converted has: a ResNet without "
-                "deformable convolutions, a pyramid without normalisation, and heads with none or with GN are known"
+                "deformable convolutions, a pyramid without normalisation, and heads with none, GN or BN are known"
             )
-        origins[ours] = name
-        state[ours] = tensor.float() if tensor.is_floating_point() else tensor
-    _drop_biases(contents, state, settings)
+        for place in ours:
+            state[place], origins[place] = tensor.float() if tensor.is_floating_point() else tensor, name
     count_batches(state)
     require_fit(contents, state, origins, settings, count)
-    by_ratio(state, ANCHORS)
-    stem = "backbone.body.conv1.weight"
-    state[stem] = state[stem].flip(1)  # B, G, R -> R, G, B
-    return Checkpoint(state, settings, coco.names(count), {"origin": f"Detectron2, {words(settings.backbone.name)}"})
+    by_ratio(state, settings.anchors)
+    assumed.append(f"the names of its {count} classes{', which are those of COCO' if count == 80 else ''}")
+    extra = {"origin": f"Detectron2, {words(settings.backbone.name)}", "assumed": assumed}
+    return Checkpoint(state, settings, coco.names(count), extra)
 
 
-def rename(name: str, step: int = 2) -> str | None:
-    """A tensor's name there -> its name here, None for one that is not known.
+def rename(name: str, norm: Normalization = "none", levels: int = 5) -> list[str]:
+    """A tensor's name there -> its names here, none for one that is not known.
 
     Args:
-        step: how many modules a layer of a subnet is there: convolution and ReLU, 3 with a normalisation between them.
+        norm: of the subnets. There a layer is convolution, normalisation if there is one, and ReLU.
+        levels: how many batch normalisations, for each pyramid level its own, stand here for one there.
     """
     if found := TOWER.fullmatch(name):
-        subnet, layer, part = "class" if found[1] == "cls" else "box", *divmod(int(found[2]), step)
-        kind = "conv" if part == 0 else "norm.0" if part == 1 and step == 3 else None
-        return f"{subnet}_subnet.tower.{layer}.{kind}.{found[3]}" if kind else None
+        layer, part = divmod(int(found[2]), 2 if norm == "none" else 3)
+        subnet = "class" if found[1] == "cls" else "box"
+        place, (number, _, kind) = f"{subnet}_subnet.tower.{layer}", found[3].rpartition(".")
+        if part == 0:
+            return [f"{place}.conv.{kind}"] if not number else []
+        if part != 1 or norm == "none" or (number and norm != "batch"):
+            return []
+        # Scale and shift are shared by all levels there; statistics are too, or one for each.
+        numbers = [number] if number else range(levels if norm == "batch" else 1)
+        return [f"{place}.norm.{i}.{kind}" for i in numbers]
     for there, here in PATTERNS:
         if found := re.fullmatch(there, name):
-            return re.sub(r"<(\d)>", lambda stage: str(int(stage[1]) - 1), found.expand(here))
-    return None
+            return [re.sub(r"<(\d)>", lambda stage: str(int(stage[1]) - 1), found.expand(here))]
+    return []
 
 
-def _settings(contents: Contents, backbone: str) -> ModelSettings:
-    """The conventions of the zoo's configurations, and what the tensors' shapes tell."""
+def _settings(contents: Contents, backbone: str, given: Mapping[str, Any]) -> tuple[ModelSettings, list[str]]:
+    """What the configuration says and the tensors' shapes tell, under what is given; and what was assumed."""
     tensors = contents.tensors
-    boxes, scores = shape(contents, "head.bbox_pred.weight"), shape(contents, "head.cls_score.weight")
-    if boxes[0] != 4 * PER_POSITION or scores[0] == 0 or scores[0] % PER_POSITION:
-        raise RequestError(
-            f"{contents.path} has {boxes[0]} box outputs and {scores[0]} class outputs at a position; a RetinaNet of "
-            f"Detectron2 has 4 and one per class for each of {PER_POSITION} anchors"
-        )
+    told = {
+        f"MODEL.{name.upper()}": tuple(tensors[name].double().flatten().tolist())
+        for name in ("pixel_mean", "pixel_std")
+        if name in tensors
+    }
+    configuration = Detectron2Configuration(contents, backbone, told, given)
+    meaning = configuration.meaning()
     towers = [found for name in tensors if (found := TOWER.fullmatch(name)) and found[1] == "cls"]
     convolutions = {found[2] for found in towers if tensors[found[0]].ndim == 4}
-    normalised = any(tensors[found[0]].ndim == 1 and found[2] not in convolutions for found in towers)
+    normalised = {found[3].split(".")[-1] for found in towers if found[2] not in convolutions}
+    norm: Normalization = "none" if not normalised else "batch" if "running_mean" in normalised else "group"
     width = shape(contents, "backbone.fpn_lateral3.weight")[0]
-    mean = _colours(contents, "pixel_mean", PIXEL_MEAN)
-    std = _colours(contents, "pixel_std", PIXEL_STD)
-    return ModelSettings(
+    settings = ModelSettings(
         backbone=BackboneSettings(
             name=backbone,
-            frozen_norm=not any(name.endswith("num_batches_tracked") for name in tensors),
+            frozen_norm=not any(name.startswith(BODY) and name.endswith("num_batches_tracked") for name in tensors),
             norm_eps=1e-5,
-            stride_in_1x1=backbone not in ("resnet18", "resnet34"),
+            stride_in_1x1=meaning.stride_in_1x1,
         ),
         pyramid=PyramidSettings(
             channels=width, p6_from="p5" if shape(contents, "backbone.top_block.p6.weight")[1] == width else "c5"
         ),
-        head=HeadSettings(depth=len(convolutions), width=width, norm="group" if normalised else "none"),
-        anchors=ANCHORS,
-        preprocessing=PreprocessingSettings(rounding="detectron2", interpolation="pillow", mean=mean, std=std),
-        postprocessing=PostprocessingSettings(clip="after", drop_empty=True),
+        head=HeadSettings(
+            depth=len(convolutions),
+            width=width,
+            norm=norm,
+            norm_bias=norm != "none",
+            box_weights=meaning.box_weights,
+        ),
+        anchors=meaning.anchors,
+        preprocessing=meaning.preprocessing,
+        postprocessing=meaning.postprocessing,
     )
+    settings = overlaid(settings, given)
+    configuration.agree("MODEL.RETINANET.NUM_CONVS", len(convolutions))
+    configuration.agree("MODEL.RETINANET.NUM_CLASSES", _classes(contents, settings.anchors))
+    if depth := re.match(r"(?:wide_)?resne\w*?(\d+)", backbone):
+        configuration.agree("MODEL.RESNETS.DEPTH", int(depth[1]))
+    return settings, meaning.assumed
 
 
-def _colours(contents: Contents, name: str, default: tuple[float, ...]) -> tuple[float, float, float]:
-    """Their numbers for B, G and R in 0..255 -> ours for R, G and B in 0..1."""
-    values = torch.as_tensor(contents.tensors.get(name, default), dtype=torch.float64).flatten()
-    if len(values) != 3 or not values.isfinite().all() or (name == "pixel_std" and not (values > 0).all()):
-        raise RequestError(f"{contents.path}: {name} is {values.tolist()}, not the three numbers of a colour picture")
-    blue, green, red = (values / 255).tolist()
-    return red, green, blue
+def _classes(contents: Contents, anchors: AnchorSettings) -> int:
+    boxes, scores = (shape(contents, f"head.{name}.weight")[0] for name in ("bbox_pred", "cls_score"))
+    per_position = anchors.per_position
+    if boxes != 4 * per_position or scores == 0 or scores % per_position:
+        raise RequestError(
+            f"{contents.path} has {boxes} box outputs and {scores} class outputs at a position; with {per_position} "
+            "anchors there should be 4 and one per class for each of them. Give its anchors: in the config.yaml of "
+            "Detectron2 beside it, or convert it with --model.anchors.sizes, .scales and .ratios in its order"
+        )
+    return scores // per_position
 
 
-def _check_anchors(contents: Contents) -> None:
-    """Old files hold the anchors of one position, level by level: they have to be the paper's."""
+def _check_anchors(contents: Contents, anchors: AnchorSettings) -> None:
+    """Old files hold the anchors of one position, level by level: they have to be those of the settings."""
     prefix = "anchor_generator.cell_anchors."
     given = {name.removeprefix(prefix): t for name, t in contents.tensors.items() if name.startswith(prefix)}
-    expected = {str(place): cell_anchors(ANCHORS, place) for place in range(len(ANCHORS.sizes))}
+    expected = {str(place): cell_anchors(anchors, place) for place in range(len(anchors.sizes))}
     same = given.keys() == expected.keys() and all(
-        given[place].shape == anchors.shape
-        and torch.allclose(given[place][places(ANCHORS)].float(), anchors, atol=1e-2)
-        for place, anchors in expected.items()
+        given[place].shape == cells.shape and torch.allclose(given[place][places(anchors)].float(), cells, atol=1e-2)
+        for place, cells in expected.items()
     )
     if given and not same:
-        raise RequestError(f"{contents.path} has other anchors than the zoo's RetinaNets: it cannot be converted")
-
-
-def _drop_biases(contents: Contents, state: dict[str, Tensor], settings: ModelSettings) -> None:
-    """Convolutions before a group normalisation have a bias there and none here."""
-    if settings.head.norm != "group":
-        return
-    groups = 32  # theirs always; ours are fewer in a narrow head
-    if settings.head.width % (4 * groups):
-        raise RequestError(f"{contents.path} has normalised heads of {settings.head.width} channels: too few for here")
-    for name in [name for name in state if re.fullmatch(r"(class|box)_subnet\.tower\.\d+\.conv\.bias", name)]:
-        if state.pop(name).any():
-            raise RequestError(
-                f"{contents.path} has heads with GN whose convolutions have biases, which cannot be converted"
-            )
+        raise RequestError(
+            f"{contents.path} has other anchors than sizes {list(anchors.sizes)}, scales {list(anchors.scales)} and "
+            f"ratios {list(anchors.ratios)}: give its own, in the config.yaml of Detectron2 beside it"
+        )

@@ -6,6 +6,7 @@ import ast
 import math
 import reprlib
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,20 @@ LONGEST = 1 << 20  # characters; the zoo's have some ten thousand
 LARGEST = 1e9  # no number in a configuration that means anything here is larger
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict, _SHORT.maxstring = 2, 6, 6, 4, 60
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut short: lists in lists that repeat each other can have more items than memory."""
+    return _SHORT.repr(value)
+
+
 class Configuration:
     """Values by keys such as ``TEST.NMS``; nothing in the text is executed.
 
     Args:
-        path: of the checkpoint, for messages.
+        path: of the checkpoint or of the text, for messages.
         text: None for a file without a configuration.
 
     Raises:
@@ -46,21 +56,26 @@ class Configuration:
         if text is None:
             return
         try:
-            self.values = yaml.load(text, _Plain) if isinstance(text, str) and len(text) <= LONGEST else None
+            self.values = yaml.load(text or "{}", _Plain) if isinstance(text, str) and len(text) <= LONGEST else None
         except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
             raise RequestError(f"{path} has a configuration that is not YAML ({first_line(error)})") from error
         if not isinstance(self.values, dict):
-            raise RequestError(f"{path} has something else than a configuration under cfg")
+            raise RequestError(f"{path} has something else than a configuration where one should be")
 
     def check(self) -> None:
         """Refuse what cannot be built here."""
-        for key, needed in FIXED.items():
-            if (value := self.get(key, needed)) != needed:
-                shown = reprlib.repr(value)
-                raise RequestError(f"{self.path} is configured with {key} {shown}; only {needed} can be converted")
+        self.require(FIXED)
         clip, ours = self.number("BBOX_XFORM_CLIP", math.log(1000 / 16)), math.log(1000 / 16)
         if abs(clip - ours) > 1e-6:
             raise RequestError(f"{self.path} is configured with BBOX_XFORM_CLIP {clip}; only {ours} can be converted")
+
+    def require(self, fixed: Mapping[str, Any]) -> None:
+        """Refuse other values than these, where there are values; tuples and lists are the same."""
+        for key, needed in fixed.items():
+            value = self.get(key, needed)
+            if (list(value) if isinstance(value, tuple) else value) != needed:
+                only = needed or repr(needed)
+                raise RequestError(f"{self.path} is configured with {key} {shown(value)}; only {only} can be converted")
 
     def get(self, key: str, default: Any) -> Any:
         """A value; text that stands for a number, a tuple or the like is read as that, as Detectron does."""
@@ -80,8 +95,7 @@ class Configuration:
         value = self.get(key, default)
         result = _numbers(value)
         if not result:
-            shown = reprlib.repr(value)
-            raise RequestError(f"{self.path} has {shown} as {key} in its configuration, where numbers should be")
+            raise RequestError(f"{self.path} has {shown(value)} as {key} in its configuration, where numbers should be")
         return result
 
     def number(self, key: str, default: float) -> float:

@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from retinanet.detector import Detector
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+BESIDE = (CONFIG, "config.yaml")
+"""What says more of a checkpoint than it does itself; Detectron2's is YAML."""
 WAIT = 20.0
 """Seconds for an answer of the hub."""
 LOG_IN = "run `hf auth login`, or set HF_TOKEN to a token of yours"
 
 
 def fetch(repo: str, revision: str | None = None, file: str | None = None, token: str | None = None) -> Path:
-    """The checkpoint file of a model on the hub; of its other files only config.json is fetched, beside it.
+    """The checkpoint file of a model on the hub; of its other files only those that say more of it are fetched too.
 
     Without a network it is what the cache holds, at once.
 
@@ -59,10 +61,10 @@ def fetch(repo: str, revision: str | None = None, file: str | None = None, token
             if name is None:
                 raise RequestError(f"{repo} on the Hugging Face hub has no checkpoint, only {', '.join(files[:5])}")
             path = Path(hf_hub_download(repo, name, revision=revision, token=token))
-            config = str(PurePosixPath(name).with_name(CONFIG))
-            if config in files:
-                commit = path.parents[len(PurePosixPath(name).parts) - 1].name
-                hf_hub_download(repo, config, revision=commit, token=token)
+            commit = path.parents[len(PurePosixPath(name).parts) - 1].name
+            for beside in (str(PurePosixPath(name).with_name(config)) for config in BESIDE):
+                if beside in files:
+                    hf_hub_download(repo, beside, revision=commit, token=token)
     except WorkError:
         if found := _cached(source):  # a hub that is down is as good as none
             return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,28 @@ BEGINNINGS = (
     (b"%PDF", "a PDF document: give a checkpoint"),
     (b"<?xml", "an XML file, such as OpenVINO's: give the checkpoint it was exported from"),
 )
+
+MODELS = (
+    *("torch.nn.", "torchvision.", "timm.", "__main__.", "ultralytics.", "retinanet.", "odtk.", "detectron2."),
+    *("model.", "models.", "the source"),
+)
+"""How the names of classes of networks begin."""
+UNLIKE = {
+    "regressionModel.output.weight": (
+        "of yhenon's pytorch-retinanet, which resizes by scikit-image, whose filter is another in each of its "
+        "versions, pads by up to 32 pixels more than are needed and clips boxes to that padding"
+    ),
+    "box_head.8.weight": (
+        "of NVIDIA's retinanet-examples (ODTK), whose boxes and anchors include their last pixel, one pixel more than "
+        "the sides of any here"
+    ),
+}
+"""Tensors of RetinaNets that give other boxes here than at home, and why."""
+
+
+def unlike(names: Collection[str]) -> str | None:
+    """Why the RetinaNet with tensors of these names cannot be converted, where it is one that is known."""
+    return next((why for name, why in UNLIKE.items() if name in names), None)
 
 
 def line(path: Path, head: bytes) -> str:
@@ -53,8 +76,11 @@ def refused(path: Path, name: str) -> str:
     if name == "a TorchScript program":
         return f"{path} is a TorchScript program, not weights: save the model's state_dict() and give that"
     line = f"{path} names {name}, which weights do not need; nothing of it was executed"
-    if name.startswith(("torch.nn.", "torchvision.", "__main__.", "ultralytics.")) or name.startswith("the source"):
-        return f"{line}: it holds a whole model as an object; save its state_dict() where you trust it, and give that"
+    if name.startswith(MODELS):
+        other = ", of another package that is called retinanet" * name.startswith("retinanet.")
+        return (
+            f"{line}: it holds a whole model as an object{other}; save its state_dict() where you trust it, and give it"
+        )
     return f"{line}: do not open it elsewhere unless you trust where it is from"
 
 

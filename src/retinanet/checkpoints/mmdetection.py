@@ -20,13 +20,21 @@ from retinanet.checkpoints.mmdetection_settings import Meaning
 from retinanet.checkpoints.native import Checkpoint
 from retinanet.checkpoints.network import by_ratio, count_batches, require_fit, resnet, shape, words
 from retinanet.checkpoints.reading import Contents
-from retinanet.config import AnchorSettings, ModelSettings, SettingsError
+from retinanet.config import AnchorSettings, ModelSettings, SettingsError, overlaid
 from retinanet.errors import RequestError
 
 CLASSES, BOXES = "bbox_head.retina_cls.weight", "bbox_head.retina_reg.weight"
 TOWER = re.compile(r"bbox_head\.(cls|reg)_convs\.(\d+)\.(conv|bn|gn)\.(\w+)")
 NECK = re.compile(r"neck\.(lateral|fpn)_convs\.(\d+)\.(conv|bn|gn)\.(\w+)")
 OLD = re.compile(r"bbox_head\.(cls|reg)_convs\.\d+\.(weight|bias)|neck\.(lateral|fpn)_convs\.\d+\.(weight|bias)")
+NORMS: dict[str, dict[str, Any]] = {"gn": {"type": "GN", "num_groups": 32}, "bn": {"type": "BN"}}
+"""What a normalisation is called in the names of tensors -> in a configuration."""
+NECKS = {
+    "neck.fpn_transitions.": "feature pyramid grids (FPG)",
+    "neck.fpn_stages.": "NAS-FPN",
+    "neck.pafpn_convs.": "PAFPN",
+    "neck.rfp_modules.": "a recursive feature pyramid",
+}
 BESIDE = ("ema_", "data_preprocessor.", "bbox_head.loss_")
 """Averaged duplicates of the weights, the means of colours, counters of a loss: no weights."""
 
@@ -36,8 +44,11 @@ def recognises(contents: Contents) -> bool:
     return any(name.startswith(("bbox_head.", "neck.lateral_convs.", "roi_head.")) for name in contents.tensors)
 
 
-def convert(contents: Contents) -> Checkpoint:
+def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Checkpoint:
     """A checkpoint of ours that gives the boxes that MMDetection gives with this one.
+
+    Args:
+        given: model settings, as nested dicts, that stand over those of the configuration.
 
     Raises:
         RequestError: where the file holds another kind of detector, one of MMDetection 1.x, or a RetinaNet that cannot
@@ -45,6 +56,7 @@ def convert(contents: Contents) -> Checkpoint:
     """
     path, meta = contents.path, contents.about.get("meta")
     meta = meta if isinstance(meta, dict) else {}
+    _check_neck(contents)
     _check_age(contents, meta)
     for name in (CLASSES, BOXES, "backbone.conv1.weight"):
         if name not in contents.tensors:
@@ -56,12 +68,13 @@ def convert(contents: Contents) -> Checkpoint:
         basic = name in ("resnet18", "resnet34")  # whose blocks have no 1 x 1 convolution to halve the size in
         body = replace(meaning.settings.backbone, name=name)
         settings = replace(meaning.settings, backbone=replace(body, stride_in_1x1=body.stride_in_1x1 and not basic))
+        settings = overlaid(settings, given or {})
         count = _classes(contents, settings.anchors)
         state, origins = _state(contents, settings)
         require_fit(contents, state, origins, settings, count)
     except SettingsError as error:
         raise RequestError(f"{path} cannot be converted: {error}") from None
-    _rearrange(state, meaning)
+    _rearrange(state, meaning, settings.anchors)
     assumed += meaning.assumed
     names = _names(meta, count)
     if names is None:
@@ -69,6 +82,16 @@ def convert(contents: Contents) -> Checkpoint:
         assumed.append(f"the names of its {count} classes{', which are those of COCO' if count == 80 else ''}")
     style = " (caffe)" if meaning.bgr else ""
     return Checkpoint(state, settings, names, {"origin": f"MMDetection, {words(name)}{style}", "assumed": assumed})
+
+
+def _check_neck(contents: Contents) -> None:
+    """Necks whose names are like those of an FPN, one of 1.x among them, and are none."""
+    for name in contents.tensors:
+        neck = next((NECKS[prefix] for prefix in NECKS if name.startswith(prefix)), None)
+        if neck is not None:
+            raise RequestError(
+                f"{contents.path} has {neck} as its neck (it has {name}); only those with a plain FPN can be converted"
+            )
 
 
 def _check_age(contents: Contents, meta: Mapping[str, Any]) -> None:
@@ -94,10 +117,16 @@ def _config(contents: Contents, meta: Mapping[str, Any]) -> tuple[Part, list[str
     why = "its name says caffe" if caffe else "its name does not say caffe"
     what = "has no configuration" if text is None else "has a configuration that cannot be read"
     zoo = mmdetection_settings.zoo(caffe)
-    return Part(contents.path, "", zoo), [
+    assumed = [
         f"the file {what}: sizes, anchors and thresholds are those of MMDetection's model zoo",
         f'the ResNet is of the kind "{kind}", because {why}',
     ]
+    for part, convolutions in (("bbox_head", TOWER), ("neck", NECK)):
+        kinds = {found[3] for name in contents.tensors if (found := convolutions.fullmatch(name))}
+        if norm := next((NORMS[kind] for kind in NORMS if kind in kinds), None):
+            zoo["model"][part]["norm_cfg"] = norm
+            assumed.append(f"{part}: norm_cfg {norm}, because the names of its tensors say so")
+    return Part(contents.path, "", zoo), assumed
 
 
 def _classes(contents: Contents, anchors: AnchorSettings) -> int:
@@ -159,9 +188,8 @@ def _state(contents: Contents, settings: ModelSettings) -> tuple[dict[str, Tenso
     return state, origins
 
 
-def _rearrange(state: dict[str, Tensor], meaning: Meaning) -> None:
-    """Our order of anchors and of colours, and box outputs that need no normalisation."""
-    anchors = meaning.settings.anchors
+def _rearrange(state: dict[str, Tensor], meaning: Meaning, anchors: AnchorSettings) -> None:
+    """Our order of anchors, and box outputs that need no normalisation."""
     if not meaning.scale_major:
         by_ratio(state, anchors)
     if meaning.stds != [1.0] * 4 or meaning.means != [0.0] * 4:
@@ -169,5 +197,3 @@ def _rearrange(state: dict[str, Tensor], meaning: Meaning) -> None:
         means = torch.tensor(meaning.means).repeat(anchors.per_position)
         state["box_subnet.output.weight"] = state["box_subnet.output.weight"] * stds[:, None, None, None]
         state["box_subnet.output.bias"] = state["box_subnet.output.bias"] * stds + means
-    if meaning.bgr:
-        state["backbone.body.conv1.weight"] = state["backbone.body.conv1.weight"].flip(1)

@@ -294,7 +294,7 @@ def _preprocessing(config: Part, model: Part) -> tuple[PreprocessingSettings, bo
     red, green, blue = (value / 255 for value in means)
     by_red, by_green, by_blue = (value / 255 for value in stds)
     settings = replace(result, mean=(red, green, blue), std=(by_red, by_green, by_blue), multiple=multiple)
-    return settings, not rgb, assumed
+    return replace(settings, channels="rgb" if rgb else "bgr"), not rgb, assumed
 
 
 def _resize(step: Part, whole: Literal["opencv", "plain"]) -> PreprocessingSettings:

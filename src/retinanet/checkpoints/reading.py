@@ -30,8 +30,17 @@ TRAINING = {
 """Parts that say nothing about the model."""
 WRAPPERS = ("module.", "model.", "_orig_mod.")
 """What DataParallel, Lightning and torch.compile put before every name."""
+LONGEST = 2**20
+"""Bytes of a configuration beside a checkpoint."""
 GROWTH = 4
 """The tensors may take this many times the file's size: twice for half precision, the rest for shared ones."""
+
+
+class Beside(NamedTuple):
+    """A text file beside a checkpoint."""
+
+    path: Path
+    text: str
 
 
 class Contents(NamedTuple):
@@ -40,11 +49,13 @@ class Contents(NamedTuple):
     ``tensors`` are on the processor, floating ones in float32, under the origin's names without wrappers' prefixes.
     ``about`` are the plain values beside them by their own names ("meta", "cfg", "__author__", "label_dict", ...), with
     "metadata" of a safetensors file, "config" of a config.json beside the file, and "keys", the names at the top level.
+    ``beside`` is a config.yaml beside the file.
     """
 
     path: Path
     tensors: dict[str, Tensor]
     about: dict[str, Any]
+    beside: Beside | None = None
 
 
 def read(path: Path) -> Contents:
@@ -79,7 +90,7 @@ def read(path: Path) -> Contents:
     beside = _config(path)
     if beside is not None:
         about.setdefault("config", beside)
-    return Contents(path, _unwrapped(numbers), about)
+    return Contents(path, _unwrapped(numbers), about, _beside(path, "config.yaml"))
 
 
 def describe(contents: Contents) -> str:
@@ -174,11 +185,20 @@ def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _config(path: Path) -> dict[str, Any] | None:
     """A config.json beside the file, as repositories of Hugging Face have; none where it cannot be read."""
-    place = path.parent / "config.json"
+    found = _beside(path, "config.json")
     try:
-        if place.stat().st_size > 2**20:
-            return None
-        config = json.loads(place.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        config = json.loads(found.text) if found else None
+    except (ValueError, RecursionError):
         return None
     return config if isinstance(config, dict) else None
+
+
+def _beside(path: Path, name: str) -> Beside | None:
+    """A text file in the folder of ``path``; none where it is not there, is no text or far too long."""
+    place = path.parent / name
+    try:
+        if not place.is_file() or place.stat().st_size > LONGEST:
+            return None
+        return Beside(place, place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

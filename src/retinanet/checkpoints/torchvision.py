@@ -24,6 +24,8 @@ from retinanet.config import (
     PostprocessingSettings,
     PreprocessingSettings,
     PyramidSettings,
+    dotted,
+    overlaid,
 )
 from retinanet.errors import RequestError
 
@@ -38,7 +40,6 @@ PARTS = {
 }
 """There -> here; the backbone's own names are the same."""
 OUTPUTS = ("head.classification_head.cls_logits.weight", "head.regression_head.bbox_reg.weight")
-PER_POSITION = AnchorSettings().per_position
 COCO_ROWS = 91  # torchvision's labels are COCO's ids
 
 
@@ -97,8 +98,11 @@ def recognises(contents: Contents) -> bool:
     )
 
 
-def convert(contents: Contents) -> Checkpoint:
+def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Checkpoint:
     """A checkpoint of ours that gives the boxes that torchvision's (or DeepForest's) model gives with this one.
+
+    Args:
+        given: model settings, as nested dicts, that stand over what is assumed.
 
     Raises:
         RequestError: where the file holds another kind of detector, or a RetinaNet that cannot be built here; where
@@ -111,18 +115,20 @@ def convert(contents: Contents) -> Checkpoint:
         raise RequestError(
             f"{path} is a detector of torchvision's, but not a RetinaNet (it has {what}): give a RetinaNet's checkpoint"
         )
-    count = _classes(contents)
-    model, assumed = _settings(contents), ["anchors: those of torchvision's RetinaNets; the file does not hold them"]
+    given = given or {}
+    model, told = _settings(contents), dotted(given)
+    count = _classes(contents, overlaid(model, given).anchors)
+    assumed = [] if "anchors" in given else ["anchors: those of torchvision's RetinaNets; the file does not hold them"]
     origin, names = "torchvision", coco.names(count)
     forest = deepforest.recognise(contents.about, count)
     if forest is not None:
         origin, names, model = "DeepForest", forest.names, forest.applied(model)
         assumed += forest.assumed
-    else:
+    elif not {"preprocessing.size", "preprocessing.longer"} <= told.keys():
         assumed.append("pictures: the shorter side becomes 800 pixels, the longer at most 1333, torchvision's defaults")
-        if names == coco.names(count) and count != COCO_ROWS:
-            assumed.append("classes: the file does not name them")
-    if model.backbone.frozen_norm:
+    if forest is None and count != COCO_ROWS:
+        assumed.append("classes: the file does not name them")
+    if model.backbone.frozen_norm and "backbone.norm_eps" not in told:
         eps = forest.eps if forest is not None else _eps(contents.about, count)
         model = replace(model, backbone=replace(model.backbone, norm_eps=eps))
         if forest is not None or count != COCO_ROWS:
@@ -130,6 +136,7 @@ def convert(contents: Contents) -> Checkpoint:
                 f"batch normalisation adds {eps:g} to the variance; a model made from torchvision's COCO weights adds "
                 "0, others 1e-05, and the file does not tell (model.backbone.norm_eps)"
             )
+    model = overlaid(model, given)
     state = convert_state(tensors)
     require_fit(contents, state, {rename(name): name for name in tensors}, model, count)
     version = "v1" if model.pyramid.p6_from == "p5" else "v2"
@@ -137,14 +144,16 @@ def convert(contents: Contents) -> Checkpoint:
     return Checkpoint(state, model, names, extra)
 
 
-def _classes(contents: Contents) -> int:
+def _classes(contents: Contents, anchors: AnchorSettings) -> int:
     rows, boxes = (shape(contents, name)[0] for name in OUTPUTS)
-    if boxes != 4 * PER_POSITION or rows == 0 or rows % PER_POSITION:
+    per_position = anchors.per_position
+    if boxes != 4 * per_position or rows == 0 or rows % per_position:
         raise RequestError(
-            f"{contents.path} has {boxes / 4:g} anchors at a position and {rows} class outputs; only RetinaNets with "
-            f"torchvision's own {PER_POSITION} anchors can be converted, for the file does not hold others' sizes"
+            f"{contents.path} has {boxes / 4:g} anchors at a position and {rows} class outputs, where {per_position} "
+            "anchors are expected; the file does not hold others' sizes: convert it with --model.anchors.sizes, "
+            ".scales and .ratios"
         )
-    return rows // PER_POSITION
+    return rows // per_position
 
 
 def _settings(contents: Contents) -> ModelSettings:

@@ -26,6 +26,7 @@ from retinanet.cli.push import push
 from retinanet.cli.serve import serve
 from retinanet.cli.train import train
 from retinanet.errors import RequestError, WorkError
+from retinanet.printable import printable
 
 app = App(
     name="retinanet",
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line, code = str(error), 2 if isinstance(error, RequestError) else 1
     except KeyboardInterrupt as error:
         if rank() == 0:
-            print(f"stopped{f'; {error}' if str(error) else ''}", file=sys.stderr)
+            print(printable(f"stopped{f'; {error}' if str(error) else ''}"), file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Who read our output (head, less) has left. Python would complain once more when it flushes at exit.
@@ -72,8 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--debug" in arguments:
         import traceback
 
-        traceback.print_exception(caught)
+        for part in traceback.format_exception(caught):
+            print(*map(printable, part.splitlines()), sep="\n", file=sys.stderr)
     if rank() == 0 or code != 2:  # a wrong request is wrong in all processes: one says so
         who = f"process {rank()}: " if rank() else ""
-        print(f"error: {who}{' '.join(line.split())}", file=sys.stderr)
+        print(printable(f"error: {who}{' '.join(line.split())}"), file=sys.stderr)
     return code

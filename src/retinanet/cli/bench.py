@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from retinanet.cli.console import Output
-from retinanet.cli.models import load, require_model
+from retinanet.cli.models import Precision, load, require_model
 from retinanet.cli.options import Common
 from retinanet.cli.progress import Progress
 from retinanet.errors import RequestError
@@ -26,6 +26,7 @@ def bench(
     *models: str,
     pictures: Path | None = None,
     device: str | None = None,
+    precision: Precision = None,
     rounds: int = 5,
     training: Annotated[bool, Parameter(negative="--no-training")] = True,
     common: Common | None = None,
@@ -45,6 +46,8 @@ def bench(
         A folder of pictures for the models to look at, at most twelve of them; by default two that are made.
     device
         Where checkpoints run: cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+    precision
+        What checkpoints compute in, as retinanet predict takes it.
     rounds
         How often each side does each piece of work; medians are shown.
     training
@@ -54,8 +57,8 @@ def bench(
     if rounds < 1:
         raise RequestError(f"--rounds must be at least 1, not {rounds}")
     if models:
-        return _compare(out, models, pictures, device, rounds)
-    for name, value in (("--pictures", pictures), ("--device", device)):
+        return _compare(out, models, pictures, device, precision, rounds)
+    for name, value in (("--pictures", pictures), ("--device", device), ("--precision", precision)):
         if value is not None:
             raise RequestError(f"{name} is for comparing models: retinanet bench MODEL... {name} {value}")
     out.note("importing PyTorch and torchvision")
@@ -63,7 +66,7 @@ def bench(
     from retinanet import bench as work
     from retinanet.precision import choose
 
-    precision = choose("auto", "cpu")
+    training_precision = choose("auto", "cpu")
     machine = work.machine()
     out.say(machine, "")
     works: list[Callable[[], Work]] = [
@@ -73,7 +76,7 @@ def bench(
         work.inference,
     ]
     if training:
-        works.append(lambda: work.training_step(precision=precision))
+        works.append(lambda: work.training_step(precision=training_precision))
     made = []
     out.say(f"{'':62} {'ours':>9} {'torchvision':>12}  times faster (range)")
     for number, each in enumerate(works, 1):
@@ -87,7 +90,9 @@ def bench(
     out.json({"machine": machine, "comparisons": made})
 
 
-def _compare(out: Output, models: tuple[str, ...], folder: Path | None, device: str | None, rounds: int) -> None:
+def _compare(
+    out: Output, models: tuple[str, ...], folder: Path | None, device: str | None, precision: Precision, rounds: int
+) -> None:
     for model in models:
         require_model(model)
     files = _pictures(folder)
@@ -101,7 +106,7 @@ def _compare(out: Output, models: tuple[str, ...], folder: Path | None, device: 
     looked_at = _read(files)
     with Progress(out) as progress:
         counter = progress.counter("measuring", "rounds")
-        rows = compare.compare(models, looked_at, lambda model: load(model, device, "auto"), rounds, counter)
+        rows = compare.compare(models, looked_at, lambda model: load(model, device, precision, out), rounds, counter)
     out.say(*_lines(rows))
     sizes = ", ".join(sorted({f"{p.shape[2]} x {p.shape[1]}" for p in looked_at})[:4])
     out.say(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from retinanet.cli.options import Common
 from retinanet.errors import RequestError
 from retinanet.files import replacing
+from retinanet.printable import NAME, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +34,7 @@ class Output:
     """Text for people, and one JSON value for programs."""
 
     def __init__(self, common: Common | None) -> None:
-        from rich.console import Console
+        from retinanet.cli.terminal import Terminal
 
         self.common = common or Common()
         self.silent = self.common.quiet or rank() > 0
@@ -47,18 +48,18 @@ class Output:
                 )
             if not path.parent.is_dir():
                 raise RequestError(f"--json {self.common.json}: there is no folder {path.parent}")
-        self.console: Console = Console(stderr=self.common.json == "-", quiet=self.silent, highlight=False)
+        self.console: Console = Terminal(stderr=self.common.json == "-", quiet=self.silent)
         """Results. Not ``print``: tests and pipes see standard output without colours or line breaks of rich."""
-        self.progress: Console = Console(stderr=True, quiet=self.silent, highlight=False)
+        self.progress: Console = Terminal(stderr=True, quiet=self.silent)
         """What passes: progress and notes."""
 
     def say(self, *lines: str) -> None:
         for line in lines:
-            self.console.print(line, markup=False, soft_wrap=True)
+            self.console.print(line, soft_wrap=True)
 
     def note(self, *lines: str) -> None:
         for line in lines:
-            self.progress.print(line, markup=False, soft_wrap=True)
+            self.progress.print(line, soft_wrap=True)
 
     def data(self, data: DetectionData, label_map: bool = True) -> None:
         """What was opened: size, label map, and what was found wrong."""
@@ -121,7 +122,6 @@ def number(value: float | None) -> str:
 
 def class_table(per_class: Iterable[Mapping[str, Any]]) -> Any:
     """AP and AP50 of each class, with the number of boxes that they rest on: a rich table."""
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -129,5 +129,5 @@ def class_table(per_class: Iterable[Mapping[str, Any]]) -> Any:
     for column in ("AP", "AP50", "boxes"):
         table.add_column(column, justify="right")
     for row in per_class:
-        table.add_row(escape(row["name"]), number(row["AP"]), number(row["AP50"]), str(row["boxes"]))
+        table.add_row(printable(row["name"], NAME), number(row["AP"]), number(row["AP50"]), str(row["boxes"]))
     return table

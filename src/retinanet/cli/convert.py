@@ -11,9 +11,8 @@ from cyclopts import Parameter
 from retinanet.cli.console import Output
 from retinanet.cli.models import require_model
 from retinanet.cli.options import Common, given
-from retinanet.config import ModelSettings, from_plain, to_plain
+from retinanet.config import ModelSettings, to_plain
 from retinanet.errors import RequestError
-from retinanet.recipe import merge
 from retinanet.text import TextError, lines, read_text
 
 if TYPE_CHECKING:
@@ -72,14 +71,16 @@ def convert(
     from retinanet import checkpoints
     from retinanet.detector import build
 
-    found = checkpoints.load(checkpoint)
+    found = checkpoints.load(checkpoint, (settings or {}).get("model"))
     names = found.class_names if classes is None else _names(classes, len(found.class_names))
-    changed = from_plain(ModelSettings, merge(to_plain(found.settings), (settings or {}).get("model", {})))
-    model = build(found._replace(settings=changed, class_names=names), checkpoint)
+    model = build(found._replace(class_names=names), checkpoint)
     checkpoints.native.save(file, model.state_dict(), model.settings, names, found.extra)
 
-    origin = found.extra.get("origin", "our own format")
-    out.say(f"{checkpoint}: {origin}", *(f"  {line}" for line in conventions(found._replace(settings=model.settings))))
+    origin = checkpoints.origin(found.extra)
+    precision = "auto" if origin is None else 'fp32, so that its boxes are those of its project; "auto" is faster'
+    out.say(f"{checkpoint}: {origin or 'our own format'}")
+    out.say(*(f"  {line}" for line in conventions(found._replace(settings=model.settings))))
+    out.say(f"  precision by default: {precision}")
     out.say(f"  {len(names)} classes: {_some(names)}")
     out.note(*(f"  assumed: {line}" for line in found.extra.get("assumed", ())))
     out.say(f"written: {file}, {file.stat().st_size / 1e6:.0f} MB", f"next: retinanet predict {file} PICTURE...")
@@ -87,7 +88,8 @@ def convert(
         {
             "checkpoint": checkpoint,
             "file": file,
-            "origin": origin,
+            "origin": origin or "our own format",
+            "precision": "auto" if origin is None else "fp32",
             "classes": names,
             "settings": to_plain(model.settings),
             "assumed": found.extra.get("assumed", []),
@@ -113,7 +115,8 @@ def conventions(checkpoint: Checkpoint) -> list[str]:
     strides = "strides from the padded size" if anchors.strides == "torchvision" else "fixed strides"
     rounded = "" if anchors.rounding == "none" else f", rounded as by {anchors.rounding}"
     return [
-        f"pictures: {size}, {how[pictures.interpolation]}, padded to a multiple of {pictures.multiple}",
+        f"pictures: {size}, {how[pictures.interpolation]}, padded to a multiple of {pictures.multiple}, "
+        f"{pictures.channels.upper()}",
         f"network: {model.backbone.name}"
         + (" with strides in the 1 x 1 convolutions" if model.backbone.stride_in_1x1 else "")
         + f", P6 from {model.pyramid.p6_from.upper()}"

@@ -16,6 +16,7 @@ from retinanet.cli.progress import Progress
 from retinanet.config import AnchorSettings, MatchingSettings, ModelSettings, dotted
 from retinanet.errors import RequestError, WorkError
 from retinanet.files import require_new
+from retinanet.printable import NAME, printable
 
 if TYPE_CHECKING:
     from retinanet.data import DetectionData
@@ -204,27 +205,26 @@ def _splits(surveys: Mapping[str, SplitSurvey]) -> Any:
         stored, trained = (f"{s.size.p5:.0f} {s.size.p50:.0f} {s.size.p95:.0f}" for s in (split.stored, split.trained))
         counts = (split.boxes, split.crowds, split.empties)
         table.add_row(
-            *(name, str(split.pictures), f"{width}x{height}", *map(str, counts)),
+            *(printable(name, NAME), str(split.pictures), f"{width}x{height}", *map(str, counts)),
             *(f"{split.objects_mean:.1f}", str(split.objects_max), stored, trained),
         )
     return table
 
 
 def _classes(surveys: Mapping[str, SplitSurvey]) -> Any:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("boxes of")
     for name in surveys:
-        table.add_column(name, justify="right")
+        table.add_column(printable(name, NAME), justify="right")
     table.add_column("median side", justify="right")
     first = next(iter(surveys.values()))
     order = sorted(range(len(first.classes)), key=lambda i: -first.classes[i].boxes)
     for i in order[:CLASSES]:
         one = first.classes[i]
         counts = [str(split.classes[i].boxes) for split in surveys.values()]
-        table.add_row(escape(one.name), *counts, f"{one.size:.0f} px" if one.boxes else "")
+        table.add_row(printable(one.name, NAME), *counts, f"{one.size:.0f} px" if one.boxes else "")
     if len(order) > CLASSES:
         table.caption = f"and {len(order) - CLASSES} rarer classes"
         table.caption_justify = "left"

@@ -52,7 +52,7 @@ def evaluate(
     batch_size: int = 8,
     workers: int = 0,
     device: str | None = None,
-    precision: Precision = "auto",
+    precision: Precision = None,
     common: Common | None = None,
 ) -> None:
     """Measure a detector on labelled pictures: COCO's twelve numbers, how sure AP is, and the AP of each class.
@@ -82,7 +82,8 @@ def evaluate(
     device
         cpu, cuda, cuda:1, ...; by default a GPU where there is one.
     precision
-        "auto" computes in bf16 where the machine does so natively, else in fp32.
+        "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
+        here, and "fp32" for those of other projects, so that their boxes are the same as there.
     """
     out = Output(common)
     require_model(model)
@@ -97,7 +98,7 @@ def evaluate(
     from retinanet.evaluation import coco
     from retinanet.evaluation.curves import curves
 
-    detector = load(model, device, precision)
+    detector = load(model, device, precision, out)
     with Progress(out) as progress:
         checking = progress.counter("checking")
         pictures = open_data(data, split, strict=strict, class_names=detector.class_names, on_progress=checking)
@@ -107,7 +108,7 @@ def evaluate(
         out.note(f"  no boxes of {', '.join(absent)}: these classes have no AP and are left out of the means")
     other = None
     if compare is not None:
-        other = load(compare, device, precision)
+        other = load(compare, device, precision, out)
         _require_same_classes(detector, other, compare)
 
     found, seconds = _detect(out, detector, pictures, batch_size, workers, threshold)
@@ -132,6 +133,7 @@ def evaluate(
     out.json(
         {
             "model": model,
+            "precision": detector.precision,
             "data": data,
             "split": pictures.split,
             "pictures": result.pictures,

@@ -8,9 +8,11 @@ from retinanet.checkpoints import sources
 from retinanet.errors import RequestError, first_line
 
 if TYPE_CHECKING:
+    from retinanet.cli.console import Output
     from retinanet.detector import Detector
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"] | None
+"""As ``retinanet.load`` takes it, which is not imported for ``--help``."""
 
 
 def require_model(source: str) -> None:
@@ -18,8 +20,9 @@ def require_model(source: str) -> None:
     sources.recognise(source)
 
 
-def load(source: str, device: str | None, precision: Precision) -> Detector:
-    """
+def load(source: str, device: str | None, precision: Precision, out: Output | None = None) -> Detector:
+    """The model; ``out`` says what it computes in, and what had to be assumed of another project's file.
+
     Raises:
         RequestError: ``source`` is no model, or the device is not to be had.
     """
@@ -33,4 +36,7 @@ def load(source: str, device: str | None, precision: Precision) -> Detector:
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = first_line(error).rstrip(".")
             raise RequestError(f"--device {device} cannot be used here: {reason}") from error
-    return retinanet.load(source, device=device, precision=precision)
+    detector = retinanet.load(source, device=device, precision=precision)
+    if out is not None:
+        out.note(f"{source} computes in {detector.computes}", *(f"  assumed: {line}" for line in detector.assumed))
+    return detector

@@ -42,7 +42,7 @@ def predict(
     stride: int = 1,
     batch_size: int = 8,
     device: str | None = None,
-    precision: Precision = "auto",
+    precision: Precision = None,
     common: Common | None = None,
 ) -> None:
     """Find objects in pictures and videos: draws them and writes what was found.
@@ -90,7 +90,8 @@ def predict(
     device
         cpu, cuda, cuda:1, ...; by default a GPU where there is one.
     precision
-        "auto" computes in bf16 where the machine does so natively, else in fp32.
+        "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
+        here, and "fp32" for those of other projects, so that their boxes are the same as there.
     """
     out = Output(common)
     require_model(model)
@@ -115,7 +116,7 @@ def predict(
         require_video(track)
     elif track or stride > 1:
         raise RequestError(f"{'--track' if track else '--stride'} is for videos: there is none among the sources")
-    detector = load(model, device, precision)
+    detector = load(model, device, precision, out)
     folder = output or next_folder(Path("predict"))
     why = "" if threshold is not None or detector.threshold is None else " (the model's best F1)"
     threshold = usual_threshold(detector) if threshold is None else threshold
@@ -155,6 +156,7 @@ def predict(
             "output": folder,
             "pictures": made.pictures,
             "threshold": threshold,
+            "precision": detector.precision,
             "detections": dict(made.detections),
             "unreadable": [{"file": path, "reason": reason} for path, reason in made.unreadable],
             "files": made.files,

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from retinanet.cli.console import Output, clock, number, setting_text
+from retinanet.printable import NAME, printable
 
 if TYPE_CHECKING:
     from retinanet.data.doctor import Finding
@@ -39,7 +40,7 @@ class Progress:
             from rich.progress import Progress as Bars
 
             self._bars = Bars(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=14),
                 TextColumn("{task.percentage:3.0f}%"),
                 TextColumn("{task.fields[text]}", markup=False),
@@ -110,7 +111,7 @@ class Progress:
         text = f"{done} of {total} {unit}"
         if self.live:
             if what not in self._counts:
-                self._counts[what] = self._bars.add_task(what, total=total, text="")
+                self._counts[what] = self._bars.add_task(printable(what, NAME), total=total, text="")
             self._bars.update(self._counts[what], completed=done, total=total, text=text)
         elif done < total and time.monotonic() - self._starts.setdefault(what, time.monotonic()) > PATIENCE:
             self._line(f"{what}: {text}")

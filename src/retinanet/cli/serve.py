@@ -6,7 +6,7 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -14,6 +14,9 @@ from retinanet.cli.console import Output
 from retinanet.cli.models import Precision, load, require_model
 from retinanet.cli.options import Common
 from retinanet.errors import RequestError
+
+if TYPE_CHECKING:
+    from retinanet.deploy.serve.token import Token
 
 NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
 MOST_PIXELS = 178.0  # megapixels beyond which Pillow opens no picture
@@ -26,6 +29,8 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     allow_host: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = (),
+    token_file: Path | None = None,
+    no_token: Annotated[bool, Parameter(negative=())] = False,
     batch_size: int = 8,
     wait: float = 5.0,
     queue: int = 64,
@@ -33,8 +38,9 @@ def serve(
     max_megabytes: float = 20.0,
     max_megapixels: float = 50.0,
     max_pictures: int | None = None,
+    max_connections: int | None = None,
     device: str | None = None,
-    precision: Precision = "auto",
+    precision: Precision = None,
     common: Common | None = None,
 ) -> None:
     """Answer requests over HTTP, with a page to try the model on; docs/serve.md has the whole of it.
@@ -47,11 +53,16 @@ def serve(
         A run folder (its best checkpoint), a checkpoint or exported file, an https address, user/name on the Hugging
         Face hub, or retinanet_resnet50_fpn(_v2) for torchvision's.
     host
-        The address to listen on. The default is reached from this machine alone; 0.0.0.0 from every network it is in.
+        The address to listen on. The default is reached from this machine alone; 0.0.0.0 from every network it is in,
+        which needs --token-file or --no-token.
     port
         0 takes a free one.
     allow_host
         Further names that requests may ask for, such as that of a reverse proxy.
+    token_file
+        A file with a secret that requests have to carry: Authorization: Bearer SECRET. The page asks for it.
+    no_token
+        Listen on an address that other machines reach, and let anybody use the server who reaches it.
     batch_size
         The most pictures that go through the network together.
     wait
@@ -66,10 +77,14 @@ def serve(
         Of a picture.
     max_pictures
         Of a request; 16 by default, or as many as may wait.
+    max_connections
+        Open at a time, of all clients; 256 by default, or as many as there may be open files. Beyond, the one that its
+        client has left waiting for longest is closed.
     device
         cpu, cuda, cuda:1, ...; by default a GPU where there is one.
     precision
-        "auto" computes in bf16 where the machine does so natively, else in fp32.
+        "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
+        here, and "fp32" for those of other projects, so that their boxes are the same as there.
     """
     out = Output(common)
     require_model(model)
@@ -77,6 +92,8 @@ def serve(
         if find_spec(module) is None:
             raise RequestError(f"retinanet serve needs {package}: pip install 'retinanet[serve]'")
     pictures = min(16, queue) if max_pictures is None else max_pictures
+    most_connections = _most_connections()
+    connections = min(256, most_connections) if max_connections is None else max_connections
     for name, value, least, most in (
         ("--port", port, 0, 65535),
         ("--batch-size", batch_size, 1, 1024),
@@ -86,17 +103,20 @@ def serve(
         ("--max-megabytes", max_megabytes, 0.001, 2000),
         ("--max-megapixels", max_megapixels, 0.001, MOST_PIXELS),
         ("--max-pictures", pictures, 1, queue),
+        ("--max-connections", connections, 1, most_connections),
     ):
         if not least <= value <= most:
-            because = " (--queue)" if name == "--max-pictures" else ""
+            because = {"--max-pictures": " (--queue)", "--max-connections": " (ulimit -n)"}.get(name, "")
             raise RequestError(f"{name} must be from {least:g} to {most:g}{because}, not {value:g}")
 
-    from retinanet.deploy.serve.server import address, listen
+    from retinanet.deploy.serve.server import address, is_loopback, listen
 
-    bound = listen(host, port)  # what is wrong with it is said before a model is loaded
+    # What is wrong with these is reported before a model is loaded.
+    token = _door(allow_host, token_file, no_token)
+    bound = listen(host, port, guarded=no_token or token is not None)
     try:
         out.note(f"opening {model}")
-        detector = load(model, device, precision)
+        detector = load(model, device, precision, out)
 
         from retinanet.deploy.serve import server
         from retinanet.deploy.serve.app import make_app
@@ -107,28 +127,58 @@ def serve(
         app = make_app(
             detector,
             name=name,
-            limits=Limits(max_megabytes, max_megapixels, pictures, timeout),
+            limits=Limits(max_megabytes, max_megapixels, pictures, timeout, connections),
             batch_size=batch_size,
             capacity=queue,
             wait=wait / 1000,
             host=host,
             allowed_hosts=allow_host,
+            token=token,
             debug=out.common.debug,
         )
         url = address(bound)
-        if not url.startswith(("http://127.", "http://[::1]")):
-            out.note(f"warning: {host} is open to the network, to everybody, without encryption: see docs/serve.md")
-        out.json({"model": name, "url": url, "classes": detector.class_names})
+        if not is_loopback(bound.getsockname()[0]):
+            whom = "to whoever has the token" if token else "to everybody"
+            out.note(f"warning: {host} is open to the network, {whom}, without encryption: see docs/serve.md")
+        out.json({"model": name, "url": url, "classes": detector.class_names, "precision": detector.precision})
         out.say(f"serving {name} on {url} (Ctrl-C stops it)")
         sys.stdout.flush()  # whoever started this waits for that line
-        server.serve(app, bound, on_stop=lambda: out.note("stopping: what was taken is finished first"))
+        code = 0
+        try:
+            server.serve(app, bound, on_stop=lambda: out.note("stopping: what was taken is finished first"))
+        except KeyboardInterrupt:
+            code = 130
+            raise
+        finally:
+            if app.state.service.busy():
+                # An image that takes ages to decode would keep the process alive: Python waits for such threads.
+                out.note("stopped, with work that was not done")
+                sys.stdout.flush()
+                os._exit(code)
     finally:
         bound.close()
-    if app.state.service.busy():
-        # A picture that takes ages to decode would keep the process alive: Python waits for such threads.
-        out.note(f"stopped after {timeout:g} s, with work that was not done")
-        sys.stdout.flush()
-        os._exit(0)
+
+
+def _door(allow_host: tuple[str, ...], token_file: Path | None, no_token: bool) -> Token | None:
+    """The token, where there is one, and what contradicts itself."""
+    from retinanet.deploy.serve.token import read_token
+
+    for name in allow_host:
+        if not name.strip("[]") or "/" in name or "]:" in name or name.count(":") == 1:
+            raise RequestError(f"--allow-host {name}: give a name or an address alone, without http:// and port")
+    if token_file and no_token:
+        raise RequestError("--token-file and --no-token contradict each other: give one of them")
+    return read_token(token_file) if token_file else None
+
+
+def _most_connections() -> int:
+    """As many as there may be open files, less some for everything else; each connection is one."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 10_000
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 10_000 if soft == resource.RLIM_INFINITY else max(16, min(10_000, soft - 128))
 
 
 def model_name(model: str) -> str:

@@ -59,7 +59,7 @@ def _locate(listing: Listing, root: Path, report: Report) -> None:
     claimed: set[str] = set()
     missing = []
     for i, path in enumerate(listing.paths):
-        if os.path.exists(path):
+        if os.path.lexists(path):  # a broken link is missing, not called otherwise
             claimed.add(path)
         else:
             missing.append(i)
@@ -129,7 +129,8 @@ def _check_boxes(listing: Listing, sizes: NDArray[np.int32], exif: NDArray[np.bo
     boxes = np.frombuffer(listing.boxes, np.float64).reshape(-1, 4)[order]
     areas = np.frombuffer(listing.areas, np.float64)[order]
     limits = sizes[owner][:, [1, 0, 1, 0]].astype(np.float64)  # (M, 4): width, height, width, height
-    _note_facts(listing, boxes, limits, report)
+    with np.errstate(invalid="ignore", over="ignore"):  # of what is not finite; it is reported below
+        _note_facts(listing, boxes, limits, report)
     if listing.fractions:
         boxes *= limits
 
@@ -191,18 +192,17 @@ def _note_facts(listing: Listing, boxes: NDArray[np.float64], limits: NDArray[np
     if facts.fitting[listing.meaning] >= USUAL * len(boxes):
         return
     low, high = boxes[:, :2], boxes[:, 2:]
-    with np.errstate(invalid="ignore"):  # an infinite number minus itself
-        numbers = {
-            "corners": (low, high),
-            "corner and sides": (low, high - low),
-            "centre and sides": ((low + high) / 2, high - low),
-        }
-        first, second = numbers[listing.meaning]
-        readings: dict[Meaning, tuple[Array, Array]] = {
-            "corners": (first, second),
-            "corner and sides": (first, first + second),
-            "centre and sides": (first - second / 2, first + second / 2),
-        }
+    numbers = {
+        "corners": (low, high),
+        "corner and sides": (low, high - low),
+        "centre and sides": ((low + high) / 2, high - low),
+    }
+    first, second = numbers[listing.meaning]
+    readings: dict[Meaning, tuple[Array, Array]] = {
+        "corners": (first, second),
+        "corner and sides": (first, first + second),
+        "centre and sides": (first - second / 2, first + second / 2),
+    }
     for meaning, corners in readings.items():
         facts.fitting[meaning] = _fitting(np.concatenate(corners, 1), unit)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
+import os
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +15,17 @@ from typing import Any, NamedTuple
 from retinanet.data.listing import Layout, Listing, number, shown
 from retinanet.data.locating import Locator, without_first
 from retinanet.data.report import RENAMED, Report
+from retinanet.data.safe_files import OUTSIDE, leaves
 from retinanet.errors import RequestError
-from retinanet.text import TextError, read_text
+from retinanet.printable import printable
+from retinanet.text import CHUNK, ZEROS, TextError, read_text
 
+LISTS = ("images", "annotations", "categories")
 ROBOFLOW = "_annotations.coco.json"
 PLAIN = struct.Struct("<qqqddddd?")  # id, picture, category, x, y, width, height, area, crowd
 NUMBERS = {int, float}
 SMALL = 1 << 20  # bytes of a JSON that is parsed to see whether it is COCO's
-LIST = re.compile(rb'"images"\s*:\s*[\[{]')
+LIST = re.compile(rb'"images"\s{0,99}:\s{0,99}[\[{]')
 MEANINGLESS = re.compile(r"^(instances|annotations?|coco|labels?)[_.-]|[_.-](instances|annotations?|coco|labels?)$")
 
 
@@ -63,11 +66,18 @@ def _has_images(path: Path) -> bool:
         pass
     except ValueError:  # a fault in it is worth its line and column
         return '"images"' in read_text(path)
+    end = b""
     try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return bool(LIST.search(content))  # writers may put it last
-    except (OSError, ValueError):  # an empty file cannot be mapped
-        return False
+        with open(path, "rb") as file:
+            while chunk := file.read(CHUNK):  # writers may put it last
+                if LIST.search(end + chunk):
+                    return True
+                if ZEROS in chunk:  # the rest may be a hole without end
+                    return False
+                end = chunk[-256:]
+    except OSError:
+        pass
+    return False
 
 
 def without_images(root: Path) -> Path | None:
@@ -106,22 +116,38 @@ def load(path: Path) -> dict[str, Any]:
         RequestError: with line and column where it is no JSON, or what it lacks.
     """
     try:
-        content = json.loads(read_text(path), object_hook=_packed)
+        content = json.loads(read_text(path), object_pairs_hook=_packed)
     except json.JSONDecodeError as error:
         raise RequestError(f"{path} line {error.lineno} column {error.colno} is not valid JSON: {error.msg}") from None
-    except RecursionError as error:
+    except _Twice as error:
+        raise RequestError(f"{path} has two lists {error}: join them") from None
+    except RecursionError:
+        raise RequestError(f"{path} is not a COCO detection file: its lists lie too deep in each other") from None
+    except TextError:
+        raise
+    except ValueError as error:  # a number of thousands of digits
         raise RequestError(f"cannot read {path}: {error}") from None
-    for key in ("images", "annotations", "categories"):
+    for key in LISTS:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise RequestError(f"{path} is not a COCO detection file: it has no list {key!r}")
     return content
 
 
-def _packed(entry: dict[str, Any]) -> dict[str, Any] | bytes:
+class _Twice(Exception):
+    """Of a list that is there twice JSON's reader would keep the second."""
+
+
+def _packed(pairs: list[tuple[str, Any]]) -> dict[str, Any] | bytes:
     """An annotation as the nine numbers that are read of it, a fifth of the memory; anything else as it is.
 
     Called for every object in the file while it is read, so that a million annotations are never there as objects.
     """
+    entry = dict(pairs)
+    if len(entry) < len(pairs):
+        keys = [key for key, value in pairs if isinstance(value, list) and key in LISTS]
+        for key in set(keys):
+            if keys.count(key) > 1:
+                raise _Twice(repr(key))
     try:
         x, y, width, height = bbox = entry["bbox"]
         if not {*map(type, bbox)} <= NUMBERS:  # True would become 1
@@ -176,15 +202,15 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
         return f"{file} annotation {reference}" if reference >= 0 else f"{file} annotations[{-1 - reference}]"
 
     listing = Listing(names, ids, box_name, meaning="corner and sides")
-    index = _add_images(listing, content["images"], *_folder(content["images"], path, split, root), file, report)
+    place = _folder(content["images"], path, split, root)
+    index = _add_images(listing, content["images"], place, file, report)
     _add_annotations(listing, content["annotations"], index, label_of, file, report)
     return listing
 
 
-def _add_images(
-    listing: Listing, images: list[Any], folder: Path, steps: int | None, file: str, report: Report
-) -> dict[Any, int]:
+def _add_images(listing: Listing, images: list[Any], place: _Place, file: str, report: Report) -> dict[Any, int]:
     """Returns the place in the listing of each image, by its id."""
+    folder, steps, base = place
     index: dict[Any, int] = {}
     for position, image in enumerate(images):
         try:
@@ -197,11 +223,14 @@ def _add_images(
         except (KeyError, TypeError):
             report.add("malformed picture entry", "left out", f"{file} images[{position}]: needs id and file_name")
             continue
-        if steps is not None and (short := without_first(name, steps)):
+        if steps is not None and (short := without_first(name, steps)) and short != name:
             report.add(RENAMED, "repaired", f"{file} picture {_quoted(ident)}: {name} is {short}")
             name = short
         if ident in index:
             report.add("repeated picture id", "left out", f"{file} picture {_quoted(ident)}: {name}")
+            continue
+        if leaves(name, folder, base):
+            report.add(OUTSIDE, "left out", f"{file} picture {_quoted(ident)}: {name}")
             continue
         size = number(image.get("height")), number(image.get("width"))
         known = all(0 < side < 1 << 31 for side in size)
@@ -296,8 +325,15 @@ def _whole(ident: Any) -> int | None:
 
 
 def _quoted(ident: Any) -> str:
-    """An id as JSON has it, so that 1 and "1" differ."""
-    return json.dumps(ident) if isinstance(ident, str) else str(ident)
+    """An id that tells 1 from "1", cut where it is long."""
+    return _short(ident, json.dumps if isinstance(ident, str) else repr)
+
+
+def _short(value: Any, write: Callable[[Any], str] = repr) -> str:
+    try:
+        return printable(write(value), 100)
+    except RecursionError:
+        return "nested too deeply"
 
 
 def _extent(outline: Any) -> list[float]:
@@ -322,24 +358,28 @@ def _categories(content: dict[str, Any], path: Path, report: Report) -> tuple[li
         try:
             ident, written = category["id"], category["name"]
         except (KeyError, TypeError):
-            raise RequestError(f"{path} has a category without id and name: {category!r}") from None
+            raise RequestError(f"{path} has a category without id and name: {_short(category)}") from None
         if isinstance(written, bool) or not isinstance(written, str | int):
             raise RequestError(
-                f"{path}: the category with the id {_quoted(ident)} has the name {json.dumps(written)[:40]}: "
+                f"{path}: the category with the id {_quoted(ident)} has the name {_short(written, json.dumps)}: "
                 "write it as text, in quotes"
             )
         name, given = str(written).strip(), ident
         ident = _whole(ident)
         if ident is None:
-            raise RequestError(f"{path} has the category {name!r} with the id {given!r}; ids are whole numbers")
+            raise RequestError(
+                f"{path} has the category {_short(name)} with the id {_short(given)}; ids are whole numbers"
+            )
         if type(given) is not int:
             text = f"{shown(path, path.parent)} category {_quoted(given)}: {name}"
             report.add("id written as text or fraction, matched", "repaired", text)
         report.facts.classes[ident] = str(written)
         if names.setdefault(ident, name) != name:
-            raise RequestError(f"{path} uses the category id {ident} for both {names[ident]!r} and {name!r}")
-        if ident != 0:
-            parents.add(category.get("supercategory"))
+            raise RequestError(
+                f"{path} uses the category id {ident} for both {_short(names[ident])} and {_short(name)}"
+            )
+        if ident != 0 and isinstance(category.get("supercategory"), str):
+            parents.add(category["supercategory"])
     # Roboflow writes a category 0 that is only the parent of the others; no box has it.
     if len(names) > 1 and 0 in names and names[0] in parents:
         packed = (PLAIN.unpack(a)[2] if isinstance(a, bytes) else a for a in content["annotations"])
@@ -351,28 +391,62 @@ def _categories(content: dict[str, Any], path: Path, report: Report) -> tuple[li
         raise RequestError(f"{path} has no categories")
     classes: dict[str, int] = {}
     label_of = {ident: classes.setdefault(names[ident], len(classes)) for ident in sorted(names)}
-    ids = [next(i for i in sorted(names) if label_of[i] == label) for label in range(len(classes))]
-    return list(classes), label_of, ids
+    first: dict[int, int] = {}
+    for ident, label in label_of.items():
+        first.setdefault(label, ident)
+    return list(classes), label_of, list(first.values())
 
 
-def _folder(images: list[Any], path: Path, split: str, root: Path) -> tuple[Path, int | None]:
-    """The folder that the file names are relative to: the first one that holds the most of a few tried; and how many
-    folders of each name to leave out where they are those of another machine, see :func:`without_first`."""
+def _base(path: Path, root: Path) -> Path:
+    """The folder that pictures must lie in: DATA, or what holds the folder ``annotations`` of a JSON given alone."""
+    return _beside(path) if root.is_relative_to(_beside(path)) else root
+
+
+def _beside(path: Path) -> Path:
+    return path.parent.parent if path.parent.name == "annotations" else path.parent
+
+
+class _Place(NamedTuple):
+    """Where the images lie."""
+
+    folder: Path
+    """What the file names are relative to."""
+    steps: int | None
+    """How many folders of each name to leave out as those of another machine, see :func:`without_first`; None: the
+    names are used as they are."""
+    base: Path
+    """What no name may lead out of."""
+
+
+def _folder(images: list[Any], path: Path, split: str, root: Path) -> _Place:
+    """The first folder that holds the most of a few images tried."""
     step = max(1, len(images) // 16)
     tried = [i["file_name"] for i in images[::step] if isinstance(i, dict) and isinstance(i.get("file_name"), str)]
-    base = path.parent.parent if path.parent.name == "annotations" else path.parent
+    base = _beside(path)
     bare = split.rstrip("0123456789_-") or split
     places = (split, f"images/{split}", bare, f"images/{bare}", "", "images", "data", "JPEGImages")
     folders = list(dict.fromkeys([*(base / place for place in places), path.parent, root]))
-    found = [sum((folder / name).is_file() for name in tried) for folder in folders]
-    locator, names = Locator(), tried
+    inside = [[name for name in tried if not leaves(name, folder, _base(path, root))] for folder in folders]
+    found = [sum(os.path.isfile(folder / name) for name in names) for folder, names in zip(folders, inside)]
+    locator = Locator()
     steps: int | None = None
-    while names and not any(found):  # in another spelling, then without the first folder, the first two, ...
+    names = [name for name in tried if not os.path.isabs(name)]
+    while (
+        tried and not any(found) and (names or steps is None)
+    ):  # in another spelling, then without the first folder, the first two, ...
         found = [sum(locator.find(folder, name) is not None for name in names) for folder in folders]
         if not any(found):
             steps = 0 if steps is None else steps + 1
             names = [short for name in tried if (short := without_first(name, steps))]
+    there = [names for folder, names in zip(folders, inside) if os.path.isdir(folder)]
+    if tried and not any(found) and not any(there):
+        raise RequestError(
+            f"{path} names images outside the data set, such as {printable(tried[0], 300)}, which are not read: "
+            "put them into its folder, or links to them, and name them relative to it"
+        )
     if tried and not any(found):
         looked = ", ".join(shown(folder, root) for folder in folders)
-        raise RequestError(f"none of the pictures of {path} was found, such as {tried[0]}; looked in {looked}")
-    return folders[found.index(max(found))], steps
+        raise RequestError(
+            f"none of the pictures of {path} was found, such as {printable(tried[0], 300)}; looked in {looked}"
+        )
+    return _Place(folders[found.index(max(found))], steps, _base(path, root))

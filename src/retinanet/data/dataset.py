@@ -16,8 +16,10 @@ from retinanet.data.checks import Checked, Progress, check, require_some
 from retinanet.data.listing import Layout, Listing, shown
 from retinanet.data.report import Report
 from retinanet.errors import RequestError, WorkError
+from retinanet.printable import printable
 
 SAME_SPLIT = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
+LONGEST = 1000  # characters of a class name, which stands beside each of its detections
 KNOWN = (
     "COCO (annotations/*.json, or train/_annotations.coco.json as from Roboflow), "
     "Pascal VOC (JPEGImages, Annotations, ImageSets/Main) or "
@@ -210,6 +212,8 @@ def find_layout(root: str | Path) -> Layout:
         layout = finder(root)
         assert layout is not None
         return layout
+    if not root.is_dir():
+        raise RequestError(f"{root} is neither a file nor a folder")
     layout = _recognise(root)
     if layout is not None:
         return layout
@@ -283,6 +287,7 @@ def open_data(
     if layout.any_split:
         report.notes.append(f"{root} is one list of pictures, and its name tells no split: it is used for {split} too")
     names, ids = listing.class_names, listing.category_ids
+    _require_text(names, root)
     if class_names is not None:
         names, ids = _map_classes(listing, class_names, root, report)
     checked = check(listing, layout.root, report, on_progress)
@@ -319,6 +324,17 @@ def _choose(layout: Layout, split: str, root: Path) -> str:
     elif plain_name(split) == "val" and len(layout.counts) == 1:
         hint = f"; to part it: retinanet data {root} --convert {layout.kind.lower().split()[-1]} NEW --split 0.8"
     raise RequestError(f"{root} has no split {split}; it has {' and '.join(there)}{hint}")
+
+
+def _require_text(names: Sequence[str], root: Path) -> None:
+    """Halves of surrogate pairs, as JSON can hold them, are in no file of UTF-8: refused before anything is written."""
+    for name in names:
+        if len(name) > LONGEST:
+            raise RequestError(f"{root}: a class name has {len(name)} characters, {printable(name, 50)}: shorten it")
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise RequestError(f"{root}: the class name {printable(name, 100)} is no text: rename the class") from None
 
 
 def _map_classes(listing: Listing, wanted: Sequence[str], root: Path, report: Report) -> tuple[list[str], list[int]]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from retinanet.data.pictures import SUFFIXES
 from retinanet.data.report import Report
+from retinanet.data.safe_files import files_below
 
 Meaning = Literal["corners", "corner and sides", "centre and sides"]
 """What the four numbers of a box say: x1 y1 x2 y2, x1 y1 w h or cx cy w h."""
@@ -101,8 +102,10 @@ def shown(path: str | Path, root: Path) -> str:
 
 def number(text: object) -> float:
     """A number as annotation files write it; NaN for what is none, so that one check finds both."""
-    if isinstance(text, bool) or not isinstance(text, int | float | str) or (isinstance(text, str) and "_" in text):
-        return math.nan  # Python reads 1_0 as 10
+    if isinstance(text, bool) or not isinstance(text, int | float | str):
+        return math.nan
+    if isinstance(text, str) and (not text.isascii() or "_" in text):  # Python's own numbers: 1_000, １
+        return math.nan
     try:
         return float(text)
     except (ValueError, OverflowError):
@@ -119,7 +122,10 @@ def numbered(stems: list[str]) -> list[int]:
 
 
 def picture_files(folder: Path) -> Iterator[Path]:
-    """The pictures in a folder and its subfolders, in the order of their names; hidden files are passed over."""
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
+    """The pictures in a folder and its subfolders, in the order of their names; hidden files are passed over.
+
+    By their endings: what cannot be opened (a broken link, a pipe) is among them, and reported where it is opened.
+    """
+    for path in files_below(folder):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
             yield path

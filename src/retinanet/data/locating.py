@@ -8,6 +8,9 @@ import unicodedata
 from pathlib import Path
 from urllib.parse import unquote
 
+LONGEST = 4096  # characters of a path that Linux opens
+DEEPEST = 32  # folders that are left out in front of a name, to see whether it is that of another machine
+SEVERAL = 100  # from which on a name that may mean so many is not followed further
 DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])")
 
 
@@ -22,8 +25,10 @@ class Locator:
 
         A name never leads out of the folder.
         """
-        slashes = name.replace("\\", "/")
         found: set[str] = set()
+        if len(name) > LONGEST:
+            return None
+        slashes = name.replace("\\", "/")
         for form in dict.fromkeys((name, slashes, unquote(name), unquote(slashes))):
             steps = [step for step in form.split("/") if step not in ("", ".")]
             if steps and ".." not in steps:
@@ -32,6 +37,8 @@ class Locator:
 
     def find_path(self, path: str) -> Path | None:
         """As :meth:`find`, below the last folder of the path that is there as written."""
+        if len(path) > LONGEST:
+            return None
         folder, name = os.path.split(path)
         while folder and not os.path.isdir(folder):
             folder, step = os.path.split(folder)
@@ -42,11 +49,16 @@ class Locator:
 
     def _walk(self, folder: str, steps: list[str]) -> list[str]:
         """What the steps lead to: the name as written where it is there, else all that differ in case or accents."""
-        entries = self._entries(folder)
-        alike = entries.get(folded(steps[0]), [])
-        chosen = [steps[0]] if steps[0] in alike else alike
-        ends = [f"{folder}/{one}" for one in chosen]
-        return ends if len(steps) == 1 else [end for inner in ends for end in self._walk(inner, steps[1:])]
+        ends = [folder]
+        for step in steps:
+            found = []
+            for end in ends:
+                alike = self._entries(end).get(folded(step), [])
+                found += [f"{end}/{one}" for one in ([step] if step in alike else alike)]
+            ends = found
+            if not 0 < len(ends) < SEVERAL:  # links in circles would double them with every step
+                break
+        return ends
 
     def _entries(self, folder: str) -> dict[str, list[str]]:
         known = self._folders.get(folder)
@@ -68,6 +80,6 @@ def folded(name: str) -> str:
 
 def without_first(name: str, steps: int) -> str | None:
     """A path less its root, its ``..`` and its first ``steps`` folders, such as those of another machine; None where
-    it has no more."""
+    it has no more, or more than anybody has."""
     parts = [part for part in DRIVE.sub("", name).replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    return "/".join(parts[steps:]) if steps < len(parts) else None
+    return "/".join(parts[steps:]) if steps < min(len(parts), DEEPEST) else None

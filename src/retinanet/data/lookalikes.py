@@ -22,6 +22,7 @@ from PIL import Image
 from retinanet.data import pictures
 from retinanet.data.checks import Progress
 from retinanet.data.dataset import DetectionData, spread
+from retinanet.data.image_formats import formats
 
 CELLS = 16
 """Cells a side that pictures are compared in. Fine enough that pictures of one kind (blood cells on the same glass)
@@ -35,6 +36,7 @@ FLAT = 1.5
 from others: such pictures are only compared byte by byte."""
 BLANK = 1.0  # standard deviation of the grey cells: one colour all over, give or take compression
 GREY = 2.0  # mean distance of R, G and B from each other: JPEG's colours of a grey picture stay below
+LARGEST = 1 << 30  # bytes of a file whose content is compared
 SMALL = 4 * CELLS  # pixels a side that a picture is reduced to before it is looked at
 BLOCK = 256  # pictures compared with all others at a time: 20 MB for 20 000 others
 PARTNERS = 8  # pairs kept of each picture, the likest: the frames of a fixed camera are all alike
@@ -127,9 +129,11 @@ def look(
 def _look(path: os.PathLike[str]) -> tuple[int, NDArray[np.float16], NDArray[np.float32], bool, str] | str:
     """Hash of the bytes, grey cells, mean colour, whether it is grey, its format if a false one; or what is wrong."""
     try:
+        if os.path.getsize(path) > LARGEST:
+            return f"it has more than {LARGEST} bytes"
         with open(path, "rb") as file:
             content = file.read()
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=formats()) as image:
             kind = image.format or ""
             orientation = image.getexif().get(pictures.ORIENTATION, 1) if "exif" in image.info else 1
             if kind == "JPEG":

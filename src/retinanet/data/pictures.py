@@ -15,7 +15,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from retinanet.data.image_formats import formats
 from retinanet.errors import RequestError
+from retinanet.text import require_regular
 
 Transpose = Image.Transpose
 SUFFIXES = frozenset(
@@ -146,7 +148,8 @@ def header(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
 def _open(path: str | os.PathLike[str]) -> Image.Image:
     name = os.fspath(path)
     try:
-        return Image.open(path)
+        require_regular(path)  # a pipe would be waited for
+        return Image.open(path, formats=formats())
     except FileNotFoundError:
         raise PictureError(name, "there is no such file") from None
     except UnidentifiedImageError:
@@ -166,6 +169,8 @@ def what_is_wrong(error: BaseException) -> str:
         return str(error.strerror).lower()
     if isinstance(error, MemoryError):
         return "there is not enough memory to decode it"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return f"it is damaged or cut short ({' '.join(str(error).split()) or type(error).__name__})"
 
 

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from retinanet.printable import printable
+
 Action = Literal["repaired", "left out"]
 RENAMED = "path written otherwise than on disk"
 """The kind of fault where a file was found under another spelling than the annotations have."""
 KEPT = 20  # examples remembered of each kind; the counts are always complete
+EXAMPLE = 600  # characters of one
 
 
 @dataclass
@@ -74,7 +77,7 @@ class Report:
         fault = self.faults.setdefault(kind, Fault(kind, action))
         fault.count += 1
         if len(fault.examples) < KEPT:
-            fault.examples.append(example if isinstance(example, str) else example())
+            fault.examples.append(printable(example if isinstance(example, str) else example(), EXAMPLE))
 
     def reason(self) -> str:
         """The commonest fault by which something was left out, in one line; "" for none.

@@ -10,9 +10,10 @@ reading.
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,13 +23,17 @@ from retinanet.data.listing import Layout, Listing, number, numbered, picture_fi
 from retinanet.data.locating import Locator, folded, without_first
 from retinanet.data.pictures import SUFFIXES
 from retinanet.data.report import RENAMED, Report
+from retinanet.data.safe_files import OUTSIDE, leaves
 from retinanet.errors import RequestError
-from retinanet.text import TextError, decode, lines, read_bytes, read_text
+from retinanet.text import LIST, SHEET, TextError, decode, lines, read_bytes, read_text
 
+NO_XML = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode_escape", "unicode-escape")
+"""Encodings of Python's that no XML has; some take hours for a few megabytes."""
+NESTED = 50  # VOC's own elements lie four deep
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FOLDERS = ("JPEGImages", "Annotations")
 DECLARED = re.compile(rb"""^<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
-PAIR = re.compile(rf"(.+(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))}))[\s,]+(\S.*\.xml)", re.IGNORECASE)
+PAIR = re.compile(rf"(.+(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))}))[\s,]+([^\s,].*\.xml)", re.IGNORECASE)
 
 
 @dataclass
@@ -68,13 +73,13 @@ def listed(path: Path) -> list[str]:
     Raises:
         RequestError: the list is no text, or a line pairs a picture with the annotations of another.
     """
-    rows = [(number, line.strip()) for number, line in enumerate(lines(read_text(path)), 1) if line.strip()]
+    rows = [(number, line.strip()) for number, line in enumerate(lines(read_text(path, LIST)), 1) if line.strip()]
     of_a_class = all(re.fullmatch(r"\S+\s+(-1|0|1)", row) for _, row in rows)
-    if of_a_class and rows and not (path.parents[2] / _file(rows[0][1])).exists():
+    if of_a_class and rows and not os.path.lexists(path.parents[2] / _file(rows[0][1])):
         return []
     stems = []
     for line, row in rows:
-        pair = PAIR.fullmatch(row)
+        pair = PAIR.fullmatch(row) if row.lower().endswith(".xml") else None
         picture, sheet = pair.groups() if pair else (row, row)
         if _stem(picture) != _stem(sheet):
             raise RequestError(f"{path} line {line} pairs {picture} with {sheet}: their names must be the same")
@@ -96,7 +101,8 @@ def parse(path: Path) -> Sheet:
     """Read one annotation file.
 
     Raises:
-        expat.ExpatError: it is not XML; TextError: it cannot be read, or is not text in the encoding that it declares.
+        expat.ExpatError: it is not XML; TextError: it cannot be read, is not text in the encoding that it declares,
+            or has entities of its own, or elements far too deep in each other.
     """
     sheet, trail = Sheet(), list[str]()
     text: list[str] = []
@@ -104,6 +110,8 @@ def parse(path: Path) -> Sheet:
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         trail.append(tag)
+        if len(trail) > NESTED:
+            raise TextError(path, f"line {parser.CurrentLineNumber}: more than {NESTED} elements inside each other")
         text.clear()
         if trail[1:] == ["object"]:
             sheet.entries.append(Entry(parser.CurrentLineNumber))
@@ -117,75 +125,104 @@ def parse(path: Path) -> Sheet:
         trail.pop()
         text.clear()
 
+    def entity(name: str, *_: object) -> None:  # a few lines of them can stand for gigabytes, or for another file
+        raise TextError(path, f"line {parser.CurrentLineNumber}: it declares the entity {name}, which is not read")
+
+    parser.EntityDeclHandler = entity
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text.append
-    parser.Parse(_xml(path).encode("utf-8"), True)
+    parser.Parse(_xml(path), True)
     return sheet
 
 
-def _xml(path: Path) -> str:
-    """The text of an XML: by its byte order mark, else in the encoding that it declares, else UTF-8."""
-    content = read_bytes(path)
+def _xml(path: Path) -> bytes:
+    """An XML in UTF-8: decoded by its byte order mark, else in the encoding that it declares, else as UTF-8."""
+    content = read_bytes(path, SHEET)
     declared = DECLARED.match(content)
     name = declared[1].decode("ascii") if declared else "utf-8"
     try:
-        if codecs.lookup(name).name.startswith(("utf-16", "utf-32")):
-            name = "utf-8"  # where it were true, the declaration could not be read as single bytes
-        return decode(content, path, codecs.lookup(name).name)
+        codec = codecs.lookup(name).name
+        if codec in NO_XML:
+            raise LookupError
+        if codec.startswith(("utf-16", "utf-32")):
+            codec = "utf-8"  # where it were true, the declaration could not be read as single bytes
+        return decode(content, path, codec).encode("utf-8")
     except (LookupError, UnicodeError):
         raise TextError(path, f"it declares the encoding {name}, which is not known") from None
 
 
-def _sheets(root: Path, stems: Iterable[str], files: _Files) -> tuple[dict[str, Sheet], dict[str, str]]:
-    """The annotations of pictures by their names, and what is wrong with those that cannot be read."""
-    sheets: dict[str, Sheet] = {}
-    broken: dict[str, str] = {}
+@dataclass
+class Sheets:
+    """The annotations of a split, and what those of all splits say: labels must not depend on the split."""
+
+    of: dict[str, Sheet] = field(default_factory=dict)
+    """By the pictures' names."""
+    broken: dict[str, str] = field(default_factory=dict)
+    """What is wrong with those of any split that cannot be read."""
+    classes: set[str] = field(default_factory=set)
+    from_zero: bool = False
+
+
+def _sheets(root: Path, everything: Iterable[str], wanted: Collection[str], files: _Files) -> Sheets:
+    sheets = Sheets()
+    for stem, sheet in _parsed(root, everything, files):
+        if isinstance(sheet, str):
+            sheets.broken[stem] = sheet
+            continue
+        sheets.classes.update(name for entry in sheet.entries if (name := entry.values.get("name")))
+        sheets.from_zero |= any(number(entry.values.get(key)) == 0 for entry in sheet.entries for key in CORNERS[:2])
+        if stem in wanted:
+            sheets.of[stem] = sheet
+    return sheets
+
+
+def _parsed(root: Path, stems: Iterable[str], files: _Files) -> Iterator[tuple[str, Sheet | str]]:
+    """Names of pictures with their annotations, or with what is wrong where these cannot be read."""
     for stem in stems:
         path = files.annotation(stem)
         if path is None:
             continue
         try:
-            sheets[stem] = parse(path)
+            yield stem, parse(path)
         except expat.ExpatError as error:
-            broken[stem] = f"{shown(path, root)} line {error.lineno} column {error.offset + 1}: {_message(error)}"
+            yield stem, f"{shown(path, root)} line {error.lineno} column {error.offset + 1}: {_message(error)}"
         except TextError as error:
-            broken[stem] = f"{shown(path, root)}: {error.reason}"
-    return sheets, broken
+            yield stem, f"{shown(path, root)}: {error.reason}"
 
 
 def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -> Listing:
     everything = dict.fromkeys(stem for stems in lists.values() for stem in stems)
+    in_list = f"ImageSets/Main/{split}.txt"
     files = _Files(root, everything)
-    sheets, broken = _sheets(root, everything, files)
-    # Labels must not depend on the split: classes come from the annotations of all of them.
-    entries = [entry for sheet in sheets.values() for entry in sheet.entries]
-    classes = {name for entry in entries if (name := entry.values.get("name"))}
-    from_zero = any(number(entry.values.get(key)) == 0 for entry in entries for key in CORNERS[:2])
-    names = sorted(classes)
+    stems = dict.fromkeys(lists[split])
+    sheets = _sheets(root, everything, stems, files)
+    names = sorted(sheets.classes)
     label_of = {name: label for label, name in enumerate(names)}
-    stems = list(dict.fromkeys(lists[split]))
     if not names:
-        for reason in broken.values():
+        for reason in sheets.broken.values():
             report.add("unreadable annotation file", "left out", reason)
-        looked = "" if broken or sheets else f"; looked for {root / _file(stems[0])}"
-        raise RequestError(
-            f"{root / 'Annotations'} names no class: there is no <object> with a <name> in any split{looked}"
-        )
-    if from_zero:
+        for stem in everything:
+            if stem not in sheets.of and files.picture(stem) is None:
+                report.add(OUTSIDE, "left out", stem)
+        raise _no_class(root, "" if report.count or sheets.of else _file(next(iter(stems))))
+    if sheets.from_zero:
         report.notes.append("box coordinates count from 0 (some are 0), not from 1 as Pascal VOC's do")
     listing = Listing(names, list(range(1, len(names) + 1)), lambda i, line: f"{_file(stems_read[i])} line {line}")
     stems_read: list[str] = []
-    for stem in {s: None for s in lists[split] if lists[split].count(s) > 1} if len(stems) < len(lists[split]) else {}:
-        report.add("picture listed twice", "left out", f"ImageSets/Main/{split}.txt: {stem}")
+    for stem in [stem for stem, times in Counter(lists[split]).items() if times > 1]:
+        report.add("picture listed twice", "left out", f"{in_list}: {stem}")
     background = 0
-    for stem, ident in zip(stems, numbered(stems)):
-        if stem in broken:
-            report.add("unreadable annotation file", "left out", broken[stem])
+    for stem, ident in zip(stems, numbered(list(stems))):
+        if stem in sheets.broken:
+            report.add("unreadable annotation file", "left out", sheets.broken[stem])
             continue
-        sheet = sheets.get(stem, Sheet())
-        background += stem not in sheets
+        path = files.picture(stem)
+        if path is None:
+            report.add(OUTSIDE, "left out", f"{in_list}: {stem}")
+            continue
+        sheet = sheets.of.get(stem, Sheet())
+        background += stem not in sheets.of
         height, width = (number(sheet.size.get(side)) for side in ("height", "width"))
         known = 0 < height < 1 << 31 and 0 < width < 1 << 31
-        path = files.picture(stem)
         if stem in files.renamed:
             report.add(RENAMED, "repaired", files.renamed[stem])
         if path.stem != Path(stem).name:
@@ -193,7 +230,7 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
         picture = listing.add_picture(path, ident, (int(height), int(width)) if known else (0, 0))
         stems_read.append(stem)
         for entry in sheet.entries:
-            _add(listing, picture, entry, label_of, f"{_file(stem)} line {entry.line}", from_zero, report)
+            _add(listing, picture, entry, label_of, f"{_file(stem)} line {entry.line}", sheets.from_zero, report)
     if background == len(stems_read) > 0:
         raise RequestError(
             f"none of the {background} pictures of {split} has an annotation file in {root}/Annotations, such as "
@@ -202,6 +239,11 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
     if background:
         report.notes.append(f"{background} pictures without an annotation file are background")
     return listing
+
+
+def _no_class(root: Path, missing: str) -> RequestError:
+    looked = f"; looked for {root / missing}" if missing else ""
+    return RequestError(f"{root}/Annotations names no class: there is no <object> with a <name> in any split{looked}")
 
 
 class _Files:
@@ -221,7 +263,7 @@ class _Files:
     def annotation(self, stem: str) -> Path | None:
         """The XML of that name, in another spelling, or without folders that are those of another machine."""
         path = self._root / _file(stem)
-        if path.exists():
+        if not self._leaves(stem) and os.path.lexists(path):
             return path
         name: str | None = stem
         steps = 0
@@ -237,14 +279,18 @@ class _Files:
             steps += 1
         return None
 
-    def picture(self, stem: str) -> Path:
-        """The picture of that name; where there is none, the only one that differs in folder, case or accents."""
+    def picture(self, stem: str) -> Path | None:
+        """The picture of that name; where there is none, the only one that differs in folder, case or accents; None
+        where the name leads out of the data set."""
         if stem in self._pictures:
             return self._pictures[stem]
         alike = self._alike.get(folded(Path(stem).name), [])
         if len(alike) != 1 or self._times[Path(stem).name] > 1 or self._is_anothers(stem, alike[0], "JPEGImages"):
-            return self._root / "JPEGImages" / f"{stem}.jpg"
+            return None if self._leaves(stem) else self._root / "JPEGImages" / f"{stem}.jpg"
         return alike[0]
+
+    def _leaves(self, stem: str) -> bool:
+        return leaves(stem, self._root / "JPEGImages", self._root)
 
     def _is_anothers(self, stem: str, path: Path, folder: str) -> bool:
         """Whether a file is that of another listed name, just as it is written."""

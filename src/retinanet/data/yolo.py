@@ -13,10 +13,12 @@ from retinanet.data.listing import Layout, Listing, number, numbered, picture_fi
 from retinanet.data.locating import Locator, without_first
 from retinanet.data.pictures import SUFFIXES
 from retinanet.data.report import RENAMED, Report
+from retinanet.data.safe_files import leaves
 from retinanet.data.yolo_description import SPLITS, Description, describe, shorter
 from retinanet.data.yolo_lines import Longer, add_lines
 from retinanet.errors import RequestError
-from retinanet.text import TextError, lines, read_text
+from retinanet.printable import printable
+from retinanet.text import LIST, SHEET, TextError, lines, read_text
 
 FOLDERS = ("images", "jpegimages")  # of pictures; beside one, a folder "labels" may have their label files
 
@@ -87,7 +89,7 @@ class _Pictures:
         """The pictures of one entry: a folder, a text file of paths, or one picture."""
         bases = self._described.bases
         steps = [entry, *shorter(entry)]
-        place = next((base / step for step in steps for base in bases if (base / step).exists()), None)
+        place = next((base / step for step in steps for base in bases if os.path.exists(base / step)), None)
         if place is None:
             located = (self._locator.find(base, step) for step in steps for base in bases)
             place = next((path for path in located if path is not None), None)
@@ -96,23 +98,34 @@ class _Pictures:
                 raise RequestError(f"{self._described.file}: {split} is {entry}, which is neither in {tried}")
             self._renamed(f"{split}: {entry}", place)
         if place.is_dir():
+            self._require_below(place, split)
             return list(picture_files(place))
         if place.suffix.lower() in SUFFIXES:
             return [place]
         return self._list(place)
 
+    def _require_below(self, folder: Path, split: str) -> None:
+        """A folder that holds the data set, such as /, is none of its splits: all files of a machine may lie in it."""
+        absolute = os.path.abspath(folder)
+        bases = [base for base in map(os.path.abspath, self._described.bases) if base != absolute]
+        if any(Path(base).is_relative_to(absolute) for base in bases) or absolute == os.path.dirname(absolute):
+            raise RequestError(
+                f"{self._described.file}: {split} is {folder}, which holds more than the data set: "
+                "name the images' folder"
+            )
+
     def _list(self, file: Path) -> list[Path]:
-        rows = [line.strip() for line in lines(read_text(file))]
+        rows = _rows(file)
         # "./" is the list's own folder, as in COCO's lists; other relative paths may be the data set's.
         bases = list(dict.fromkeys([file.parent, *self._described.bases]))
-        rows = [row for row in rows if row]
         found = [self._listed(row, bases) for row in rows]
         if rows and not any(found):
             looked = ", ".join(map(str, bases))
+            rows = [row for row in rows if _is_image(row)]  # others may be anybody's, and are not quoted
             some = "the image" if len(rows) == 1 else f"none of the {len(rows)} images"
             raise RequestError(
                 f"{some} that {file} lists {'does not exist' if len(rows) == 1 else 'exists, such as'}"
-                f"{':' * (len(rows) == 1)} {rows[0]}; looked in {looked}"
+                f"{':' * (len(rows) == 1)} {printable(rows[0], 300)}; looked in {looked}"
             )
         return [path or bases[0] / row for row, path in zip(rows, found)]
 
@@ -122,13 +135,13 @@ class _Pictures:
         Where it is not there as written: in another spelling, or without the first folders, which may be those of
         another machine or of the tool that wrote the list.
         """
-        exact = next((base / row for base in bases if (base / row).is_file()), None)
+        exact = next((base / row for base in bases if os.path.isfile(base / row)), None)
         if exact is not None:
             return exact
         name: str | None = row
         steps = 0
         while name is not None:
-            there = {base / name for base in bases if (base / name).is_file()}
+            there = {base / name for base in bases if os.path.isfile(base / name)}
             there = there or {path for base in bases if (path := self._locator.find(base, name))}
             if len(there) == 1:
                 (path,) = there
@@ -140,6 +153,19 @@ class _Pictures:
     def _renamed(self, written: str, path: Path) -> None:
         text = f"{written} is {shown(path, self._described.bases[-1])}"
         self._report.add(RENAMED, "repaired", text)
+
+
+def _rows(file: Path) -> list[str]:
+    """The lines of a list of images; another text is refused, and not quoted, as it may be anybody's."""
+    rows = [row for line in lines(read_text(file, LIST)) if (row := line.strip())]
+    others = sum(not _is_image(row) for row in rows)
+    if others > len(rows) / 2:
+        raise RequestError(f"{file} is no list of pictures: {others} of its {len(rows)} lines name none")
+    return rows
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def label_file(picture: Path) -> Path:
@@ -154,7 +180,7 @@ def _label_files(picture: Path) -> list[Path]:
     folders = [
         Path(*parts[:i], "labels", *parts[i + 1 :]) for i in reversed(range(len(parts))) if parts[i].lower() in FOLDERS
     ]
-    name = picture.with_suffix(".txt").name
+    name = f"{picture.stem}.txt"
     return [folder / name for folder in (*folders, picture.parent)]
 
 
@@ -191,7 +217,7 @@ def _read(described: Description, split: str, report: Report) -> Listing:
         text, file = "", shown(label or label_file(picture), root)
         if label is not None:
             try:
-                text = read_text(label)
+                text = read_text(label, SHEET)
             except TextError as error:
                 report.add("unreadable annotation file", "left out", f"{file}: {error.reason}")
                 continue
@@ -199,6 +225,9 @@ def _read(described: Description, split: str, report: Report) -> Listing:
         files.append(file)
         add_lines(listing, index, text, label_of, file, longer, report)
     longer.settle(listing, report)
+    outside = [picture for picture in pictures if leaves(str(picture), "", root)]
+    if outside:
+        report.notes.append(f"images outside {root}: {len(outside)}, such as {outside[0]}")
     if background:
         report.notes.append(f"{background} pictures without a label file are background")
     _unused_labels(pictures, labels, root, report)
@@ -207,7 +236,7 @@ def _read(described: Description, split: str, report: Report) -> Listing:
 
 def _labels(pictures: list[Path], root: Path, report: Report) -> list[Path | None]:
     """The label file of each picture, None where there is none."""
-    labels = [next((file for file in _label_files(picture) if file.exists()), None) for picture in pictures]
+    labels = [next((file for file in _label_files(picture) if os.path.lexists(file)), None) for picture in pictures]
     claimed, locator = set(labels), Locator()
     for i, picture in enumerate(pictures):
         if labels[i] is None:
@@ -226,7 +255,7 @@ def _unused_labels(pictures: list[Path], labels: list[Path | None], root: Path, 
     claimed = {label for label in labels if label is not None}
     texts = {folder: _texts(folder) for folder in dict.fromkeys(picture.parent for picture in pictures)}
     for picture, label in zip(pictures, labels):
-        beside = picture.with_suffix(".txt")
+        beside = _label_files(picture)[-1]
         if label is not None and beside not in claimed and beside.name in texts[picture.parent]:
             text = f"{shown(beside, root)}: {shown(label, root)} is read"
             report.add("label file that is not read", "left out", text)
@@ -250,19 +279,26 @@ def _picture_folders(folder: Path) -> list[Path]:
 
 
 def _texts(folder: Path) -> set[str]:
-    return {name for name in os.listdir(folder) if name.endswith(".txt")} if folder.is_dir() else set()
+    return {name for name in _entries(folder) if name.endswith(".txt")}
 
 
 def _stems(folder: Path) -> set[str]:
     """Names of the pictures in a folder without their endings."""
-    names = map(os.path.splitext, os.listdir(folder) if folder.is_dir() else ())
+    names = map(os.path.splitext, _entries(folder))
     return {stem for stem, suffix in names if suffix.lower() in SUFFIXES}
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (OSError, ValueError):  # not there, or no name that a folder can have
+        return []
 
 
 def _looks_like_labels(file: Path) -> bool:
     """Whether a text among pictures has lines of numbers, and is no list or description."""
     try:
-        rows = [row.split() for row in lines(read_text(file)) if row.strip()]
+        rows = [row.split() for row in lines(read_text(file, SHEET)) if row.strip()]
     except TextError:
         return False
     return bool(rows) and len(rows[0]) >= 5 and all(number(column) == number(column) for column in rows[0])

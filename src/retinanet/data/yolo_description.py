@@ -5,17 +5,22 @@ Class names are text exactly as written: YAML's ``yes``, ``no``, ``on`` and ``1.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from retinanet.data import safe_yaml
 from retinanet.data.listing import picture_files
+from retinanet.data.safe_files import leaves
 from retinanet.errors import RequestError
-from retinanet.text import lines, read_text
+from retinanet.printable import printable
+from retinanet.text import DESCRIPTION, lines, read_text
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt")
+CLASSES = 100_000  # that a number alone may stand for
 WHOLE = "images"  # the split of a data set that has one list of pictures
 KEPT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")  # of YAML's plain scalars these two are no text
 
@@ -50,7 +55,7 @@ def describe(root: Path) -> Description | None:
         if not _describes(content):
             raise RequestError(f"{root} describes no data set: it needs names (or nc) and paths for train, val or test")
         return _from_yaml(root, content)
-    files = [path for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]) if path.is_file()]
+    files = [path for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]) if not path.is_dir()]
     described = [(path, content) for path in files if _describes(content := _load(path))]
     data_files = [] if described else sorted(path for path in root.glob("*.data") if path.is_file())
     several = [path.name for path in (*(path for path, _ in described), *data_files)]
@@ -68,7 +73,7 @@ def describe(root: Path) -> Description | None:
 def _load(path: Path) -> Any:
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(safe_yaml.base()):  # type: ignore[misc]
         """Plain scalars are text, but for null; a key that is there twice is an error."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -77,26 +82,22 @@ def _load(path: Path) -> Any:
                 if isinstance(key, yaml.ScalarNode) and key.tag != KEPT[1]:
                     if key.value in seen:
                         raise yaml.constructor.ConstructorError(
-                            None, None, f"{key.value} is there twice", key.start_mark
+                            None, None, f"{printable(key.value, 60)} is there twice", key.start_mark
                         )
                     seen.add(key.value)
             return super().construct_mapping(node, deep)
 
     Loader.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag in KEPT]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        for first, resolvers in Loader.yaml_implicit_resolvers.items()
     }
     try:
-        return yaml.load(read_text(path), Loader)
+        return safe_yaml.load(read_text(path, DESCRIPTION), Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = (getattr(error, "problem", None) or str(error)).splitlines()[0]
         raise RequestError(f"{path}{where} is not valid YAML: {problem}") from None
-    except (ValueError, TypeError) as error:  # an explicit tag on what it does not fit: !!int x
-        if isinstance(error, RequestError):
-            raise
-        raise RequestError(f"{path} is not valid YAML: {error}") from None
 
 
 def _describes(content: Any) -> bool:
@@ -119,7 +120,9 @@ def _from_yaml(path: Path, content: dict[str, Any]) -> Description:
 def _yaml_names(path: Path, content: dict[str, Any]) -> dict[int, str]:
     names, count = content.get("names"), content.get("nc")
     if count is not None and not _whole(count):
-        raise RequestError(f"{path}: nc must be the number of classes, not {count!r}")
+        raise RequestError(f"{path}: nc must be the number of classes, not {_short(count)}")
+    if count is not None and int(count) > CLASSES:
+        raise RequestError(f"{path}: nc is {count}; there are {CLASSES} classes at most")
     if names is None and count is not None:
         names = [str(i) for i in range(int(count))]
     if isinstance(names, list):
@@ -130,7 +133,9 @@ def _yaml_names(path: Path, content: dict[str, Any]) -> dict[int, str]:
         raise RequestError(f"{path}: nc is {count}, but there are {len(names)} names")
     for key, name in names.items():
         if not isinstance(name, str):
-            kind = "null: write it in quotes, if that is its name" if name is None else f"{name!r}, which is no name"
+            kind = (
+                "null: write it in quotes, if that is its name" if name is None else f"{_short(name)}, which is no name"
+            )
             raise RequestError(f"{path}: the name of class {key} is {kind}")
     if len({int(key) for key in names}) < len(names):
         raise RequestError(f"{path}: names has the same number twice")
@@ -138,7 +143,7 @@ def _yaml_names(path: Path, content: dict[str, Any]) -> dict[int, str]:
 
 
 def _whole(value: Any) -> bool:
-    return isinstance(value, int) or (isinstance(value, str) and bool(re.fullmatch(r"-?[0-9]{1,9}", value)))
+    return isinstance(value, int) or (isinstance(value, str) and bool(re.fullmatch(r"-?[0-9]{1,18}", value)))
 
 
 def _keypoints(path: Path, shape: Any) -> tuple[int, int] | None:
@@ -147,7 +152,11 @@ def _keypoints(path: Path, shape: Any) -> tuple[int, int] | None:
     match shape:
         case [count, ("2" | "3") as columns] if _whole(count) and int(count) > 0:
             return int(count), int(columns)
-    raise RequestError(f"{path}: kpt_shape must be [number of keypoints, 2 or 3], not {shape!r}")
+    raise RequestError(f"{path}: kpt_shape must be [number of keypoints, 2 or 3], not {_short(shape)}")
+
+
+def _short(value: Any) -> str:
+    return printable(repr(value), 100)
 
 
 # ------------------------------------------------------------------------------------------------ without a YAML
@@ -155,20 +164,21 @@ def _keypoints(path: Path, shape: Any) -> tuple[int, int] | None:
 
 def _from_data(path: Path) -> Description:
     """Darknet's file of ``key = value`` lines, which CVAT and Darknet itself name obj.data."""
-    rows = (line.split("#")[0].partition("=") for line in lines(read_text(path)))
+    rows = (line.split("#")[0].partition("=") for line in lines(read_text(path, DESCRIPTION)))
     content = {key.strip(): value.strip() for key, _, value in rows if value.strip()}
     splits = {split: [content[split]] for split in SPLITS if content.get(split)}
     if not splits or "names" not in content:
         raise RequestError(f"{path} describes no data set: it needs 'names = FILE' and 'train = LIST'")
     named = content["names"]
-    tried = [path.parent / step for step in (named, *shorter(named))]
-    file = next((place for place in tried if place.is_file()), None)
+    # Not outside the folder: the lines of anybody's file would be shown as classes.
+    tried = [path.parent / step for step in (named, *shorter(named)) if not leaves(step, path.parent, path.parent)]
+    file = next((place for place in tried if os.path.isfile(place)), None)
     if file is None:
-        raise RequestError(f"{path}: there is no list of class names {named}")
+        raise RequestError(f"{path}: there is no list of class names {printable(named, 100)} in {path.parent}")
     names = _listed_names(file)
     count = content.get("classes", str(len(names)))
     if count != str(len(names)):
-        raise RequestError(f"{path}: classes is {count}, but {file.name} has {len(names)} names")
+        raise RequestError(f"{path}: classes is {printable(count, 100)}, but {file.name} has {len(names)} names")
     return Description(path, names, splits, [path.parent])
 
 
@@ -197,7 +207,7 @@ def _has_pictures(path: Path) -> bool:
 
 def _listed_names(path: Path) -> dict[int, str]:
     """A name on each line; the number of a class is that of its line, from 0."""
-    names = lines(read_text(path))
+    names = lines(read_text(path, DESCRIPTION))
     while names and not names[-1].strip():
         names.pop()
     if not names:
@@ -214,7 +224,7 @@ def _unique(names: dict[int, str], path: Path) -> dict[int, str]:
         other = first.setdefault(name.strip(), key)
         if other != key:
             raise RequestError(
-                f"{path}: the classes {other} and {key} are both called {name.strip()!r}: give each its own name"
+                f"{path}: the classes {other} and {key} are both called {_short(name.strip())}: give each its own name"
             )
     return names
 

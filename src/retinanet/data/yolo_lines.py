@@ -8,6 +8,7 @@ the other lines of the split tell which is meant, and where they do not, the lin
 from __future__ import annotations
 
 import math
+import os
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ third number is 0 or 1."""
 LOW, HIGH = -0.1, 1.1  # of a coordinate: polygons drawn carelessly over the edge end here
 SURE = 3  # lines that fit two formats alike, from which on chance does not explain it
 ODD = 0.05  # share of lines that cannot be what the others of as many columns may be
+LINE = 1 << 20  # characters of a line, an outline of some 50 000 points
 PREDICTION = "confidence or track id beside a box, passed over"
 
 Box = tuple[float, float, float, float]
@@ -148,24 +150,31 @@ def add_lines(
     """Read the label file of one picture; what cannot be read is left out and named by its line."""
     seen = set()
     for line, row in enumerate(lines(text), 1):
+        where = f"{file} line {line}"
+        if len(row) > LINE:
+            report.add("malformed line", "left out", f"{where}: {len(row)} characters")
+            continue
         columns = row.split()
         if not columns:
             continue
-        where = f"{file} line {line}"
         if problem := _wrong_length(len(columns), longer.keypoints):
-            report.add("malformed line", "left out", f"{where}: {problem}: {' '.join(columns)[:40]}")
+            report.add("malformed line", "left out", f"{where}: {problem}{_quoted(columns, file)}")
             continue
         key, values = number(columns[0]), [number(column) for column in columns[1:]]
         if key not in label_of:
             if key != key:
-                report.add("malformed line", "left out", f"{where}: the class is not a number: {columns[0]}")
+                report.add(
+                    "malformed line", "left out", f"{where}: the class is not a number{_quoted(columns[:1], file)}"
+                )
             else:
-                report.add("unknown class", "left out", f"{where}: class {columns[0]}")
+                report.add("unknown class", "left out", f"{where}: class{_quoted(columns[:1], file, ' ')}")
                 if key.is_integer():
                     report.facts.unknown[int(key)] += 1
             continue
-        if problem := _no_numbers(columns[1:], values):
-            report.add("malformed line", "left out", f"{where}: {problem}")
+        if (place := _no_number(columns, values)) is not None:
+            name = _quoted(columns[place : place + 1], file, "")[:20] or f"column {place + 1}"
+            hint = ": write a decimal point, not a comma" if "," in columns[place] else ""
+            report.add("malformed line", "left out", f"{where}: {name} is not a number{hint}")
             continue
         if tuple(columns) in seen:
             report.add("annotation written twice", "left out", where)
@@ -181,7 +190,7 @@ def add_lines(
                     box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
             else:
                 longer.odd[len(columns)] += _has_odd_number(values)
-                report.add("malformed line", "left out", f"{where}: {_neither(values)}: {' '.join(columns)[:40]}")
+                report.add("malformed line", "left out", f"{where}: {_neither(values)}{_quoted(columns, file)}")
                 continue
         report.facts.used[int(key)] += 1
         listing.add_box(picture, box, label_of[int(key)], line)
@@ -199,12 +208,17 @@ def _wrong_length(columns: int, keypoints: tuple[int, int] | None) -> str:
     return f"{columns} columns, not 5 or a polygon"
 
 
-def _no_numbers(columns: list[str], values: list[float]) -> str:
-    for column, value in zip(columns, values):
+def _no_number(columns: list[str], values: list[float]) -> int | None:
+    """The first column that is no number; "nan" is one."""
+    for place, (column, value) in enumerate(zip(columns[1:], values), 1):
         if value != value and column.lower().lstrip("+-") != "nan":
-            hint = ": write a decimal point, not a comma" if "," in column else ""
-            return f"{column[:20]} is not a number{hint}"
-    return ""
+            return place
+    return None
+
+
+def _quoted(columns: list[str], file: str, colon: str = ": ") -> str:
+    """The beginning of a line, for messages; nothing of a file outside the data set, which may be anybody's letter."""
+    return "" if os.path.isabs(file) or ".." in file else colon + " ".join(columns[:20])[:40]
 
 
 def _box(values: list[float]) -> Box:

@@ -19,6 +19,8 @@ from retinanet.detector import Detector, Size
 from retinanet.errors import RequestError, first_line
 from retinanet.model.retinanet import Outputs
 
+COMPUTES = "fp32 by ONNX Runtime"
+
 
 def recognises(path: Path) -> bool:
     """Whether a file is ONNX, by its name: the format has no mark of its own."""
@@ -86,7 +88,7 @@ def load_onnx(path: str | Path, device: str | torch.device | None = None) -> Det
         found = opened.run(None, {"images": np.ascontiguousarray(images.numpy())})
         return [torch.from_numpy(array) for array in found]
 
-    return Detector(ExportedNetwork(settings, len(names), run), names, about=about)  # type: ignore[arg-type]
+    return Detector(ExportedNetwork(settings, len(names), run), names, about=about, computes=COMPUTES)  # type: ignore[arg-type]
 
 
 def opened(path: Path) -> Callable[[Tensor], tuple[Tensor, Outputs, Detections]]:
@@ -131,7 +133,7 @@ class OnnxDetector(Detector):
 
         self.session = session
         network: Any = ExportedNetwork(settings, len(class_names), inside)
-        super().__init__(network, class_names, about=about)
+        super().__init__(network, class_names, about=about, computes=COMPUTES)
 
     @property
     def device(self) -> torch.device:

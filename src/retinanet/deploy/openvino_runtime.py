@@ -85,7 +85,7 @@ def load(path: str | Path) -> Detector:
     if sides != [len(names)] * levels + [4] * levels:
         raise RequestError(f"{folder / NETWORK} is not the network that {folder / ABOUT} tells of: export it again")
     network = ExportedNetwork(settings, len(names), run)
-    return Detector(network, names, about=about)  # type: ignore[arg-type]
+    return Detector(network, names, about=about, computes=f"{precision} by OpenVINO")  # type: ignore[arg-type]
 
 
 def read_about(folder: Path) -> tuple[ModelSettings, tuple[str, ...], dict[str, Any], str]:

@@ -119,7 +119,8 @@ def load_torch(path: str | Path, device: str | torch.device | None = None) -> De
         outputs: tuple[Tensor, ...] = network(images)
         return outputs
 
-    return Detector(ExportedNetwork(settings, len(names), run), names, about=extra)  # type: ignore[arg-type]
+    exported: Any = ExportedNetwork(settings, len(names), run)
+    return Detector(exported, names, about=extra, computes="fp32, as it was exported")
 
 
 def look_through(path: Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ __all__ = [
     "class_loss",
     "detection_loss",
     "hardest",
+    "normalizer",
     "sigmoid_focal_loss",
 ]
 
@@ -53,46 +54,84 @@ def detection_loss(
     anchors: Sequence[Tensor],
     settings: LossSettings,
     balance: ClassBalance | None = None,
+    box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
 ) -> tuple[Tensor, Tensor]:
     """Class and box loss of a batch, each summed over all anchors of all pictures.
 
-    Divide both by the number of positive anchors (at least 1) of the whole batch, all processes and accumulated parts
-    together (section 4, "Training"). Computed in float32 whatever the network's precision.
+    Divide both by :func:`normalizer`, at least 1, of the whole batch, all processes and accumulated parts together
+    (section 4, "Training"). With ``settings.normalizer`` "image" each picture's sums are divided by its own positive
+    anchors (at least 1) already. Computed in float32 whatever the network's precision.
 
     Args:
         outputs: of the network, per level logits (B, N_l, K) and deltas (B, N_l, 4).
         targets: of :func:`retinanet.matching.match` for the anchors of all levels, one level after the other.
         anchors: per level (N_l, 4).
         balance: as for :func:`class_loss`.
+        box_weights: ``model.head.box_weights``, by which deltas and their targets are multiplied.
 
     Returns:
         Class loss and box loss, () float32 each; the box loss is already multiplied by ``settings.box_weight``.
     """
     balance = balance or class_balance(settings, ())
     total = outputs.logits[0].new_zeros((), dtype=torch.float32)
+    shares = None
+    if settings.normalizer == "image":
+        shares = 1 / (targets.labels >= 0).sum(dim=1).clamp(min=1)  # (B,) float32
     if settings.ohem.batch is None:
         labels = targets.labels.split([logits.shape[1] for logits in outputs.logits], dim=1)
         for logits, own in zip(outputs.logits, labels, strict=True):
-            total = total + class_loss(logits, own, settings, balance)
+            total = total + _class_loss(logits, own, settings, balance, shares)
     else:
         logits = torch.cat(list(outputs.logits), dim=1)
-        total = total + _mined_loss(logits, targets, torch.cat(list(anchors)), settings, balance)
-    places = targets.places
+        total = total + _mined_loss(logits, targets, torch.cat(list(anchors)), settings, balance, shares)
+    places, per_picture = targets.places, max(1, targets.labels.shape[1])
     deltas = torch.cat([d.float() for d in outputs.deltas], dim=1).reshape(-1, 4)[places]
-    positive = targets.labels.view(-1)[places] >= 0
+    weights = (targets.labels.view(-1)[places] >= 0).to(deltas.dtype)
+    if shares is not None:
+        weights = weights * shares[places // per_picture]
     regression = box_loss(
         deltas,
-        torch.cat(list(anchors))[places % max(1, targets.labels.shape[1])],
+        torch.cat(list(anchors))[places % per_picture],
         targets.boxes,
         settings.box,
         settings.beta,
-        positive.to(deltas.dtype),
+        weights,
+        box_weights,
     )
     return total, settings.box_weight * regression
 
 
+def normalizer(targets: Targets, settings: LossSettings) -> Tensor:
+    """What the sums of :func:`detection_loss` are divided by, () float32: positive anchors, or pictures.
+
+    Of the whole batch: add those of all processes and accumulated parts before.
+    """
+    positives = targets.num_positives
+    return positives if settings.normalizer == "batch" else torch.full_like(positives, len(targets.labels))
+
+
+def _class_loss(
+    logits: Tensor | list[Tensor],
+    labels: Tensor | list[Tensor],
+    settings: LossSettings,
+    balance: ClassBalance,
+    shares: Tensor | None,
+) -> Tensor:
+    """Class loss of B pictures, logits (N, K) and labels (N,) of each, multiplied by ``shares`` (B,) if there are."""
+    if shares is None:
+        logits, labels = (x if isinstance(x, Tensor) else torch.cat(x) for x in (logits, labels))
+        return class_loss(logits, labels, settings, balance)
+    losses = [class_loss(*picture, settings, balance) for picture in zip(logits, labels, strict=True)]
+    return (torch.stack(losses) * shares).sum()
+
+
 def _mined_loss(
-    logits: Tensor, targets: Targets, anchors: Tensor, settings: LossSettings, balance: ClassBalance
+    logits: Tensor,
+    targets: Targets,
+    anchors: Tensor,
+    settings: LossSettings,
+    balance: ClassBalance,
+    shares: Tensor | None,
 ) -> Tensor:
     """Class loss of the hardest anchors of each picture; logits (B, N, K), anchors (N, 4)."""
     loss = pointwise_loss(settings)
@@ -100,4 +139,4 @@ def _mined_loss(
     chosen = [hardest(*picture, anchors, settings.ohem) for picture in zip(losses, targets.labels)]
     mined = [logits[i, places] for i, places in enumerate(chosen)]
     labels = [targets.labels[i, places] for i, places in enumerate(chosen)]
-    return class_loss(torch.cat(mined), torch.cat(labels), settings, balance)
+    return _class_loss(mined, labels, settings, balance, shares)

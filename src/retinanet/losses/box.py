@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
@@ -18,6 +19,7 @@ def box_loss(
     kind: Literal["smooth_l1", "l1", "giou"],
     beta: float = 1 / 9,
     weights: Tensor | None = None,
+    box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
 ) -> Tensor:
     """Sum of the box loss.
 
@@ -29,6 +31,7 @@ def box_loss(
             1 - GIoU of the decoded boxes.
         beta: where smooth L1 turns from quadratic to linear; the authors' code has 1/9.
         weights: (P,) of the anchors; 1 by default.
+        box_weights: of dx, dy, dw and dh, by which both offsets are multiplied before they are compared.
 
     Returns:
         () float32; 0, with a gradient of 0, where there are no positives.
@@ -37,6 +40,8 @@ def box_loss(
         losses = 1 - geometry.giou(geometry.decode(deltas, anchors), boxes)  # (P,)
     else:
         targets = geometry.encode(boxes, anchors)
+        if any(weight != 1 for weight in box_weights):
+            deltas, targets = (geometry.multiplied(each, box_weights) for each in (deltas, targets))
         function = F.l1_loss if kind == "l1" else partial(F.smooth_l1_loss, beta=beta)
         losses = function(deltas, targets, reduction="none").sum(dim=1)
     return losses.sum() if weights is None else (losses * weights).sum()

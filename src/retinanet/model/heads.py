@@ -9,6 +9,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from retinanet import boxes as geometry
 from retinanet.config import HeadSettings
 from retinanet.model.layers import Convolution
 
@@ -18,15 +19,26 @@ class Subnet(nn.Module):
 
     ``bias`` is that of the last convolution. For class logits it is -log((1 - pi) / pi): every anchor starts with
     probability pi, without which the mass of background anchors would blow up the first steps (section 3.3).
+    The outputs of an anchor are multiplied by ``factors``, where they are given.
     """
 
     def __init__(
-        self, inputs: int, settings: HeadSettings, anchors: int, values: int, levels: int, bias: float = 0.0
+        self,
+        inputs: int,
+        settings: HeadSettings,
+        anchors: int,
+        values: int,
+        levels: int,
+        bias: float = 0.0,
+        factors: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.values = values
+        self.values, self.factors = values, factors
         widths = [inputs] + [settings.width] * settings.depth
-        self.tower = nn.ModuleList(Convolution(a, b, 3, settings.norm, levels=levels) for a, b in pairwise(widths))
+        self.tower = nn.ModuleList(
+            Convolution(a, b, 3, settings.norm, levels=levels, norm_bias=settings.norm_bias)
+            for a, b in pairwise(widths)
+        )
         self.output = nn.Conv2d(widths[-1], anchors * values, 3, padding=1)
         nn.init.normal_(self.output.weight, std=0.01)
         nn.init.constant_(self.output.bias, bias)  # type: ignore[arg-type]
@@ -39,7 +51,10 @@ class Subnet(nn.Module):
                 x = F.relu(layer(x, level), inplace=True)
             x = self.output(x)
             # In channels-last memory this is a view, not a copy.
-            results.append(x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.values))
+            x = x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.values)
+            if self.factors is not None:
+                x = geometry.multiplied(x, self.factors)
+            results.append(x)
         return results
 
 
@@ -48,4 +63,5 @@ def class_subnet(inputs: int, settings: HeadSettings, anchors: int, num_classes:
 
 
 def box_subnet(inputs: int, settings: HeadSettings, anchors: int, levels: int = 5) -> Subnet:
-    return Subnet(inputs, settings, anchors, 4, levels)
+    factors = [1 / weight for weight in settings.box_weights]
+    return Subnet(inputs, settings, anchors, 4, levels, factors=None if factors == [1.0] * 4 else factors)

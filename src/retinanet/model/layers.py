@@ -12,15 +12,23 @@ from retinanet.config import Normalization
 class Convolution(nn.Module):
     """kernel x kernel convolution with the paper's initialisation (Gaussian, sigma 0.01, bias 0), then ``norm``.
 
-    A normalised convolution has no bias of its own. ``levels`` above 1 keeps one batch normalisation per pyramid
-    level: the levels share the convolution, but not their statistics.
+    A normalised convolution has no bias of its own unless ``norm_bias`` asks for one. ``levels`` above 1 keeps one
+    batch normalisation per pyramid level: the levels share the convolution, but not their statistics.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, norm: Normalization = "none", stride: int = 1, levels: int = 1
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        norm: Normalization = "none",
+        stride: int = 1,
+        levels: int = 1,
+        norm_bias: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=norm == "none")
+        bias = norm == "none" or norm_bias
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias)
         nn.init.normal_(self.conv.weight, std=0.01)
         if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)

@@ -55,7 +55,9 @@ class RetinaNet(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Outputs:
-        """(B, 3, H, W) normalised pictures, both sides a multiple of 32, preferably in channels-last memory."""
+        """(B, 3, H, W) normalised RGB pictures, both sides a multiple of 32, preferably in channels-last memory."""
+        if self.settings.preprocessing.channels == "bgr":
+            images = images.flip(1)
         features = self.backbone(images)
         # One by one, so that the network can be traced with the backbone as a whole (retinanet.model.fused).
         levels = self.pyramid([features[i] for i in range(len(self.backbone.channels))])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retinanet.printable import printable
 from retinanet.report.page import Figure, share
 from retinanet.report.svg import INK, SERIES, chart, written_out
 
@@ -146,4 +147,4 @@ def _percent(axes: Any) -> None:
 
 
 def _name(name: str) -> str:
-    return name if len(name) <= 30 else name[:29] + "…"
+    return printable(name, 30)

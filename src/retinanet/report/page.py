@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -13,9 +15,12 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from retinanet.files import replacing
+from retinanet.printable import printable
 
 NONE = "–"
 """What stands where there is no number."""
+TEXT = 10**7
+"""Characters of the longest text of a page, which the data URI of an image is too."""
 THIN = "\u202f"
 """A narrow space that does not break, between thousands."""
 TEMPLATES = Path(__file__).parent / "templates"
@@ -136,7 +141,7 @@ def plural(number: int, one: str, many: str = "") -> str:
 
 def prose(text: Any) -> Markup:
     """Text to HTML; what stands between backticks is code, and so is an option with its number."""
-    safe = str(escape(str(text)))
+    safe = str(escape(printable(text, TEXT)))
     return Markup(_CODE.sub(lambda found: f"<code>{found[1] or found[2]}</code>", safe))
 
 
@@ -177,6 +182,16 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(version=__version__, **values) + "\n"
 
 
+def _shown(value: Any) -> Any:
+    """What a template inserts: text from outside with its control characters and marks of direction as escapes."""
+    return printable(value, TEXT) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _digest(script: str) -> str:
+    """By which the page's content security policy knows its one script; a browser runs no other."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
 @lru_cache(maxsize=1)
 def _environment() -> Any:
     import jinja2
@@ -187,6 +202,8 @@ def _environment() -> Any:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters["prose"] = prose
+    environment.filters["digest"] = _digest
     return environment

@@ -143,8 +143,7 @@ def _marked(image: Image.Image, boxes: Any, names: Sequence[str], bad: NDArray[n
         drawing.frame(draw, box, WRONG, 3, image.size)
     taken: list[drawing.Area] = []
     for place in np.flatnonzero(bad).tolist():
-        name = " ".join(names[place].split())
-        drawing.label(draw, corners[place], name, WRONG, font, 3, image.size, taken)
+        drawing.label(draw, corners[place], names[place], WRONG, font, 3, image.size, taken)
     return image
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.printable import printable
 from retinanet.report.page import Figure, count, score, share
 from retinanet.report.svg import INK, SERIES, chart, written_out
 
@@ -187,8 +188,7 @@ def _envelope(curve: ClassCurve, recalls: Array) -> Array:
 
 
 def _shorten(name: str) -> str:
-    name = " ".join(name.split())
-    name = name if len(name) <= 22 else name[:21] + "…"
+    name = " ".join(printable(name, 22).split())
     return f" {name}" if name.startswith("_") else name  # which matplotlib leaves out of legends
 
 

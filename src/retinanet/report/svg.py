@@ -10,6 +10,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from retinanet.printable import printable
+
 # Matplotlib wants real colours; these stand in for the page's and are replaced by them in the finished SVG.
 INK = "#010203"
 SERIES = tuple(f"#0102{place:02x}" for place in range(0x10, 0x18))
@@ -93,7 +95,8 @@ def _for_page(text: str, name: str, says: str) -> str:
     box = re.search(r'viewBox="([^"]*)"', head)
     assert box is not None
     size = box[1].split()[2:]
-    opening = f'<svg viewBox="{box[1]}" width="{size[0]}" height="{size[1]}" role="img" aria-label="{escape(says)}"'
+    label = escape(printable(says))
+    opening = f'<svg viewBox="{box[1]}" width="{size[0]}" height="{size[1]}" role="img" aria-label="{label}"'
     return opening + ">" + re.sub(r"\n\s*", "\n", body).strip()
 
 

@@ -66,7 +66,7 @@ def _below(model: ModelSettings, values: Mapping[str, Any]) -> dict[str, Any]:
     wanted = values.get("model", {}).get("backbone", {}).get("name", model.backbone.name)
     if wanted != model.backbone.name:  # the rest says how the checkpoint's own backbone is built and fed
         del plain["backbone"]
-        plain["preprocessing"].update(mean=None, std=None)
+        plain["preprocessing"].update(mean=None, std=None, channels="rgb")
     return plain
 
 

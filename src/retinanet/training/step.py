@@ -11,7 +11,7 @@ from lightning.fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
 from retinanet.config import LossSettings, MatchingSettings
-from retinanet.losses import ClassBalance, class_balance, detection_loss
+from retinanet.losses import ClassBalance, class_balance, detection_loss, normalizer
 from retinanet.matching import Targets, match
 from retinanet.model.retinanet import RetinaNet
 from retinanet.preprocess import normalize
@@ -48,7 +48,7 @@ class Learner(nn.Module):
         self.register_buffer("class_weights", balance.weights, persistent=False)
 
     def forward(self, images: Tensor, sizes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Class and box loss, () float32 each, summed over anchors and not yet divided by the positives.
+        """Class and box loss, () float32 each, summed over anchors and not yet divided by the normalizer.
 
         Args:
             images: (B, 3, H, W) uint8. sizes: (B, 2) height and width within the padding.
@@ -60,7 +60,8 @@ class Learner(nn.Module):
         anchors = self.model.anchors(images.shape[2], images.shape[3], images.device)
         with torch.autocast(images.device.type, enabled=False):
             balance = ClassBalance(self.loss.alpha if self.alphas is None else self.alphas, self.class_weights)
-            return detection_loss(outputs, targets, anchors, self.loss, balance)
+            weights = self.model.settings.head.box_weights
+            return detection_loss(outputs, targets, anchors, self.loss, balance, weights)
 
 
 class Mixed(MixedPrecision):
@@ -78,9 +79,9 @@ def backward(
 ) -> Tensor:
     """Add the gradient of the global batch's loss to the parameters' ``grad``.
 
-    The loss is the sum over all anchors of all pictures, divided by the positives (at least 1) of the global batch:
-    the same number for any number of processes and parts. Every process calls this for every step, with as many parts
-    as the others; its pictures may hold no boxes.
+    The loss is the sum over all anchors of all pictures, divided by the positives (at least 1) of the global batch, or
+    as ``loss.normalizer`` says: the same number for any number of processes and parts. Every process calls this for
+    every step, with as many parts as the others; its pictures may hold no boxes.
 
     Args:
         learner: a :class:`Learner` set up by ``fabric``.
@@ -100,15 +101,15 @@ def backward(
         for part, (images, _) in zip(parts, on_device):
             anchors = torch.cat(learner.model.anchors(images.shape[2], images.shape[3], device))
             targets.append(match(anchors, part.boxes, part.labels, matching))  # moves the boxes itself
-        found = torch.stack([t.num_positives for t in targets]).sum()
-    positives = cast(Tensor, fabric.all_reduce(found, reduce_op="sum")).clamp(min=1)
+        own = torch.stack([normalizer(t, learner.loss) for t in targets]).sum()
+    divisor = cast(Tensor, fabric.all_reduce(own, reduce_op="sum")).clamp(min=1)
 
     total = torch.zeros(2, device=device)
     for i, ((images, sizes), target) in enumerate(zip(on_device, targets)):
         # Gradients are averaged over processes once, after the last part.
         with fabric.no_backward_sync(learner, enabled=i < len(parts) - 1):
             with clock.part("forward"):
-                losses = torch.stack(learner(images, sizes, target)) / positives
+                losses = torch.stack(learner(images, sizes, target)) / divisor
             with clock.part("backward"):
                 fabric.backward(losses.sum() * fabric.world_size)  # the average over processes divides it again
         total += losses.detach()

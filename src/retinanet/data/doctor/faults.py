@@ -6,11 +6,17 @@ from collections.abc import Iterator
 
 from retinanet.data.doctor.finding import Finding, Severity, Split
 from retinanet.data.report import RENAMED
+from retinanet.data.safe_files import OUTSIDE
 from retinanet.data.yolo_lines import PREDICTION
 
 KINDS: dict[str, tuple[str, Severity, str]] = {
     "missing picture": ("files.missing-picture", "error", "restore the files, or take their annotations out"),
     "unreadable picture": ("files.unreadable-picture", "error", "replace or remove these files"),
+    OUTSIDE: (
+        "files.outside",
+        "error",
+        "put these files into the data set's folder, or links to them, and name them relative to it",
+    ),
     "unreadable annotation file": ("files.unreadable-annotations", "error", "write these files anew"),
     "size that disagrees with the file": (
         "files.other-size",

@@ -10,6 +10,7 @@ from pathlib import Path
 from retinanet.data.doctor.finding import EXAMPLES, Finding, Split, counted
 from retinanet.data.listing import shown
 from retinanet.data.pictures import SUFFIXES
+from retinanet.printable import printable
 
 COMPANIONS = frozenset({".txt", ".json", ".xml", ".yaml", ".yml", ".csv", ".cache", ".md", ".npy", ".db", ".ini"})
 """Endings of files that tools and people put beside pictures; none of them was meant to be one."""
@@ -108,8 +109,8 @@ def _strangers(splits: Sequence[Split]) -> Iterator[Finding]:
                 continue
             if suffix not in SUFFIXES:
                 others.append(_shown(splits[0], entry.path))
-            elif entry.path not in known and _shown(splits[0], entry.path) not in left_out:
-                unlisted.append(_shown(splits[0], entry.path))
+            elif entry.path not in known and (name := printable(_shown(splits[0], entry.path))) not in left_out:
+                unlisted.append(name)
     # Pictures that were left out are in the folders too: more than the examples of a fault are not known by name.
     left = sum(
         fault.count for split in splits for fault in split.data.report.faults.values() if "picture" in fault.kind

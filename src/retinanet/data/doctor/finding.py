@@ -14,6 +14,7 @@ from retinanet.config import ModelSettings
 from retinanet.data.dataset import DetectionData, plain_name
 from retinanet.data.doctor.overlaps import overlapping
 from retinanet.data.survey import training_sizes
+from retinanet.printable import NAME, printable
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -61,7 +62,8 @@ def percent(part: float, whole: float = 1.0) -> str:
 
 
 def listed(names: Sequence[str], limit: int = NAMES) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(printable(name, NAME) for name in names[:limit]) + more
 
 
 class Split:

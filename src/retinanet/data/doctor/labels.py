@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.data.doctor.finding import Finding, Split, counted, listed, percent
+from retinanet.printable import printable
 
 BACKGROUND = frozenset({"background", "__background__", "_background_", "bg", "_"})
 ENOUGH = 20  # boxes from which on a pattern that all share is no accident
@@ -159,7 +161,7 @@ def _names(splits: Sequence[Split]) -> Iterator[Finding]:
             "give each class one spelling: now each is taught not to be the other",
         )
     written = [name for split in splits[:1] for name in split.data.report.facts.classes.values()]
-    doubled = sorted({name for name in map(str.strip, written) if [w.strip() for w in written].count(name) > 1})
+    doubled = sorted(name for name, times in Counter(map(str.strip, written)).items() if times > 1)
     if doubled:
         yield Finding(
             "classes.doubled",
@@ -190,6 +192,16 @@ def _names(splits: Sequence[Split]) -> Iterator[Finding]:
             len(numbers),
             f"all classes are named by numbers: {listed(numbers)}",
             "nothing, where numbers are what is looked for; else write the names into the list of classes",
+        )
+    unseen = [name for name in names if printable(name, len(name) + 8) != name]
+    if unseen:
+        yield Finding(
+            "classes.unprintable",
+            "warning",
+            "",
+            len(unseen),
+            f"class names hold control characters or marks of direction, shown as escapes: {listed(unseen)}",
+            "rename these classes: what a person sees of such a name need not be what it is",
         )
     empty = sum(not name for name in names)
     if empty:

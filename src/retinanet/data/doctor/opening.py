@@ -9,7 +9,7 @@ from retinanet.data import voc
 from retinanet.data.dataset import DetectionData, find_layout, open_data, plain_name
 from retinanet.data.doctor.finding import Finding, Severity, counted
 from retinanet.errors import RequestError
-from retinanet.text import read_text
+from retinanet.text import LIST, read_text
 
 Tell = Callable[[str, int, int], None]
 ORDER = ("train", "trainval", "val", "test")  # that learnt from first: its classes are those of the others
@@ -87,7 +87,7 @@ def _empty_lists(root: Path, kind: str) -> list[Finding]:
     if kind != "Pascal VOC":
         return []
     files = sorted((root / "ImageSets/Main").glob("*.txt"))
-    empty = [path.stem for path in files if not read_text(path).strip()]
+    empty = [path.stem for path in files if not read_text(path, LIST).strip()]
     text = "cannot be used: its list of pictures is empty"
     return [
         Finding("splits.unusable", "error", name, 0, text, f"list pictures in ImageSets/Main/{name}.txt, or remove it")

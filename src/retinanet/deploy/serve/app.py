@@ -21,17 +21,22 @@ from torch import Tensor
 from retinanet import __version__
 from retinanet.deploy.serve.bodies import Upload, uploads
 from retinanet.deploy.serve.decoding import decode
-from retinanet.deploy.serve.guard import Guard, Hosts
+from retinanet.deploy.serve.guard import Guard, Hosts, problem
 from retinanet.deploy.serve.limits import Limits, Refused, Room, Share
 from retinanet.deploy.serve.metrics import Metrics
 from retinanet.deploy.serve.queue import Batcher, Closed, Full
-from retinanet.deploy.serve.schema import BODY, MOST, PROBLEMS, Answer, Health, Options
+from retinanet.deploy.serve.schema import BODY, MOST, PROBLEMS, Answer, Health, Options, Status
+from retinanet.deploy.serve.token import Token
 from retinanet.detections import Detections
 from retinanet.errors import RequestError
 from retinanet.prediction import usual_threshold
 
 PAGE = Path(__file__).parent / "page"
 FILES = ("style.css", "script.js", "drawing.js", "icon.svg")
+FREE = ("/", *(f"/{file}" for file in FILES), "/docs", "/openapi.json", "/health")
+"""Paths that ask for no token: they tell nothing about the model. /health tells more to whoever has the token."""
+STUCK = 3
+"""Times the time limit of a request: a batch that takes longer has no one left who waits for it, and all get 504."""
 DECODERS = min(4, os.cpu_count() or 1)
 
 
@@ -47,6 +52,8 @@ class Service:
         self.batcher = Batcher(
             detector, batch_size=batch_size, capacity=capacity, wait=wait, on_batch=self.metrics.batch
         )
+        self.hurry = False
+        """Whether the end waits for nothing that was taken."""
         self.decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
         self._decoding = 0
         self._lock = threading.Lock()
@@ -55,11 +62,21 @@ class Service:
         """Whether a thread is still at work; for the end."""
         return self._decoding > 0 or self.batcher.alive
 
+    @property
+    def status(self) -> str:
+        """For /health; all but "ready" is 503."""
+        if self.batcher.failed:
+            return "failed"
+        if self.batcher.busy_for > STUCK * self.limits.seconds:
+            return "stuck"
+        return "ready" if self.batcher.ready else "not ready"
+
     def health(self) -> dict[str, Any]:
         return {
-            "status": "ready" if self.batcher.ready else "not ready",
+            "status": self.status,
             "model": self.name,
             "classes": list(self.detector.class_names),
+            "computes": self.detector.computes,
             "threshold": self.threshold,
             "least_threshold": self.detector.least_threshold,
             "max_detections": self.max_detections,
@@ -100,8 +117,8 @@ class Service:
             places = self.batcher.reserve(len(files))
         except Full:
             raise self._busy() from None
-        except Closed:
-            raise Refused(503, "the server stops", 5) from None
+        except Closed as closed:
+            raise Refused(503, str(closed), 5) from None
         with places:
 
             async def one(upload: Upload) -> dict[str, Any] | Refused:
@@ -113,7 +130,10 @@ class Service:
                         raise
                     return refused
                 height, width = picture.shape[1:]
-                found = await asyncio.wrap_future(places.put(picture, threshold, most))
+                try:
+                    found = await asyncio.wrap_future(places.put(picture, threshold, most))
+                except Closed as closed:
+                    raise Refused(503, str(closed), 5) from None
                 return {"file": upload.name, "width": width, "height": height, "detections": as_json(found)}
 
             async with asyncio.TaskGroup() as group:
@@ -168,7 +188,7 @@ async def _unless_left(request: Request, work: Any) -> Any:
             return tasks[0].result()
         raise ClientDisconnect
     except ExceptionGroup as group:  # of the pictures' tasks; the first says enough
-        raise group.exceptions[0] from None
+        raise group.exceptions[0] from group.exceptions[0].__cause__
     finally:
         for task in tasks:
             task.cancel()
@@ -185,6 +205,7 @@ def make_app(
     wait: float = 0.005,
     host: str = "127.0.0.1",
     allowed_hosts: Iterable[str] = (),
+    token: Token | None = None,
     debug: bool = False,
 ) -> FastAPI:
     """The ASGI application. Its lifespan starts the detector's thread, and finishes what was taken at the end.
@@ -194,6 +215,7 @@ def make_app(
         name: of the model, for people.
         limits: of one request. batch_size, capacity, wait: see :class:`retinanet.deploy.serve.queue.Batcher`.
         host, allowed_hosts: see :class:`retinanet.deploy.serve.guard.Hosts`.
+        token: that requests have to carry, or None.
         debug: tracebacks in the log.
     """
     service = Service(detector, name, limits or Limits(), batch_size, capacity, wait)
@@ -203,34 +225,42 @@ def make_app(
         service.batcher.start()
         yield
         service.decoders.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(service.batcher.close, service.limits.seconds)
+        await asyncio.to_thread(service.batcher.close, 0 if service.hurry else service.limits.seconds)
 
     app = FastAPI(
         title="RetinaNet",
         version=__version__,
-        description=f"Finds objects in pictures with the model {name}.",
+        description="Finds objects in images." if token else f"Finds objects in images with the model {name}.",
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own pages load their scripts from another host
         redoc_url=None,
     )
     app.state.service = service
-    app.add_middleware(Guard, hosts=Hosts(host, allowed_hosts), on_predict=service.metrics.request, debug=debug)
+    app.add_middleware(
+        Guard,
+        hosts=Hosts(host, allowed_hosts),
+        token=token,
+        free=FREE,
+        on_predict=service.metrics.request,
+        debug=debug,
+    )
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
-        headers = {} if error.retry is None else {"Retry-After": str(error.retry)}
-        return JSONResponse({"error": str(error)}, error.status, headers)
+        return problem(error)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        return JSONResponse({"error": str(error.detail).lower()}, error.status_code, error.headers)
+        response = problem(Refused(error.status_code, str(error.detail).lower()))
+        response.headers.update(error.headers or {})
+        return response
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])[:60]
         says = "there is no such parameter" if first["type"] == "extra_forbidden" else first["msg"].lower()
-        return JSONResponse({"error": f"{where}: {says}"}, 422)
+        return problem(Refused(422, f"{where}: {says}"))
 
     @app.exception_handler(ClientDisconnect)
     async def left(request: Request, error: ClientDisconnect) -> Response:
@@ -247,12 +277,14 @@ def make_app(
 
     @app.get(
         "/health",
-        response_model=Health,
-        responses={503: {"model": Health, "description": "Not ready"}},
+        response_model=Health | Status,
+        responses={503: {"model": Health | Status, "description": "Not ready"}},
         summary="Whether the server is ready, and for what",
     )
-    async def health() -> Response:
-        said = service.health()
+    async def health(request: Request) -> Response:
+        """Where the server wants a token, a request without it learns the status alone."""
+        known = token is None or token.given_in(request.headers)
+        said = service.health() if known else {"status": service.status}
         return JSONResponse(said, 200 if said["status"] == "ready" else 503)
 
     @app.get("/metrics", response_class=PlainTextResponse, summary="Counters in Prometheus' text format")

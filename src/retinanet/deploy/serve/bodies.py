@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from retinanet.deploy.serve.limits import Limits, Refused, Share
 
+QUIET = logging.getLogger("retinanet.serve.bodies")
+"""For the parser, which warns of every malformed body in a line of its own."""
+QUIET.setLevel(logging.CRITICAL)
 RAW = re.compile(r"image/[\w.+-]+|application/octet-stream|")
 HOW = (
     "send pictures as multipart/form-data (curl -F pictures=@a.jpg), or one picture as the body "
@@ -82,6 +86,7 @@ async def _form(request: Request, options: dict[bytes, bytes], limits: Limits, s
     form = _Form(limits.pictures)
     try:
         parser = MultipartParser(boundary, form.callbacks())
+        parser.logger = QUIET
         async for chunk in _chunks(request, limits, share):
             parser.write(chunk)
         parser.finalize()

@@ -1,10 +1,12 @@
-"""What a request may cost: bytes, pixels, pictures, time, and the memory of all requests together."""
+"""What a request may cost: bytes, pixels, images, time, and the memory and connections of all requests together."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
 from types import TracebackType
+
+from retinanet.printable import printable
 
 DECODING = 10
 """Bytes a pixel while a picture is decoded: Pillow keeps 4, and two copies with 3 each are alive for a moment."""
@@ -16,12 +18,14 @@ class Refused(Exception):
     """A request, or one of its pictures, that is not served.
 
     Attributes:
-        status: of HTTP. reason: one line for the client. retry: seconds after which it is worth another try, or None.
+        status: of HTTP.
+        reason: one line for the client, printable whatever it repeats of the request.
+        retry: seconds after which it is worth another try, or None.
     """
 
     def __init__(self, status: int, reason: str, retry: int | None = None) -> None:
-        super().__init__(reason)
-        self.status, self.reason, self.retry = status, reason, retry
+        self.status, self.reason, self.retry = status, printable(reason), retry
+        super().__init__(self.reason)
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,9 @@ class Limits:
     """Of a picture, read from its header before it is decoded."""
     pictures: int = 16
     seconds: float = 30.0
-    """From the first byte to the answer."""
+    """From a request's headers to its answer."""
+    connections: int = 256
+    """Open at a time, of all clients."""
 
     @property
     def bytes(self) -> int:

@@ -64,10 +64,19 @@ class Problem(BaseModel):
     error: str
 
 
+class Status(BaseModel):
+    """What /health tells without the token."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: str
+
+
 class Health(BaseModel):
     status: str
     model: str
     classes: list[str]
+    computes: str = Field(description="The number format that the network computes in, and why")
     threshold: float
     least_threshold: float = Field(description="The lowest that may be asked for")
     max_detections: int
@@ -97,6 +106,7 @@ BODY: dict[str, Any] = {
 }
 _WHY = {
     400: "The request or its multipart body is malformed, or the Host header names another machine",
+    401: "The server wants a token, and the request has none or another",
     403: "A page of another site asked",
     408: "The request did not arrive in time",
     413: "Too many bytes, pixels or pictures",

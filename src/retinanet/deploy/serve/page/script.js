@@ -15,13 +15,30 @@ let spoken = 0;
 
 // ------------------------------------------------------------------------------------------------- the server
 
+/** The token is kept for this tab; a server that wants none takes no notice of it. */
+const token = () => sessionStorage.getItem("token");
+const headers = () => (token() ? { Authorization: `Bearer ${token()}` } : {});
+
+/** Without the right token /health tells whether the server is ready, and nothing of its model. */
 async function meet() {
+  let said;
   try {
-    server = await (await fetch("health")).json();
+    said = await (await fetch("health", { headers: headers() })).json();
   } catch {
     complain("The server does not answer. Is it still running?");
     return;
   }
+  const stranger = said.model === undefined;
+  $("door").hidden = !stranger;
+  $("drop").hidden = stranger;
+  if (stranger) {
+    complain(token() ? "The server does not take this token." : "");
+    sessionStorage.removeItem("token");
+    $("token").focus();
+    return;
+  }
+  complain("");
+  server = said;
   $("model").textContent = server.model;
   document.title = `${server.model}: find objects in a picture`;
   const { classes } = server;
@@ -44,10 +61,11 @@ async function ask(entry) {
   form.append("pictures", entry.file, entry.name);
   let response;
   try {
-    response = await fetch(`predict?threshold=${low()}`, { method: "POST", body: form });
+    response = await fetch(`predict?threshold=${low()}`, { method: "POST", body: form, headers: headers() });
   } catch {
     throw new Error("the server does not answer. Is it still running?");
   }
+  if (response.status === 401) meet(); // the server was started again, with another token
   const said = await response.json().catch(() => ({}));
   if (!response.ok) throw new Error((said.error ?? `the server answered ${response.status}`).replace(`${entry.name}: `, ""));
   return said.pictures[0];
@@ -57,6 +75,7 @@ async function ask(entry) {
 
 async function take(files) {
   complain("");
+  if (!$("door").hidden) return;
   const pictures = [...files];
   if (!pictures.length) return complain("There was no picture in that. Drop or paste an image file.");
   const added = pictures.map((file) => {
@@ -331,6 +350,12 @@ document.addEventListener("drop", (event) => {
 document.addEventListener("paste", (event) => {
   const { files } = event.clipboardData;
   if (files.length || !event.clipboardData.getData("text")) take(files);
+});
+$("door").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("token", $("token").value.trim());
+  $("token").value = "";
+  meet();
 });
 $("threshold").addEventListener("input", show);
 $("classes").addEventListener("change", ({ target }) => {

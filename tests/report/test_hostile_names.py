@@ -1,0 +1,67 @@
+"""Pages of data whose names were made to break out of them: nothing in them is an element, a script or invisible."""
+
+import base64
+import hashlib
+import json
+import re
+
+import pytest
+
+from browser import browser, chromium
+from data_page_facts import facts
+from hostile_names import NAMES, obeyed
+from retinanet.data.doctor import Finding
+from retinanet.report.data_page import write_data_page
+from retinanet.report.run_page import write_run_page
+
+
+@pytest.fixture
+def pages(tmp_path, make_set, run):
+    """The page of a data set and that of a run, every text from outside hostile."""
+    root = make_set(NAMES, boxes=4)
+    notes = root / "annotations" / "instances_val.json"
+    content = json.loads(notes.read_text())
+    for image, name in zip(content["images"], NAMES[-len(content["images"]) :]):
+        old, image["file_name"] = image["file_name"], name.replace("/", "|").replace("\0", "") + ".png"
+        (root / "val" / old).rename(root / "val" / image["file_name"])
+    notes.write_text(json.dumps(content))
+    findings = [Finding("labels.x", "error", name, 1, name, name, (name,)) for name in NAMES]
+    inputs = facts(root, ("val",), findings=findings)
+    inputs["surveys"] = dict.fromkeys(NAMES, inputs["surveys"]["val"])
+    inputs["coverages"] = dict(zip(NAMES, inputs["coverages"].values()))
+    inputs["choices"] = [{"setting": name, "value": [name], "reason": name} for name in NAMES]
+    write_data_page(tmp_path / "data.html", **inputs)
+    write_run_page(tmp_path / "run.html", **run(root, choices=inputs["choices"]))
+    return tmp_path / "data.html", tmp_path / "run.html"
+
+
+def test_names_are_words_and_nothing_else(pages, sound):
+    for path in pages:
+        page = sound(path)  # reads the page: every element closed, no attribute twice, nothing fetched
+        assert obeyed(page.text) == set()
+        assert page.text.count("<script") == 1
+        assert not re.findall(r"<[^>]*\son\w+=[^>]*>", re.sub(r'"[^"]*"', '""', page.text)), "a handler of events"
+        assert "hacked=1" in page.said, "names are shown"
+        assert r"\x1b[31m" in page.said
+        assert r"photo\u202egnp.exe" in page.said
+        assert "{{ 7 * 7 }}" in page.said
+
+
+def test_the_policy_allows_the_page_its_own_script_alone(pages):
+    for path in pages:
+        text = path.read_text(encoding="utf-8")
+        (script,) = re.findall("<script>(.*?)</script>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"script-src 'sha256-{digest}'\"" in text
+
+
+@pytest.mark.skipif(chromium() is None, reason="no Chromium is installed")
+def test_a_browser_runs_nothing_but_the_pages_script(pages, tmp_path):
+    pytest.importorskip("websockets", reason="websockets is not installed")
+    with browser(tmp_path) as tab:
+        for path in pages:
+            tab.go(path.as_uri())
+            assert tab.run("document.querySelectorAll('script').length") == 1
+            assert tab.run("document.querySelectorAll('table.sortable th button').length") > 0, "its own script runs"
+            assert tab.run("typeof hacked") == "undefined"
+            assert [problem for problem in tab.problems() if "Content Security Policy" in problem] == []
