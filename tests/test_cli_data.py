@@ -3,7 +3,9 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from retinanet.cli import main
 from retinanet.data import open_data, splits
@@ -89,6 +91,34 @@ def test_split_what_has_no_splits(data, tmp_path, capsys):
     assert main(["data", str(one), "--convert", "yolo", str(tmp_path / "again"), "--split", "0.8"]) == 0
     names = [sorted(p.name for p in (tmp_path / n / "images" / "val").iterdir()) for n in ("two", "again")]
     assert names[0] == names[1], "the same seed gives the same parts"
+
+
+def test_near_duplicates_stay_in_one_part(tmp_path, capsys):
+    """Each image four times: as it is, a copy, and saved anew with noise."""
+    random = np.random.default_rng(0)
+    root = tmp_path / "video"
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    for scene in range(5):
+        cells = random.integers(40, 216, (8, 8, 3)).repeat(12, 0).repeat(12, 1)
+        for frame in range(4):
+            noise = random.integers(-4, 5, cells.shape) if frame > 1 else 0
+            Image.fromarray((cells + noise).astype(np.uint8)).save(root / f"images/{frame}-{scene}.png")
+            (root / f"labels/{frame}-{scene}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (root / "classes.txt").write_text("cell\n")
+    command = ["data", str(root), "--split", "0.6", "--convert", "yolo"]
+    assert main([*command, str(tmp_path / "parts")]) == 0
+    assert "20 images look like others, in 5 groups" in capsys.readouterr().out
+    scenes = [{p.stem[-1] for p in (tmp_path / "parts/images" / part).iterdir()} for part in ("train", "val")]
+    assert list(map(len, scenes)) == [3, 2]
+    assert not scenes[0] & scenes[1]
+    assert main([*command, str(tmp_path / "single"), "--pictures", "0"]) == 0
+    assert splits(tmp_path / "single") == {"train": 12, "val": 8}
+    for path in root.glob("*/*-[1-4].*"):
+        path.unlink()
+    assert main([*command, str(tmp_path / "one")]) == 2
+    assert "all 4 images" in capsys.readouterr().err
+    assert not (tmp_path / "one").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 from retinanet.config import FREE, LENGTHS, Settings, SettingsError, from_plain
 from retinanet.errors import RequestError, first_line
+from retinanet.text import read_text
 
 MOST = 10_000  # names in a mapping
 LONGEST = 2**18  # bytes of a file; settings with weights for a thousand classes take a tenth
@@ -118,17 +119,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        if path.stat().st_size > LONGEST:
-            raise RequestError(f"{path}: larger than {LONGEST} bytes, as no recipe is")
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
+        values = yaml.load(read_text(path, LONGEST), Loader=_loader())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise RequestError(f"{path}{line}: not YAML: {first_line(getattr(error, 'problem', None) or error)}") from None
     except RecursionError:
         raise RequestError(f"{path}: nested deeper than any recipe") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: cannot be read: {error}") from None
     except ValueError as error:  # a date or a number that is none
         if isinstance(error, RequestError):
             raise

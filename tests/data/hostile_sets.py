@@ -245,6 +245,9 @@ XMLS = {
     "an unknown encoding": '<?xml version="1.0" encoding="nonsense"?><annotation/>',
     "a codec that is none": '<?xml version="1.0" encoding="rot13"?><annotation/>',
     "utf-7": '<?xml version="1.0" encoding="utf-7"?><annotation/>',
+    "punycode": '<?xml version="1.0" encoding="punycode"?>' + "a" * 3_000_000,
+    "escapes as a codec": '<?xml version="1.0" encoding="unicode_escape"?><annotation>\\ud800</annotation>',
+    "surrogates in utf-7": '<?xml version="1.0" encoding="utf-7"?><annotation>+2AA-</annotation>',
     "an undefined codec": '<?xml version="1.0" encoding="undefined"?><annotation/>',
     "nul": b"<annotation>\0</annotation>",
     "html": "<html><script>alert(1)</script></html>",
@@ -426,6 +429,13 @@ def places():
     yield (
         "list: sparse",
         yolo_with(lambda r: (sparse(r / "train.txt"), file(r / "data.yaml", "train: train.txt\nnames: [a]\n"))),
+    )
+    yield "list of long ways", listed("images/b.png\n" + "a/" * 100_000 + "x.png\n" + "y" * 300 + "/z.png\n/\n..png\n")
+    ways = listed("images/b.png\n" + "ab/" * 40 + "images/a.png\n" + "aB/" * 1300 + "images/B.png\n")
+    yield "list through links in circles", lambda r: (ways(r), link(r / "aB", "."), link(r / "Ab", "."))
+    yield (
+        "classes of passwords",
+        lambda r: (yolo(r), (r / "data.yaml").unlink(), file(r / "obj.data", "train = images\nnames = /etc/passwd\n")),
     )
     yield "xml: pipe", voc_with(lambda r: pipe(r / "Annotations/a.xml"))
     yield "xml: folder", voc_with(lambda r: folder(r / "Annotations/a.xml"))

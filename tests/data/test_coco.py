@@ -1,6 +1,7 @@
 """COCO and Roboflow's COCO: layouts, labels by name, and every fault named by annotation id."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -219,7 +220,7 @@ def test_pictures_that_are_nowhere_are_refused(make, refused):
     [
         ('{"images": [\n  1,,\n', " line 2 column 5 is not valid JSON: Expecting value"),
         ('{"images": [1]}', " is not a COCO detection file: it has no list 'annotations'"),
-        ('"images"', " is not a COCO detection file: it has no list 'images'"),
+        ('{"images": {"1": 1}}', " is not a COCO detection file: it has no list 'images'"),
     ],
 )
 def test_files_that_are_no_coco(tmp_path, refused, content, message):
@@ -230,12 +231,12 @@ def test_files_that_are_no_coco(tmp_path, refused, content, message):
 
 def test_bytes_that_are_no_text(tmp_path, refused):
     (tmp_path / "val.json").write_bytes(b'{"images": "\xff"}')
-    assert refused(tmp_path / "val.json", "val") == f"{tmp_path}/val.json is not valid JSON: it is not UTF-8 text"
+    assert refused(tmp_path / "val.json", "val").startswith(f"cannot read {tmp_path}/val.json: not UTF-8 text")
 
 
 CATEGORIES = {
     "no name": ([{"id": 1}], " has a category without id and name: {'id': 1}"),
-    "text id": ([{"id": "1", "name": "a"}], " has the category 'a' with the id '1'; ids are whole numbers"),
+    "text id": ([{"id": "one", "name": "a"}], " has the category 'a' with the id 'one'; ids are whole numbers"),
     "two names": (
         [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}],
         " uses the category id 1 for both 'a' and 'b'",
@@ -356,6 +357,161 @@ def test_ids_of_more_than_64_bits(make, opened):
     where = "annotations/instances_val.json annotations[1]: 100 100 105 105 in 60 x 40 pixels"
     data = opened(make(annotations, images), "val", [f"box outside the picture (1 left out): {where}"])
     assert data.num_boxes == 1
+
+
+# ------------------------------------------------------------------------------------------------ as other tools write
+
+
+@pytest.mark.parametrize("image", [1, "1", 1.0])
+@pytest.mark.parametrize("reference", [1, "1", 1.0, " 1", "1.0", "01"])
+@pytest.mark.parametrize("category", [3, "3", 3.0])
+def test_ids_match_in_whatever_type_they_are_written(make, image, reference, category):
+    root = make([box(5, image=reference, category=category)], [{"id": image, "file_name": "a.png"}])
+    data = open_data(root, "val")
+    assert data.boxes(0).tolist() == [[10, 10, 30, 20]]
+    assert data.labels(0).tolist() == [0]
+    assert data.report.facts.used == {3: 1}
+    numbers = type(reference) is int and image != "1"
+    plain = type(category) is int and (numbers or image == reference == "1")
+    assert plain == (not data.report.faults)
+    assert data.report.count == (0 if plain else 1)
+
+
+def test_ids_of_categories_may_be_written_as_text(make):
+    data = open_data(
+        make([box(5, category="3"), box(6, category=7)], None, [{"id": "3", "name": "a"}, {"id": 7.0, "name": "b"}]),
+        "val",
+    )
+    assert data.labels(0).tolist() == [0, 1]
+    assert data.category_ids == (3, 7)
+    assert data.report.faults["id written as text or fraction, matched"].count == 3
+
+
+def test_ids_that_are_no_answer_are_shown_with_their_quotes(make, opened):
+    images = [{"id": 1, "file_name": "a.png"}, {"id": "1", "file_name": "b.png"}]
+    lines = [
+        f'annotation of an unknown picture (2 left out): {FILE} annotation 7: picture "x"; '
+        f"{FILE} annotation 8: picture True",
+        f'unknown class (1 left out): {FILE} annotation 9: category "1"',
+    ]
+    annotations = [box(5, image="1"), box(6), box(7, image="x"), box(8, image=True), box(9, category="1")]
+    data = opened(make(annotations, images), "val", lines)
+    assert [len(data.boxes(i)) for i in range(2)] == [1, 1]
+    assert open_data(make([box(5, image="01"), box(6)], images), "val").num_boxes == 1  # of two pictures either
+
+
+@pytest.mark.parametrize(
+    ("name", "read"), [(5, "5"), ("1.10", "1.10"), ("null", "null"), ("yes", "yes"), (" a ", "a"), ("🐢", "🐢")]
+)
+def test_names_of_categories(make, name, read):
+    assert open_data(make([box(1)], None, [{"id": 3, "name": name}]), "val").class_names == (read,)
+
+
+@pytest.mark.parametrize("name", [None, True, 1.1, ["a"], {"a": 1}])
+def test_names_of_categories_that_are_none(make, refused, name):
+    message = refused(make([box(1)], None, [{"id": 3, "name": name}]), "val")
+    assert f"{FILE}: the category with the id 3 has the name {json.dumps(name)}" in message
+
+
+SQUARE = [10, 20, 30, 20, 30, 30, 10, 30]
+
+
+@pytest.mark.parametrize("bbox", [{"bbox": None}, {"bbox": []}, {}])
+@pytest.mark.parametrize(
+    ("outline", "corners"), [([SQUARE], [10, 20, 30, 30]), ([SQUARE, [2, 3, 4, 3, 4, "35.5"]], [2, 3, 30, 35.5])]
+)
+def test_a_box_is_taken_from_the_outline_where_it_is_missing(make, bbox, outline, corners):
+    annotation = {"id": 4, "image_id": 1, "category_id": 3, "segmentation": outline, **bbox}
+    data = open_data(make([annotation]), "val")
+    assert data.boxes(0).tolist() == [corners]
+    assert data.report.lines() == [f"no bbox, taken from the segmentation (1 repaired): {FILE} annotation 4"]
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        None,
+        [],
+        [[]],
+        [[1, 2, 3, 4]],
+        [SQUARE[:-1]],
+        {"counts": "x", "size": [1, 1]},
+        [[1, 2, 3, "x", 5, 6]],
+        "abc",
+        [5],
+    ],
+)
+def test_no_box_and_no_outline_is_named(make, outline):
+    annotation = {"id": 4, "image_id": 1, "category_id": 3, "segmentation": outline, "bbox": None}
+    data = open_data(make([box(1), annotation, box(5) | {"bbox": "1234"}]), "val")
+    assert data.num_boxes == 1
+    assert data.report.faults["malformed annotation"].count == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("sub\\a.png", "val/sub/a.png"),
+        ("sub/my%20pic.png", "val/sub/my pic.png"),
+        ("a.PNG", "val/a.png"),
+        ("A.png", "val/a.png"),
+        (unicodedata.normalize("NFD", "é.png"), unicodedata.normalize("NFC", "val/é.png")),
+        ("C:\\upload\\1\\a.png", "val/a.png"),
+        ("../../label-studio/data/upload/1/a.png", "images/a.png"),
+        ("/data/images/a.png", "images/a.png"),
+        ("images\\a.png", "images/a.png"),
+    ],
+)
+def test_file_names_of_other_machines(make, tmp_path, name, file):
+    root = make([box(1)], [entry(1, name)], folder="x")
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "x/a.png").rename(tmp_path / file)
+    data = open_data(root, "val")
+    assert (data.path(0), data.boxes(0).tolist()) == (tmp_path / file, [[10, 10, 30, 20]])
+    (fault,) = data.report.faults.values()
+    assert (fault.kind, fault.count, fault.action) == ("path written otherwise than on disk", 1, "repaired")
+
+
+def test_a_file_is_not_taken_for_two_pictures(make, opened):
+    root = make([box(1), box(2, image=2)], [entry(1, "a.png"), entry(2, "A.png"), entry(3, "B.png"), entry(4, "b.PNG")])
+    lines = ["missing picture (3 left out): val/A.png; val/B.png; val/b.PNG"]
+    assert opened(root, "val", lines).num_boxes == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_json_by_its_byte_order_mark(make, encoding):
+    root = make([box(1)])
+    (root / FILE).write_bytes((root / FILE).read_text().encode(encoding))
+    assert open_data(root, "val", strict=True).num_boxes == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"images": [1,],}', " line 1 column 1"),
+        ('{"images": [], "annotations": [],\n"categories": [{"id": 1 "name": "a"}]}', " line 2 column 25 is not valid"),
+    ],
+)
+def test_json_that_is_none_is_named_with_line_and_column(tmp_path, refused, content, message):
+    (tmp_path / "val.json").write_text(content)
+    for place in (tmp_path, tmp_path / "val.json"):
+        assert f"{tmp_path}/val.json{message}" in refused(place, "val")
+
+
+def test_a_json_without_images_is_no_candidate_and_is_named(make, refused, tmp_path):
+    root = make([box(1)])
+    (root / "annotations/notes.json").write_text('{"categories": [], "info": {"images": []}}')
+    assert splits(root) == {"val": 2}
+    (root / FILE).unlink()
+    assert "annotations/notes.json is not a COCO detection file: it has no list 'images'" in refused(root, "val")
+
+
+def test_a_large_json_whose_images_come_last(make):
+    root = make([box(i) for i in range(1, 3)])
+    content = json.loads((root / FILE).read_text())
+    filled = {"info": "x" * (1 << 20), "annotations": content["annotations"], "categories": content["categories"]}
+    (root / FILE).write_text(json.dumps(filled | {"images": content["images"]}))
+    assert splits(root) == {"val": 2}
 
 
 def test_tiny_coco(real, opened):

@@ -14,7 +14,8 @@ from retinanet.errors import RequestError, WorkError
 
 KNOWN = (
     "COCO (annotations/*.json, or train/_annotations.coco.json as from Roboflow), "
-    "Pascal VOC (JPEGImages, Annotations, ImageSets/Main) or YOLO (a YAML with train, val and names)"
+    "Pascal VOC (JPEGImages, Annotations, ImageSets/Main) or "
+    "YOLO (a YAML with train, val and names; obj.data; classes.txt beside images)"
 )
 
 

@@ -152,7 +152,7 @@ def test_labels_of_one_split_shifted(tmp_path, layout):
 
 def test_class_names(tmp_path):
     root = write(
-        tmp_path, "yolo", sound(classes=6), ("cell", "Cell", " star", "traffic light", "traffic_light", "star")
+        tmp_path, "coco", sound(classes=6), ("cell", "Cell", " star", "traffic light", "traffic_light", "star")
     )
     findings = diagnose(root)
     assert "cell and Cell, traffic light and traffic_light" in only(findings, "classes.nearly-same").text

@@ -66,10 +66,13 @@ def test_one_bad_file_leaves_the_others_in_use(outcomes, kind):
         ("label: link to a device", "unreadable annotation file (1 left out)"),
         ("line: one long line", "malformed line (1 left out)"),
         ("line: fullwidth", "malformed line (1 left out)"),
-        ("line: underscores", "box with a coordinate that is not a finite number (1 left out)"),
+        ("line: underscores", "malformed line (1 left out)"),
         ("line: 1e400", "box with a coordinate that is not a finite number (1 left out)"),
         ("xml: billion laughs", "unreadable annotation file (1 left out)"),
         ("xml: external entity", "unreadable annotation file (1 left out)"),
+        ("xml: punycode", "unreadable annotation file (1 left out)"),
+        ("xml: surrogates in utf-7", "unreadable annotation file (1 left out)"),
+        ("label: link to itself", "unreadable annotation file (1 left out)"),
         ("xml: pipe", "unreadable annotation file (1 left out)"),
         ("json: a box of nan", "box with a coordinate that is not a finite number (1 left out)"),
     ],
@@ -89,6 +92,7 @@ def test_what_is_left_out_is_counted(outcomes, name, fault):
         ("yaml: passwords", "is no list of pictures"),
         ("yaml: pipe", "a pipe, a socket or a device"),
         ("list of passwords", "is no list of pictures"),
+        ("classes of passwords", "no list of class names /etc/passwd"),
         ("json: deep in images", "too deep"),
         ("json: images twice", "two lists 'images'"),
         ("json: sparse", "zeros instead of text"),
@@ -101,7 +105,7 @@ def test_what_cannot_be_used_is_named(outcomes, name, words):
 
 
 def test_a_file_of_another_is_not_quoted(outcomes):
-    for name in ("yaml: passwords", "list of passwords", "xml: external entity"):
+    for name in ("yaml: passwords", "list of passwords", "classes of passwords", "xml: external entity"):
         assert "root:" not in json.dumps(outcomes[name])
 
 

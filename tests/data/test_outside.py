@@ -24,7 +24,7 @@ def coco(tmp_path, paint):
         images = [{"id": i, "file_name": str(name).format(root=root, tmp=tmp_path)} for i, name in enumerate(names)]
         content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "x"}]}
         path = root / "annotations" / "instances_train.json"
-        path.parent.mkdir()
+        path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(content))
         return root
 
@@ -63,8 +63,38 @@ def test_what_leads_out_is_left_out_and_told(coco, name):
 
 
 def test_images_that_all_lie_outside_are_refused_with_what_to_do(coco):
-    with pytest.raises(RequestError, match="outside the data set"):
-        open_data(coco("{tmp}/private/photo.jpg"), "train")
+    for names in (["{tmp}/private/photo.jpg"], ["../../private/photo.jpg", "{tmp}/private/photo.jpg"]):
+        with pytest.raises(RequestError, match="outside the data set"):
+            open_data(coco(*names), "train")
+
+
+@pytest.mark.parametrize("name", ["{tmp}/elsewhere/train/deeper/b.jpg", "../../elsewhere/train/deeper/b.jpg"])
+def test_a_file_inside_counts_more_than_its_original_outside(coco, tmp_path, paint, name):
+    paint(tmp_path / "elsewhere/train/deeper/b.jpg")
+    data = open_data(coco(name), "train")
+    assert data.path(0) == tmp_path / "set/train/deeper/b.jpg"
+    assert [fault.action for fault in data.report.faults.values()] == ["repaired"]
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_lists_of_voc_do_not_lead_out(tmp_path, paint, sound):
+    sheet = "<annotation><object><name>{}</name></object></annotation>"
+    for place, name in ((tmp_path, "private"), (tmp_path / "set", "x")):
+        paint(place / "JPEGImages" / f"{name}.jpg")
+        (place / "Annotations").mkdir()
+        (place / "Annotations" / f"{name}.xml").write_text(sheet.format(name))
+    root = tmp_path / "set"
+    outside = f"../../Annotations/private\n../../JPEGImages/../private\n..\\..\\private\n{tmp_path}/private\n"
+    (root / "ImageSets/Main").mkdir(parents=True)
+    (root / "ImageSets/Main/train.txt").write_text(outside + "x\n" * sound)
+    if sound:
+        data = open_data(root, "train")
+        assert data.class_names == ("x",)
+        assert [data.path(i).name for i in range(len(data))] == ["x.jpg"]
+        assert data.report.faults["path outside the data set"].count > 0
+    else:
+        with pytest.raises(RequestError, match="path outside the data set"):
+            open_data(root, "train")
 
 
 def test_links_to_files_and_folders_are_followed(coco, tmp_path, paint):

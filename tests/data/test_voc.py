@@ -1,7 +1,11 @@
 """Pascal VOC: coordinates from 1 or 0, difficult objects, and every fault named by file and line."""
 
+import unicodedata
+from pathlib import Path
+
 import pytest
 
+from retinanet.cli import main
 from retinanet.data import open_data, splits
 
 OBJECT = """  <object>
@@ -174,15 +178,179 @@ def test_names_in_lists_may_have_suffixes_dots_and_spaces(make, opened):
 def test_layouts_without_what_is_needed(make, refused):
     root = make({"a": None})
     assert refused(root, "train") == (
-        f"{root}/Annotations names no class: there is no <object> with a <name> in any split"
+        f"{root}/Annotations names no class: there is no <object> with a <name> in any split; "
+        f"looked for {root}/Annotations/a.xml"
     )
     make({"b": [thing(1, 1, 9, 9)]}, {"train": ["a"], "val": ["b"]})
-    assert refused(root, "train") == f"none of the 1 pictures of train has an annotation file in {root}/Annotations"
+    assert refused(root, "train") == (
+        f"none of the 1 pictures of train has an annotation file in {root}/Annotations, such as a.xml"
+    )
     for file in (root / "ImageSets/Main").iterdir():
         file.unlink()
     assert refused(root, "train") == (
         f"{root} looks like Pascal VOC, but ImageSets/Main has no list of pictures such as train.txt"
     )
+
+
+# ------------------------------------------------------------------------------------------------ as other tools write
+
+
+@pytest.mark.parametrize(
+    ("break_", "where", "reason"),
+    [
+        (lambda text: text.replace("cell", "R&D").encode(), "line 4 column 14", "invalid token"),
+        (lambda text: b"\n<?xml version='1.0'?>" + text.encode(), "line 2 column 1", "declaration not at start"),
+        (
+            lambda text: text.replace("cell", "caf\xe9").encode("latin-1"),
+            "not UTF-8 text (line 4, byte 0xe9",
+            "Latin-1",
+        ),
+        (lambda text: text[:-9].encode(), "line 9 column 1", "unclosed token"),
+        (lambda text: b"<?xml version='1.0' encoding='klingon'?>" + text.encode(), "", "encoding klingon"),
+        (lambda text: text.encode("utf-16-le"), "", "UTF-16 without a byte order mark"),
+        (lambda text: b"", "line 1 column 1", "no element found"),
+    ],
+)
+def test_where_no_xml_can_be_read_the_first_fault_is_told(make, refused, break_, where, reason, capsys):
+    root = make({stem: [thing(1, 1, 9, 9)] for stem in "ab"}, {"train": ["a", "b"], "val": ["b"]})
+    for path in (root / "Annotations").iterdir():
+        path.write_bytes(break_(path.read_text()))
+    message = refused(root, "train")
+    assert "unreadable annotation file (2 left out): Annotations/a.xml" in message
+    assert where in message
+    assert reason in message
+    assert main(["data", str(root)]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_in_one_split_no_xml_can_be_read(make, refused):
+    root = make({stem: [thing(1, 1, 9, 9)] for stem in "ab"}, {"train": ["a"], "val": ["b"]})
+    (root / "Annotations/b.xml").write_text("<annotation>&</annotation>")
+    assert open_data(root, "train").num_boxes == 1
+    assert "Annotations/b.xml line 1 column" in refused(root, "val")
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding"),
+    [
+        ("ISO-8859-1", "latin-1"),
+        ("windows-1252", "cp1252"),
+        ("gb2312", "gb2312"),
+        ("shift_jis", "shift_jis"),
+        ("UTF-16", "utf-16"),
+        ("UTF-8", "utf-8-sig"),
+        ("utf-16", "ascii"),  # as .NET writes a text that it then saves otherwise
+        ("", "utf-32"),
+    ],
+)
+def test_encodings_that_xml_declares(make, opened, declared, encoding):
+    name = {"latin-1": "café", "cp1252": "“café”", "gb2312": "猫", "shift_jis": "ネコ", "ascii": "cell"}.get(
+        encoding, "é"
+    )
+    root = make({"a": [thing(1, 1, 9, 9, name=name)]})
+    path = root / "Annotations/a.xml"
+    head = f'<?xml version="1.0" encoding="{declared}"?>\n' if declared else ""
+    path.write_bytes((head + path.read_text(encoding="utf-8")).encode(encoding))
+    data = opened(root, "train")
+    assert (data.class_names, data.boxes(0).tolist()) == ((name,), [[0, 0, 9, 9]])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "f 0.jpg",
+        "JPEGImages/f 0.jpg",
+        "./JPEGImages/f 0.jpg",
+        "VOC2007\\JPEGImages\\f 0.jpg",
+        "C:\\me\\JPEGImages\\f 0.JPG",
+        "/home/me/VOC/JPEGImages/f 0.jpg",
+        "JPEGImages/f 0.jpg Annotations/f 0.xml",
+        "/a b/JPEGImages/f 0.jpg\t/a b/Annotations/f 0.xml",
+        "f 0.jpg,f 0.xml",
+        "Annotations/f 0.xml",
+        "\ufefff 0",
+    ],
+)
+def test_lines_of_lists(make, opened, row):
+    data = opened(make({"f 0": [thing(1, 1, 9, 9)]}, {"train": [row]}), "train")
+    assert (data.path(0).name, data.boxes(0).tolist()) == ("f 0.jpg", [[0, 0, 9, 9]])
+
+
+def test_a_list_in_utf_16_and_one_in_latin_1(make, refused, opened):
+    root = make({"é": [thing(1, 1, 9, 9)]})
+    file = root / "ImageSets/Main/train.txt"
+    file.write_text("é\r\n", encoding="utf-16")
+    assert opened(root, "train").num_boxes == 1
+    file.write_bytes("é\n".encode("latin-1"))
+    assert refused(root, "train").startswith(f"cannot read {file}: not UTF-8 text (line 1, byte 0xe9")
+
+
+def test_pairs_of_different_names_are_refused(make, refused):
+    root = make({"a": [thing(1, 1, 9, 9)]}, {"train": ["a.jpg a.xml", "a.jpg b.xml"]})
+    assert "train.txt line 2 pairs a.jpg with b.xml" in refused(root, "train")
+
+
+def test_names_that_end_in_a_number_are_no_list_of_a_class(make):
+    assert splits(make({"f 1": [thing(1, 1, 9, 9)], "g": []}, {"train": ["f 1", "g"]})) == {"train": 2}
+
+
+@pytest.mark.parametrize(
+    ("stem", "sheet", "image"),
+    [
+        ("A", "a.xml", "A.jpg"),
+        ("a", "a.XML", "a.JPG"),
+        ("a", "a.xml", "A.jpg"),
+        (
+            unicodedata.normalize("NFD", "é"),
+            unicodedata.normalize("NFC", "é.xml"),
+            unicodedata.normalize("NFC", "é.jpg"),
+        ),
+        ("b/a", "b/a.xml", "b/a.jpg"),
+        ("b/a", "b/a.xml", "a.jpg"),
+        ("/home/me/a", "a.xml", "a.jpg"),
+        ("images/a", "a.xml", "a.jpg"),
+        ("C:\\me\\a", "a.xml", "a.jpg"),
+    ],
+)
+def test_files_of_nearly_the_listed_name(make, tmp_path, stem, sheet, image):
+    root = make({"old": [thing(1, 1, 9, 9)]}, {"train": [stem]})
+    for old, new in (("Annotations/old.xml", f"Annotations/{sheet}"), ("JPEGImages/old.jpg", f"JPEGImages/{image}")):
+        (tmp_path / new).parent.mkdir(exist_ok=True)
+        (tmp_path / old).rename(tmp_path / new)
+    data = open_data(root, "train")
+    assert (data.path(0), data.num_boxes) == (root / "JPEGImages" / image, 1)
+    assert bool(data.report.faults) == (f"{stem}.xml" != sheet or not stem.endswith(Path(image).stem))
+
+
+def test_annotations_that_may_be_those_of_two_pictures_are_those_of_none(make, opened):
+    root = make({"x": [thing(1, 1, 9, 9)], "1": [thing(1, 1, 9, 9)]}, {"train": ["x", "a/1", "b/1"]})
+    lines = ["missing picture (2 left out): JPEGImages/a/1.jpg; JPEGImages/b/1.jpg"]
+    data = opened(root, "train", lines, ["2 pictures without an annotation file are background"])
+    assert [len(data.boxes(i)) for i in range(len(data))] == [1]
+
+
+def test_files_of_a_listed_name_are_not_taken_for_another(make, opened):
+    root = make({"a": [thing(1, 1, 9, 9)]}, {"train": ["a", "A"], "val": ["a"]})
+    notes = ["1 pictures without an annotation file are background"]
+    assert opened(root, "train", ["missing picture (1 left out): JPEGImages/A.jpg"], notes).num_boxes == 1
+    assert opened(root, "val").num_boxes == 1
+
+
+def test_pictures_of_one_name_in_two_folders(make, paint, opened):
+    root = make({"x": []}, {"train": ["a/1", "b/1"]})
+    for folder, width in (("a", 60), ("b", 50)):
+        (root / "Annotations" / folder).mkdir()
+        (root / f"Annotations/{folder}/1.xml").write_text(f"<annotation>{thing(1, 1, 9, 9)}</annotation>")
+        paint(root / f"JPEGImages/{folder}/1.jpg", 40, width)
+    assert [opened(root, "train").size(i) for i in range(2)] == [(40, 60), (40, 50)]
+
+
+def test_without_a_size_and_with_numbers_of_every_kind(make, opened):
+    root = make({"a": [thing("1.5", " 2 ", "1e1", "12.25")]})
+    path = root / "Annotations/a.xml"
+    path.write_text(path.read_text().replace("size>", "other>"))
+    data = opened(root, "train")
+    assert (data.size(0), data.boxes(0).tolist()) == ((40, 60), [[0.5, 1, 10, 12.25]])
 
 
 def test_bccd(real, opened):

@@ -63,7 +63,8 @@ def test_a_picture_without_a_label_file_is_background(make, opened):
 def test_no_label_file_at_all_is_refused(make, refused):
     root = make({"a": None, "b": None})
     assert refused(root, "train") == (
-        f"none of the 2 pictures of train has a label file; looked for {root}/labels/train/a.txt"
+        f"none of the 2 pictures of train has a label file; looked for {root}/labels/train/a.txt and "
+        f"{root}/images/train/a.txt"
     )
 
 
@@ -91,8 +92,7 @@ FAULTS = {
     ),
     "polygon": (
         "0 0.1 0.1 0.2 x 0.3 0.3\n",
-        "box with a coordinate that is not a finite number (1 left out): "
-        "labels/train/a.txt line 2: nan nan nan nan in 60 x 40 pixels",
+        "malformed line (1 left out): labels/train/a.txt line 2: x is not a number",
     ),
     "no area": (
         "0 0.5 0.5 0 0.5\n",
@@ -131,7 +131,8 @@ def test_files_left_out(make, opened):
     (root / "images/train/c.jpg").write_text("a text")
     (root / "labels/train/d.txt").write_bytes(b"\xff\xfe\xff")
     lines = [
-        "unreadable annotation file (1 left out): labels/train/d.txt: not UTF-8 text",
+        "unreadable annotation file (1 left out): labels/train/d.txt: "
+        "its byte order mark says UTF-16-LE, and it is not that",
         "label file without a picture (1 left out): labels/train/b.txt",
         "unreadable picture (1 left out): images/train/c.jpg: it is not a picture that Pillow knows",
     ]

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retinanet.report import page
+from retinanet.report.run_charts import _shorten
 from retinanet.report.svg import INK, SERIES, chart, written_out
 
 
@@ -124,3 +125,13 @@ def test_templates_are_where_the_wheel_takes_files_from():
         "script.js",
         "style.css",
     }
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["🐢", "猫", "سلحفاة", "कछुआ", "_under", "$x_1^2"])
+def test_a_class_of_any_letters_is_in_the_legend_without_a_warning(name):
+    def paint(axes):
+        axes.plot([0, 1], label=_shorten(name))
+        axes.legend()
+
+    assert name in chart("x", "says", paint)

@@ -13,6 +13,7 @@ from retinanet.cli.models import require_model
 from retinanet.cli.options import Common, given
 from retinanet.config import ModelSettings, to_plain
 from retinanet.errors import RequestError
+from retinanet.text import TextError, lines, read_text
 
 if TYPE_CHECKING:
     from retinanet.checkpoints import Checkpoint
@@ -134,10 +135,11 @@ def _names(given: tuple[str, ...], count: int) -> tuple[str, ...]:
     names = given
     if len(given) == 1 and (count > 1 or Path(given[0]).is_file()):
         try:
-            text = Path(given[0]).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RequestError(f"--classes {given[0]} cannot be read as a text file of names: {error}") from error
-        names = tuple(line.strip() for line in text.splitlines() if line.strip())
+            text = read_text(given[0])
+        except TextError as error:
+            reason = error.reason
+            raise RequestError(f"--classes {given[0]} cannot be read as a text file of names: {reason}") from error
+        names = tuple(line.strip() for line in lines(text) if line.strip())
     if len(names) != count:
         raise RequestError(f"--classes has {len(names)} names, but the checkpoint has {count} classes")
     if len(set(names)) < count:

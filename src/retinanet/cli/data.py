@@ -19,6 +19,7 @@ from retinanet.files import require_new
 from retinanet.printable import NAME, printable
 
 if TYPE_CHECKING:
+    from retinanet.data import DetectionData
     from retinanet.data.coverage import Coverage
     from retinanet.data.doctor import Finding
     from retinanet.data.fit import Choice
@@ -72,6 +73,7 @@ def data(
         Also write a page (.html) with figures and sample pictures, which needs no network.
     pictures
         Look into at most this many pictures of each split for copies, wrong channels and blank ones; 0 looks into none.
+        With --split all are inspected, so that near-duplicates stay in one part; 0 splits images one by one.
     max_pixels
         Leave out images of more pixels; by default RETINANET_MAX_PIXELS of the environment, else 178956970.
     strict
@@ -95,7 +97,7 @@ def data(
     if split is not None and convert is None:
         raise RequestError("--split parts a data set while it is copied: add --convert coco|yolo|voc OUT")
     if convert is not None:
-        _convert(out, data, convert, split, seed)
+        _convert(out, data, convert, split, seed, alike=pictures > 0)
         return
     _check(out, data, config, anchors, report, pictures, strict, settings or {})
 
@@ -268,11 +270,11 @@ def _say_coverage(
         out.say(f"warning: {lost}")
 
 
-def _convert(out: Output, root: Path, convert: tuple[Format, Path], fraction: float | None, seed: int) -> None:
+def _convert(
+    out: Output, root: Path, convert: tuple[Format, Path], fraction: float | None, seed: int, alike: bool
+) -> None:
     from retinanet.data import open_data
     from retinanet.data.dataset import find_layout
-    from retinanet.data.splitting import one_sided
-    from retinanet.data.splitting import split as part
     from retinanet.data.writing import write
 
     layout, folder = convert
@@ -287,13 +289,38 @@ def _convert(out: Output, root: Path, convert: tuple[Format, Path], fraction: fl
             out.data(each)
         if fraction is not None:
             (data,) = opened.values()
-            train, val = part(data, fraction, seed)
-            parts = {"train": (data, train), "val": (data, val)}
-            alone = one_sided(data, train, val)
-            if alone:
-                out.note(f"  all pictures with {', '.join(alone)} are in one part")
+            parts = _part(out, progress, data, fraction, seed, alike)
         written = write(folder, layout, parts, on_progress=progress.counter("copying"))
     for name, pictures in written.pictures.items():
         out.say(f"{name}: {pictures} pictures, {written.boxes[name]} boxes")
     out.say(*written.lines(), f"the data set is in {folder}: retinanet train {folder}")
     out.json({"data": root, "layout": layout, **vars(written)})
+
+
+def _part(
+    out: Output, progress: Progress, data: DetectionData, fraction: float, seed: int, alike: bool
+) -> dict[str, Any]:
+    """The data in train and val; images that look nearly the same are in one of them, if ``alike``."""
+    import numpy as np
+
+    from retinanet.data.lookalikes import look
+    from retinanet.data.splitting import look_alikes, one_sided, split
+
+    numbers = None
+    if alike and len(data) > 1:
+        numbers = look_alikes(look(data, on_progress=progress.counter("comparing")))
+        sizes = np.unique(numbers, return_counts=True)[1]
+        if len(sizes) == 1:
+            raise RequestError(
+                f"all {len(data)} images of {data.root} look nearly the same, as frames of one video do: any split "
+                "would evaluate what was learnt by heart; --pictures 0 splits them one by one all the same"
+            )
+        if (sizes > 1).any():
+            out.say(
+                f"{sizes[sizes > 1].sum()} images look like others, in {(sizes > 1).sum()} groups that stay together"
+            )
+    train, val = split(data, fraction, seed, numbers)
+    alone = one_sided(data, train, val)
+    if alone:
+        out.note(f"  all pictures with {', '.join(alone)} are in one part")
+    return {"train": (data, train), "val": (data, val)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from retinanet.data import pictures
 from retinanet.data.listing import Listing, Meaning, shown
-from retinanet.data.report import Report
+from retinanet.data.locating import Locator
+from retinanet.data.report import RENAMED, Report
 from retinanet.errors import RequestError
 
 Array = NDArray[np.generic]
@@ -46,9 +48,30 @@ class Checked:
 
 
 def check(listing: Listing, root: Path, report: Report, on_progress: Progress | None = None) -> Checked:
+    _locate(listing, root, report)
     sizes, exif, turned = _check_pictures(listing, root, report, on_progress)
     report.facts.turned = np.flatnonzero(turned[sizes[:, 0] > 0]).tolist()
     return _check_boxes(listing, sizes, exif, report)
+
+
+def _locate(listing: Listing, root: Path, report: Report) -> None:
+    """Find pictures that are on disk under another spelling of their name, where it is the name of no other."""
+    claimed: set[str] = set()
+    missing = []
+    for i, path in enumerate(listing.paths):
+        if os.path.lexists(path):  # a broken link is missing, not called otherwise
+            claimed.add(path)
+        else:
+            missing.append(i)
+    if not missing:
+        return
+    locator = Locator()
+    located = {i: str(there) for i in missing if (there := locator.find_path(listing.paths[i]))}
+    times = Counter(located.values())
+    for i, path in located.items():
+        if path not in claimed and times[path] == 1:
+            report.add(RENAMED, "repaired", f"{shown(listing.paths[i], root)} is {shown(path, root)}")
+            listing.paths[i] = path
 
 
 def _check_pictures(
@@ -222,7 +245,8 @@ def _name(
 
 def require_some(checked: Checked, listing: Listing, where: str, report: Report) -> None:
     """Refuse a split in which no picture is left."""
-    if not listing.paths:
-        raise RequestError(f"{where} lists no pictures" + (f": {report.lines(1)[0]}" if report.count else ""))
     if not checked.paths:
-        raise RequestError(f"{where} has no usable picture of {len(listing.paths)}: {report.lines(1)[0]}")
+        if not (reason := report.reason()):
+            raise RequestError(f"{where} lists no pictures")
+        of = f" of {len(listing.paths)}" if listing.paths else ""
+        raise RequestError(f"{where} has no usable picture{of}: {reason}")

@@ -7,20 +7,25 @@ import math
 import os
 import re
 import struct
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinanet.data.listing import Layout, Listing, number, shown
-from retinanet.data.report import Report
-from retinanet.data.safe_files import OUTSIDE, leaves, read_text, require_regular
+from retinanet.data.locating import Locator, without_first
+from retinanet.data.report import RENAMED, Report
+from retinanet.data.safe_files import OUTSIDE, leaves
 from retinanet.errors import RequestError
 from retinanet.printable import printable
+from retinanet.text import CHUNK, ZEROS, TextError, read_text
 
 LISTS = ("images", "annotations", "categories")
 ROBOFLOW = "_annotations.coco.json"
 PLAIN = struct.Struct("<qqqddddd?")  # id, picture, category, x, y, width, height, area, crowd
 NUMBERS = {int, float}
+SMALL = 1 << 20  # bytes of a JSON that is parsed to see whether it is COCO's
+LIST = re.compile(rb'"images"\s{0,99}:\s{0,99}[\[{]')
 MEANINGLESS = re.compile(r"^(instances|annotations?|coco|labels?)[_.-]|[_.-](instances|annotations?|coco|labels?)$")
 
 
@@ -47,18 +52,44 @@ def find(root: Path) -> Layout | None:
 
 
 def _candidates(folder: Path) -> list[Path]:
-    """JSON files that may be COCO's; a data set has others too, with a tool's settings or results."""
-    found = []
-    for path in sorted(folder.glob("*.json")):
+    """JSON files that may be COCO's; a data set has others too, with a tool's settings, notes or results."""
+    return [path for path in sorted(folder.glob("*.json")) if path.is_file() and _has_images(path)]
+
+
+def _has_images(path: Path) -> bool:
+    """Whether a file has images in its outermost object; a large one, whether it has ``"images": [`` somewhere."""
+    try:
+        if path.stat().st_size < SMALL:
+            content = json.loads(read_text(path))
+            return isinstance(content, dict) and isinstance(content.get("images"), list | dict)
+    except (TextError, RecursionError):
+        pass
+    except ValueError:  # a fault in it is worth its line and column
+        return '"images"' in read_text(path)
+    end = b""
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(CHUNK):  # writers may put it last
+                if LIST.search(end + chunk):
+                    return True
+                if ZEROS in chunk:  # the rest may be a hole without end
+                    return False
+                end = chunk[-256:]
+    except OSError:
+        pass
+    return False
+
+
+def without_images(root: Path) -> Path | None:
+    """A JSON in the folder that seems to be COCO's but has no images: said where nothing else is found."""
+    for path in (*sorted(root.glob("annotations/*.json")), *sorted(root.glob("*.json"))):
         try:
-            require_regular(path)
-            with open(path, "rb") as file:
-                start = file.read(1 << 20)
-        except OSError:
+            content = read_text(path)
+        except TextError:
             continue
-        if b'"images"' in start or b'"annotations"' in start or b'"categories"' in start:
-            found.append(path)
-    return found
+        if path.parent != root or '"annotations"' in content or '"categories"' in content:
+            return path
+    return None
 
 
 def split_name(path: Path) -> str:
@@ -88,14 +119,14 @@ def load(path: Path) -> dict[str, Any]:
         content = json.loads(read_text(path), object_pairs_hook=_packed)
     except json.JSONDecodeError as error:
         raise RequestError(f"{path} line {error.lineno} column {error.colno} is not valid JSON: {error.msg}") from None
-    except UnicodeDecodeError:
-        raise RequestError(f"{path} is not valid JSON: it is not UTF-8 text") from None
     except _Twice as error:
         raise RequestError(f"{path} has two lists {error}: join them") from None
     except RecursionError:
         raise RequestError(f"{path} is not a COCO detection file: its lists lie too deep in each other") from None
-    except (OSError, ValueError) as error:  # a number of thousands of digits is a ValueError
-        raise RequestError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    except TextError:
+        raise
+    except ValueError as error:  # a number of thousands of digits
+        raise RequestError(f"cannot read {path}: {error}") from None
     for key in LISTS:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise RequestError(f"{path} is not a COCO detection file: it has no list {key!r}")
@@ -121,8 +152,11 @@ def _packed(pairs: list[tuple[str, Any]]) -> dict[str, Any] | bytes:
         x, y, width, height = bbox = entry["bbox"]
         if not {*map(type, bbox)} <= NUMBERS:  # True would become 1
             return entry
+        ident, image, category = entry["id"], entry["image_id"], entry["category_id"]
+        if not (type(ident) is type(image) is type(category) is int):  # True again
+            return entry
         area, crowd = entry.get("area", math.nan), entry.get("iscrowd") == 1
-        return PLAIN.pack(entry["id"], entry["image_id"], entry["category_id"], x, y, width, height, area, crowd)
+        return PLAIN.pack(ident, image, category, x, y, width, height, area, crowd)
     except (KeyError, TypeError, ValueError, struct.error, OverflowError):
         return entry
 
@@ -150,8 +184,11 @@ class _Annotation(NamedTuple):
             return cls(*PLAIN.unpack(entry))
         ident = entry.get("id", f"at annotations[{position}]")
         image_id, category = entry["image_id"], entry["category_id"]
-        x, y, width, height = map(number, entry["bbox"])
-        hash(ident)
+        bbox = entry.get("bbox") or _extent(entry.get("segmentation"))
+        if not isinstance(bbox, list):
+            raise TypeError("bbox is no list")
+        x, y, width, height = map(number, bbox)
+        hash(ident), hash(image_id), hash(category)
         area = number(entry.get("area", math.nan))
         return cls(ident, image_id, category, x, y, width, height, area, entry.get("iscrowd") == 1)
 
@@ -165,35 +202,63 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
         return f"{file} annotation {reference}" if reference >= 0 else f"{file} annotations[{-1 - reference}]"
 
     listing = Listing(names, ids, box_name, meaning="corner and sides")
-    base = _base(path, root)
-    folder = _folder(content["images"], path, split, root)
+    place = _folder(content["images"], path, split, root)
+    index = _add_images(listing, content["images"], place, file, report)
+    _add_annotations(listing, content["annotations"], index, label_of, file, report)
+    return listing
 
+
+def _add_images(listing: Listing, images: list[Any], place: _Place, file: str, report: Report) -> dict[Any, int]:
+    """Returns the place in the listing of each image, by its id."""
+    folder, steps, base = place
     index: dict[Any, int] = {}
-    for position, image in enumerate(content["images"]):
+    for position, image in enumerate(images):
         try:
             ident, name = image["id"], image["file_name"]
             hash(ident)
-            if not isinstance(name, str) or isinstance(ident, float | bool | None):
+            if isinstance(ident, float) and ident.is_integer():
+                ident = int(ident)
+            if not isinstance(name, str) or not name or isinstance(ident, float | bool | None):
                 raise TypeError
         except (KeyError, TypeError):
             report.add("malformed picture entry", "left out", f"{file} images[{position}]: needs id and file_name")
             continue
+        if steps is not None and (short := without_first(name, steps)) and short != name:
+            report.add(RENAMED, "repaired", f"{file} picture {_quoted(ident)}: {name} is {short}")
+            name = short
         if ident in index:
-            report.add("repeated picture id", "left out", f"{file} picture {ident}: {name}")
+            report.add("repeated picture id", "left out", f"{file} picture {_quoted(ident)}: {name}")
             continue
         if leaves(name, folder, base):
-            report.add(OUTSIDE, "left out", f"{file} picture {ident}: {name}")
+            report.add(OUTSIDE, "left out", f"{file} picture {_quoted(ident)}: {name}")
             continue
         size = number(image.get("height")), number(image.get("width"))
         known = all(0 < side < 1 << 31 for side in size)
-        number_id = ident if isinstance(ident, int) and ident.bit_length() < 64 else position + 1
+        whole = _whole(ident)
+        number_id = whole if whole is not None and whole.bit_length() < 64 else position + 1
         index[ident] = listing.add_picture(folder / name, number_id, (int(size[0]), int(size[1])) if known else (0, 0))
 
+    return index
+
+
+def _add_annotations(
+    listing: Listing,
+    annotations: list[Any],
+    index: dict[Any, int],
+    label_of: dict[Any, int],
+    file: str,
+    report: Report,
+) -> None:
+    """
+    Args:
+        index: the place in the listing of each image, by its id.
+        label_of: the label of each category, by its id.
+    """
+    pictures, categories = _Ids(index), _Ids(label_of)
     seen: dict[Any, int] = {}
-    for position, annotation in enumerate(content["annotations"]):
+    for position, annotation in enumerate(annotations):
         try:
             ident, image_id, category, x, y, width, height, area, crowd = found = _Annotation.of(annotation, position)
-            known_picture, known_class = image_id in index, category in label_of
         except (KeyError, TypeError, ValueError, AttributeError):
             where = annotation.get("id") if isinstance(annotation, dict) else None
             name = f"annotation {where}" if where is not None else f"annotations[{position}]"
@@ -201,26 +266,88 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
             report.add("malformed annotation", "left out", text)
             continue
         where = f"{file} annotation {ident}"
-        if not known_picture:
-            report.add("annotation of an unknown picture", "left out", f"{where}: picture {image_id}")
+        picture, own = pictures.known(image_id), categories.known(category)
+        if picture is None:
+            text = f"{where}: picture {_quoted(image_id)}"
+            report.add("annotation of an unknown picture", "left out", text)
             continue
-        if not known_class:
-            report.add("unknown class", "left out", f"{where}: category {category}")
+        if own is None:
+            report.add("unknown class", "left out", f"{where}: category {_quoted(category)}")
             if isinstance(category, int):
                 report.facts.unknown[category] += 1
             continue
         first = seen.setdefault(ident, position)
         if first != position:
-            if _Annotation.of(content["annotations"][first], first)[1:7] == found[1:7]:
+            if _Annotation.of(annotations[first], first)[1:7] == found[1:7]:
                 report.add("annotation written twice", "left out", where)
                 continue
             report.add("repeated annotation id, given a new one", "repaired", where)
         # Other ids, and those that no 64 bits hold, are found by their place; places are told from ids by their sign.
         reference = ident if isinstance(ident, int) and 0 <= ident < 1 << 63 else -1 - position
-        report.facts.used[category] += 1
+        if (picture, type(picture), type(own)) != (image_id, type(image_id), type(category)):
+            text = f"{where}: picture {_quoted(image_id)}, category {_quoted(category)}"
+            report.add("id written as text or fraction, matched", "repaired", text)
+        if isinstance(annotation, dict) and not annotation.get("bbox"):
+            report.add("no bbox, taken from the segmentation", "repaired", where)
+        report.facts.used[own] += 1
         box = (x, y, x + width, y + height)
-        listing.add_box(index[image_id], box, label_of[category], reference, crowd, area)
-    return listing
+        listing.add_box(index[picture], box, label_of[own], reference, crowd, area)
+
+
+class _Ids:
+    """The ids of a file, to which others refer in whatever type: 1, "1" or 1.0."""
+
+    def __init__(self, ids: Iterable[Any]) -> None:
+        self._exact = {ident: ident for ident in ids}
+        self._loose: dict[int, Any] = {}
+        for ident in self._exact:
+            value = _whole(ident)
+            if value is not None:  # None as a value: two ids are written with the same number
+                self._loose[value] = None if value in self._loose else ident
+
+    def known(self, reference: Any) -> Any:
+        """The id that is meant; None where there is none, or more than one."""
+        if type(reference) is bool:  # equals 0 or 1
+            return None
+        if reference in self._exact:
+            return self._exact[reference]
+        value = _whole(reference)
+        return None if value is None else self._loose.get(value)
+
+
+def _whole(ident: Any) -> int | None:
+    """The whole number that an id is, or is written as; None for any other."""
+    if isinstance(ident, float) and ident.is_integer():
+        return int(ident)
+    if isinstance(ident, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,40}(\.0*)?\s*", ident):
+        return int(ident.split(".")[0])
+    return ident if isinstance(ident, int) and not isinstance(ident, bool) else None
+
+
+def _quoted(ident: Any) -> str:
+    """An id that tells 1 from "1", cut where it is long."""
+    return _short(ident, json.dumps if isinstance(ident, str) else repr)
+
+
+def _short(value: Any, write: Callable[[Any], str] = repr) -> str:
+    try:
+        return printable(write(value), 100)
+    except RecursionError:
+        return "nested too deeply"
+
+
+def _extent(outline: Any) -> list[float]:
+    """x, y, width, height around polygons [[x, y, x, y, ...], ...].
+
+    Raises:
+        TypeError, ValueError: there are none, such as where a mask is run-length encoded.
+    """
+    if not isinstance(outline, list) or not outline or any(len(part) < 6 or len(part) % 2 for part in outline):
+        raise ValueError("no polygons")
+    xs, ys = ([number(v) for part in outline for v in part[start::2]] for start in (0, 1))
+    if not all(map(math.isfinite, xs + ys)):
+        raise ValueError("a coordinate is not finite")
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
 
 
 def _categories(content: dict[str, Any], path: Path, report: Report) -> tuple[list[str], dict[Any, int], list[int]]:
@@ -229,23 +356,34 @@ def _categories(content: dict[str, Any], path: Path, report: Report) -> tuple[li
     parents = set()
     for category in content["categories"]:
         try:
-            ident, name = category["id"], category["name"]
+            ident, written = category["id"], category["name"]
         except (KeyError, TypeError):
             raise RequestError(f"{path} has a category without id and name: {_short(category)}") from None
-        if not isinstance(name, str | int | float):
-            raise RequestError(f"{path} has the category {_short(ident)} with the name {_short(name)}; names are texts")
-        name = str(name).strip()
-        if not isinstance(ident, int):
-            raise RequestError(f"{path} has the category {name!r} with the id {_short(ident)}; ids are whole numbers")
-        report.facts.classes[ident] = str(category["name"])
+        if isinstance(written, bool) or not isinstance(written, str | int):
+            raise RequestError(
+                f"{path}: the category with the id {_quoted(ident)} has the name {_short(written, json.dumps)}: "
+                "write it as text, in quotes"
+            )
+        name, given = str(written).strip(), ident
+        ident = _whole(ident)
+        if ident is None:
+            raise RequestError(
+                f"{path} has the category {_short(name)} with the id {_short(given)}; ids are whole numbers"
+            )
+        if type(given) is not int:
+            text = f"{shown(path, path.parent)} category {_quoted(given)}: {name}"
+            report.add("id written as text or fraction, matched", "repaired", text)
+        report.facts.classes[ident] = str(written)
         if names.setdefault(ident, name) != name:
-            raise RequestError(f"{path} uses the category id {ident} for both {names[ident]!r} and {name!r}")
+            raise RequestError(
+                f"{path} uses the category id {ident} for both {_short(names[ident])} and {_short(name)}"
+            )
         if ident != 0 and isinstance(category.get("supercategory"), str):
             parents.add(category["supercategory"])
     # Roboflow writes a category 0 that is only the parent of the others; no box has it.
     if len(names) > 1 and 0 in names and names[0] in parents:
         packed = (PLAIN.unpack(a)[2] if isinstance(a, bytes) else a for a in content["annotations"])
-        used = any(a == 0 if isinstance(a, int) else isinstance(a, dict) and a.get("category_id") == 0 for a in packed)
+        used = any(_whole(a.get("category_id") if isinstance(a, dict) else a) == 0 for a in packed)
         if not used:
             del report.facts.classes[0]
             report.facts.parents.append(names.pop(0))
@@ -259,13 +397,6 @@ def _categories(content: dict[str, Any], path: Path, report: Report) -> tuple[li
     return list(classes), label_of, list(first.values())
 
 
-def _short(value: Any) -> str:
-    try:
-        return printable(repr(value), 100)
-    except RecursionError:
-        return "nested too deeply"
-
-
 def _base(path: Path, root: Path) -> Path:
     """The folder that pictures must lie in: DATA, or what holds the folder ``annotations`` of a JSON given alone."""
     return _beside(path) if root.is_relative_to(_beside(path)) else root
@@ -275,8 +406,20 @@ def _beside(path: Path) -> Path:
     return path.parent.parent if path.parent.name == "annotations" else path.parent
 
 
-def _folder(images: list[Any], path: Path, split: str, root: Path) -> Path:
-    """The folder that the file names are relative to: the first one that holds the most of a few tried."""
+class _Place(NamedTuple):
+    """Where the images lie."""
+
+    folder: Path
+    """What the file names are relative to."""
+    steps: int | None
+    """How many folders of each name to leave out as those of another machine, see :func:`without_first`; None: the
+    names are used as they are."""
+    base: Path
+    """What no name may lead out of."""
+
+
+def _folder(images: list[Any], path: Path, split: str, root: Path) -> _Place:
+    """The first folder that holds the most of a few images tried."""
     step = max(1, len(images) // 16)
     tried = [i["file_name"] for i in images[::step] if isinstance(i, dict) and isinstance(i.get("file_name"), str)]
     base = _beside(path)
@@ -285,12 +428,25 @@ def _folder(images: list[Any], path: Path, split: str, root: Path) -> Path:
     folders = list(dict.fromkeys([*(base / place for place in places), path.parent, root]))
     inside = [[name for name in tried if not leaves(name, folder, _base(path, root))] for folder in folders]
     found = [sum(os.path.isfile(folder / name) for name in names) for folder, names in zip(folders, inside)]
-    if tried and not any(inside):
+    locator = Locator()
+    steps: int | None = None
+    names = [name for name in tried if not os.path.isabs(name)]
+    while (
+        tried and not any(found) and (names or steps is None)
+    ):  # in another spelling, then without the first folder, the first two, ...
+        found = [sum(locator.find(folder, name) is not None for name in names) for folder in folders]
+        if not any(found):
+            steps = 0 if steps is None else steps + 1
+            names = [short for name in tried if (short := without_first(name, steps))]
+    there = [names for folder, names in zip(folders, inside) if os.path.isdir(folder)]
+    if tried and not any(found) and not any(there):
         raise RequestError(
-            f"{path} names images outside the data set, such as {tried[0]}, which are not read: "
+            f"{path} names images outside the data set, such as {printable(tried[0], 300)}, which are not read: "
             "put them into its folder, or links to them, and name them relative to it"
         )
     if tried and not any(found):
         looked = ", ".join(shown(folder, root) for folder in folders)
-        raise RequestError(f"none of the pictures of {path} was found, such as {tried[0]}; looked in {looked}")
-    return folders[found.index(max(found))]
+        raise RequestError(
+            f"none of the pictures of {path} was found, such as {printable(tried[0], 300)}; looked in {looked}"
+        )
+    return _Place(folders[found.index(max(found))], steps, _base(path, root))

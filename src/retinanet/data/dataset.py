@@ -22,7 +22,8 @@ SAME_SPLIT = {"valid": "val", "validation": "val", "training": "train", "testing
 LONGEST = 1000  # characters of a class name, which stands beside each of its detections
 KNOWN = (
     "COCO (annotations/*.json, or train/_annotations.coco.json as from Roboflow), "
-    "Pascal VOC (JPEGImages, Annotations, ImageSets/Main) or YOLO (a YAML with train, val and names)"
+    "Pascal VOC (JPEGImages, Annotations, ImageSets/Main) or "
+    "YOLO (a YAML with train, val and names; obj.data; classes.txt beside images)"
 )
 
 
@@ -205,25 +206,25 @@ def find_layout(root: str | Path) -> Layout:
         raise RequestError(f"there is no data set {root}: no such file or folder")
     if root.is_file():
         suffix = root.suffix.lower()
-        finder = {".json": coco.find, ".yaml": yolo.find, ".yml": yolo.find}.get(suffix)
+        finder = {".json": coco.find, ".yaml": yolo.find, ".yml": yolo.find, ".data": yolo.find}.get(suffix)
         if finder is None:
             raise RequestError(f"{root} is no data set: give a folder, a YOLO YAML or a COCO JSON")
         layout = finder(root)
         assert layout is not None
         return layout
-    for find in (voc.find, coco.find, yolo.find):
-        layout = find(root)
-        if layout is not None:
-            return layout
     if not root.is_dir():
         raise RequestError(f"{root} is neither a file nor a folder")
+    layout = _recognise(root)
+    if layout is not None:
+        return layout
     entries = sorted(path.name + "/" * path.is_dir() for path in root.iterdir() if not path.name.startswith("."))
     if not entries:
         raise RequestError(f"the data set {root} is an empty folder")
-    hint = ""
+    lacking = coco.without_images(root)
+    hint = f"; {shown(lacking, root)} is not a COCO detection file: it has no list 'images'" if lacking else ""
     for inner in sorted(path for path in root.iterdir() if path.is_dir())[:20]:
         try:
-            layout = next((found for find in (voc.find, coco.find, yolo.find) if (found := find(inner))), None)
+            layout = _recognise(inner)
         except RequestError:
             continue
         if layout is not None:
@@ -231,6 +232,18 @@ def find_layout(root: str | Path) -> Layout:
             break
     listed = ", ".join(entries[:6]) + (", …" if len(entries) > 6 else "")
     raise RequestError(f"{root} has no layout known here, which are {KNOWN}; it holds {listed}{hint}")
+
+
+def _recognise(root: Path) -> Layout | None:
+    """The layout of a folder. A YOLO description that can be used says more than what else lies there."""
+    try:
+        layout = voc.find(root) or coco.find(root)
+    except RequestError:
+        layout = yolo.find_usable(root)
+        if layout is None:
+            raise
+        return layout
+    return yolo.find(root) if layout is None else yolo.find_usable(root) or layout
 
 
 def splits(root: str | Path) -> dict[str, int]:
@@ -265,7 +278,12 @@ def open_data(
     layout = find_layout(root)
     name = _choose(layout, split, root)
     report = Report()
-    listing = layout.read(name, report)
+    try:
+        listing = layout.read(name, report)
+    except RequestError as error:
+        if not (reason := report.reason()):
+            raise
+        raise RequestError(f"{error}; {reason}") from None
     if layout.any_split:
         report.notes.append(f"{root} is one list of pictures, and its name tells no split: it is used for {split} too")
     names, ids = listing.class_names, listing.category_ids

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from retinanet.data.image_formats import formats
 from retinanet.data.pixels import PixelError, scaled, to_rgb
-from retinanet.data.safe_files import require_regular
 from retinanet.errors import RequestError
+from retinanet.text import require_regular
 
 MAX_PIXELS = 178_956_970
 """Images of more pixels are refused, as by Pillow itself, unless the user sets another limit (:func:`pixel_limit`)."""

@@ -10,6 +10,8 @@ from typing import Literal
 from retinanet.printable import printable
 
 Action = Literal["repaired", "left out"]
+RENAMED = "path written otherwise than on disk"
+"""The kind of fault where a file was found under another spelling than the annotations have."""
 KEPT = 20  # examples remembered of each kind; the counts are always complete
 EXAMPLE = 600  # characters of one
 
@@ -76,6 +78,14 @@ class Report:
         fault.count += 1
         if len(fault.examples) < KEPT:
             fault.examples.append(printable(example if isinstance(example, str) else example(), EXAMPLE))
+
+    def reason(self) -> str:
+        """The commonest fault by which something was left out, in one line; "" for none.
+
+        Told where nothing is left of a split.
+        """
+        left_out = [fault for fault in self.faults.values() if fault.action == "left out"]
+        return max(left_out, key=lambda fault: fault.count).line(1) if left_out else ""
 
     @property
     def count(self) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.data.dataset import DetectionData
+from retinanet.data.lookalikes import Looks, groups, near
 from retinanet.errors import RequestError
 
 Ints = NDArray[np.int64]
@@ -62,6 +63,15 @@ def split(
     _cover(items, part, size)
     in_train = part[item_of] == TRAIN
     return np.flatnonzero(in_train), np.flatnonzero(~in_train)
+
+
+def look_alikes(seen: Looks) -> Ints:
+    """(N,) for :func:`split`: a number for each picture, the same for those that are copies or look nearly the same."""
+    numbers = np.arange(seen.total)
+    pairs = near(seen)
+    for group in groups(pairs.first, pairs.second):
+        numbers[group] = group[0]
+    return numbers
 
 
 def one_sided(data: DetectionData, train: Ints, val: Ints) -> list[str]:

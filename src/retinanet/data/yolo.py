@@ -1,7 +1,6 @@
-"""YOLO: a YAML with splits and class names; beside ``images`` a folder ``labels`` with one text file a picture.
+"""YOLO: a description with splits and class names; beside ``images`` a folder ``labels`` with one text file a picture.
 
-A line is ``class cx cy w h`` in units of the picture's sides, or ``class x1 y1 x2 y2 x3 y3 …``, a polygon whose
-bounding box is taken. A picture without a label file is a background picture.
+Label files may lie beside their pictures too. A picture without one is a background picture.
 """
 
 from __future__ import annotations
@@ -9,35 +8,28 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from retinanet.data import safe_yaml
 from retinanet.data.listing import Layout, Listing, number, numbered, picture_files, shown
+from retinanet.data.locating import Locator, without_first
 from retinanet.data.pictures import SUFFIXES
-from retinanet.data.report import Report
-from retinanet.data.safe_files import LIST, SHEET, leaves, read_text
+from retinanet.data.report import RENAMED, Report
+from retinanet.data.safe_files import leaves
+from retinanet.data.yolo_description import SPLITS, Description, describe, shorter
+from retinanet.data.yolo_lines import Longer, add_lines
 from retinanet.errors import RequestError
+from retinanet.printable import printable
+from retinanet.text import LIST, SHEET, TextError, lines, read_text
 
-SPLITS = ("train", "val", "valid", "validation", "test")
-CLASSES = 100_000  # that a number alone may stand for
-DESCRIPTION = 1 << 20  # bytes of the YAML
-LINE = 1 << 20  # characters of a line, an outline of some 50 000 points
+FOLDERS = ("images", "jpegimages")  # of pictures; beside one, a folder "labels" may have their label files
+
+__all__ = ["SPLITS", "find", "find_usable", "label_file"]
 
 
 def find(root: Path) -> Layout | None:
-    """Recognise a YAML, or a folder with one, that has ``names`` or ``nc`` and says where its splits are."""
-    if root.is_file():
-        content = _load(root)
-        if not _describes(content):
-            raise RequestError(f"{root} describes no data set: it needs names (or nc) and paths for train, val or test")
-        return _layout(root, content)
-    files = sorted([*root.glob("*.yaml"), *root.glob("*.yml")])
-    described = [(path, content) for path in files if _describes(content := _load(path))]
-    if len(described) > 1:
-        names = ", ".join(path.name for path, _ in described)
-        raise RequestError(f"{root} has several YOLO data sets: {names}; give one of these files instead of the folder")
-    if described:
-        return _layout(*described[0])
+    """Recognise a description, or a folder with one."""
+    described = describe(root)
+    if described is not None:
+        return _layout(described)
     if (root / "images").is_dir() and (root / "labels").is_dir():
         raise RequestError(
             f"{root} looks like YOLO, but has no YAML with the class names: write data.yaml with the lines "
@@ -46,129 +38,168 @@ def find(root: Path) -> Layout | None:
     return None
 
 
-def _load(path: Path) -> Any:
-    import yaml
-
+def find_usable(root: Path) -> Layout | None:
+    """As :func:`find`, if a picture of some split has a label file: then the folder is no other layout's."""
     try:
-        return safe_yaml.load(read_text(path, DESCRIPTION))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
-        problem = (getattr(error, "problem", None) or str(error)).splitlines()[0]
-        raise RequestError(f"{path}{where} is not valid YAML: {problem}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        described = describe(root)
+    except RequestError:
+        return None
+    if described is None or described.any_split or described.file.suffix.lower() not in (".yaml", ".yml", ".data"):
+        return None
+    for split in described.splits:
+        try:
+            found = _Pictures(described, Report()).of(split)
+        except RequestError:
+            continue
+        if any(label.is_file() for picture in found for label in _label_files(picture)):
+            return _layout(described)
+    return None
 
 
-def _describes(content: Any) -> bool:
-    return isinstance(content, dict) and ("names" in content or "nc" in content) and any(content.get(s) for s in SPLITS)
-
-
-def _layout(path: Path, content: dict[str, Any]) -> Layout:
-    names = _class_names(path, content)
-    splits = {split: content[split] for split in SPLITS if content.get(split)}
-    bases = list(dict.fromkeys([path.parent / str(content.get("path") or "."), path.parent]))
-
-    def find_pictures(split: str) -> list[Path]:
-        entries = splits[split] if isinstance(splits[split], list) else [splits[split]]
-        return [picture for entry in entries for picture in _pictures(entry, bases, path, split)]
-
+def _layout(described: Description) -> Layout:
     def count(split: str) -> int:
         try:
-            return len(find_pictures(split))
+            return len(_Pictures(described, Report()).of(split))
         except RequestError:  # a split whose folder is not there, as in half-downloaded data
             return 0
 
     return Layout(
         "YOLO",
-        path.parent,
-        {split: partial(count, split) for split in splits},
-        lambda split, report: _read(path.parent, split, find_pictures(split), names, report),
+        described.bases[-1],
+        {split: partial(count, split) for split in described.splits},
+        lambda split, report: _read(described, split, report),
+        described.any_split,
     )
 
 
-def _class_names(path: Path, content: dict[str, Any]) -> dict[int, str]:
-    names, count = content.get("names"), content.get("nc")
-    if isinstance(count, int) and count > CLASSES:
-        raise RequestError(f"{path}: nc is {count}; there are {CLASSES} classes at most")
-    if names is None and isinstance(count, int):
-        names = [str(i) for i in range(count)]
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names or not all(isinstance(key, int) for key in names):
-        raise RequestError(f"{path}: names must be a list of class names, or a mapping of numbers to names")
-    if isinstance(count, int) and count != len(names):
-        raise RequestError(f"{path}: nc is {count}, but there are {len(names)} names")
-    return {key: str(names[key]) for key in sorted(names)}
+class _Pictures:
+    """Finds the pictures that entries of a description mean."""
 
+    def __init__(self, described: Description, report: Report) -> None:
+        self._described, self._report, self._locator = described, report, Locator()
 
-def _pictures(entry: Any, bases: list[Path], path: Path, split: str) -> list[Path]:
-    """The pictures of one entry: a folder, a text file of paths, or one picture."""
-    # Roboflow's exports write ../train/images for a folder that lies beside the YAML.
-    steps = [str(entry), str(entry).removeprefix("../")]
-    for place in (base / step for step in steps for base in bases):
-        if os.path.isdir(place):
-            _require_below(place, bases, path, split)
+    def of(self, split: str) -> list[Path]:
+        """
+        Raises:
+            RequestError: an entry is nowhere, or a list names no picture that exists.
+        """
+        return [picture for entry in self._described.splits[split] for picture in self._entry(entry, split)]
+
+    def _entry(self, entry: str, split: str) -> list[Path]:
+        """The pictures of one entry: a folder, a text file of paths, or one picture."""
+        bases = self._described.bases
+        steps = [entry, *shorter(entry)]
+        place = next((base / step for step in steps for base in bases if os.path.exists(base / step)), None)
+        if place is None:
+            located = (self._locator.find(base, step) for step in steps for base in bases)
+            place = next((path for path in located if path is not None), None)
+            if place is None:
+                tried = " nor in ".join(map(str, bases))
+                raise RequestError(f"{self._described.file}: {split} is {entry}, which is neither in {tried}")
+            self._renamed(f"{split}: {entry}", place)
+        if place.is_dir():
+            self._require_below(place, split)
             return list(picture_files(place))
-        if os.path.isfile(place) and place.suffix.lower() in SUFFIXES:
+        if place.suffix.lower() in SUFFIXES:
             return [place]
-        if os.path.isfile(place):
-            # "./" is the list's own folder, as in COCO's lists; other relative paths may be the data set's.
-            return [_listed(line, [place.parent, *bases]) for line in _lines_of_list(place)]
-    raise RequestError(f"{path}: {split} is {entry}, which is neither in {' nor in '.join(map(str, bases))}")
+        return self._list(place)
+
+    def _require_below(self, folder: Path, split: str) -> None:
+        """A folder that holds the data set, such as /, is none of its splits: all files of a machine may lie in it."""
+        absolute = os.path.abspath(folder)
+        bases = [base for base in map(os.path.abspath, self._described.bases) if base != absolute]
+        if any(Path(base).is_relative_to(absolute) for base in bases) or absolute == os.path.dirname(absolute):
+            raise RequestError(
+                f"{self._described.file}: {split} is {folder}, which holds more than the data set: "
+                "name the images' folder"
+            )
+
+    def _list(self, file: Path) -> list[Path]:
+        rows = _rows(file)
+        # "./" is the list's own folder, as in COCO's lists; other relative paths may be the data set's.
+        bases = list(dict.fromkeys([file.parent, *self._described.bases]))
+        found = [self._listed(row, bases) for row in rows]
+        if rows and not any(found):
+            looked = ", ".join(map(str, bases))
+            rows = [row for row in rows if _is_image(row)]  # others may be anybody's, and are not quoted
+            some = "the image" if len(rows) == 1 else f"none of the {len(rows)} images"
+            raise RequestError(
+                f"{some} that {file} lists {'does not exist' if len(rows) == 1 else 'exists, such as'}"
+                f"{':' * (len(rows) == 1)} {printable(rows[0], 300)}; looked in {looked}"
+            )
+        return [path or bases[0] / row for row, path in zip(rows, found)]
+
+    def _listed(self, row: str, bases: list[Path]) -> Path | None:
+        """The picture that a row of a list means.
+
+        Where it is not there as written: in another spelling, or without the first folders, which may be those of
+        another machine or of the tool that wrote the list.
+        """
+        exact = next((base / row for base in bases if os.path.isfile(base / row)), None)
+        if exact is not None:
+            return exact
+        name: str | None = row
+        steps = 0
+        while name is not None:
+            there = {base / name for base in bases if os.path.isfile(base / name)}
+            there = there or {path for base in bases if (path := self._locator.find(base, name))}
+            if len(there) == 1:
+                (path,) = there
+                self._renamed(row, path)
+                return path
+            name, steps = without_first(row, steps), steps + 1
+        return None
+
+    def _renamed(self, written: str, path: Path) -> None:
+        text = f"{written} is {shown(path, self._described.bases[-1])}"
+        self._report.add(RENAMED, "repaired", text)
 
 
-def _require_below(folder: Path, bases: list[Path], path: Path, split: str) -> None:
-    """A folder that holds the data set, such as /, is none of its splits: all files of a machine may lie in it."""
-    absolute = os.path.abspath(folder)
-    above = [base for base in map(os.path.abspath, bases) if base != absolute and Path(base).is_relative_to(absolute)]
-    if above or absolute == os.path.dirname(absolute):
-        raise RequestError(f"{path}: {split} is {folder}, which holds more than the data set: name the images' folder")
+def _rows(file: Path) -> list[str]:
+    """The lines of a list of images; another text is refused, and not quoted, as it may be anybody's."""
+    rows = [row for line in lines(read_text(file, LIST)) if (row := line.strip())]
+    others = sum(not _is_image(row) for row in rows)
+    if others > len(rows) / 2:
+        raise RequestError(f"{file} is no list of pictures: {others} of its {len(rows)} lines name none")
+    return rows
 
 
-def _lines_of_list(place: Path) -> list[str]:
-    """The lines of a list of pictures; another text is refused, and not quoted, as it may be anybody's."""
-    try:
-        lines = [line.strip() for line in read_text(place, LIST).splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"cannot read {place}: {getattr(error, 'strerror', None) or error}") from None
-    lines = [line for line in lines if line]
-    others = sum(os.path.splitext(line)[1].lower() not in SUFFIXES for line in lines)
-    if others > len(lines) / 2:
-        raise RequestError(f"{place} is no list of pictures: {others} of its {len(lines)} lines name none")
-    return lines
-
-
-def _listed(line: str, bases: list[Path]) -> Path:
-    return next((base / line for base in bases if os.path.isfile(base / line)), bases[0] / line)
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def label_file(picture: Path) -> Path:
     """images/a/b.jpg -> labels/a/b.txt; beside the picture where no folder is called images."""
-    parts = list(picture.parts)
-    if "images" in parts[:-1]:
-        last = max(i for i, part in enumerate(parts[:-1]) if part == "images")
-        parts[last] = "labels"
-    return Path(*parts).with_suffix(".txt")
+    return _label_files(picture)[0]
 
 
-def _read(root: Path, split: str, found: list[Path], names: dict[int, str], report: Report) -> Listing:
+def _label_files(picture: Path) -> list[Path]:
+    """Where a picture's label file may be: in ``labels`` in place of the last folder called ``images``, or of one
+    further up, else beside it."""
+    parts = picture.parts[:-1]
+    folders = [
+        Path(*parts[:i], "labels", *parts[i + 1 :]) for i in reversed(range(len(parts))) if parts[i].lower() in FOLDERS
+    ]
+    name = f"{picture.stem}.txt"
+    return [folder / name for folder in (*folders, picture.parent)]
+
+
+def _read(described: Description, split: str, report: Report) -> Listing:
+    root, names = described.bases[-1], described.names
     classes: dict[str, int] = {}
     label_of = {key: classes.setdefault(name.strip(), len(classes)) for key, name in names.items()}
-    first: dict[int, int] = {}
-    for key, label in label_of.items():
-        first.setdefault(label, key)
     report.facts.classes = dict(names)
     paths: list[str] = []  # not the listing: what names boxes may outlive its arrays
+    files: list[str] = []
     listing = Listing(
         list(classes),
-        list(first.values()),
-        lambda i, line: f"{shown(label_file(Path(paths[i])), root)} line {line}",
+        list(names),
+        lambda i, line: f"{files[i]} line {line}",
         fractions=True,
         meaning="centre and sides",
         paths=paths,
     )
-    label_files: list[Path] = []
+    found = _Pictures(described, report).of(split)
     pictures = list(dict.fromkeys(found))
     if len(pictures) < len(found):
         seen: set[Path] = set()
@@ -176,88 +207,98 @@ def _read(root: Path, split: str, found: list[Path], names: dict[int, str], repo
             if picture in seen:
                 report.add("picture listed twice", "left out", f"{split}: {shown(picture, root)}")
             seen.add(picture)
-    background = 0
-    for picture, ident in zip(pictures, numbered([picture.stem for picture in pictures])):
-        index = listing.add_picture(picture, ident)
-        label_files.append(label_file(picture))
-        try:
-            text = read_text(label_files[-1], SHEET)
-        except FileNotFoundError:
-            background += 1
-            continue
-        except (OSError, ValueError) as error:  # not there to be read, not UTF-8, or no path at all
-            listing.paths.pop(), listing.ids.pop(), label_files.pop()
-            del listing.sizes[-2:]
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            report.add("unreadable annotation file", "left out", f"{shown(label_file(picture), root)}: {reason}")
-            continue
-        _lines(listing, index, text, label_of, shown(label_files[-1], root), report)
+    labels = _labels(pictures, root, report)
+    background = sum(label is None for label in labels)
     if background == len(pictures) > 0:
-        raise RequestError(
-            f"none of the {background} pictures of {split} has a label file; looked for {label_file(pictures[0])}"
-        )
+        looked = " and ".join(dict.fromkeys(map(str, _label_files(pictures[0]))))
+        raise RequestError(f"none of the {background} pictures of {split} has a label file; looked for {looked}")
+    longer = Longer(described.keypoints)
+    for picture, ident, label in zip(pictures, numbered([picture.stem for picture in pictures]), labels):
+        text, file = "", shown(label or label_file(picture), root)
+        if label is not None:
+            try:
+                text = read_text(label, SHEET)
+            except TextError as error:
+                report.add("unreadable annotation file", "left out", f"{file}: {error.reason}")
+                continue
+        index = listing.add_picture(picture, ident)
+        files.append(file)
+        add_lines(listing, index, text, label_of, file, longer, report)
+    longer.settle(listing, report)
     outside = [picture for picture in pictures if leaves(str(picture), "", root)]
     if outside:
         report.notes.append(f"images outside {root}: {len(outside)}, such as {outside[0]}")
     if background:
         report.notes.append(f"{background} pictures without a label file are background")
-    claimed = set(label_files)
-    for folder in sorted({file.parent for file in label_files if "labels" in file.parts}):
-        for file in sorted(folder.glob("*.txt")):
-            if file not in claimed and file.name != "classes.txt" and not _of_another_split(file):
-                report.add("label file without a picture", "left out", shown(file, root))
+    _unused_labels(pictures, labels, root, report)
     return listing
 
 
-def _quoted(text: str, file: str, colon: str = ": ") -> str:
-    """The beginning of a line, for messages; nothing of a file outside the data set, which may be anybody's letter."""
-    return "" if os.path.isabs(file) or ".." in file else colon + text[:40]
+def _labels(pictures: list[Path], root: Path, report: Report) -> list[Path | None]:
+    """The label file of each picture, None where there is none."""
+    labels = [next((file for file in _label_files(picture) if os.path.lexists(file)), None) for picture in pictures]
+    claimed, locator = set(labels), Locator()
+    for i, picture in enumerate(pictures):
+        if labels[i] is None:
+            located = (locator.find_path(str(file)) for file in _label_files(picture))
+            label = next((file for file in located if file is not None and file not in claimed), None)
+            if label is not None:
+                text = f"{shown(label, root)} for {shown(picture, root)}"
+                report.add(RENAMED, "repaired", text)
+                claimed.add(label)
+                labels[i] = label
+    return labels
 
 
-def _of_another_split(file: Path) -> bool:
-    """Lists of pictures may part one folder into splits: then a label file's picture exists, only not in this one."""
-    parts = list(file.parts)
-    last = max(i for i, part in enumerate(parts) if part == "labels")
-    parts[last] = "images"
-    return any(Path(*parts).with_suffix(suffix).is_file() for suffix in SUFFIXES)
+def _unused_labels(pictures: list[Path], labels: list[Path | None], root: Path, report: Report) -> None:
+    """Report label files of no picture, and those beside a picture whose labels were read elsewhere."""
+    claimed = {label for label in labels if label is not None}
+    texts = {folder: _texts(folder) for folder in dict.fromkeys(picture.parent for picture in pictures)}
+    for picture, label in zip(pictures, labels):
+        beside = _label_files(picture)[-1]
+        if label is not None and beside not in claimed and beside.name in texts[picture.parent]:
+            text = f"{shown(beside, root)}: {shown(label, root)} is read"
+            report.add("label file that is not read", "left out", text)
+            claimed.add(beside)
+    for folder in sorted({label.parent for label in claimed}):
+        apart = "labels" in map(str.lower, folder.parts)
+        stems = [_stems(place) for place in (*_picture_folders(folder), folder)]
+        for name in sorted(_texts(folder)):
+            file = folder / name
+            if file in claimed or name == "classes.txt" or any(file.stem in known for known in stems):
+                continue  # lists of pictures may part one folder into splits: the picture is another split's
+            if apart or _looks_like_labels(file):
+                report.add("label file without a picture", "left out", shown(file, root))
 
 
-def _lines(listing: Listing, picture: int, text: str, label_of: dict[int, int], file: str, report: Report) -> None:
-    seen = set()
-    for line, row in enumerate(text.splitlines(), 1):
-        where = f"{file} line {line}"
-        if len(row) > LINE:
-            report.add("malformed line", "left out", f"{where}: {len(row)} characters")
-            continue
-        columns = row.split()
-        if not columns:
-            continue
-        if len(columns) != 5 and (len(columns) < 7 or len(columns) % 2 == 0):
-            kept = _quoted(" ".join(columns[:20]), file)
-            report.add("malformed line", "left out", f"{where}: {len(columns)} columns, not 5 or a polygon{kept}")
-            continue
-        key, values = number(columns[0]), [number(column) for column in columns[1:]]
-        if key not in label_of:
-            if key != key:
-                report.add(
-                    "malformed line", "left out", f"{where}: the class is not a number{_quoted(columns[0], file)}"
-                )
-            else:
-                report.add("unknown class", "left out", f"{where}: class{_quoted(columns[0], file, ' ')}")
-                if key.is_integer():
-                    report.facts.unknown[int(key)] += 1
-            continue
-        if tuple(columns) in seen:
-            report.add("annotation written twice", "left out", where)
-            continue
-        seen.add(tuple(columns))
-        report.facts.used[int(key)] += 1
-        report.facts.polygons += len(values) > 4
-        if len(values) == 4:
-            x, y, width, height = values
-            box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-        elif all(value == value for value in values):
-            box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
-        else:
-            box = (float("nan"),) * 4
-        listing.add_box(picture, box, label_of[int(key)], line)
+def _picture_folders(folder: Path) -> list[Path]:
+    """labels/a -> images/a, JPEGImages/a"""
+    parts = folder.parts
+    spots = [i for i in range(len(parts)) if parts[i].lower() == "labels"]
+    return [Path(*parts[:i], name, *parts[i + 1 :]) for i in spots for name in ("images", "Images", "JPEGImages")]
+
+
+def _texts(folder: Path) -> set[str]:
+    return {name for name in _entries(folder) if name.endswith(".txt")}
+
+
+def _stems(folder: Path) -> set[str]:
+    """Names of the pictures in a folder without their endings."""
+    names = map(os.path.splitext, _entries(folder))
+    return {stem for stem, suffix in names if suffix.lower() in SUFFIXES}
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (OSError, ValueError):  # not there, or no name that a folder can have
+        return []
+
+
+def _looks_like_labels(file: Path) -> bool:
+    """Whether a text among pictures has lines of numbers, and is no list or description."""
+    try:
+        rows = [row.split() for row in lines(read_text(file, SHEET)) if row.strip()]
+    except TextError:
+        return False
+    return bool(rows) and len(rows[0]) >= 5 and all(number(column) == number(column) for column in rows[0])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from retinanet.errors import RequestError
+from retinanet.text import TextError, read_text
 
 if TYPE_CHECKING:
     from retinanet.data.dataset import DetectionData
@@ -120,10 +121,9 @@ def _is_box(record: Any, *keys: str) -> bool:
 
 def _read(path: str | Path) -> Any:
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return json.load(file)
-    except OSError as error:
-        raise RequestError(f"cannot read {path}: {error.strerror}") from error
+        return json.loads(read_text(path))
+    except TextError:
+        raise
     except ValueError as error:
         raise RequestError(f"{path} is not valid JSON: {error}") from error
 

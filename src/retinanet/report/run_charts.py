@@ -188,7 +188,8 @@ def _envelope(curve: ClassCurve, recalls: Array) -> Array:
 
 
 def _shorten(name: str) -> str:
-    return printable(name, 22)
+    name = " ".join(printable(name, 22).split())
+    return f" {name}" if name.startswith("_") else name  # which matplotlib leaves out of legends
 
 
 def _thin(number: int, points: int) -> NDArray[np.int64]:

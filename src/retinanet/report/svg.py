@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -57,7 +58,9 @@ def chart(name: str, says: str, paint: Callable[[Any], None], width: float = 4.7
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
-    with matplotlib.rc_context({"svg.hashsalt": "retinanet", **_STYLE}):
+    with matplotlib.rc_context({"svg.hashsalt": "retinanet", **_STYLE}), warnings.catch_warnings():
+        # Matplotlib only measures text, in a font without emoji or Chinese; browsers draw it in fonts of their own.
+        warnings.filterwarnings("ignore", "Glyph .* missing from|Matplotlib currently does not support .* natively")
         figure = Figure(figsize=(width, height))
         axes = figure.subplots()
         axes.tick_params(length=0, pad=5)

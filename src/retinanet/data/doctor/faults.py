@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from retinanet.data.doctor.finding import Finding, Severity, Split
+from retinanet.data.report import RENAMED
 from retinanet.data.safe_files import OUTSIDE
+from retinanet.data.yolo_lines import PREDICTION
 
 KINDS: dict[str, tuple[str, Severity, str]] = {
     "missing picture": ("files.missing-picture", "error", "restore the files, or take their annotations out"),
@@ -36,6 +38,25 @@ KINDS: dict[str, tuple[str, Severity, str]] = {
     "repeated picture id": ("labels.repeated-picture-id", "error", "give every picture an id of its own"),
     "malformed annotation": ("labels.malformed", "error", "complete or remove these annotations"),
     "malformed line": ("labels.malformed", "error", "write each line as: class cx cy w h"),
+    "line that fits two formats": (
+        "labels.two-formats",
+        "error",
+        "write each line as: class cx cy w h; or declare keypoints with kpt_shape in the YAML",
+    ),
+    PREDICTION: ("labels.prediction", "warning", "nothing, where these are predictions to learn from"),
+    "box with keypoints, taken without them": (
+        "labels.keypoints",
+        "warning",
+        "look at a few boxes, and declare the keypoints: kpt_shape: [number, columns] in the YAML",
+    ),
+    "no bbox, taken from the segmentation": ("labels.no-bbox", "warning", "nothing, where the outlines are right"),
+    "id written as text or fraction, matched": ("labels.id-types", "warning", "write ids as whole numbers"),
+    "label file that is not read": (
+        "files.unused-labels",
+        "warning",
+        "keep the labels of a picture in one place: in the folder labels, or beside it",
+    ),
+    RENAMED: ("files.other-name", "warning", "nothing here; other programs may miss these files"),
     "annotation of an unknown picture": ("labels.unknown-picture", "error", "add the pictures, or remove these"),
     "unknown class": ("labels.unknown-class", "error", "add the class to the data set's list, or correct its number"),
     "annotation written twice": ("boxes.written-twice", "warning", "remove the repetitions"),

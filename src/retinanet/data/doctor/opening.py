@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from retinanet.data import voc
 from retinanet.data.dataset import DetectionData, find_layout, open_data, plain_name
 from retinanet.data.doctor.finding import Finding, Severity, counted
 from retinanet.errors import RequestError
+from retinanet.text import LIST, read_text
 
 Tell = Callable[[str, int, int], None]
 ORDER = ("train", "trainval", "val", "test")  # that learnt from first: its classes are those of the others
@@ -62,8 +64,7 @@ def _told(on_progress: Tell, name: str) -> Callable[[int, int], None]:
 
 
 def _stems(root: Path, name: str) -> frozenset[str]:
-    text = (root / "ImageSets/Main" / f"{name}.txt").read_text(encoding="utf-8-sig")
-    return frozenset(line.strip() for line in text.splitlines() if line.strip())
+    return frozenset(voc.listed(root / "ImageSets/Main" / f"{name}.txt"))
 
 
 def _unions(root: Path, kind: str, names: Sequence[str]) -> list[tuple[str, Finding]]:
@@ -86,7 +87,7 @@ def _empty_lists(root: Path, kind: str) -> list[Finding]:
     if kind != "Pascal VOC":
         return []
     files = sorted((root / "ImageSets/Main").glob("*.txt"))
-    empty = [path.stem for path in files if not path.read_text(encoding="utf-8-sig", errors="replace").strip()]
+    empty = [path.stem for path in files if not read_text(path, LIST).strip()]
     text = "cannot be used: its list of pictures is empty"
     return [
         Finding("splits.unusable", "error", name, 0, text, f"list pictures in ImageSets/Main/{name}.txt, or remove it")
