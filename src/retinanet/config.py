@@ -358,7 +358,7 @@ class TrainSettings(Section, where="train"):
     """Length of the run in wall-clock time, such as 90s, 15m or 2h, final evaluation and report included. Give one of
     epochs, steps and budget; with none of them, 12 epochs."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: Positive = 0.01
+    lr: Annotated[float, Within(0, 1e38, above=True)] = 0.01
     """Learning rate for a batch of ``lr_batch`` pictures; scaled linearly with the batch size."""
     lr_batch: Annotated[int, Within(0, 1e9)] = 16
     """0 takes ``lr`` as it is, whatever the batch."""

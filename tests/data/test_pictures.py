@@ -361,7 +361,7 @@ def broken(tmp_path, kind):
         ("text", "it is not a picture that Pillow knows"),
         ("empty", "the file is empty"),
         ("folder", "is a directory"),
-        ("pipe", "it is no regular file"),
+        ("pipe", "it is a pipe, a socket or a device, not a regular file"),
         ("HEIC", "HEIC needs pillow-heif: pip install 'retinanet[heif]'"),
         ("program", "EPS is a program, which is not run; save it as PNG"),
     ],
