@@ -34,7 +34,7 @@ def load(source: str) -> Detector:
 def quantised(fp32: Path, place: Path, detector: Detector, data: Path, preset: str, ignored: bool) -> None:
     """int8 with another preset, or without leaving the last convolutions in floating point."""
     openvino, nncf = openvino_runtime.runtime("this"), openvino_int8.nncf()
-    model = openvino.Core().read_model(fp32 / openvino_runtime.NETWORK)
+    model = openvino_runtime.core(openvino).read_model(fp32 / openvino_runtime.NETWORK)
     names = [openvino_int8.last_convolution(output) for output in model.outputs] if ignored else []
     pictures = openvino_int8.calibration_pictures(data)
     with openvino_int8.silent():

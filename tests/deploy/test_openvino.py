@@ -111,11 +111,29 @@ def test_evaluation_takes_it(detector: Detector, loaded: Detector, tmp_path: Pat
         assert_same(found[index], expected[index])
 
 
+def test_signals_are_survived_after_several_models(folder: Path) -> None:
+    """As those of a data loader's workers that end, which Python handles on the stack that is set for signals."""
+    code = f"""if True:
+        import faulthandler, os, signal
+        from pathlib import Path
+        from retinanet.deploy import openvino_runtime
+        faulthandler.enable()
+        signal.signal(signal.SIGUSR1, lambda number, frame: print("survived", flush=True))
+        first = openvino_runtime.load(Path({str(folder)!r}))
+        second = openvino_runtime.load(Path({str(folder)!r}))
+        del first
+        del second
+        os.kill(os.getpid(), signal.SIGUSR1)
+    """
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "survived\n"), ended.stderr
+
+
 def test_weights_of_bf16_take_half_the_room(detector: Detector, folder: Path, tmp_path: Path) -> None:
     # As write does for bf16; the conversion, which takes the time, is that of the fp32 folder.
     place = tmp_path / "bf16"
     place.mkdir()
-    model = openvino.Core().read_model(folder / "model.xml")
+    model = openvino_runtime.core(openvino).read_model(folder / "model.xml")
     openvino.save_model(model, place / "model.xml", compress_to_fp16=True)
     known = json.loads((folder / "retinanet.json").read_text()) | {"precision": "bf16"}
     (place / "retinanet.json").write_text(json.dumps(known))
@@ -131,7 +149,7 @@ def test_int8(detector: Detector, folder: Path, tmp_path: Path) -> None:
     pictures = openvino_int8.calibration_pictures(data)
     assert {path.parent.name for path in pictures} == {"train"}
     assert len(pictures) == 9
-    model = openvino.Core().read_model(folder / "model.xml")
+    model = openvino_runtime.core(openvino).read_model(folder / "model.xml")
     last = {openvino_int8.last_convolution(output) for output in model.outputs}
     assert len(last) == len(model.outputs)
     with pytest.warns(UserWarning, match="calibrated on 9 pictures alone"):

@@ -16,7 +16,7 @@ from retinanet import __version__
 from retinanet.config import to_plain
 from retinanet.deploy import openvino_int8
 from retinanet.deploy.onnx_export import EXAMPLE, Flat, output_names
-from retinanet.deploy.openvino_runtime import ABOUT, DEVICE, FORMAT, NETWORK, runtime
+from retinanet.deploy.openvino_runtime import ABOUT, DEVICE, FORMAT, NETWORK, core, runtime
 from retinanet.errors import RequestError, WorkError, first_line
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def follow(network: nn.Module, openvino: Any) -> Any:
 
 def agrees(model: Any, network: nn.Module, openvino: Any) -> bool:
     """Whether both compute the same at several sizes: one run does not tell what depends on a picture's size."""
-    compiled = openvino.Core().compile_model(model, DEVICE, {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core(openvino).compile_model(model, DEVICE, {"INFERENCE_PRECISION_HINT": "f32"})
     for shape in CHECKED:
         images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         found = compiled([images.numpy()])

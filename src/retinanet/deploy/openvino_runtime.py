@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,17 @@ def runtime(what: str | Path) -> Any:
     except ImportError as error:
         raise RequestError(f"{what} needs {error.name or 'openvino'}: pip install 'retinanet[openvino]'") from None
     return openvino
+
+
+@lru_cache
+def core(openvino: Any) -> Any:
+    """The ``openvino.Core`` of this process, which stays until it ends.
+
+    Each core gives the thread that makes it a stack for signal handlers, and takes it back when it ends. Of two cores
+    that do not end in the reverse order, the last leaves a stack that is gone. The next signal with a handler of
+    Python's would end this process, such as the signal that a worker of a data loader has ended.
+    """
+    return openvino.Core()
 
 
 def load(path: str | Path) -> Detector:
@@ -163,9 +175,9 @@ class Network:
         import torch
 
         openvino = runtime(folder)
-        core = openvino.Core()
+        cpu = core(openvino)
         # Without the hint OpenVINO takes bf16 for an fp32 model too, where the processor has it.
-        has_bf16 = "BF16" in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+        has_bf16 = "BF16" in cpu.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
         self.inference = "bf16" if precision != "fp32" and has_bf16 else "f32"
         self.tensor = openvino.Tensor
         options = {
@@ -174,13 +186,13 @@ class Network:
             "PERFORMANCE_HINT": "LATENCY",
         }
         try:
-            model = core.read_model(folder / NETWORK)
+            model = cpu.read_model(folder / NETWORK)
             _require_harmless(model)
             # Our pictures are channels-last in memory; so nobody has to rearrange them.
             layout = openvino.preprocess.PrePostProcessor(model)
             layout.input().tensor().set_layout(openvino.Layout("NHWC"))
             layout.input().model().set_layout(openvino.Layout("NCHW"))
-            self.compiled = core.compile_model(layout.build(), DEVICE, options)
+            self.compiled = cpu.compile_model(layout.build(), DEVICE, options)
             self.shapes = [
                 tuple(side.get_length() if side.is_static else -1 for side in output.partial_shape)
                 for output in self.compiled.outputs
