@@ -146,7 +146,7 @@ def test_one_bad_picture_does_not_spoil_the_batch() -> None:
     detector = small_detector()
     batcher = Batcher(detector, batch_size=3, wait=0)
     with batcher.reserve(3) as places:
-        futures = [places.put(p, 0.3, 100) for p in (picture(0), torch.zeros(3, 4, 4), picture(1))]
+        futures = [places.put(p, 0.3, 100) for p in (picture(0), torch.zeros(4, 4), picture(1))]
         batcher.start()
         assert len(futures[0].result(30)) > 0
         assert len(futures[2].result(30)) > 0
