@@ -68,7 +68,7 @@ def test_the_weights_to_begin_from_are_known_before_the_settings(tmp_path: Path)
     [
         ("train: {epoch: 3}", "{path}: unknown setting 'train.epoch'; did you mean 'epochs'?"),
         ("- 1", "{path}: a recipe is a mapping of names to values, not list"),
-        ("train:\n  lr: [1", "{path}, line 2: not YAML: expected ',' or ']', but got '<stream end>'"),
+        ("train:\n  lr: [1", "{path}, line 3: not YAML: did not find expected ',' or ']'"),
     ],
 )
 def test_a_recipe_that_cannot_be_used_is_named(tmp_path: Path, text, message):

@@ -7,17 +7,22 @@ from typing import Any
 
 from retinanet.errors import RequestError
 
+LARGEST = 16384
+"""Pixels a side that an image is resized to at most, as in ``model.preprocessing``."""
 
-def whole(name: str, value: Any, least: int = 1) -> int:
+
+def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """A whole number, of Python or NumPy.
 
     Raises:
-        RequestError: it is none, or below ``least``; the message begins with ``name``.
+        RequestError: it is none, below ``least`` or above ``most``; the message begins with ``name``.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise RequestError(f"{name} must be a whole number of at least {least}, not {value!r}")
     if value < least:
         raise RequestError(f"{name} must be at least {least}, not {int(value)}")
+    if most is not None and int(value) > most:
+        raise RequestError(f"{name} must be at most {most}, not {int(value)}")
     return int(value)
 
 
@@ -62,6 +67,6 @@ def of_prediction(
     return (
         None if threshold is None else threshold_of(name("threshold"), threshold),
         None if max_detections is None else whole(name("max", "detections"), max_detections),
-        None if size is None else whole(name("size"), size),
+        None if size is None else whole(name("size"), size, most=LARGEST),
         whole(name("batch", "size"), batch_size),
     )

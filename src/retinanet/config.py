@@ -505,5 +505,13 @@ def overlaid(settings: ModelSettings, given: Mapping[str, Any]) -> ModelSettings
     Raises:
         SettingsError: one of these is unknown or out of its range.
     """
-    names = dotted(given, "model.")
-    return changed(Settings(model=settings), names).model if names else settings
+    return from_plain(ModelSettings, merge(to_plain(settings), given), "model") if given else settings
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values: those of ``over`` take the place of those of ``under`` with the same names."""
+    result = dict(under)
+    for key, value in over.items():
+        known = result.get(key)
+        result[key] = merge(known, value) if isinstance(value, Mapping) and isinstance(known, Mapping) else value
+    return result

@@ -20,6 +20,7 @@ from retinanet.errors import RequestError, first_line
 from retinanet.postprocess import postprocess
 from retinanet.precision import DTYPES, Precision, Request, for_model
 from retinanet.preprocess import box_scale, normalize, pad_batch, padded_size, prepare
+from retinanet.printable import printable
 
 if TYPE_CHECKING:
     from retinanet.checkpoints import Checkpoint
@@ -115,7 +116,7 @@ class Detector:
         """What had to be assumed of another project's file that does not tell, a sentence each."""
         lines = self.about.get("assumed")
         lines = lines if isinstance(lines, list | tuple) else ()
-        return tuple(line for line in lines if isinstance(line, str) and line.isprintable())  # shown on terminals
+        return tuple(printable(line) for line in lines if isinstance(line, str))
 
     @property
     def device(self) -> torch.device:
@@ -419,13 +420,26 @@ def load(
     from retinanet import checkpoints, deploy
 
     path = checkpoints.find(source)
+    if not isinstance(trust, bool):
+        raise RequestError(f"trust must be True or False, not {trust!r}")
     if exported := deploy.load(path, device, trust):
         return exported
     checkpoint = checkpoints.load(path)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = build(checkpoint, source).to(device)
     chosen = for_model(precision, device, checkpoints.origin(checkpoint.extra))
     computes = f"{chosen.precision} ({chosen.why})"
     detector = Detector(model, checkpoint.class_names, chosen.precision, checkpoint.extra, computes)
     detector.fuse(fast=chosen.fast)
     return detector
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    """
+    Raises:
+        RequestError: there is no such device here.
+    """
+    try:
+        return torch.zeros(1, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise RequestError(f"device {device} cannot be used here: {first_line(error).rstrip('.')}") from error

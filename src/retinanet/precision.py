@@ -53,7 +53,7 @@ def for_model(request: Request | None, device: torch.device | str, origin: str |
         origin: the project and network that the weights are from, such as "torchvision, ResNet-50 v1"; None for ours.
 
     Raises:
-        ValueError: ``request`` is none of auto, fp32, bf16, fp16.
+        RequestError: ``request`` is none of auto, fp32, bf16, fp16.
     """
     if request is None and origin is not None:
         return Chosen("fp32", False, f'a model of {origin}: boxes as there; "auto" is faster')
@@ -72,13 +72,13 @@ def choose(precision: str, device: torch.device | str) -> Precision:
     slower than fp32, and fp16 needs a scaled loss.
 
     Raises:
-        ValueError: ``precision`` is none of auto, fp32, bf16, fp16; RequestError: the variable is none of them.
+        RequestError: ``precision``, or the variable, is none of auto, fp32, bf16, fp16.
     """
     precision = requested(precision)
     if precision == "auto":
         return "bf16" if computes_bf16(torch.device(device)) else "fp32"
     if precision not in DTYPES:
-        raise ValueError(f"precision must be one of auto, {', '.join(DTYPES)}, not {precision!r}")
+        raise RequestError(f"precision must be one of auto, {', '.join(DTYPES)}, not {precision!r}")
     return precision
 
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from retinanet.config import FREE, LENGTHS, Settings, SettingsError, from_plain
+from retinanet import safe_yaml
+from retinanet.config import FREE, LENGTHS, Settings, SettingsError, from_plain, merge
 from retinanet.errors import RequestError, first_line
 from retinanet.text import read_text
 
-MOST = 10_000  # names in a mapping
 LONGEST = 2**18  # bytes of a file; settings with weights for a thousand classes take a tenth
 FITTED = "scratch-small"  # the recipe that settings are fitted from where the user names none
 FINETUNED = "finetune-adamw"  # and from which, where a detector's checkpoint is trained on
@@ -58,14 +58,6 @@ def weights(recipe: str | None, overrides: Mapping[str, Any] | None) -> str:
     return str(named)
 
 
-def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(under)
-    for key, value in over.items():
-        known = result.get(key)
-        result[key] = merge(known, value) if isinstance(value, Mapping) and isinstance(known, Mapping) else value
-    return result
-
-
 def _parse_options(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Values under names of the user's own, text from the command line, as YAML reads it (8 is a number).
 
@@ -92,8 +84,8 @@ def _parse(name: str, text: str) -> Any:
     import yaml
 
     try:
-        return yaml.load(text, Loader=_loader())
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        return safe_yaml.load(text, _loader())
+    except yaml.YAMLError as error:
         reason = first_line(getattr(error, "problem", None) or error)
         raise RequestError(f"--{name} {text[:80]!r} is not a value as YAML has them: {reason}") from None
 
@@ -119,17 +111,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        values = yaml.load(read_text(path, LONGEST), Loader=_loader())
+        values = safe_yaml.load(read_text(path, LONGEST), _loader())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise RequestError(f"{path}{line}: not YAML: {first_line(getattr(error, 'problem', None) or error)}") from None
-    except RecursionError:
-        raise RequestError(f"{path}: nested deeper than any recipe") from None
-    except ValueError as error:  # a date or a number that is none
-        if isinstance(error, RequestError):
-            raise
-        raise RequestError(f"{path}: not YAML: {first_line(error)}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -142,13 +128,8 @@ def _loader() -> Any:
     """PyYAML follows YAML 1.1, to which 1e-3 is text; learning rates are written so, hence YAML 1.2's numbers."""
     import re
 
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def flatten_mapping(self, node: Any) -> None:
-            super().flatten_mapping(node)
-            if len(node.value) > MOST:  # of mappings that are merged into each other
-                raise yaml.YAMLError(f"a mapping of more than {MOST} names")
+    class Loader(safe_yaml.base()):  # type: ignore[misc]
+        pass
 
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")

@@ -15,6 +15,7 @@ from retinanet.checkpoints.native import Checkpoint
 from retinanet.checkpoints.sources import find
 from retinanet.config import overlaid
 from retinanet.errors import RequestError
+from retinanet.printable import printable
 
 __all__ = ["Checkpoint", "find", "load", "native", "origin"]
 
@@ -59,4 +60,4 @@ def origin(extra: Mapping[str, Any]) -> str | None:
     words = extra.get("origin")
     if not isinstance(words, str) or not words:
         return None
-    return words if words.isprintable() else "another project"  # it is shown on terminals
+    return printable(words)

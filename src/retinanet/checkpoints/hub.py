@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from retinanet import __version__
+from retinanet.checkpoints import metadata
 from retinanet.checkpoints.download import reachable
 from retinanet.checkpoints.sources import Hub, choose, in_folder
 from retinanet.config import ModelSettings, to_plain
@@ -273,7 +274,9 @@ def run_facts(model: str | Path) -> Mapping[str, Any] | None:
     facts: dict[str, Any] = {}
     for name in ("run", "evaluation"):
         try:
-            facts[name] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+            known = metadata.parse(metadata.read_bytes(folder / f"{name}.json"))
         except (OSError, ValueError):
             continue
+        if isinstance(known, dict):
+            facts[name] = known
     return facts or None

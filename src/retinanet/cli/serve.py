@@ -14,6 +14,7 @@ from retinanet.cli.console import Output
 from retinanet.cli.models import Precision, load, require_model
 from retinanet.cli.options import Common
 from retinanet.errors import RequestError
+from retinanet.printable import printable
 
 if TYPE_CHECKING:
     from retinanet.deploy.serve.token import Token
@@ -146,16 +147,19 @@ def serve(
         out.json({"model": name, "url": url, "classes": detector.class_names, "precision": detector.precision})
         out.say(f"serving {name} on {url} (Ctrl-C stops it)")
         sys.stdout.flush()  # whoever started this waits for that line
-        code = 0
+        code, line = 0, "stopped, with work that was not done"
         try:
             server.serve(app, bound, on_stop=lambda: out.note("stopping: what was taken is finished first"))
         except KeyboardInterrupt:
             code = 130
             raise
+        except Exception as error:
+            code, line = 1, printable(f"error: {error}")
+            raise
         finally:
             if app.state.service.busy():
                 # An image that takes ages to decode would keep the process alive: Python waits for such threads.
-                out.note("stopped, with work that was not done")
+                print(line, file=sys.stderr, flush=True)
                 sys.stdout.flush()
                 os._exit(code)
     finally:

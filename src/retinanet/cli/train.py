@@ -15,7 +15,7 @@ from retinanet import recipe
 from retinanet.cli.console import Output, clock, number, setting_text
 from retinanet.cli.options import Common, given
 from retinanet.cli.progress import Progress
-from retinanet.config import LENGTHS, Settings, dotted, from_plain, to_plain
+from retinanet.config import LENGTHS, Settings, dotted, from_plain, merge, to_plain
 from retinanet.errors import RequestError
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def resumed(folder: Path, data: Path | None, given: Mapping[str, Any]) -> tuple[
     if data is not None and not data.exists():
         raise RequestError(f"there is no data set {data}: no such file or folder")
     own = to_plain(settings)
-    changed = to_plain(from_plain(Settings, recipe.merge(_without_length(own), given)))
+    changed = to_plain(from_plain(Settings, merge(_without_length(own), given)))
     before, after = dotted(own), dotted(changed)
     wanted = dotted(given)
     for name in wanted:
@@ -181,7 +181,7 @@ def resumed(folder: Path, data: Path | None, given: Mapping[str, Any]) -> tuple[
                 f"{setting_text(after.get(name))}: leave it out, or start a new run"
             )
     lengthened = any(wanted.get(f"train.{name}") is not None for name in LENGTHS)
-    return data or own_data, from_plain(Settings, recipe.merge(_without_length(own) if lengthened else own, given))
+    return data or own_data, from_plain(Settings, merge(_without_length(own) if lengthened else own, given))
 
 
 def _without_length(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -155,7 +155,9 @@ def _packed(pairs: list[tuple[str, Any]]) -> dict[str, Any] | bytes:
         ident, image, category = entry["id"], entry["image_id"], entry["category_id"]
         if not (type(ident) is type(image) is type(category) is int):  # True again
             return entry
-        area, crowd = entry.get("area", math.nan), entry.get("iscrowd") == 1
+        area, crowd = entry.get("area", math.nan), entry.get("iscrowd", 0)
+        if type(crowd) is not int or crowd not in (0, 1):
+            return entry
         return PLAIN.pack(ident, image, category, x, y, width, height, area, crowd)
     except (KeyError, TypeError, ValueError, struct.error, OverflowError):
         return entry
@@ -190,7 +192,10 @@ class _Annotation(NamedTuple):
         x, y, width, height = map(number, bbox)
         hash(ident), hash(image_id), hash(category)
         area = number(entry.get("area", math.nan))
-        return cls(ident, image_id, category, x, y, width, height, area, entry.get("iscrowd") == 1)
+        crowd = number(entry.get("iscrowd") or 0)  # text and fractions too, as of ids
+        if crowd not in (0, 1):
+            raise ValueError("iscrowd is neither 0 nor 1")
+        return cls(ident, image_id, category, x, y, width, height, area, crowd == 1)
 
 
 def read(path: Path, split: str, root: Path, report: Report) -> Listing:

@@ -304,8 +304,8 @@ def _highest() -> int | None:
 def _too_large(width: int, height: int, limit: int) -> str:
     need = f"{DECODING * width * height / 1e9:.1f} GB"
     return (
-        f"it has {width} x {height} = {width * height} pixels, above the limit of {limit}: set --max-pixels or "
-        f"{LIMIT_VARIABLE} higher if you trust the file, which takes some {need} of memory"
+        f"it has {width} x {height} = {width * height} pixels, above the limit of {limit}: set "
+        f"{LIMIT_VARIABLE} or predict's --max-pixels higher if you trust the file, which takes some {need} of memory"
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras, scanners and microscopes deliver
+NORMALISED = 8.0  # fractions up to here are no image of 0 to 255, which would be black
 SLACK = 0.05  # share of the range by which interpolation overshoots in floating-point images
 HIDDEN = 16  # where no pixel has this alpha of 255, the image would be blank: alpha then holds something else
 BLOCK = 1 << 22  # values scaled at a time: 32 MB
@@ -70,7 +71,9 @@ def scaled(values: NDArray[Any], declared: float | None = None, notes: list[str]
     if not np.isfinite([low, high]).all():
         raise PixelError("some of its floating-point values are not finite; replace them, or save it with 8 bits")
     full = _maximum(high, declared, floating)
-    if low < (-SLACK * full if floating else 0):
+    # A little below 0 comes from interpolation. More, or a range little wider than 0 to 1, is data that was normalised.
+    normalised = floating and 1 < high < NORMALISED and full > high * (1 + SLACK)
+    if low < (-SLACK * min(full, high) if floating else 0) or (normalised and not (np.rint(values) == values).all()):
         raise PixelError(f"its values go from {low:g} to {high:g}: give 0 to 255, or floating-point values of 0 to 1")
     if notes is not None:
         notes.append(f"values of 0 to {full:.10g} scaled to 8 bits")

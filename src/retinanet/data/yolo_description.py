@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retinanet.data import safe_yaml
+from retinanet import safe_yaml
 from retinanet.data.listing import picture_files
 from retinanet.data.safe_files import leaves
 from retinanet.errors import RequestError

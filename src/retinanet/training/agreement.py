@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -41,8 +42,6 @@ class Decision:
     step_seconds: float = 0.0
     reserve: float = 0.0
     """Seconds of a budget that are kept for the last evaluation and the report."""
-    expected: float = 0.0
-    """Steps that the run will have in all, as far as can be told now."""
     signal: int = 0
     """The signal by which a process was told to stop; 0: none was."""
 
@@ -93,6 +92,15 @@ def every_process(fabric: Fabric, action: Callable[[], T]) -> T:
     return _in_processes(fabric, action)
 
 
+def of_first(fabric: Fabric, action: Callable[[], T]) -> T:
+    """What ``action`` returns in the first process: times, free memory and shared folders differ between processes."""
+    result: list[T] = []
+    first_process(fabric, lambda: result.append(action()))
+    if fabric.world_size > 1:
+        result = fabric.broadcast(result)
+    return result[0]
+
+
 def _in_processes(fabric: Fabric, action: Callable[[], T]) -> T:
     problem: Exception | None = None
     result: Any = None
@@ -101,7 +109,9 @@ def _in_processes(fabric: Fabric, action: Callable[[], T]) -> T:
     except Exception as error:
         problem = error
     if fabric.world_size > 1:
-        told = problem if problem is None or type(problem) in (RequestError, WorkError) else WorkError(_plain(problem))
+        told: Exception | None = None  # of the kinds that other processes can unpickle
+        if problem is not None:
+            told = RequestError(str(problem)) if isinstance(problem, RequestError) else WorkError(_plain(problem))
         problems: list[Exception | None] = [None] * fabric.world_size
         dist.all_gather_object(problems, told)
         problem = problem or next((other for other in problems if other is not None), None)
@@ -126,8 +136,12 @@ def all_end(fabric: Fabric) -> Iterator[None]:
     started are waited for, and killed if they hang.
     """
     ended: int | None = None
+    failed = True
     try:
         yield
+        failed = False
+    except WorkError:
+        raise
     except RuntimeError as error:
         if fabric.world_size > 1 and _broken_connection(error):
             raise WorkError(
@@ -136,6 +150,10 @@ def all_end(fabric: Fabric) -> Iterator[None]:
             ) from error
         raise
     finally:
+        if failed and fabric.world_size > 1 and dist.is_initialized():
+            # Others may wait for this process in a collective: they hear of its end when its connections close.
+            with suppress(RuntimeError):
+                dist.destroy_process_group()
         ended = _end_children(fabric)
     if ended:
         raise WorkError(f"a process of this run ended with exit code {ended}; its own message says why")
@@ -153,9 +171,10 @@ def _end_children(fabric: Fabric) -> int | None:
     started: list[subprocess.Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
     children = list(started)
     started.clear()
+    deadline = time.monotonic() + GRACE
     for child in children:
         try:
-            child.wait(GRACE)
+            child.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()

@@ -70,7 +70,7 @@ class Decider:
         evaluate = due and not over and not plan.over(step, elapsed + 4 * plan.reserve, pace)
         save = not over and not evaluate and elapsed - self.saved > self.save_every
         steps = self._steps(step, elapsed, interval)
-        return Decision(steps, save, evaluate, over, elapsed, pace, plan.reserve, expected)
+        return Decision(steps, save, evaluate, over, elapsed, pace, plan.reserve)
 
     def _interval(self, expected: float) -> int:
         if self.plan.budget is None or self.interval == 0 or self.step_seconds <= 0:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from pathlib import Path
+
+from retinanet.checkpoints import metadata
 
 
 def job() -> str | None:
@@ -25,7 +26,7 @@ def begun_by_this_job(folder: Path) -> bool:
     if job() is None or all(count in ("", "0") for count in restarts):
         return False
     try:
-        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        facts = metadata.parse(metadata.read_bytes(folder / "run.json"))
     except (OSError, ValueError):
         return False
     return isinstance(facts, dict) and facts.get("job") == job()

@@ -7,11 +7,11 @@ follow each other is here.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +20,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from retinanet import checkpoints
+from retinanet.checkpoints import metadata
 from retinanet.config import LENGTHS, Settings, from_plain, seconds, to_plain
 from retinanet.data import DetectionData, open_data
 from retinanet.data.dataset import spread
@@ -33,7 +34,7 @@ from retinanet.model import RetinaNet
 from retinanet.precision import Precision
 from retinanet.training import start
 from retinanet.training import state as resume_file
-from retinanet.training.agreement import Decision, agree, all_end, all_reduce, every_process, first_process
+from retinanet.training.agreement import Decision, agree, all_end, all_reduce, every_process, first_process, of_first
 from retinanet.training.clock import Clock
 from retinanet.training.curves import draw_curves
 from retinanet.training.decisions import Decider
@@ -156,25 +157,25 @@ def _train(
         first_process(fabric, folder.require_empty)  # before anything that takes long
     saved = every_process(fabric, lambda: resume_file.load(folder.resume)) if resume else None
     if saved is not None:
-        _check_settings(saved, settings, folder)
-        summary = _finished(saved, settings, folder)
+        with resume_file.restoring(folder.resume):
+            _check_settings(saved, settings, folder)
+            summary = of_first(fabric, partial(_finished, saved, settings, folder))
         if summary is not None:
-            if not folder.trained_on(Path(data_root)):  # another path is believed only once the data is seen to fit
+            if not of_first(
+                fabric, partial(folder.trained_on, Path(data_root))
+            ):  # another path is believed only once the data is seen to fit
                 _check_data(saved, every_process(fabric, lambda: _open(data_root, settings, tell))[0], folder)
             tell({"event": "finished", "summary": summary})
             return summary
-    if resume and not Path(data_root).exists():
-        raise RequestError(
-            f"the data set of {folder.path} is not at {data_root} any more; where it was moved, say to where: "
-            f"retinanet train DATA --resume {folder.path}"
-        )
+    if resume:
+        every_process(fabric, lambda: _require_data(data_root, folder))
     data, val = every_process(fabric, lambda: _open(data_root, settings, tell))
     workers = _workers(settings, fabric)
     choices: list[Choice] = []
     if fit is not None and not resume:
         tell({"event": "fitting"})
         here = Surroundings(fabric.device, precision, fabric.world_size, workers)
-        settings, choices = _fit(fabric, lambda: fit(data, val, here))
+        settings, choices = of_first(fabric, lambda: fit(data, val, here))
         tell({"event": "fitted", "choices": choices})
     tell({"event": "coverage", **_coverage(data, settings)})
     if main:
@@ -208,6 +209,7 @@ def _train(
     del saved
 
     plan = Plan.of(train_settings, len(data))
+    plan.begun = progress.begun  # of a run that is resumed
     evaluation_steps = max(1, round(train_settings.eval_every * len(data) / train_settings.batch_size))
     validation = Validation(fabric, val, train_settings.eval_pictures, 8, workers)
     began = begin - progress.elapsed  # opening and checking the data counts: a budget is the user's time
@@ -486,9 +488,9 @@ def _finished(saved: dict[str, Any], settings: Settings, folder: RunFolder) -> d
     if settings.train.report and not folder.report.is_file():  # it ended before its report was written
         return None
     try:
-        facts = json.loads((folder.path / "evaluation.json").read_text(encoding="utf-8"))
+        facts = metadata.parse(metadata.read_bytes(folder.path / "evaluation.json"))
         last = {name: facts[name] for name in coco.NAMES}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return {
         "output": str(folder.path),
@@ -517,13 +519,16 @@ def _open(
     return data, val
 
 
-def _fit(fabric: Fabric, fit: Callable[[], tuple[Settings, list[Choice]]]) -> tuple[Settings, list[Choice]]:
-    """What the first process chose: times and free memory differ between processes."""
-    result: list[tuple[Settings, list[Choice]]] = []
-    first_process(fabric, lambda: result.append(fit()))
-    if fabric.world_size > 1:
-        result = fabric.broadcast(result)
-    return result[0]
+def _require_data(data_root: str | Path, folder: RunFolder) -> None:
+    """
+    Raises:
+        RequestError: the data set of a resumed run was moved.
+    """
+    if not Path(data_root).exists():
+        raise RequestError(
+            f"the data set of {folder.path} is not at {data_root} any more; where it was moved, say to where: "
+            f"retinanet train DATA --resume {folder.path}"
+        )
 
 
 def _require_boxes(data: DetectionData) -> None:
@@ -533,11 +538,10 @@ def _require_boxes(data: DetectionData) -> None:
     """
     if sum(data.counts()) > 0:
         return
-    left_out = [fault for fault in data.report.faults.values() if fault.action == "left out"]
     if data.num_boxes > 0:
         why = f"all {data.num_boxes} are regions to ignore (COCO's iscrowd, Pascal VOC's difficult)"
-    elif left_out:
-        why = f"most often: {max(left_out, key=lambda fault: fault.count).line(1)}"
+    elif reason := data.report.reason():
+        why = f"most often: {reason}"
     else:
         why = f"none of its {len(data)} images has an annotation"
     raise RequestError(f"split {data.split} of {data.root} has no usable box to train on; {why}")

@@ -32,7 +32,7 @@ from retinanet.config import Settings, SettingsError, from_plain, to_plain
 from retinanet.errors import RequestError, WorkError, first_line
 from retinanet.evaluation import coco
 from retinanet.fields import shown
-from retinanet.files import replacing
+from retinanet.files import replacing, what_is_wrong
 from retinanet.training.job import begun_by_this_job, job
 
 if TYPE_CHECKING:
@@ -120,15 +120,29 @@ class RunFolder:
 
         self.write("settings.yaml", yaml.safe_dump(to_plain(settings), sort_keys=False, default_flow_style=None))
 
+    def facts(self) -> dict[str, Any]:
+        """The contents of run.json.
+
+        Raises:
+            RequestError: it is not there, or damaged.
+        """
+        place = self.path / "run.json"
+        try:
+            facts = metadata.parse(metadata.read_bytes(place))
+        except (OSError, ValueError) as error:
+            raise RequestError(f"{place} cannot be read: {what_is_wrong(error)}") from error
+        if not isinstance(facts, dict):
+            raise RequestError(f"{place} is not what a run writes: it holds no names with values")
+        return facts
+
     def trained_on(self, root: Path) -> bool:
         """Whether run.json names this data set."""
-        facts = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        return bool(facts.get("data") == str(root.resolve()))
+        return bool(self.facts().get("data") == str(root.resolve()))
 
     def write_data(self, root: Path) -> None:
         """Say in run.json where the data set is now."""
         if not self.trained_on(root):
-            facts = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            facts = self.facts()
             self.write("run.json", json.dumps({**facts, "data": str(root.resolve())}, indent=1) + "\n")
 
     def write(self, name: str, text: str) -> None:

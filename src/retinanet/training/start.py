@@ -17,7 +17,7 @@ from torch import Tensor
 
 from retinanet import checkpoints, recipe
 from retinanet.checkpoints import Checkpoint
-from retinanet.config import ModelSettings, Settings, dotted, from_plain, to_plain
+from retinanet.config import ModelSettings, Settings, dotted, from_plain, merge, to_plain
 from retinanet.errors import RequestError
 from retinanet.model import RetinaNet
 from retinanet.model.outline import require_memory
@@ -50,7 +50,7 @@ def settings(config: str | None, given: Mapping[str, Any] | None) -> Settings:
     if overruled(values):
         del values["model"]
     values = recipe.over(values, given)
-    return from_plain(Settings, recipe.merge({"model": _below(read(source).settings, values)}, values))
+    return from_plain(Settings, merge({"model": _below(read(source).settings, values)}, values))
 
 
 def overruled(values: Mapping[str, Any]) -> list[str]:
