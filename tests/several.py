@@ -19,7 +19,7 @@ PATIENCE = 180  # seconds; a guard against processes that wait for each other, n
 # So small that a step takes milliseconds.
 SMALL = {
     "model": {
-        "backbone": {"options": {"channels": [4, 4, 8, 8], "layers": [1, 1, 1, 1]}},
+        "backbone": {"options": {"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}},
         "preprocessing": {"size": 32, "longer": 48},
         "pyramid": {"channels": 8},
         "head": {"width": 8},

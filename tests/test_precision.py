@@ -49,6 +49,7 @@ def test_auto_is_fp32_where_torch_has_no_such_check(monkeypatch):
 
 
 def test_an_unknown_precision_is_refused():
+    assert issubclass(RequestError, ValueError)
     with pytest.raises(ValueError, match="precision must be one of auto, fp32, bf16, fp16, not 'int8'"):
         precision.choose("int8", "cpu")
 

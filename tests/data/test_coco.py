@@ -53,6 +53,13 @@ def test_boxes_labels_crowds_and_areas(make, opened):
     assert data.label_map_lines() == ["id 3 -> label 0: star (1 boxes)", "id 7 -> label 1: cell (1 boxes)"]
 
 
+def test_a_crowd_flag_may_be_text_and_no_other_number(make):
+    annotations = [box(5, iscrowd="1"), box(6, image=2, iscrowd=True), box(7, image=2, iscrowd=2)]
+    data = open_data(make(annotations), "val")
+    assert (data.crowd(0).tolist(), data.crowd(1).tolist()) == ([True], [True])
+    assert data.report.count == 1
+
+
 def test_a_picture_without_annotations_is_background(make, opened):
     data = opened(make([box(1)]), "val")
     assert data.boxes(1).shape == (0, 4)

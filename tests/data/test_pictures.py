@@ -189,6 +189,8 @@ def test_colours_of_16_bits_are_never_black(tmp_path):
     [
         (RAMP.astype(np.float32) - 100, "from -100 to 134"),
         (RAMP.astype(np.int32) - 5, "from -5 to 229"),
+        ((RAMP / 255 - 0.45).astype(np.float32) / 0.22, "from -2.0"),
+        ((RAMP / 200).astype(np.float32), "to 1.17"),
         (np.where(RAMP > 0, RAMP, np.nan).astype(np.float32), "not finite"),
         (np.where(RAMP > 0, RAMP, np.inf).astype(np.float32), "not finite"),
     ],

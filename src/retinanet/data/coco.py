@@ -192,7 +192,8 @@ class _Annotation(NamedTuple):
         x, y, width, height = map(number, bbox)
         hash(ident), hash(image_id), hash(category)
         area = number(entry.get("area", math.nan))
-        crowd = number(entry.get("iscrowd") or 0)  # text and fractions too, as of ids
+        crowd = entry.get("iscrowd") or 0
+        crowd = float(crowd) if isinstance(crowd, bool) else number(crowd)  # text and fractions too, as of ids
         if crowd not in (0, 1):
             raise ValueError("iscrowd is neither 0 nor 1")
         return cls(ident, image_id, category, x, y, width, height, area, crowd == 1)

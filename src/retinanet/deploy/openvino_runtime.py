@@ -8,6 +8,7 @@ most of their AP where these were quantised.
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ DEVICE = "CPU"
 MOST_OPERATORS, LARGEST = 50_000, 2**28
 PRECISIONS = ("fp32", "bf16", "int8")
 TELEMETRY = "openvino_telemetry"
+LIMIT = "ONEDNN_MAX_CPU_ISA"
 
 
 def recognises(path: Path) -> bool:
@@ -89,8 +91,18 @@ def core(openvino: Any) -> Any:
     Each core gives the thread that makes it a stack for signal handlers, and takes it back when it ends. Of two cores
     that do not end in the reverse order, the last leaves a stack that is gone. The next signal with a handler of
     Python's would end this process, such as the signal that a worker of a data loader has ended.
+
+    A variable that limits PyTorch's oneDNN is not for OpenVINO, whose own oneDNN reads it too: a network compiled for
+    two instruction sets ends the process. It is read once, here.
     """
-    return openvino.Core()
+    limit = os.environ.pop(LIMIT, None)
+    try:
+        made = openvino.Core()
+        made.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    finally:
+        if limit is not None:
+            os.environ[LIMIT] = limit
+    return made
 
 
 def load(path: str | Path) -> Detector:
