@@ -400,7 +400,7 @@ class TrainSettings(Section, where="train"):
     """Handed to Lightning Fabric: a number, or a list such as 0,1; "auto" on a CPU is 1."""
     nodes: Annotated[int, Within(1, 65536)] = 1
     strategy: str = "auto"
-    """Handed to Lightning Fabric: ddp, fsdp, ..."""
+    """Handed to Lightning Fabric: ddp, for example. Strategies that shard weights are refused."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -110,7 +110,7 @@ def load_font(size: int, bold: bool = False) -> Any:
     for folder in (found and found.submodule_search_locations) or ():
         path = Path(folder) / "mpl-data" / "fonts" / "ttf" / f"DejaVuSans{'-Bold' * bold}.ttf"
         if path.is_file():
-            return ImageFont.truetype(str(path), size)  # Pillow 10.1 takes no Path
+            return ImageFont.truetype(path, size)
     return ImageFont.load_default(size)
 
 
