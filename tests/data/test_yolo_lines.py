@@ -31,13 +31,6 @@ def kinds(data):
     return {fault.kind: (fault.count, fault.action) for fault in data.report.faults.values()}
 
 
-def test_undeclared_keypoints_inside_their_box_are_not_silently_polygons(read):
-    line = "0 0.5 0.5 0.4 0.6 0.45 0.5 0.55 0.45 0.5 0.6 0.4 0.4\n"
-    data = read(line * 5)
-    assert len(data.boxes(0)) == 0 or np.allclose(data.boxes(0), [[48, 24, 112, 96]] * 5, atol=0.01)
-    assert data.report.faults
-
-
 def test_declared_keypoints_are_no_polygon(read):
     pose = f"{BOX} 0.10 0.90 0.20 0.95 0.05 0.05 0.9 0.9\n"
     data = read(pose + "1 0.5 0.5 0.5 0.5\n", pose, more="kpt_shape: [4, 2]\n")

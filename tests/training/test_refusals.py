@@ -113,6 +113,7 @@ def test_data_that_were_moved(data: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(["train", "--resume", str(tmp_path / "run"), "--steps", "3"]) == 0
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize(
     ("boxes", "crowd", "reason"),
     [
@@ -121,13 +122,13 @@ def test_data_that_were_moved(data: Path, tmp_path: Path, capsys: Any) -> None:
         ([[0, 2, 2, 40, 40]], 1, "ignore"),
     ],
 )
-def test_a_training_split_without_a_usable_box(
-    boxes: Any, crowd: int, reason: str, tmp_path: Path, capsys: Any
+def test_a_split_without_a_usable_box(
+    boxes: Any, crowd: int, reason: str, split: str, tmp_path: Path, capsys: Any
 ) -> None:
     good = [Picture("v.png", png(9), [[0, 2, 2, 40, 40]])]
-    splits = {"train": [Picture(f"{i}.png", png(i), boxes) for i in range(2)], "val": good}
-    root = write(tmp_path / "data", "coco", splits)
-    path = root / "annotations" / "instances_train.json"
+    bad = [Picture(f"{i}.png", png(i), boxes) for i in range(2)]
+    root = write(tmp_path / "data", "coco", {"train": good, "val": good} | {split: bad})
+    path = root / "annotations" / f"instances_{split}.json"
     content = json.loads(path.read_text())
     for annotation in content["annotations"]:
         annotation["iscrowd"] = crowd

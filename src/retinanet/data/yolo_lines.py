@@ -107,8 +107,8 @@ class Longer:
         unclear = np.zeros(len(fits), np.bool_)
         posed = np.zeros(len(fits), np.bool_)
         one_length = (columns == columns[0]).all()
-        if one_length and can[POSED].all():  # polygons hardly ever are, all of them
-            chosen = posed if len(fits) >= SURE and can[APART].mean() > 0.5 else unclear
+        if one_length and can[POSED].all() and can[APART].mean() > 0.5:
+            chosen = posed if len(fits) >= SURE else unclear
             chosen[:] = True
             predicted[:] = False
         else:

@@ -513,8 +513,9 @@ def _open(
         tell({"event": "checking", "done": done, "total": total})
 
     data = open_data(data_root, options.train, strict=options.strict, on_progress=checking)
-    _require_boxes(data)
+    _require_boxes(data, "train")
     val = open_data(data_root, options.val, strict=options.strict, class_names=data.class_names, on_progress=checking)
+    _require_boxes(val, "evaluate")
     tell({"event": "data", "train": data, "val": val})
     return data, val
 
@@ -531,10 +532,10 @@ def _require_data(data_root: str | Path, folder: RunFolder) -> None:
         )
 
 
-def _require_boxes(data: DetectionData) -> None:
+def _require_boxes(data: DetectionData, what: str) -> None:
     """
     Raises:
-        RequestError: there is no box to train on.
+        RequestError: there is no box to ``what`` on.
     """
     if sum(data.counts()) > 0:
         return
@@ -544,7 +545,7 @@ def _require_boxes(data: DetectionData) -> None:
         why = f"most often: {reason}"
     else:
         why = f"none of its {len(data)} images has an annotation"
-    raise RequestError(f"split {data.split} of {data.root} has no usable box to train on; {why}")
+    raise RequestError(f"split {data.split} of {data.root} has no usable box to {what} on; {why}")
 
 
 def _coverage(data: DetectionData, settings: Settings) -> dict[str, Any]:
