@@ -82,6 +82,7 @@ def test_convert(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_precision(theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Theirs compute in fp32, converted or not, also where the CPU has bf16; what is trained here does as ever."""
+    monkeypatch.delenv(precision.VARIABLE, raising=False)  # the suite is also run with it
     monkeypatch.setattr(precision, "computes_bf16", lambda device: True)
     assert main(["convert", str(theirs), str(tmp_path / "converted.safetensors"), "--quiet"]) == 0
     for file in (theirs, tmp_path / "converted.safetensors"):
