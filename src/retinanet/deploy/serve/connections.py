@@ -15,12 +15,11 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from retinanet.deploy.serve.guard import HEADERS as SAFE
+from retinanet.deploy.serve.guard import REST
 from retinanet.deploy.serve.limits import Limits
 
 HEADERS = 10.0
 """Seconds from the connection, or from the last answer, until the headers of a request are there."""
-REST = 5.0
-"""Seconds for the rest of a body after the answer."""
 WRITING = 10.0
 """Seconds for an answer to be read, once it is there."""
 
