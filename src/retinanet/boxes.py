@@ -25,7 +25,7 @@ def area(boxes: Tensor) -> Tensor:
 def intersection(a: Tensor, b: Tensor) -> Tensor:
     """Areas of the pairwise intersections: (M, 4) and (N, 4) -> (M, N)."""
     # One contiguous row per coordinate: read with a stride, the M x N comparisons would not be vectorised.
-    x1, y1, x2, y2 = b.t().contiguous()
+    x1, y1, x2, y2 = (coordinate.contiguous() for coordinate in b.unbind(dim=1))
     width = torch.minimum(a[:, None, 2], x2).sub_(torch.maximum(a[:, None, 0], x1)).clamp_(min=0)
     height = torch.minimum(a[:, None, 3], y2).sub_(torch.maximum(a[:, None, 1], y1)).clamp_(min=0)
     return width.mul_(height)

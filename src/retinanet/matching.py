@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -58,13 +59,7 @@ def match(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], se
     regions = _moved([b[n == IGNORED] for b, n in zip(boxes, labels)], anchors.device, anchors.dtype)
     states = torch.empty((len(boxes), len(anchors)), dtype=torch.int64, device=anchors.device)
     with alone(anchors.device) as threads:
-        parts = _parts(anchors)
-        cells = []
-        for i, (state, t, c, r) in enumerate(zip(states, truth, classes, regions)):
-            tops = anchors.new_zeros((len(parts), len(t)))
-            for p, part in enumerate(parts):
-                place = slice(part.start, part.start + len(part.anchors))
-                cells.append(_Cell(part, t, c, r, tops, tops[p], state[place], i * len(anchors) + part.start))
+        cells = _cells(anchors, truth, classes, regions, states, threads)
         overlaps = map_slices(_overlaps, cells, threads)
         matched = map_slices(lambda pair: _assign(*pair, settings), list(zip(cells, overlaps)), threads)
         places = torch.cat([torch.zeros_like(states[:0, 0]), *(places for places, _ in matched)])
@@ -92,33 +87,17 @@ def _asynchronous(device: torch.device) -> bool:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Anchors that follow each other, and so lie near each other in the picture."""
+class _Cell:
+    """Anchors that follow each other, and so lie near each other in the image, and the boxes of one image."""
 
-    start: int
     anchors: Tensor
     """(n, 4), each coordinate contiguous."""
     area: Tensor
     """(n,)"""
-    extent: Tensor
-    """(4,) x1 y1 x2 y2 of the area that they cover together."""
-
-
-def _parts(anchors: Tensor) -> list[_Part]:
-    length = max(1, len(anchors)) if _asynchronous(anchors.device) else PART
-    parts = []
-    for start in range(0, len(anchors), length):
-        part = anchors[start : start + length].t().contiguous().t()
-        extent = torch.cat((part[:, :2].amin(dim=0), part[:, 2:].amax(dim=0)))
-        parts.append(_Part(start, part, geometry.area(part), extent))
-    return parts
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """A part of the anchors and the boxes of a picture."""
-
-    part: _Part
+    parts: list[slice]
+    """Of the anchors, of at most ``PART`` each."""
+    extents: Tensor
+    """(parts, 1, 4), x1 y1 x2 y2 of the area that the anchors of each part cover."""
     boxes: Tensor
     """(M, 4)"""
     classes: Tensor
@@ -126,38 +105,86 @@ class _Cell:
     regions: Tensor
     """(R, 4), the ignore regions."""
     tops: Tensor
-    """(parts, M), the largest overlap of each box within each part, known when all parts have been compared."""
+    """(all parts, M), the largest overlap of each box within each part, known when all cells have been compared."""
     top: Tensor
-    """(M,), this part's row of it."""
+    """(parts, M), this cell's rows of it."""
     state: Tensor
     """(n,) int64, where the targets' labels are written."""
     first: int
     """The place of the first anchor in the flattened (B * N)."""
 
-    def touching(self, boxes: Tensor) -> Iterator[Tensor]:
-        """Places of the ``boxes`` that may overlap an anchor, as many at a time as fit into a slice."""
-        extent = self.part.extent
-        return self.slices(((boxes[:, :2] < extent[2:]) & (boxes[:, 2:] > extent[:2])).all(dim=1))
+    def touching(self, boxes: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
+        """:meth:`pairs` of the ``boxes`` that may overlap an anchor of a part."""
+        return self.pairs(((boxes[:, :2] < self.extents[..., 2:]) & (boxes[:, 2:] > self.extents[..., :2])).all(dim=2))
 
-    def slices(self, wanted: Tensor) -> Iterator[Tensor]:
-        """Places at which ``wanted`` (M,) holds, as many at a time as fit into a slice; on a GPU all places.
+    def pairs(self, wanted: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
+        """Each part with places of boxes to compare it with, as many at a time as fit into a slice.
 
-        A GPU compares all boxes in less time than the processor would wait for it to say which ones are wanted.
+        Args:
+            wanted: (parts, M) bool. A GPU compares all boxes in less time than the CPU would wait for it to say which.
         """
-        all_of_them = _asynchronous(wanted.device)
-        places = torch.arange(len(wanted), device=wanted.device) if all_of_them else wanted.nonzero()[:, 0]
-        length = max(1, (SLICE if all_of_them else CACHED) // len(self.part.anchors))
-        return iter(places.split(length) if len(places) else ())
+        if _asynchronous(wanted.device):
+            size, chosen = SLICE, [torch.arange(wanted.shape[1], device=wanted.device)] * len(wanted)
+        else:
+            which, places = wanted.nonzero(as_tuple=True)
+            size, chosen = CACHED, list(places.split(torch.bincount(which, minlength=len(wanted)).tolist()))
+        for p, (part, places) in enumerate(zip(self.parts, chosen)):
+            for some in places.split(max(1, size // max(1, part.stop - part.start))) if len(places) else ():
+                yield p, part, some
+
+    def iou(self, boxes: Tensor, part: slice) -> Tensor:
+        """(m, 4) -> (m, anchors of the part)"""
+        return geometry.iou(boxes, self.anchors[part], self.area[part])
+
+
+def _cells(
+    anchors: Tensor,
+    truth: Sequence[Tensor],
+    classes: Sequence[Tensor],
+    regions: Sequence[Tensor],
+    states: Tensor,
+    threads: int,
+) -> list[_Cell]:
+    """Images, cut where there are fewer than twice as many as ``threads``."""
+    anchors = anchors.t().contiguous().t()
+    area = geometry.area(anchors)
+    length = max(1, len(anchors)) if _asynchronous(anchors.device) else PART
+    parts = [slice(start, min(start + length, len(anchors))) for start in range(0, len(anchors), length)]
+    covered = [torch.cat((anchors[part, :2].amin(dim=0), anchors[part, 2:].amax(dim=0))) for part in parts]
+    per_image = min(len(parts), math.ceil(2 * threads / max(1, len(states))) if threads > 1 else 1)
+    rows = max(1, math.ceil(len(parts) / max(1, per_image)))  # parts of a cell
+    cells = []
+    for i, (state, t, c, r) in enumerate(zip(states, truth, classes, regions)):
+        tops = anchors.new_zeros((len(parts), len(t)))
+        for p in range(0, len(parts), rows):
+            own = parts[p : p + rows]
+            first, last = own[0].start, own[-1].stop
+            cells.append(
+                _Cell(
+                    anchors=anchors[first:last],
+                    area=area[first:last],
+                    parts=[slice(part.start - first, part.stop - first) for part in own],
+                    extents=torch.stack(covered[p : p + rows])[:, None],
+                    boxes=t,
+                    classes=c,
+                    regions=r,
+                    tops=tops,
+                    top=tops[p : p + rows],
+                    state=state[first:last],
+                    first=i * len(anchors) + first,
+                )
+            )
+    return cells
 
 
 def _overlaps(cell: _Cell) -> Tensor:
     """(n,), the largest overlap of each anchor; that of each box is written."""
     start = 0.0 if len(cell.boxes) else -1.0  # without a box everything is background, whatever the thresholds
-    best = cell.part.area.new_full(cell.part.area.shape, start)
-    for some in cell.touching(cell.boxes):
-        overlap = geometry.iou(cell.boxes[some], cell.part.anchors, cell.part.area)  # (m, n)
-        torch.maximum(best, overlap.amax(dim=0), out=best)
-        cell.top[some] = overlap.amax(dim=1)
+    best = torch.full_like(cell.area, start)
+    for p, part, some in cell.touching(cell.boxes):
+        overlap = cell.iou(cell.boxes[some], part)  # (m, anchors of the part)
+        best[part] = torch.maximum(best[part], overlap.amax(dim=0))
+        cell.top[p, some] = overlap.amax(dim=1)
     return best
 
 
@@ -171,14 +198,14 @@ def _assign(cell: _Cell, best: Tensor, settings: MatchingSettings) -> tuple[Tens
     if settings.low_quality:
         positive |= _low_quality(cell)
     state = torch.where(best < settings.background, BACKGROUND, IGNORED)
-    for some in cell.touching(cell.regions):
-        inside = geometry.intersection(cell.regions[some], cell.part.anchors).amax(dim=0)
-        state.masked_fill_(inside >= cell.part.area / 2, IGNORED)
+    for _, part, some in cell.touching(cell.regions):
+        inside = geometry.intersection(cell.regions[some], cell.anchors[part]).amax(dim=0)
+        state[part].masked_fill_(inside >= cell.area[part] / 2, IGNORED)
     state.masked_fill_(positive, 0)
 
     # Few anchors are positive: for them alone it is asked which box it was. A GPU is not asked which they are.
     places = torch.arange(len(best), device=best.device) if _asynchronous(best.device) else positive.nonzero()[:, 0]
-    boxes = cell.part.anchors[places]
+    boxes = cell.anchors[places]
     if len(cell.boxes):
         length = max(1, SLICE // len(cell.boxes))
         for some, box in zip(places.split(length), boxes.split(length)):
@@ -195,8 +222,7 @@ def _low_quality(cell: _Cell) -> Tensor:
     most = cell.tops.amax(dim=0)  # (M,)
     # A box that touches no anchor has a largest overlap of 0, and so has nearly every anchor with it: without the
     # second condition all of them would turn positive.
-    for some in cell.slices((cell.top == most) & (most > 0)):
+    for _, part, some in cell.pairs((cell.top == most) & (most > 0)):
         limit = most[some, None]
-        overlap = geometry.iou(cell.boxes[some], cell.part.anchors, cell.part.area)
-        holding |= ((overlap == limit) & (limit > 0)).any(dim=0)
+        holding[part] |= ((cell.iou(cell.boxes[some], part) == limit) & (limit > 0)).any(dim=0)
     return holding

@@ -17,6 +17,7 @@ from retinanet.threads import alone, map_slices
 
 TOGETHER = 320  # logits, of neighbouring anchors, that are looked at as one before any of them is looked at alone
 SLICE = 1 << 20  # logits in which a thread looks for groups before it takes the next
+ENOUGH = 1 << 22  # logits for each thread: to wake one for fewer takes as long as it saves
 FIRST = 2  # times the wanted number of detections: how many of the best boxes suppression looks at first
 
 
@@ -49,27 +50,47 @@ def postprocess(
     if settings.coarsest_threshold is not None:
         thresholds[-1] = settings.coarsest_threshold
     with alone(outputs.logits[0].device) as threads:
-        picture, scores, labels, boxes, passed = _candidates(outputs, anchors, thresholds, settings, threads)
-        sizes = sizes.to(boxes.device, boxes.dtype)
-        if settings.clip == "before":
-            if settings.inclusive:
-                pixels = torch.ones_like(sizes) if scales is None else scales.to(boxes.device, boxes.dtype)
-                boxes = _clip_inclusive(boxes, sizes[picture], pixels[picture])
-            else:
-                boxes = geometry.clip(boxes, *sizes[picture].unbind(dim=1))
-            if settings.drop_empty:
-                passed &= _not_empty(boxes)
+        best = _best_in_groups(outputs.logits, threads)
+        sizes = sizes.to(best[0].device, torch.float32)
+        pixels = torch.ones_like(sizes) if scales is None else scales.to(sizes)
 
-        def suppress(i: int) -> tuple[Tensor, Tensor, Tensor]:
-            mine = ((picture == i) & passed).nonzero()[:, 0]
-            kept = _suppress(boxes[mine], scores[mine], labels[mine], settings)
-            if settings.clip == "after":
-                clipped = geometry.clip(kept[0], *sizes[i].unbind())
-                full = _not_empty(clipped) if settings.drop_empty else slice(None)
-                kept = clipped[full], kept[1][full], kept[2][full]
-            return kept
+        def finish(images: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
+            chosen = Outputs(
+                [logits[images] for logits in outputs.logits], [deltas[images] for deltas in outputs.deltas]
+            )
+            candidates = _candidates(chosen, [values[images] for values in best], anchors, thresholds, settings)
+            return _detections(candidates, sizes[images], pixels[images], settings)
 
-        return map_slices(suppress, range(len(sizes)), threads)
+        length = max(1, math.ceil(len(sizes) / threads))
+        images = [slice(start, start + length) for start in range(0, len(sizes), length)]
+        return [result for results in map_slices(finish, images, threads) for result in results]
+
+
+def _detections(
+    candidates: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    sizes: Tensor,
+    pixels: Tensor,
+    settings: PostprocessingSettings,
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Clips and suppresses what :func:`_candidates` returns; sizes and pixels are (B, 2)."""
+    image, scores, labels, boxes, passed = candidates
+    if settings.clip == "before":
+        if settings.inclusive:
+            boxes = _clip_inclusive(boxes, sizes[image], pixels[image])
+        else:
+            boxes = geometry.clip(boxes, *sizes[image].unbind(dim=1))
+        if settings.drop_empty:
+            passed &= _not_empty(boxes)
+    results = []
+    for i, size in enumerate(sizes):
+        index = ((image == i) & passed).nonzero()[:, 0]
+        kept = _suppress(boxes[index], scores[index], labels[index], settings)
+        if settings.clip == "after":
+            clipped = geometry.clip(kept[0], *size.unbind())
+            full = _not_empty(clipped) if settings.drop_empty else slice(None)
+            kept = clipped[full], kept[1][full], kept[2][full]
+        results.append(kept)
+    return results
 
 
 def _clip_inclusive(boxes: Tensor, sizes: Tensor, pixels: Tensor) -> Tensor:
@@ -88,41 +109,52 @@ def _not_empty(boxes: Tensor) -> Tensor:
     return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
 
 
+def _best_in_groups(logits: Sequence[Tensor], threads: int) -> list[Tensor]:
+    """The highest logit of each group of neighbouring anchors: per level (B, groups)."""
+    # Nearly all the time goes into this maximum, which threads share; whether it is cut into slices changes no bit.
+    threads = min(threads, sum(level.numel() for level in logits) // ENOUGH)
+    groups = [_grouped(level) for level in logits]
+    slices = [
+        some
+        for level in groups
+        for some in level.flatten(0, 1).split(max(1, SLICE // level.shape[2]) if threads > 1 else level.numel() + 1)
+    ]
+    best = torch.cat(map_slices(lambda values: values.amax(dim=1), slices, threads))
+    levels = best.split([level.shape[0] * level.shape[1] for level in groups])
+    return [values.view(level.shape[:2]) for values, level in zip(levels, groups)]
+
+
 def _candidates(
     outputs: Outputs,
+    best: Sequence[Tensor],
     anchors: Sequence[Tensor],
     thresholds: Sequence[float],
     settings: PostprocessingSettings,
-    threads: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The best (anchor, class) pairs of each level: pictures (n,), scores (n,), labels (n,), decoded boxes (n, 4), and
+    """The best (anchor, class) pairs of each level: images (n,), scores (n,), labels (n,), decoded boxes (n, 4), and
     whether a score is above its threshold (n,).
 
     Nearly all of millions of logits lie below the threshold. Groups of neighbouring anchors whose highest logit does
     are left out first, by one maximum over memory that lies together, then the single logits of the rest. A group
     outside the k with the highest logits holds none of the k best pairs, so the number of groups is limited as well.
     Behind the maximum all levels are handled at once: with what is left, to begin costs more than to do.
+
+    Args:
+        best: per level (B, groups), what :func:`_best_in_groups` returns.
     """
     batch, _, classes = outputs.logits[0].shape
     device = outputs.logits[0].device
     together = [_together(logits.shape[1], classes) for logits in outputs.logits]
-    groups = [logits.reshape(-1, n * classes) for logits, n in zip(outputs.logits, together)]  # (B * N_l / n, n * K)
-    # Nearly all the time goes into this maximum, which threads share; whether it is cut into slices changes no bit.
-    slices = [
-        some
-        for logits in groups
-        for some in logits.split(max(1, SLICE // logits.shape[1] if threads > 1 else len(logits)))
-    ]
-    best = torch.cat(map_slices(lambda logits: logits.amax(dim=1), slices, threads))
+    groups = [_grouped(logits).flatten(0, 1) for logits in outputs.logits]  # (B * N_l / n, n * K)
     limits = [_logit(threshold) for threshold in thresholds]
-    on_level = best.split([len(logits) for logits in groups])
-    (place,) = torch.cat([values >= limit for values, limit in zip(on_level, limits)]).nonzero(as_tuple=True)
+    highest = torch.cat([values.flatten() for values in best])
+    (place,) = torch.cat([values.flatten() >= limit for values, limit in zip(best, limits)]).nonzero(as_tuple=True)
 
     # A part is one level of one picture; parts come level by level. Each may have so many candidates.
     sizes = [len(logits) // batch for logits in groups for _ in range(batch)]
     ends = torch.tensor(list(itertools.accumulate(sizes)), device=device)
     part = torch.bucketize(place, ends, right=True)
-    chosen, counts = _best(best[place], part, batch, len(groups), settings.candidates)
+    chosen, counts = _best(highest[place], part, batch, len(groups), settings.candidates)
     place, part = place[chosen], part[chosen]
 
     # The anchors of these groups, then their logits; NaN, where other levels' groups are larger, is above no limit.
@@ -152,6 +184,12 @@ def _candidates(
     boxes = geometry.decode(deltas.float(), at, settings.limit_shrinking)
     scores = torch.sigmoid(values.float())
     return picture, scores, label, boxes, scores > torch.tensor(thresholds, device=device)[level]
+
+
+def _grouped(logits: Tensor) -> Tensor:
+    """(B, N, K) -> (B, N / n, n * K): the logits of each group of n neighbouring anchors."""
+    size = _together(*logits.shape[1:])
+    return logits.reshape(len(logits), logits.shape[1] // size, size * logits.shape[2])
 
 
 def _together(count: int, classes: int) -> int:

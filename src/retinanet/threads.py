@@ -8,9 +8,10 @@ take whole slices, and wait for each other once.
 from __future__ import annotations
 
 import ctypes
-import threading
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
@@ -62,11 +63,22 @@ def _setters() -> tuple[Callable[[int], Any], Callable[[int], int]] | None:
     return (openmp, getattr(library, "MKL_Set_Num_Threads_Local", lambda number: 0)) if is_pytorchs else None
 
 
+@cache
+def _helpers() -> ThreadPoolExecutor:
+    """Threads that wait for slices; they start when they are first wanted and end with the process."""
+    return ThreadPoolExecutor(MOST - 1, thread_name_prefix="retinanet slices")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.cache_clear)  # a forked process has none of its parent's threads
+
+
 def map_slices(work: Callable[[Item], Result], slices: Sequence[Item], threads: int) -> list[Result]:
     """``[work(item) for item in slices]``, on the calling thread, which is :func:`alone`, and helpers.
 
-    ``work`` is called from several threads, in any order, under the caller's gradient and inference modes. The helpers
-    end with the call. What ``work`` raises first is raised here; slices that no thread had begun by then are left out.
+    ``work`` is called from several threads, in any order, under the caller's gradient and inference modes. No helper
+    still computes when the call ends, and none is waited for that has not begun: where the cores are busy the caller
+    does its share. What ``work`` raises first is raised here; slices that no thread had begun by then are left out.
 
     Args:
         threads: how many may compute at the same time, which :func:`alone` tells.
@@ -83,28 +95,30 @@ def map_slices(work: Callable[[Item], Result], slices: Sequence[Item], threads: 
                 return
             results[index] = work(item)
 
-    def help_out() -> None:
+    def help_out(begun: Future[None]) -> None:
+        if not begun.set_running_or_notify_cancel():
+            return
         try:
             with alone(), torch.inference_mode(inference), torch.set_grad_enabled(grad):
                 take()
         except BaseException as error:  # it goes to the caller, whatever it is
             errors.append(error)
             waiting.clear()
+        finally:
+            begun.set_result(None)
 
-    helpers: list[threading.Thread] = []
+    helpers: list[Future[None]] = []
     try:
         for _ in range(min(threads, MOST, len(slices)) - 1):
-            helper = threading.Thread(target=help_out, name="retinanet slices")
+            helpers.append(Future())
             try:
-                helper.start()
-            except RuntimeError:  # the system grants no more threads
+                _helpers().submit(help_out, helpers[-1])
+            except RuntimeError:  # the system grants no more threads, or the process ends
                 break
-            helpers.append(helper)
         take()
     finally:
         waiting.clear()
-        for helper in helpers:
-            helper.join()
+        wait([helper for helper in helpers if not helper.cancel()])
     if errors:
         raise errors[0]
     return results
