@@ -260,7 +260,8 @@ def test_categories_that_cannot_be_used(make, refused, kind):
 
 def test_two_ids_of_one_class_are_one_label(make, opened):
     categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}, {"id": 4, "name": "a"}]
-    data = opened(make([box(1, category=4), box(2, category=1)], categories=categories), "val")
+    note = "1 category ids have the name of another and are the same class: 4 is 1 ('a')"
+    data = opened(make([box(1, category=4), box(2, category=1)], categories=categories), "val", notes=[note])
     assert data.class_names == ("a", "b")
     assert data.labels(0).tolist() == [0, 0]
 
@@ -423,7 +424,9 @@ def test_names_of_categories_that_are_none(make, refused, name):
 SQUARE = [10, 20, 30, 20, 30, 30, 10, 30]
 
 
-@pytest.mark.parametrize("bbox", [{"bbox": None}, {"bbox": []}, {}])
+@pytest.mark.parametrize(
+    "bbox", [{"bbox": None}, {"bbox": []}, {}, {"bbox": [None] * 4}, {"bbox": [0] * 4}, {"bbox": [5, 5, 0.0, 0]}]
+)
 @pytest.mark.parametrize(
     ("outline", "corners"), [([SQUARE], [10, 20, 30, 30]), ([SQUARE, [2, 3, 4, 3, 4, "35.5"]], [2, 3, 30, 35.5])]
 )
@@ -432,6 +435,21 @@ def test_a_box_is_taken_from_the_outline_where_it_is_missing(make, bbox, outline
     data = open_data(make([annotation]), "val")
     assert data.boxes(0).tolist() == [corners]
     assert data.report.lines() == [f"no bbox, taken from the segmentation (1 repaired): {FILE} annotation 4"]
+
+
+def test_a_flat_outline_is_a_box_of_no_area_and_no_more(make):
+    annotations = [box(1), {"id": 4, "image_id": 1, "category_id": 3, "segmentation": [[1, 5, 9, 5, 4, 5]]}]
+    annotations.append(box(5, (0, 0, 0, 0)))
+    data = open_data(make(annotations), "val")
+    assert data.num_boxes == 1
+    assert {fault.kind: fault.count for fault in data.report.faults.values()} == {"box of no area": 2}
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_a_category_with_an_empty_name(make, refused, name):
+    assert "the category with the id 3 has an empty name" in refused(
+        make([box(1)], None, [{"id": 3, "name": name}]), "val"
+    )
 
 
 @pytest.mark.parametrize(
@@ -461,6 +479,9 @@ def test_no_box_and_no_outline_is_named(make, outline):
         ("sub\\a.png", "val/sub/a.png"),
         ("sub/my%20pic.png", "val/sub/my pic.png"),
         ("a.PNG", "val/a.png"),
+        ("a.png ", "val/a.png"),
+        ("my+pic.png", "val/my pic.png"),
+        ("https://host/x/a.png?size=1#2", "val/a.png"),
         ("A.png", "val/a.png"),
         (unicodedata.normalize("NFD", "é.png"), unicodedata.normalize("NFC", "val/é.png")),
         ("C:\\upload\\1\\a.png", "val/a.png"),
@@ -511,6 +532,13 @@ def test_a_json_without_images_is_no_candidate_and_is_named(make, refused, tmp_p
     assert splits(root) == {"val": 2}
     (root / FILE).unlink()
     assert "annotations/notes.json is not a COCO detection file: it has no list 'images'" in refused(root, "val")
+
+
+@pytest.mark.parametrize("notes", [{"images": []}, {"images": [{"shot": 1}]}])
+def test_notes_beside_the_data_are_no_candidate(make, notes, tmp_path):
+    root = make([box(1)], file="val.json")
+    (root / "notes.json").write_text(json.dumps(notes))
+    assert splits(root) == {"val": 2}
 
 
 def test_a_large_json_whose_images_come_last(make):

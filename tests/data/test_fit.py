@@ -82,11 +82,22 @@ def test_lost_boxes_are_told_with_what_would_save_them(tmp_path):
     share, line = lost_boxes(data, model, MatchingSettings())
     assert share < 0.01
     assert line is not None
-    for part in ("the anchors cover 0.0% of the boxes", "the other 180 cannot be learnt", "median 9", "a ", "b ",
+    for part in ("the anchors cover 0.0% of the boxes", "; 180 cannot be learnt", "median 9", "a ", "b ",
                  "--anchors auto would cover", "--model.preprocessing.size 1280"):  # fmt: skip
         assert part in line
     fitted = replace(model, anchors=fit_anchors(data, model, MatchingSettings()).settings)
     assert lost_boxes(data, fitted, MatchingSettings())[0] > 0.8
+
+
+@pytest.mark.parametrize("low_quality", [False, True])
+def test_boxes_below_a_pixel_are_told_whatever_the_anchors_cover(tmp_path, low_quality):
+    data = coco(tmp_path, [((64, 64), [(10, 10, 20, 20)] * 40 + [(5, 5, 0.16, 0.16)])])
+    model = replace(ModelSettings(), preprocessing=PreprocessingSettings(resize="none"))
+    sizes = replace(AnchorSettings(), sizes=(20.0, 0.16), ratios=(1.0,))
+    for anchors in (sizes, replace(sizes, sizes=(20.0, 40.0))):
+        _, line = lost_boxes(data, replace(model, anchors=anchors), MatchingSettings(low_quality=low_quality))
+        assert line is not None
+        assert "1 cannot be learnt: 0.16 to 0.16 px" in line
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,16 @@ def test_a_picture_without_an_annotation_file_is_background(make, opened):
     assert data.boxes(1).shape == (0, 4)
 
 
+@pytest.mark.parametrize(
+    ("written", "crowd"),
+    [("true", [True]), ("True", [True]), ("1", [True]), ("false", [False]), ("", [False]), ("no", [False]), ("2", [])],
+)
+def test_difficult_in_words(make, written, crowd):
+    data = open_data(make({"a": [thing(1, 1, 9, 9, difficult=written)]}), "train")
+    assert data.crowd(0).tolist() == crowd
+    assert data.report.count == (not crowd)
+
+
 def test_numbers_as_names_are_picture_ids(make, opened):
     data = opened(make({"000012": [thing(1, 1, 9, 9)], "7": []}), "train")
     assert [data.image_id(i) for i in range(2)] == [12, 7]
@@ -325,14 +335,13 @@ def test_files_of_nearly_the_listed_name(make, tmp_path, stem, sheet, image):
 def test_annotations_that_may_be_those_of_two_pictures_are_those_of_none(make, opened):
     root = make({"x": [thing(1, 1, 9, 9)], "1": [thing(1, 1, 9, 9)]}, {"train": ["x", "a/1", "b/1"]})
     lines = ["missing picture (2 left out): JPEGImages/a/1.jpg; JPEGImages/b/1.jpg"]
-    data = opened(root, "train", lines, ["2 pictures without an annotation file are background"])
+    data = opened(root, "train", lines)  # a missing image is not called background
     assert [len(data.boxes(i)) for i in range(len(data))] == [1]
 
 
 def test_files_of_a_listed_name_are_not_taken_for_another(make, opened):
     root = make({"a": [thing(1, 1, 9, 9)]}, {"train": ["a", "A"], "val": ["a"]})
-    notes = ["1 pictures without an annotation file are background"]
-    assert opened(root, "train", ["missing picture (1 left out): JPEGImages/A.jpg"], notes).num_boxes == 1
+    assert opened(root, "train", ["missing picture (1 left out): JPEGImages/A.jpg"]).num_boxes == 1
     assert opened(root, "val").num_boxes == 1
 
 

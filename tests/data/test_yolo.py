@@ -150,9 +150,42 @@ def test_lists_of_pictures(make, opened):
         "picture listed twice (1 left out): train: images/train/a.jpg",
         "missing picture (1 left out): images/train/z.jpg",
     ]
-    data = opened(root, "train", lines, ["1 pictures without a label file are background"])
+    data = opened(root, "train", lines)  # a missing image is not called background
     assert [data.path(i).name for i in range(len(data))] == ["a.jpg"]
     assert len(opened(root, "val")) == 2
+
+
+def test_a_list_with_quotes(make, opened):
+    root = make({"a": GOOD, "b": GOOD, "c": GOOD}, "train: train.txt\nnames: [x]\n")
+    (root / "train.txt").write_text("\"images/train/a.jpg\"\n'images/train/b.jpg',\nimages/train/c.jpg\n")
+    assert opened(root, "train").num_boxes == 3
+
+
+@pytest.mark.parametrize(
+    ("images", "texts"),
+    [("train/imgs", "train/labels"), ("imgs/train", "labels/train"), ("train/imgs", "train/imgs/labels")],
+)
+def test_labels_that_the_folder_of_the_images_does_not_lead_to(make, paint, opened, refused, images, texts):
+    root = make({"a": GOOD, "b": GOOD}, f"train: {images}\nnames: [cell]\n", images, texts)
+    message = refused(root, "train")
+    for part in ("none of the 2", "label file that is not read (2 left out)", f"{texts}/a.txt for {images}/a.jpg"):
+        assert part in message
+    paint(root / images / "c.jpg")
+    (root / images / "c.txt").write_text(GOOD)
+    text = "call the images' folder images and the other labels, or put the label files beside the images"
+    fault = "; ".join(f"{texts}/{stem}.txt for {images}/{stem}.jpg: {text}" for stem in "ab")
+    note = "2 pictures without a label file are background"
+    assert opened(root, "train", [f"label file that is not read (2 left out): {fault}"], [note]).num_boxes == 1
+
+
+def test_links_in_a_circle(make, opened, refused):
+    root = make({"a": GOOD, "b": GOOD})
+    (root / "images/train/b.jpg").unlink()
+    (root / "images/train/b.jpg").symlink_to("b.jpg")
+    text = "images/train/b.jpg: a link in a circle or to a file that is not there"
+    assert len(opened(root, "train", [f"missing picture (1 left out): {text}"])) == 1
+    (root / "round").symlink_to("round")
+    assert "round is a link in a circle" in refused(root / "round", "train")
 
 
 def test_roboflows_folders_beside_the_yaml(make, opened):

@@ -189,6 +189,8 @@ def test_names_are_text_as_written(files, yaml, names):
         ("[~]", "the name of class 0 is null"),
         ("{0: red, 1: }", "the name of class 1 is null"),
         ("[[red]]", "which is no name"),
+        ("[red, '']", "the name of class 1 is empty"),
+        ("{3: ' '}", "the name of class 3 is empty"),
         ("[red, blue, red]", "the classes 0 and 2 are both called 'red'"),
         ("{0: red, 1: 'red '}", "the classes 0 and 1 are both called 'red'"),
         ("{0: red, 0: blue}", "0 is there twice"),

@@ -129,6 +129,78 @@ def test_keypoints_that_nobody_declared(read):
     assert kinds(data) == {"line that fits two formats": (1, "left out")}
 
 
+def drawn(rows):
+    return ["0 " + " ".join(f"{value:.6f}" for value in row) + "\n" for row in rows]
+
+
+@pytest.mark.parametrize(("points", "each"), [(2, 2), (5, 2), (2, 3), (4, 3)])
+def test_keypoints_of_large_central_boxes_are_no_polygon(read, points, each):
+    rng = np.random.default_rng(1)
+    sides = rng.uniform(0.6, 0.95, (20, 2))
+    centres = rng.uniform(sides / 2, 1 - sides / 2)
+    spots = centres[:, None] + sides[:, None] * rng.uniform(-0.5, 0.5, (20, points, 2))
+    scores = rng.uniform(0.5, 1, (20, points, each - 2))  # as predictions have in place of a visibility
+    spots = np.concatenate([spots, scores], 2).reshape(20, -1)
+    data = read(BOX_ONLY, *drawn(np.concatenate([centres, sides, spots], 1)))
+    assert kinds(data) == {"line that fits two formats": (20, "left out")}
+    assert "kpt_shape" in data.report.lines()[0]
+    assert data.num_boxes == 1
+
+
+@pytest.mark.parametrize("points", [4, 5, 8])
+def test_small_polygons_in_the_middle_stay_polygons(read, points):
+    rng = np.random.default_rng(0)
+    angles = (np.arange(points) + rng.uniform(0, 0.8, (40, points))) * 2 * np.pi / points
+    spread = np.stack([np.cos(angles), np.sin(angles)], 2) * rng.uniform(0.02, 0.1, (40, points, 1))
+    corners = rng.uniform(0.45, 0.55, (40, 1, 2)) + spread
+    data = read(*drawn(corners.reshape(40, -1)))
+    assert (data.num_boxes, data.report.facts.polygons) == (40, 40)
+    assert not data.report.faults
+
+
+def six(order, count=20):
+    """Lines of six columns, as ``order`` makes them of a box inside the image."""
+    rng = np.random.default_rng(2)
+    rows = []
+    for i in range(count):
+        w, h = rng.uniform(0.05, 0.4, 2)
+        x, y = rng.uniform(w / 2, 1 - w / 2), rng.uniform(h / 2, 1 - h / 2)
+        rows.append(" ".join(f"{value:.6g}" for value in order((x, y, w, h), rng, i)) + "\n")
+    return rows
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        lambda box, rng, i: (0, rng.uniform(0.2, 1), *box),  # class, confidence, box
+        lambda box, rng, i: (rng.choice([1, 0.9]), *box, 0),  # confidence, box, class
+        lambda box, rng, i: (0, *box, rng.choice([0, 30, 45, 90])),  # angles
+        lambda box, rng, i: (0, *box, 15 * i),
+        lambda box, rng, i: (0, *box, rng.uniform(0, 1.57)),
+    ],
+)
+@pytest.mark.parametrize("together", [False, True])
+def test_six_columns_that_are_no_box_and_a_confidence(read, order, together):
+    lines = six(order)
+    data = read(BOX_ONLY, *(["".join(lines)] if together else lines))
+    assert data.num_boxes == 1
+    left_out = sum(count for count, action in kinds(data).values() if action == "left out")
+    assert left_out == sum(count for count, _ in kinds(data).values()) == 20
+
+
+def test_whole_angles_repeat_in_a_file_and_track_ids_do_not(read):
+    angles = ["".join(six(lambda box, rng, i: (0, *box, rng.integers(0, 180)), 30)) for _ in range(2)]
+    data = read(BOX_ONLY, *angles)
+    assert data.num_boxes == 1
+    data = read(BOX_ONLY, *["".join(six(lambda box, rng, i: (0, *box, i), 30))] * 2)
+    assert data.num_boxes == 61
+
+
+def test_confidences_of_boxes_of_every_size_are_passed_over(read):
+    data = read(*six(lambda box, rng, i: (0, *box, rng.uniform(0.2, 1))))
+    assert kinds(data) == {"confidence or track id beside a box, passed over": (20, "repaired")}
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [

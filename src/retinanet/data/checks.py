@@ -50,6 +50,8 @@ class Checked:
 def check(listing: Listing, root: Path, report: Report, on_progress: Progress | None = None) -> Checked:
     _locate(listing, root, report)
     sizes, exif, turned = _check_pictures(listing, root, report, on_progress)
+    if background := sum(int(sizes[i, 0]) > 0 for i in listing.unlabelled):
+        report.notes.append(f"{background} pictures without {listing.sheet} are background")
     report.facts.turned = np.flatnonzero(turned[sizes[:, 0] > 0]).tolist()
     return _check_boxes(listing, sizes, exif, report)
 
@@ -109,7 +111,8 @@ def _check_pictures(
                 if os.path.exists(listing.paths[i]):
                     report.add("unreadable picture", "left out", f"{name}: {found.reason}")
                 else:
-                    report.add("missing picture", "left out", name)
+                    dead = ": a link in a circle or to a file that is not there" * os.path.islink(listing.paths[i])
+                    report.add("missing picture", "left out", name + dead)
                 continue
             stored, turned = found[:2], found[2]
             upright = stored[::-1] if turned else stored

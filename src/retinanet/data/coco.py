@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -53,31 +54,35 @@ def find(root: Path) -> Layout | None:
 
 def _candidates(folder: Path) -> list[Path]:
     """JSON files that may be COCO's; a data set has others too, with a tool's settings, notes or results."""
-    return [path for path in sorted(folder.glob("*.json")) if path.is_file() and _has_images(path)]
+    found = {path: _has_images(path) for path in sorted(folder.glob("*.json")) if path.is_file()}
+    return [path for path, lists in found.items() if lists and lists == max(found.values())]
 
 
-def _has_images(path: Path) -> bool:
-    """Whether a file has images in its outermost object; a large one, whether it has ``"images": [`` somewhere."""
+def _has_images(path: Path) -> int:
+    """2 where a file has images and another of COCO's lists in its outermost object, 1 where it has images alone, else
+    0; of a large one 2 where it has ``"images": [`` somewhere."""
     try:
         if path.stat().st_size < SMALL:
             content = json.loads(read_text(path))
-            return isinstance(content, dict) and isinstance(content.get("images"), list | dict)
+            if not isinstance(content, dict) or not isinstance(images := content.get("images"), list | dict):
+                return 0
+            return 2 if any(key in content for key in LISTS[1:]) else int(bool(images))
     except (TextError, RecursionError):
         pass
     except ValueError:  # a fault in it is worth its line and column
-        return '"images"' in read_text(path)
+        return 2 * ('"images"' in read_text(path))
     end = b""
     try:
         with open(path, "rb") as file:
             while chunk := file.read(CHUNK):  # writers may put it last
                 if LIST.search(end + chunk):
-                    return True
+                    return 2
                 if ZEROS in chunk:  # the rest may be a hole without end
-                    return False
+                    return 0
                 end = chunk[-256:]
     except OSError:
         pass
-    return False
+    return 0
 
 
 def without_images(root: Path) -> Path | None:
@@ -150,7 +155,7 @@ def _packed(pairs: list[tuple[str, Any]]) -> dict[str, Any] | bytes:
                 raise _Twice(repr(key))
     try:
         x, y, width, height = bbox = entry["bbox"]
-        if not {*map(type, bbox)} <= NUMBERS:  # True would become 1
+        if not {*map(type, bbox)} <= NUMBERS or _lacks_bbox(entry):  # True would become 1
             return entry
         ident, image, category = entry["id"], entry["image_id"], entry["category_id"]
         if not (type(ident) is type(image) is type(category) is int):  # True again
@@ -161,6 +166,15 @@ def _packed(pairs: list[tuple[str, Any]]) -> dict[str, Any] | bytes:
         return PLAIN.pack(ident, image, category, x, y, width, height, area, crowd)
     except (KeyError, TypeError, ValueError, struct.error, OverflowError):
         return entry
+
+
+def _lacks_bbox(entry: dict[str, Any]) -> bool:
+    """Whether the segmentation must give the box: there is no bbox, or it is null or 0 where there is an outline."""
+    bbox = entry.get("bbox")
+    if not bbox:
+        return True
+    blank = isinstance(bbox, list) and (None in bbox or bbox[2:] == [0, 0])
+    return blank and bool(entry.get("segmentation"))
 
 
 class _Annotation(NamedTuple):
@@ -186,7 +200,7 @@ class _Annotation(NamedTuple):
             return cls(*PLAIN.unpack(entry))
         ident = entry.get("id", f"at annotations[{position}]")
         image_id, category = entry["image_id"], entry["category_id"]
-        bbox = entry.get("bbox") or _extent(entry.get("segmentation"))
+        bbox = _extent(entry.get("segmentation")) if _lacks_bbox(entry) else entry["bbox"]
         if not isinstance(bbox, list):
             raise TypeError("bbox is no list")
         x, y, width, height = map(number, bbox)
@@ -232,6 +246,9 @@ def _add_images(listing: Listing, images: list[Any], place: _Place, file: str, r
         if steps is not None and (short := without_first(name, steps)) and short != name:
             report.add(RENAMED, "repaired", f"{file} picture {_quoted(ident)}: {name} is {short}")
             name = short
+        if steps is None and "://" in name and (short := _of_url(name, folder)):
+            report.add(RENAMED, "repaired", f"{file} picture {_quoted(ident)}: {name} is {short}")
+            name = short
         if ident in index:
             report.add("repeated picture id", "left out", f"{file} picture {_quoted(ident)}: {name}")
             continue
@@ -245,6 +262,12 @@ def _add_images(listing: Listing, images: list[Any], place: _Place, file: str, r
         index[ident] = listing.add_picture(folder / name, number_id, (int(size[0]), int(size[1])) if known else (0, 0))
 
     return index
+
+
+def _of_url(url: str, folder: Path) -> str | None:
+    """The end of a URL that is a file in the folder."""
+    steps = itertools.takewhile(bool, (without_first(url, first) for first in itertools.count(1)))
+    return next((name for name in steps if name and os.path.isfile(folder / name)), None)
 
 
 def _add_annotations(
@@ -293,7 +316,7 @@ def _add_annotations(
         if (picture, type(picture), type(own)) != (image_id, type(image_id), type(category)):
             text = f"{where}: picture {_quoted(image_id)}, category {_quoted(category)}"
             report.add("id written as text or fraction, matched", "repaired", text)
-        if isinstance(annotation, dict) and not annotation.get("bbox"):
+        if isinstance(annotation, dict) and width > 0 < height and _lacks_bbox(annotation):
             report.add("no bbox, taken from the segmentation", "repaired", where)
         report.facts.used[own] += 1
         box = (x, y, x + width, y + height)
@@ -372,6 +395,8 @@ def _categories(content: dict[str, Any], path: Path, report: Report) -> tuple[li
             )
         name, given = str(written).strip(), ident
         ident = _whole(ident)
+        if not name:
+            raise RequestError(f"{path}: the category with the id {_quoted(given)} has an empty name: give it one")
         if ident is None:
             raise RequestError(
                 f"{path} has the category {_short(name)} with the id {_short(given)}; ids are whole numbers"
@@ -398,8 +423,13 @@ def _categories(content: dict[str, Any], path: Path, report: Report) -> tuple[li
     classes: dict[str, int] = {}
     label_of = {ident: classes.setdefault(names[ident], len(classes)) for ident in sorted(names)}
     first: dict[int, int] = {}
+    doubled = []
     for ident, label in label_of.items():
-        first.setdefault(label, ident)
+        if first.setdefault(label, ident) != ident:
+            doubled.append(f"{ident} is {first[label]} ({_short(names[ident])})")
+    if doubled:
+        shown_ = "; ".join(doubled[:3]) + ("; …" if len(doubled) > 3 else "")
+        report.notes.append(f"{len(doubled)} category ids have the name of another and are the same class: {shown_}")
     return list(classes), label_of, list(first.values())
 
 

@@ -203,6 +203,8 @@ def find_layout(root: str | Path) -> Layout:
     """
     root = Path(root)
     if not root.exists():
+        if root.is_symlink():
+            raise RequestError(f"the data set {root} is a link in a circle or to a folder that is not there")
         raise RequestError(f"there is no data set {root}: no such file or folder")
     if root.is_file():
         suffix = root.suffix.lower()

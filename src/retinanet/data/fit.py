@@ -34,6 +34,7 @@ WORTH = 0.05  # P2 costs more than the rest of the network: only for so many mor
 NEEDLESS = 0.002  # a coarse level goes if no more than this share of the boxes has its best anchor there
 ENOUGH = 0.95  # coverage below which a user is told
 CLEARLY = 0.005
+PIXEL = 1.0  # pixels at the training size: less shows nothing of an object
 COARSEST = 7
 SIDE = {"cpu": 24.0, "cuda": 40.0}  # pixels that small objects get: a processor has time for fewer
 # Base size over stride of the first level, to begin with: 4 in the paper, 1 where objects are as small as cells.
@@ -221,21 +222,28 @@ def _longer(size: int) -> int:
 
 
 def lost_boxes(data: DetectionData, model: ModelSettings, matching: MatchingSettings) -> tuple[float, str | None]:
-    """The share of the boxes that the anchors cover; below 95 % a line on which are lost and what would save them."""
+    """The share of the boxes that the anchors cover, and a line on those that cannot be learnt, None without such.
+
+    Below 95 % the line says what would save them. What is smaller than a pixel is lost whatever the anchors are.
+    """
     boxes = as_seen(data, model.preprocessing)
-    covered = best_anchors(boxes, model.anchors)[0] >= matching.foreground
+    best = best_anchors(boxes, model.anchors)[0]
+    covered = best >= matching.foreground
     share = float(covered.mean()) if len(covered) else 1.0
-    if share >= ENOUGH or matching.low_quality:
+    matched = best > 0 if matching.low_quality else covered
+    unlearnt = ~matched | (boxes.sides < PIXEL)
+    if not unlearnt.any():
         return share, None
-    lost = boxes.sides[~covered]
-    counts = np.bincount(boxes.labels[~covered], minlength=len(data.class_names))
+    lost = boxes.sides[unlearnt]
+    counts = np.bincount(boxes.labels[unlearnt], minlength=len(data.class_names))
     worst = [f"{data.class_names[i]} {counts[i]}" for i in np.argsort(-counts, kind="stable")[:3] if counts[i]]
-    low, middle, high = np.percentile(lost, [5, 50, 95])
+    low, middle, high = (f"{side:.{0 if side >= PIXEL else 2}f}" for side in np.percentile(lost, [5, 50, 95]))
     said = (
-        f"the anchors cover {share:.1%} of the boxes; the other {len(lost)} cannot be learnt: {low:.0f} to {high:.0f} "
-        f"px (median {middle:.0f}) at the training size, the most of {', '.join(worst)}"
+        f"the anchors cover {share:.1%} of the boxes; {len(lost)} cannot be learnt: {low} to {high} "
+        f"px (median {middle}) at the training size, the most of {', '.join(worst)}"
     )
-    return share, "; ".join([said, *_remedies(data, model, matching, share)])
+    few = share >= ENOUGH or matching.low_quality
+    return share, "; ".join([said, *(() if few else _remedies(data, model, matching, share))])
 
 
 def _remedies(data: DetectionData, model: ModelSettings, matching: MatchingSettings, share: float) -> list[str]:

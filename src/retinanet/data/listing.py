@@ -46,6 +46,10 @@ class Listing:
     areas: array = field(default_factory=lambda: array("d"))
     """NaN where the area is that of the box."""
     references: array = field(default_factory=lambda: array("q"))
+    unlabelled: list[int] = field(default_factory=list)
+    """Pictures without a file of annotations: background, where the picture can be used."""
+    sheet: str = "a label file"
+    """What those lack."""
 
     def add_picture(self, path: str | Path, ident: int, size: tuple[int, int] = (0, 0)) -> int:
         """Returns the picture's index, for :meth:`add_box`."""

@@ -6,12 +6,13 @@ import os
 import re
 import unicodedata
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 LONGEST = 4096  # characters of a path that Linux opens
 DEEPEST = 32  # folders that are left out in front of a name, to see whether it is that of another machine
 SEVERAL = 100  # from which on a name that may mean so many is not followed further
 DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])")
+QUERY = re.compile(r"(?<=.)[?#].*", re.DOTALL)  # of a URL
 
 
 class Locator:
@@ -29,7 +30,8 @@ class Locator:
         if len(name) > LONGEST:
             return None
         slashes = name.replace("\\", "/")
-        for form in dict.fromkeys((name, slashes, unquote(name), unquote(slashes))):
+        forms = (name, slashes, unquote(name), unquote(slashes), unquote_plus(slashes))
+        for form in dict.fromkeys([*forms, *map(str.strip, forms)]):
             steps = [step for step in form.split("/") if step not in ("", ".")]
             if steps and ".." not in steps:
                 found.update(self._walk(str(folder), steps))
@@ -81,5 +83,7 @@ def folded(name: str) -> str:
 def without_first(name: str, steps: int) -> str | None:
     """A path less its root, its ``..`` and its first ``steps`` folders, such as those of another machine; None where
     it has no more, or more than anybody has."""
+    if "://" in name:
+        name = QUERY.sub("", name)
     parts = [part for part in DRIVE.sub("", name).replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return "/".join(parts[steps:]) if steps < min(len(parts), DEEPEST) else None

@@ -66,6 +66,7 @@ UPRIGHT = {
 TURNED = (5, 6, 7, 8)  # orientations in which width and height change places
 EXPECTED = "give a path, a PIL image, an (H, W, 3) or (H, W) RGB or grey array, or a (3, H, W) tensor"
 EPS = (b"%!PS", b"\xc5\xd0\xd3\xc6")  # how such files begin, plain or with a preview
+SIDES = ((b"\x89PNG", 16), (b"BM", 18))  # where width and height stand, of 4 bytes each
 HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands behind "ftyp"
 DEEP = "values of more than 8 bits scaled to 8, each image by its declared or used range"
 SEVERAL = "only the first of several pages or frames used"
@@ -242,6 +243,9 @@ def _open(source: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
             raise PictureError("given", "the file is empty") from None
         if start.startswith(EPS):
             raise PictureError("given", "EPS is a program, which is not run; save it as PNG") from None
+        sides = next((start[at : at + 8] for kind, at in SIDES if start.startswith(kind)), b"")
+        if bytes(4) in (sides[:4], sides[4:]):
+            raise PictureError("given", "its width or height is 0") from None
         if start[4:8] != b"ftyp" or start[8:12] not in HEIF:
             raise PictureError("given", "it is not a picture that Pillow knows") from None
     try:
@@ -256,9 +260,9 @@ def _open(source: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
 def _start(source: str | os.PathLike[str] | IO[bytes]) -> bytes:
     if isinstance(source, str | os.PathLike):
         with open(source, "rb") as file:
-            return file.read(12)
+            return file.read(26)
     source.seek(0)
-    return source.read(12)
+    return source.read(26)
 
 
 _lock = threading.Lock()

@@ -30,6 +30,7 @@ from retinanet.text import LIST, SHEET, TextError, decode, lines, read_bytes, re
 NO_XML = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode_escape", "unicode-escape")
 """Encodings of Python's that no XML has; some take hours for a few megabytes."""
 NESTED = 50  # VOC's own elements lie four deep
+TRUE, FALSE = ("1", "1.0", "true", "yes"), ("", "0", "0.0", "false", "no", "unspecified")  # of <difficult>
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FOLDERS = ("JPEGImages", "Annotations")
 DECLARED = re.compile(rb"""^<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
@@ -206,11 +207,15 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
         raise _no_class(root, "" if report.count or sheets.of else _file(next(iter(stems))))
     if sheets.from_zero:
         report.notes.append("box coordinates count from 0 (some are 0), not from 1 as Pascal VOC's do")
-    listing = Listing(names, list(range(1, len(names) + 1)), lambda i, line: f"{_file(stems_read[i])} line {line}")
     stems_read: list[str] = []
+    listing = Listing(
+        names,
+        list(range(1, len(names) + 1)),
+        lambda i, line: f"{_file(stems_read[i])} line {line}",
+        sheet="an annotation file",
+    )
     for stem in [stem for stem, times in Counter(lists[split]).items() if times > 1]:
         report.add("picture listed twice", "left out", f"{in_list}: {stem}")
-    background = 0
     for stem, ident in zip(stems, numbered(list(stems))):
         if stem in sheets.broken:
             report.add("unreadable annotation file", "left out", sheets.broken[stem])
@@ -220,7 +225,6 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
             report.add(OUTSIDE, "left out", f"{in_list}: {stem}")
             continue
         sheet = sheets.of.get(stem, Sheet())
-        background += stem not in sheets.of
         height, width = (number(sheet.size.get(side)) for side in ("height", "width"))
         known = 0 < height < 1 << 31 and 0 < width < 1 << 31
         if stem in files.renamed:
@@ -229,15 +233,15 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
             report.add(RENAMED, "repaired", f"{stem} is {shown(path, root)}")
         picture = listing.add_picture(path, ident, (int(height), int(width)) if known else (0, 0))
         stems_read.append(stem)
+        if stem not in sheets.of:
+            listing.unlabelled.append(picture)
         for entry in sheet.entries:
             _add(listing, picture, entry, label_of, f"{_file(stem)} line {entry.line}", sheets.from_zero, report)
-    if background == len(stems_read) > 0:
+    if len(listing.unlabelled) == len(stems_read) > 0:
         raise RequestError(
-            f"none of the {background} pictures of {split} has an annotation file in {root}/Annotations, such as "
+            f"none of the {len(stems_read)} pictures of {split} has an annotation file in {root}/Annotations, such as "
             f"{Path(_file(stems_read[0])).name}"
         )
-    if background:
-        report.notes.append(f"{background} pictures without an annotation file are background")
     return listing
 
 
@@ -312,7 +316,11 @@ def _add(
     if not from_zero and x1 < x2 and y1 < y2:
         x1, y1 = x1 - 1, y1 - 1
     # "difficult" objects count neither for nor against a detector: what COCO's crowd regions are.
-    listing.add_box(picture, (x1, y1, x2, y2), label_of[name], entry.line, entry.values.get("difficult") == "1")
+    difficult = entry.values.get("difficult", "").lower()
+    if difficult not in (*TRUE, *FALSE):
+        report.add("malformed annotation", "left out", f"{where}: difficult is {difficult}, neither 0 nor 1")
+        return
+    listing.add_box(picture, (x1, y1, x2, y2), label_of[name], entry.line, difficult in TRUE)
 
 
 def _file(stem: str) -> str:

@@ -6,6 +6,7 @@ Label files may lie beside their pictures too. A picture without one is a backgr
 from __future__ import annotations
 
 import os
+import re
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from retinanet.errors import RequestError
 from retinanet.printable import printable
 from retinanet.text import LIST, SHEET, TextError, lines, read_text
 
+QUOTED = re.compile(r"""^(["'])(.*)\1,?$""")  # a row of a list, as other programs write it
+ELSEWHERE = ("labels", "label", "annotations")  # where label files may lie that no picture's folder leads to
 FOLDERS = ("images", "jpegimages")  # of pictures; beside one, a folder "labels" may have their label files
 
 __all__ = ["SPLITS", "find", "find_usable", "label_file"]
@@ -157,7 +160,7 @@ class _Pictures:
 
 def _rows(file: Path) -> list[str]:
     """The lines of a list of images; another text is refused, and not quoted, as it may be anybody's."""
-    rows = [row for line in lines(read_text(file, LIST)) if (row := line.strip())]
+    rows = [row for line in lines(read_text(file, LIST)) if (row := QUOTED.sub(r"\2", line.strip()))]
     others = sum(not _is_image(row) for row in rows)
     if others > len(rows) / 2:
         raise RequestError(f"{file} is no list of pictures: {others} of its {len(rows)} lines name none")
@@ -208,6 +211,7 @@ def _read(described: Description, split: str, report: Report) -> Listing:
                 report.add("picture listed twice", "left out", f"{split}: {shown(picture, root)}")
             seen.add(picture)
     labels = _labels(pictures, root, report)
+    elsewhere = _labels_elsewhere(pictures, labels, root, report)
     background = sum(label is None for label in labels)
     if background == len(pictures) > 0:
         looked = " and ".join(dict.fromkeys(map(str, _label_files(pictures[0]))))
@@ -223,14 +227,14 @@ def _read(described: Description, split: str, report: Report) -> Listing:
                 continue
         index = listing.add_picture(picture, ident)
         files.append(file)
+        if label is None:
+            listing.unlabelled.append(index)
         add_lines(listing, index, text, label_of, file, longer, report)
     longer.settle(listing, report)
     outside = [picture for picture in pictures if leaves(str(picture), "", root)]
     if outside:
         report.notes.append(f"images outside {root}: {len(outside)}, such as {outside[0]}")
-    if background:
-        report.notes.append(f"{background} pictures without a label file are background")
-    _unused_labels(pictures, labels, root, report)
+    _unused_labels(pictures, labels, elsewhere, root, report)
     return listing
 
 
@@ -250,9 +254,39 @@ def _labels(pictures: list[Path], root: Path, report: Report) -> list[Path | Non
     return labels
 
 
-def _unused_labels(pictures: list[Path], labels: list[Path | None], root: Path, report: Report) -> None:
-    """Report label files of no picture, and those beside a picture whose labels were read elsewhere."""
-    claimed = {label for label in labels if label is not None}
+def _labels_elsewhere(pictures: list[Path], labels: list[Path | None], root: Path, report: Report) -> set[Path]:
+    """Report label files that are not read, as the images' folder is not called ``images``: those would be background
+    without a word."""
+    claimed, locator = set(labels), Locator()
+    unread = set()
+    for picture, label in zip(pictures, labels):
+        if label is not None:
+            continue
+        parts = picture.parts[:-1]
+        last = max(len(parts) - 3, len(root.parts))  # imgs/train/a.jpg -> labels/train/a.txt
+        folders = [Path(*parts[:i], name, *parts[i + 1 :]) for i in range(last, len(parts)) for name in ELSEWHERE]
+        folders += [picture.parent / name for name in ELSEWHERE]
+        located = (locator.find(folder, f"{picture.stem}.txt") for folder in folders)
+        found = next((file for file in located if file is not None and file not in claimed), None)
+        if found is not None:
+            text = (
+                f"{shown(found, root)} for {shown(picture, root)}: call the images' folder images and the other "
+                "labels, or put the label files beside the images"
+            )
+            report.add("label file that is not read", "left out", text)
+            unread.add(found)
+    return unread
+
+
+def _unused_labels(
+    pictures: list[Path], labels: list[Path | None], told: set[Path], root: Path, report: Report
+) -> None:
+    """Report label files of no picture, and those beside a picture whose labels were read elsewhere.
+
+    Args:
+        told: label files that were reported already.
+    """
+    claimed = {label for label in labels if label is not None} | told
     texts = {folder: _texts(folder) for folder in dict.fromkeys(picture.parent for picture in pictures)}
     for picture, label in zip(pictures, labels):
         beside = _label_files(picture)[-1]

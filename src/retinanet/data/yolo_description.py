@@ -137,6 +137,8 @@ def _yaml_names(path: Path, content: dict[str, Any]) -> dict[int, str]:
                 "null: write it in quotes, if that is its name" if name is None else f"{_short(name)}, which is no name"
             )
             raise RequestError(f"{path}: the name of class {key} is {kind}")
+        if not name.strip():
+            raise RequestError(f"{path}: the name of class {key} is empty: give it one")
     if len({int(key) for key in names}) < len(names):
         raise RequestError(f"{path}: names has the same number twice")
     return _unique({int(key): names[key] for key in sorted(names, key=int)}, path)

@@ -21,14 +21,18 @@ from retinanet.data.listing import Listing, number
 from retinanet.data.report import Report
 from retinanet.text import lines
 
-POLYGON, PREDICTED, POSED, APART = 1, 2, 4, 8
+POLYGON, PREDICTED, POSED, APART, CROSSED, OUT, SHIFTED, WHOLE = (1 << bit for bit in range(8))
 """What a line fits, as bits: points of a polygon; a box with a confidence or track id; a box with keypoints inside it;
 and of the last, that it makes no likely polygon: the sides of the box would be a point far from all others, or every
-third number is 0 or 1."""
+third number is 0 or 1 (APART), or the edges cross each other (CROSSED). Of six columns: columns 2 to 5 stick out of the
+image as a box, columns 3 to 6 lie in it, the last is a whole number above 1."""
 LOW, HIGH = -0.1, 1.1  # of a coordinate: polygons drawn carelessly over the edge end here
 SURE = 3  # lines that fit two formats alike, from which on chance does not explain it
 ODD = 0.05  # share of lines that cannot be what the others of as many columns may be
 LINE = 1 << 20  # characters of a line, an outline of some 50 000 points
+CROSSING = 0.2  # share of outlines that cross themselves, above which these are none
+SURE_SHARE = 0.2  # of lines of six columns that are no box with a confidence before it, from which on none is
+POINTS = 200  # of an outline that is looked at for edges that cross
 PREDICTION = "confidence or track id beside a box, passed over"
 
 Box = tuple[float, float, float, float]
@@ -44,10 +48,14 @@ class Longer:
     """Lines with as many columns as that makes."""
     odd: Counter[int] = field(default_factory=Counter)
     """By number of columns: lines that fit nothing, and have a whole number that is no coordinate."""
+    repeated: bool = False
+    """Of six columns the last is the same whole number above 1 on two lines of a file: no track id."""
+    uneven: bool = False
+    """Such a number is no multiple of 5, or above 360: not all are angles as people choose them."""
     places: array = field(default_factory=lambda: array("q"))
     """Where in the listing the box of each line is; it is the polygon's, if the line fits one."""
     columns: array = field(default_factory=lambda: array("i"))
-    fits: array = field(default_factory=lambda: array("b"))
+    fits: array = field(default_factory=lambda: array("h"))
     boxes: array = field(default_factory=lambda: array("d"))
     """The box of columns 2 to 5 of each line, as corners."""
 
@@ -120,11 +128,24 @@ class Longer:
                 predicted |= both
             else:
                 unclear |= both
+            if one_length and can[POSED].all() and ((fits & CROSSED) > 0).mean() > CROSSING:
+                unclear |= outline
+        unclear |= self._unclear_six(predicted & (columns == 6), fits)
         for length, odd in self.odd.items():
             same = columns == length
             if odd >= ODD * (odd + same.sum()):
                 unclear |= same & ~posed
         return predicted & ~unclear, posed, unclear
+
+    def _unclear_six(self, six: NDArray[np.bool_], fits: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(n,) the lines of six columns, where they may be boxes with an angle, or have a confidence before the box."""
+        if not six.any():
+            return six
+        out, shifted, whole = (((fits[six] & kind) > 0) for kind in (OUT, SHIFTED, WHOLE))
+        sure = 1 - shifted.mean()
+        clear = sure >= SURE_SHARE and sure > 2 * out.mean()
+        angles = whole.any() and (self.repeated or not self.uneven)
+        return six & (angles or not clear)
 
 
 def _formats(columns: int, fits: int) -> str:
@@ -134,8 +155,8 @@ def _formats(columns: int, fits: int) -> str:
     if fits & POSED or columns > 7:
         readings.append("a box with keypoints (declared by kpt_shape)")
     elif columns == 6:
-        readings.append("a box with an angle")
-    return " or ".join(readings)
+        readings += ["a box with an angle", "a confidence before a box"]
+    return " or ".join(readings) + ": write it as class cx cy w h"
 
 
 def add_lines(
@@ -148,7 +169,8 @@ def add_lines(
     report: Report,
 ) -> None:
     """Read the label file of one picture; what cannot be read is left out and named by its line."""
-    seen = set()
+    seen: set[tuple[str, ...]] = set()
+    whole: set[float] = set()
     for line, row in enumerate(lines(text), 1):
         where = f"{file} line {line}"
         if len(row) > LINE:
@@ -167,7 +189,10 @@ def add_lines(
                     "malformed line", "left out", f"{where}: the class is not a number{_quoted(columns[:1], file)}"
                 )
             else:
-                report.add("unknown class", "left out", f"{where}: class{_quoted(columns[:1], file, ' ')}")
+                first = len(columns) in (6, 7) and 0 <= key <= 1
+                longer.odd[len(columns)] += first
+                hint = " (a confidence? the class comes first)" * first
+                report.add("unknown class", "left out", f"{where}: class{_quoted(columns[:1], file, ' ')}{hint}")
                 if key.is_integer():
                     report.facts.unknown[int(key)] += 1
             continue
@@ -185,6 +210,10 @@ def add_lines(
             if longer.keypoints:
                 longer.posed += 1
             elif fits := _fits(values, box):
+                if fits & WHOLE:
+                    longer.repeated |= values[4] in whole
+                    longer.uneven |= values[4] % 5 != 0 or values[4] > 360
+                    whole.add(values[4])
                 longer.add(listing, len(columns), fits, box)
                 if fits & POLYGON:
                     box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
@@ -234,21 +263,47 @@ def _fits(values: list[float], box: Box) -> int:
         box: that of the first four, as corners.
     """
     if len(values) == 5:
-        return PREDICTED if 0 <= values[4] <= 1 or _is_id(values[4]) else 0
+        if not (0 <= values[4] <= 1 or _is_id(values[4])):
+            return 0
+        fits = PREDICTED | (0 if _inside(box) else OUT) | (SHIFTED if _inside(_box(values[1:])) else 0)
+        return fits | (WHOLE if values[4] > 1 else 0)
     fits = 0
     if all(LOW <= value <= HIGH for value in values):
         fits |= POLYGON
-    inside = all(LOW / 10 <= value <= 1 - LOW / 10 for value in box) and box[0] < box[2] and box[1] < box[3]
+    inside = _inside(box)
     if inside and len(values) == 6 and 0 <= values[4] <= 1 and _is_id(values[5]):
         fits |= PREDICTED
     if inside and fits & POLYGON:
         rest = values[4:]
         if _holds(box, rest):
             fits |= POSED | (0 if _holds(box, values[2:4]) else APART)
-        seen = rest[2::3]  # of keypoints with three columns: 0, 1 or 2
-        if len(rest) % 3 == 0 and {*seen} <= {0, 1} and _holds(box, [v for i, v in enumerate(rest) if i % 3 < 2]):
-            fits |= POSED | APART
+        seen = rest[2::3]  # of keypoints with three columns: 0, 1 or 2, or a confidence
+        if len(rest) % 3 == 0 and min(seen) >= 0 and _holds(box, [v for i, v in enumerate(rest) if i % 3 < 2]):
+            fits |= POSED | (APART if {*seen} <= {0, 1} else 0)
+        if fits & POSED and _crosses(values):
+            fits |= CROSSED
     return fits
+
+
+def _inside(box: Box) -> bool:
+    """Whether a box has an area and lies in its image, give or take a hundredth of it."""
+    return all(LOW / 10 <= value <= 1 - LOW / 10 for value in box) and box[0] < box[2] and box[1] < box[3]
+
+
+def _crosses(values: list[float]) -> bool:
+    """Whether two edges of the polygon x y x y … cross each other; edges that only touch do not."""
+    if len(values) > 2 * POINTS:
+        return False
+    starts = np.array(values, np.float64).reshape(-1, 2)
+    edges = np.roll(starts, -1, 0) - starts
+
+    def sides(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, n) on which side of each edge each of the points lies."""
+        away = points - starts[:, None]
+        return edges[:, :1] * away[..., 1] - edges[:, 1:] * away[..., 0]
+
+    parted = sides(starts) * sides(starts + edges) < -1e-12
+    return bool((parted & parted.T).any())
 
 
 def _holds(box: Box, values: list[float]) -> bool:
