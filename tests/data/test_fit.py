@@ -91,7 +91,7 @@ def test_lost_boxes_are_told_with_what_would_save_them(tmp_path):
 
 @pytest.mark.parametrize("low_quality", [False, True])
 def test_boxes_below_a_pixel_are_told_whatever_the_anchors_cover(tmp_path, low_quality):
-    data = coco(tmp_path, [((64, 64), [(10, 10, 20, 20)] * 40 + [(5, 5, 0.16, 0.16)])])
+    data = coco(tmp_path, [((64, 64), [(10, 10, 30, 30, 1)] * 40 + [(5, 5, 5.16, 5.16, 1)])])
     model = replace(ModelSettings(), preprocessing=PreprocessingSettings(resize="none"))
     sizes = replace(AnchorSettings(), sizes=(20.0, 0.16), ratios=(1.0,))
     for anchors in (sizes, replace(sizes, sizes=(20.0, 40.0))):

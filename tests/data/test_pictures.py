@@ -351,6 +351,9 @@ def broken(tmp_path, kind):
         os.mkfifo(path)
     elif kind == "HEIC":
         path.write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 50)
+    elif kind == "no sides":
+        Image.new("RGB", (4, 4)).save(path, "BMP")
+        path.write_bytes(path.read_bytes()[:18] + bytes(8) + path.read_bytes()[26:])
     elif kind == "program":
         Image.new("RGB", (4, 4)).save(path, "EPS")
     return path
@@ -362,6 +365,7 @@ def broken(tmp_path, kind):
         ("missing", "there is no such file"),
         ("text", "it is not a picture that Pillow knows"),
         ("empty", "the file is empty"),
+        ("no sides", "its width or height is 0"),
         ("folder", "is a directory"),
         ("pipe", "it is a pipe, a socket or a device, not a regular file"),
         ("HEIC", "HEIC needs pillow-heif: pip install 'retinanet[heif]'"),
