@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from retinanet import matching
+from retinanet import matching, threads
 from retinanet.anchors import make_anchors
 from retinanet.boxes import area, intersection, iou
 from retinanet.config import AnchorSettings, MatchingSettings
@@ -74,7 +74,7 @@ def test_plain_search(batch: list[tuple[Tensor, Tensor]], thresholds: tuple[floa
                 patch.setattr(matching, "PART", 37)
                 patch.setattr(matching, "CACHED", 74)  # boxes two by two
             if way == "as on a GPU":
-                patch.setattr(matching, "_asynchronous", lambda device: True)
+                patch.setattr(threads, "asynchronous", lambda device: True)
                 patch.setattr(matching, "SLICE", 2 * len(anchors))
             targets = match(anchors, [b for b, _ in batch], [n for _, n in batch], rules)
         assert targets.labels.tolist() == [labels for labels, _ in expected]

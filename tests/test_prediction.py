@@ -19,7 +19,7 @@ from retinanet.detector import Detector
 from retinanet.errors import RequestError, WorkError
 from retinanet.model import RetinaNet
 from retinanet.prediction import predict_files
-from retinanet.source_files import find_pictures, find_sources
+from retinanet.source_files import find_sources
 from tiny_run import tiny
 
 NAMES = ("red", "green")
@@ -52,7 +52,7 @@ def pictures(tmp_path_factory):
 
 
 def names(sources):
-    return [name for _, name in find_pictures(sources)]
+    return [name for _, name in find_sources(sources).pictures]
 
 
 # ---------------------------------------------------------------------------------------------------------- sources
@@ -90,7 +90,7 @@ def test_a_file_with_the_signs_of_a_pattern_in_its_name(pictures, tmp_path):
 )
 def test_sources_without_pictures(tmp_path, sources, message):
     with pytest.raises(RequestError) as caught:
-        find_pictures([s.format(t=tmp_path) for s in sources])
+        find_sources([s.format(t=tmp_path) for s in sources])
     assert str(caught.value) == message.format(t=tmp_path)
 
 
@@ -109,7 +109,7 @@ def test_all_formats_say_what_predict_says(detector, pictures, tmp_path):
     assert seen == [(3, 7), (6, 7), (7, 7)]
     assert made.pictures == 7
     assert made.unreadable == []
-    paths = [str(path) for path, _ in find_pictures([pictures])]
+    paths = [str(path) for path, _ in find_sources([pictures]).pictures]
 
     content = json.loads((output / "detections.json").read_text())
     assert content["categories"] == [{"id": 1, "name": "red"}, {"id": 2, "name": "green"}]

@@ -46,7 +46,7 @@ def test_what_is_no_text(tmp_path, content, reason):
 
 def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")  # opened, it would wait for a writer
-    for name, reason in (("", "Is a directory"), ("none", "No such file"), ("pipe", "not a regular file")):
+    for name, reason in (("", "is a directory"), ("none", "no such file"), ("pipe", "not a regular file")):
         with pytest.raises(TextError, match=reason):
             read_text(tmp_path / name)
 

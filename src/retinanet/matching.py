@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from retinanet import boxes as geometry
+from retinanet import threads
 from retinanet.config import MatchingSettings
 from retinanet.threads import alone, map_slices
 
@@ -58,10 +59,10 @@ def match(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], se
     classes = _moved([n[n >= 0] for n in labels], anchors.device, torch.int64)
     regions = _moved([b[n == IGNORED] for b, n in zip(boxes, labels)], anchors.device, anchors.dtype)
     states = torch.empty((len(boxes), len(anchors)), dtype=torch.int64, device=anchors.device)
-    with alone(anchors.device) as threads:
-        cells = _cells(anchors, truth, classes, regions, states, threads)
-        overlaps = map_slices(_overlaps, cells, threads)
-        matched = map_slices(lambda pair: _assign(*pair, settings), list(zip(cells, overlaps)), threads)
+    with alone(anchors.device) as workers:
+        cells = _cells(anchors, truth, classes, regions, states, workers)
+        overlaps = map_slices(_overlaps, cells, workers)
+        matched = map_slices(lambda pair: _assign(*pair, settings), list(zip(cells, overlaps)), workers)
         places = torch.cat([torch.zeros_like(states[:0, 0]), *(places for places, _ in matched)])
         return Targets(
             labels=states,
@@ -79,11 +80,6 @@ def _moved(tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype) 
     if device.type == "cuda" and together.device.type == "cpu":
         together = together.pin_memory()  # from elsewhere the copy would wait for what the GPU is doing
     return together.to(device, non_blocking=True).split([len(t) for t in tensors])
-
-
-def _asynchronous(device: torch.device) -> bool:
-    """Whether the processor would have to wait for an answer from this device."""
-    return device.type != "cpu"
 
 
 @dataclass(frozen=True)
@@ -123,7 +119,7 @@ class _Cell:
         Args:
             wanted: (parts, M) bool. A GPU compares all boxes in less time than the CPU would wait for it to say which.
         """
-        if _asynchronous(wanted.device):
+        if threads.asynchronous(wanted.device):
             size, chosen = SLICE, [torch.arange(wanted.shape[1], device=wanted.device)] * len(wanted)
         else:
             which, places = wanted.nonzero(as_tuple=True)
@@ -143,15 +139,15 @@ def _cells(
     classes: Sequence[Tensor],
     regions: Sequence[Tensor],
     states: Tensor,
-    threads: int,
+    workers: int,
 ) -> list[_Cell]:
-    """Images, cut where there are fewer than twice as many as ``threads``."""
+    """Images, cut where there are fewer than twice as many as ``workers``."""
     anchors = anchors.t().contiguous().t()
     area = geometry.area(anchors)
-    length = max(1, len(anchors)) if _asynchronous(anchors.device) else PART
+    length = max(1, len(anchors)) if threads.asynchronous(anchors.device) else PART
     parts = [slice(start, min(start + length, len(anchors))) for start in range(0, len(anchors), length)]
     covered = [torch.cat((anchors[part, :2].amin(dim=0), anchors[part, 2:].amax(dim=0))) for part in parts]
-    per_image = min(len(parts), math.ceil(2 * threads / max(1, len(states))) if threads > 1 else 1)
+    per_image = min(len(parts), math.ceil(2 * workers / max(1, len(states))) if workers > 1 else 1)
     rows = max(1, math.ceil(len(parts) / max(1, per_image)))  # parts of a cell
     cells = []
     for i, (state, t, c, r) in enumerate(zip(states, truth, classes, regions)):
@@ -204,7 +200,9 @@ def _assign(cell: _Cell, best: Tensor, settings: MatchingSettings) -> tuple[Tens
     state.masked_fill_(positive, 0)
 
     # Few anchors are positive: for them alone it is asked which box it was. A GPU is not asked which they are.
-    places = torch.arange(len(best), device=best.device) if _asynchronous(best.device) else positive.nonzero()[:, 0]
+    places = (
+        torch.arange(len(best), device=best.device) if threads.asynchronous(best.device) else positive.nonzero()[:, 0]
+    )
     boxes = cell.anchors[places]
     if len(cell.boxes):
         length = max(1, SLICE // len(cell.boxes))

@@ -114,11 +114,6 @@ def find_sources(sources: Sequence[str | Path]) -> Sources:
     return found
 
 
-def find_pictures(sources: Sequence[str | Path]) -> list[tuple[Path, str]]:
-    """The pictures of :func:`find_sources`."""
-    return find_sources(sources).pictures
-
-
 def is_video(path: Path) -> bool:
     """By the ending; by the first bytes where the ending is neither a video's nor a picture's."""
     suffix = path.suffix.lower()

@@ -12,6 +12,7 @@ import re
 import stat
 
 from retinanet.errors import RequestError
+from retinanet.files import what_is_wrong
 
 # UTF-32's mark begins with UTF-16's, so it is tried first.
 MARKS = (
@@ -87,7 +88,7 @@ def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         if isinstance(error, TextError):
             raise
-        raise TextError(path, getattr(error, "strerror", None) or str(error)) from None
+        raise TextError(path, what_is_wrong(error)) from None
     return bytes(content)
 
 

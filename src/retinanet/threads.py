@@ -25,6 +25,11 @@ CPU = torch.device("cpu")
 MOST = 16  # threads; more would wait for Python's lock longer than they compute
 
 
+def asynchronous(device: torch.device) -> bool:
+    """Whether the CPU would have to wait for a result of this device."""
+    return device.type != "cpu"
+
+
 @contextmanager
 def alone(device: torch.device = CPU) -> Iterator[int]:
     """Inside, the operations of the calling thread use no other thread. Yields the number of threads outside.

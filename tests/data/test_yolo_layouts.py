@@ -105,7 +105,7 @@ def test_label_files_that_cannot_be_read_are_named(files):
     data = one_box(open_data(root, "train"))
     assert kinds(data) == {"unreadable annotation file": (2, "left out")}
     assert "train/labels/b.txt: not UTF-8 text (line 1, byte 0xe9" in data.report.lines()[0]
-    assert "train/labels/c.txt: Is a directory" in data.report.lines()[0]
+    assert "train/labels/c.txt: is a directory" in data.report.lines()[0]
 
 
 # -------------------------------------------------------------------------------------------------------- encodings

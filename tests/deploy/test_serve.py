@@ -428,7 +428,7 @@ def test_memory_is_shared() -> None:
         room = server.service.room
         with room.share() as others:
             others.take(room.size - 30_000)
-            reply = server.predict(encoded())  # 96 x 64 pixels need 60 kB while they are decoded
+            reply = server.predict(encoded())  # 96 x 64 pixels need 43 kB while they are decoded
             assert (reply.status, reply.headers["retry-after"]) == (503, "1")
         assert server.predict(encoded()).status == 200
         room.size = 30_000

@@ -20,7 +20,7 @@ pytest.importorskip("python_multipart", reason="the extra [serve] is not install
 from retinanet.deploy.serve.app import make_app
 from retinanet.deploy.serve.limits import Limits
 from retinanet.deploy.serve.server import Server, listen, serve
-from retinanet.errors import WorkError
+from retinanet.errors import RequestError, WorkError
 from serving import Gated, Running, encoded, form, running, small_detector, until
 
 FILES = [encoded(40, 30, seed=seed) for seed in range(3)]
@@ -286,3 +286,9 @@ def test_stopping_with_requests_queued_and_left() -> None:
     assert replies == [200] * 4
     assert app.state.service.room.used == app.state.service.batcher.waiting == 0
     assert not app.state.service.busy()
+
+
+@pytest.mark.parametrize("host", ["a" * 70, "a..b"])
+def test_a_host_that_no_name_server_can_be_asked_for(host: str) -> None:
+    with pytest.raises(RequestError, match="--host"):
+        listen(host, 0)

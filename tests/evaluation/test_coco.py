@@ -359,8 +359,8 @@ def test_missing_files(files, missing):
     paths[missing].unlink()
     with pytest.raises(RequestError) as error:
         coco.evaluate_json(*map(str, paths))
-    assert str(error.value) == f"cannot read {paths[missing]}: No such file or directory"
+    assert str(error.value) == f"cannot read {paths[missing]}: no such file or directory"
     paths[missing].mkdir()
     with pytest.raises(RequestError) as error:
         coco.evaluate_json(*paths)
-    assert str(error.value) == f"cannot read {paths[missing]}: Is a directory"
+    assert str(error.value) == f"cannot read {paths[missing]}: is a directory"

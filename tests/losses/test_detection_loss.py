@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from retinanet import losses, matching
+from retinanet import losses, threads
 from retinanet.boxes import encode
 from retinanet.config import LossSettings, MatchingSettings, OhemSettings
 from retinanet.errors import RequestError
-from retinanet.losses import ClassBalance, box_loss, class_balance, detection_loss, focal, sigmoid_focal_loss
+from retinanet.losses import ClassBalance, box_loss, class_balance, detection_loss, sigmoid_focal_loss
 from retinanet.matching import match
 from retinanet.model import Outputs
 from three_pictures import ANCHORS, BOXES, LABELS, outputs
@@ -146,8 +146,7 @@ def test_weights_of_classes_are_summed_on_a_gpu_without_waiting(
     wanted, found = outputs(level), outputs(level)
     expected = detection_loss(wanted, targets, ANCHORS, settings, own)[0]
     expected.backward()  # type: ignore[no-untyped-call]
-    monkeypatch.setattr(matching, "_asynchronous", lambda device: True)
-    monkeypatch.setattr(focal, "_asynchronous", lambda device: True)
+    monkeypatch.setattr(threads, "asynchronous", lambda device: True)
     with NoAnswers():
         targets = match(torch.cat(ANCHORS), BOXES, LABELS, MatchingSettings())
         loss = detection_loss(found, targets, ANCHORS, settings, own)[0]
@@ -181,7 +180,7 @@ def test_training_on_a_gpu_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) ->
     for out, box in zip(wanted, ("smooth_l1", "giou")):
         sum(detection_loss(out, wanted_targets, ANCHORS, LossSettings(box=box)), torch.zeros(())).backward()  # type: ignore[arg-type]
 
-    monkeypatch.setattr(matching, "_asynchronous", lambda device: True)
+    monkeypatch.setattr(threads, "asynchronous", lambda device: True)
     monkeypatch.setattr(losses, "sigmoid_focal_loss", lambda logits, labels, *_: logits.sum() * 0)
     found = [outputs(), outputs()]
     with NoAnswers():

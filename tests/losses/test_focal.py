@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from retinanet.losses import focal, sigmoid_focal_loss
+from retinanet import threads
+from retinanet.losses import sigmoid_focal_loss
 from retinanet.losses.focal import SLICE
 
 GAMMAS = st.one_of(st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]), st.floats(0.1, 5))
@@ -322,7 +323,7 @@ def test_memory(set_threads: Any) -> None:
 def path(asynchronous: bool) -> Iterator[None]:
     """The code for a processor, or that for a GPU, which asks it nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(focal, "_asynchronous", lambda device: asynchronous)
+        patch.setattr(threads, "asynchronous", lambda device: asynchronous)
         yield
 
 

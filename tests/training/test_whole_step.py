@@ -8,10 +8,9 @@ import torch
 from lightning.fabric import Fabric
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from retinanet import matching
+from retinanet import threads
 from retinanet.data import open_data
 from retinanet.data.loading import TrainingSteps
-from retinanet.losses import focal
 from retinanet.model import RetinaNet
 from retinanet.training.ema import Ema
 from retinanet.training.optim import make_optimizer, set_lr
@@ -47,8 +46,7 @@ def test_a_step_waits_for_nothing(data: Any, monkeypatch: pytest.MonkeyPatch) ->
     learner: Any = Learner(model, settings.loss, split.class_names)
     learner, steps = fabric.setup(learner, make_optimizer(model, settings.train))
     batches = TrainingSteps(split, settings)
-    monkeypatch.setattr(matching, "_asynchronous", lambda device: True)
-    monkeypatch.setattr(focal, "_asynchronous", lambda device: True)
+    monkeypatch.setattr(threads, "asynchronous", lambda device: True)
     losses = []
     for step in range(4):
         parts = batches[step % 2]

@@ -17,7 +17,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener, getproxie
 
 from retinanet.checkpoints.sources import secure
 from retinanet.errors import RequestError, WorkError, first_line
-from retinanet.files import replacing
+from retinanet.files import replacing, what_is_wrong
 
 WAIT = 10.0
 """Seconds without a byte after which a server is given up."""
@@ -72,7 +72,7 @@ def download(url: str) -> Path:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WorkError(f"cannot write into {place.parent}: {error.strerror or error}") from error
+        raise WorkError(f"cannot write into {place.parent}: {what_is_wrong(error)}") from error
     with replacing(place) as beside:
         with open(beside, "wb") as file:
             for chunk in _chunks(url):

@@ -21,6 +21,7 @@ from retinanet.checkpoints.download import reachable
 from retinanet.checkpoints.sources import Hub, choose, in_folder
 from retinanet.config import ModelSettings, to_plain
 from retinanet.errors import RequestError, WorkError, first_line
+from retinanet.files import what_is_wrong
 
 if TYPE_CHECKING:
     from retinanet.detector import Detector
@@ -136,7 +137,7 @@ def write_files(detector: Detector, folder: Path, repo: str, **card: Any) -> lis
         (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / CARD).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise WorkError(f"cannot write into {folder}: {error.strerror or error}") from error
+        raise WorkError(f"cannot write into {folder}: {what_is_wrong(error)}") from error
     native.save(folder / WEIGHTS, detector.weights(), settings, detector.class_names, detector.about)
     return [folder / WEIGHTS, folder / CONFIG, folder / CARD]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retinanet.errors import RequestError
+from retinanet.fields import shown
 
 LONGEST = 2**18
 """Characters; the longest of MMDetection's own configurations has some 20 000."""
@@ -89,7 +90,7 @@ class Part:
     def refuse(self, key: str, known: str) -> RequestError:
         """The error for a value that cannot be converted."""
         return RequestError(
-            f"{self.path}: its config has {self.where(key)} = {_short(self.values.get(key))}, which cannot be "
+            f"{self.path}: its config has {self.where(key)} = {shown(self.values.get(key))}, which cannot be "
             f"converted; known here: {known}"
         )
 
@@ -161,8 +162,3 @@ class Part:
                 and value is not False
             ):
                 raise self.refuse(key, f"{self.name} without it")
-
-
-def _short(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."

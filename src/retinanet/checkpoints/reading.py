@@ -21,6 +21,7 @@ from retinanet.checkpoints.native import LONGEST_HEADER
 from retinanet.checkpoints.torch_files import MAGIC, LegacyFile, NotTorchError, ZipFile
 from retinanet.errors import RequestError, first_line
 from retinanet.fields import name as printable
+from retinanet.files import what_is_wrong
 
 INSIDE = ("state_dict", "model", "model_state_dict", "blobs", "ema_model", "model_ema", "ema_state_dict", "net")
 """Where files that hold more than weights have them."""
@@ -84,7 +85,7 @@ def read(path: Path) -> Contents:
     except inert.ForbiddenError as error:
         raise RequestError(looks.refused(path, str(error))) from None
     except PermissionError as error:
-        raise RequestError(f"{path} cannot be read ({error.strerror}): give yourself the permission") from None
+        raise RequestError(f"{path} cannot be read ({what_is_wrong(error)}): give yourself the permission") from None
     except Exception as error:  # a file can be damaged in every way there is
         reason = first_line(error)[:120]
         raise RequestError(

@@ -26,7 +26,7 @@ from retinanet.cli.predict import predict
 from retinanet.cli.push import push
 from retinanet.cli.serve import serve
 from retinanet.cli.train import train
-from retinanet.errors import RequestError, WorkError
+from retinanet.errors import RequestError, WorkError, first_line
 from retinanet.printable import printable
 
 app = App(
@@ -69,8 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         caught = error
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-        line, code = f"unexpected {type(error).__name__}: {reason} (--debug shows where)", 1
+        line, code = f"unexpected {type(error).__name__}: {first_line(error)} (--debug shows where)", 1
     if "--debug" in arguments:
         import traceback
 

@@ -9,7 +9,7 @@ from retinanet.cli.console import Output
 from retinanet.cli.models import load, require_model
 from retinanet.cli.options import Common
 from retinanet.errors import WorkError
-from retinanet.files import require_new
+from retinanet.files import require_new, what_is_wrong
 
 
 def push(
@@ -63,7 +63,7 @@ def push(
     try:
         dry_run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WorkError(f"cannot write {dry_run}: {error.strerror or error}") from error
+        raise WorkError(f"cannot write {dry_run}: {what_is_wrong(error)}") from error
     files = hub.write_files(detector, dry_run, name, **facts)
     out.say(f"in {dry_run}: {', '.join(file.name for file in files)}; nothing was pushed")
     out.json({"model": model, "repository": name, "files": files})

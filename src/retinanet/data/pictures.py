@@ -83,6 +83,14 @@ class PictureError(RequestError):
         return type(self), (self.name, self.reason)
 
 
+class FormatError(PictureError):
+    """A file of no format that is read here."""
+
+
+class TooLargeError(PictureError):
+    """An image of more pixels than the limit."""
+
+
 def pixel_limit(value: int | None = None) -> int:
     """The most pixels that an image may have.
 
@@ -224,10 +232,10 @@ def opened(source: str | os.PathLike[str] | IO[bytes], max_pixels: int | None = 
         with image, _pillows_limit(limit):
             width, height = image.size
             if width * height > limit:
-                raise PictureError(name, _too_large(width, height, limit))
+                raise TooLargeError(name, _too_large(width, height, limit))
             yield image
     except PictureError as error:
-        raise PictureError(name, error.reason) from error.__cause__
+        raise type(error)(name, error.reason) from error.__cause__
     except Exception as error:
         raise PictureError(name, what_is_wrong(error)) from error
 
@@ -242,16 +250,16 @@ def _open(source: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
         if not start:
             raise PictureError("given", "the file is empty") from None
         if start.startswith(EPS):
-            raise PictureError("given", "EPS is a program, which is not run; save it as PNG") from None
+            raise FormatError("given", "EPS is a program, which is not run; save it as PNG") from None
         sides = next((start[at : at + 8] for kind, at in SIDES if start.startswith(kind)), b"")
         if bytes(4) in (sides[:4], sides[4:]):
             raise PictureError("given", "its width or height is 0") from None
         if start[4:8] != b"ftyp" or start[8:12] not in HEIF:
-            raise PictureError("given", "it is not a picture that Pillow knows") from None
+            raise FormatError("given", "it is not a picture that Pillow knows") from None
     try:
         import pillow_heif
     except ImportError:
-        raise PictureError("given", "HEIC needs pillow-heif: pip install 'retinanet[heif]'") from None
+        raise FormatError("given", "HEIC needs pillow-heif: pip install 'retinanet[heif]'") from None
     pillow_heif.register_heif_opener()
     formats.cache_clear()
     return Image.open(source, formats=formats())

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from retinanet import threads
 from retinanet.errors import first_line
 from retinanet.losses.per_class import term_weights
 from retinanet.losses.pointwise import SOFTPLUS_LINEAR
@@ -74,11 +75,6 @@ def sigmoid_focal_loss(
     return result
 
 
-def _asynchronous(device: torch.device) -> bool:
-    """Whether the processor would have to wait for an answer from this device."""
-    return device.type != "cpu"
-
-
 @lru_cache
 def _kernels(device: torch.device) -> Any:
     """The loss as GPU kernels; None where Triton is missing, has no C compiler, or does not know the GPU."""
@@ -104,7 +100,7 @@ class _FocalLoss(torch.autograd.Function):
         negative_weight: float | Tensor,
         grad_enabled: bool,
     ) -> Tensor:
-        if not _asynchronous(labels.device) and labels.numel():
+        if not threads.asynchronous(labels.device) and labels.numel():
             with alone():
                 low, high = int(labels.min()), int(labels.max())
             if low < IGNORED or high >= logits.shape[1]:
@@ -126,8 +122,8 @@ class _FocalLoss(torch.autograd.Function):
             grad = _loss(logits, labels, True, *ctx.constants)[1]
             assert grad is not None, "it was asked for"
         factor = upstream.to(grad.dtype)
-        with alone(grad.device) as threads:
-            map_slices(lambda part: part.mul_(factor), grad.split(_rows(grad)), threads)
+        with alone(grad.device) as workers:
+            map_slices(lambda part: part.mul_(factor), grad.split(_rows(grad)), workers)
         return grad.to(logits.dtype), None, None, None, None, None
 
 
@@ -140,14 +136,18 @@ def _loss(
     negative_weight: float | Tensor,
 ) -> tuple[Tensor, Tensor | None]:
     """The loss of logits (N, K) with labels (N,), and its gradient (N, K); weights are numbers or both (K,)."""
-    if isinstance(positive_weight, Tensor) and isinstance(negative_weight, Tensor) and _asynchronous(logits.device):
+    if (
+        isinstance(positive_weight, Tensor)
+        and isinstance(negative_weight, Tensor)
+        and threads.asynchronous(logits.device)
+    ):
         return _unasked_loss(logits, labels, needs_grad, gamma, positive_weight, negative_weight)
     rows, classes = logits.shape
     wide, kept = _types(logits)
     grad = torch.empty((rows, classes), dtype=kept, device=logits.device) if needs_grad else None
     step = _rows(logits)
     starts = range(0, rows, step)
-    with alone(logits.device) as threads:
+    with alone(logits.device) as workers:
         positive, ignored = (labels >= 0).nonzero()[:, 0], (labels == IGNORED).nonzero()[:, 0]
         classes_of = labels[positive]
 
@@ -159,7 +159,7 @@ def _loss(
             return _background(x, left_out, gamma, negative_weight, None if grad is None else grad[part])
 
         cuts = list(zip(starts, _cut(positive, starts), _cut(ignored, starts), strict=True))
-        losses = map_slices(background, cuts, threads)
+        losses = map_slices(background, cuts, workers)
         if isinstance(positive_weight, Tensor):
             positive_weight = positive_weight[classes_of]
         loss, slope = _positive(logits[positive, classes_of].to(wide), gamma, positive_weight)

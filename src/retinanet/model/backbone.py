@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from retinanet.config import BackboneSettings
-from retinanet.errors import RequestError, WorkError
+from retinanet.errors import RequestError, WorkError, first_line
 
 LAST_LEVEL = 5
 FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
@@ -152,11 +152,11 @@ def _create(settings: BackboneSettings, load_weights: bool) -> Any:
             ) from error
         if settings.weights == "imagenet":
             raise WorkError(
-                f"the ImageNet weights of {settings.name!r} could not be downloaded ({_first_line(error)}); connect to "
+                f"the ImageNet weights of {settings.name!r} could not be downloaded ({first_line(error)}); connect to "
                 "a network, or set model.backbone.weights to a local file, or to none to train from scratch"
             ) from error
         raise RequestError(
-            f"{settings.weights} does not hold the weights of timm's {settings.name!r}: {_first_line(error)}"
+            f"{settings.weights} does not hold the weights of timm's {settings.name!r}: {first_line(error)}"
         ) from error
     if state:
         # timm leaves out what does not fit by name, without an error: a file of another network would go unnoticed.
@@ -208,8 +208,3 @@ def _read(path: Path) -> dict[str, Tensor]:
         return read(path).tensors
     except RequestError as error:
         raise RequestError(f"model.backbone.weights: {error}") from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__

@@ -102,7 +102,7 @@ class RunFolder:
             self.write_settings(settings)
             self.write("run.json", json.dumps(facts, indent=1) + "\n")
         except OSError as error:
-            raise WorkError(f"cannot write into {self.path}: {error}") from error
+            raise WorkError(f"cannot write into {self.path}: {what_is_wrong(error)}") from error
 
     def require_empty(self) -> None:
         """
@@ -156,14 +156,17 @@ class RunFolder:
 
         path = self.path / "metrics.csv"
         kept = [row for row in read_metrics(self.path) if int(row["step"]) <= step] if path.exists() else []
-        beside = self.path / ".metrics.csv.part"
-        self._rows = open(beside, "w", newline="", encoding="utf-8")  # noqa: SIM115 (closed by close)
-        self._writer = csv.DictWriter(self._rows, COLUMNS)
-        self._writer.writeheader()
-        self._writer.writerows(kept)
-        self._rows.flush()
-        os.replace(beside, path)  # the open file goes along
-        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1 if step else None)
+        try:
+            beside = self.path / ".metrics.csv.part"
+            self._rows = open(beside, "w", newline="", encoding="utf-8")  # noqa: SIM115 (closed by close)
+            self._writer = csv.DictWriter(self._rows, COLUMNS)
+            self._writer.writeheader()
+            self._writer.writerows(kept)
+            self._rows.flush()
+            os.replace(beside, path)  # the open file goes along
+            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1 if step else None)
+        except OSError as error:
+            raise WorkError(f"cannot write {path} or the log beside it: {what_is_wrong(error)}") from error
 
     def log(self, row: Mapping[str, float]) -> None:
         """Add a row to metrics.csv and to TensorBoard; ``row`` holds some of COLUMNS, ``step`` among them."""
@@ -172,7 +175,7 @@ class RunFolder:
             self._writer.writerow(shown)
             self._rows.flush()
         except OSError as error:
-            raise WorkError(f"cannot write {self.path / 'metrics.csv'}: {error.strerror or error}") from error
+            raise WorkError(f"cannot write {self.path / 'metrics.csv'}: {what_is_wrong(error)}") from error
         assert self._board is not None
         for key, value in row.items():
             if key not in ("step", "seconds"):

@@ -6,10 +6,9 @@ import threading
 from dataclasses import dataclass
 from types import TracebackType
 
+from retinanet.data.pictures import DECODING
 from retinanet.printable import printable
 
-DECODING = 10
-"""Bytes a pixel while a picture is decoded: Pillow keeps 4, and two copies with 3 each are alive for a moment."""
 DECODED = 3
 MEMORY = 1024 * 10**6  # of all requests together, where one alone does not need more
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import math
-import os
 import signal
 import socket
 import sys
@@ -18,6 +17,7 @@ from fastapi import FastAPI
 
 from retinanet.deploy.serve.connections import Connection
 from retinanet.errors import RequestError, WorkError
+from retinanet.files import what_is_wrong
 
 BACKLOG = 128
 """Connections that wait to be accepted; that many are accepted at a time, on top of the limit."""
@@ -35,8 +35,8 @@ def listen(host: str, port: int, guarded: bool = True) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise RequestError(f"--host {host}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: a part of the name is longer than DNS allows, or empty
+        raise RequestError(f"--host {host}: {what_is_wrong(error)}") from error
     if not guarded and not is_loopback(str(address[0])):
         bound.close()
         raise RequestError(
@@ -49,8 +49,9 @@ def listen(host: str, port: int, guarded: bool = True) -> socket.socket:
         bound.listen(BACKLOG)
     except OSError as error:
         bound.close()
-        reason = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise RequestError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from error
+        raise RequestError(
+            f"cannot listen on {host} port {port}: {what_is_wrong(error)}; choose another with --port"
+        ) from error
     return bound
 
 

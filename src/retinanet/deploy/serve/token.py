@@ -10,6 +10,7 @@ from pathlib import Path
 from starlette.datastructures import Headers
 
 from retinanet.errors import RequestError
+from retinanet.files import what_is_wrong
 
 LONGEST = 4096  # characters
 
@@ -53,8 +54,7 @@ def read_token(path: Path) -> Token:
     except (OSError, ValueError) as error:
         if isinstance(error, RequestError):
             raise
-        reason = getattr(error, "strerror", None) or str(error)
-        raise RequestError(f"{where}: it cannot be read: {reason.lower()}") from None
+        raise RequestError(f"{where}: it cannot be read: {what_is_wrong(error)}") from None
     text = data.removeprefix(b"\xef\xbb\xbf").strip()
     if not text:
         raise RequestError(f"{where}: it is empty: write a secret into it, such as the output of: openssl rand -hex 32")
