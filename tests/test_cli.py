@@ -218,7 +218,7 @@ def test_resume_refuses_other_data(capsys, run, data, tmp_path):
     error(capsys, "train", str(tmp_path), "--resume", str(run))  # no data set at all
     other = make_data(tmp_path / "other", pictures=7)
     message = error(capsys, "train", str(other), "--resume", str(run))
-    assert message.startswith(f"cannot resume {run}: the data set {other} has changed, from 4 pictures")
+    assert message.startswith(f"cannot resume {run}: it was trained on 4 images")
 
 
 def test_resume_of_what_is_no_run(capsys, tmp_path):

@@ -263,3 +263,11 @@ def test_tiles_of_a_real_network(detector, tmp_path):
     for label in range(2):
         overlaps = box_iou(*[result.boxes[result.labels == label]] * 2).fill_diagonal_(0)
         assert overlaps.max() <= detector.settings.postprocessing.nms_iou + 1e-6
+
+
+def test_progress_over_tiles():
+    seen = []
+    predict_sliced(ColourFinder(), draw((100, 100), []), 40, 0.2, batch_size=4, on_progress=lambda *at: seen.append(at))
+    count = len(tiles(100, 100, 40, 0.2)) + 1
+    assert [total for _, total in seen] == [count] * -(-count // 4)
+    assert [done for done, _ in seen] == [min(4 * (i + 1), count) for i in range(len(seen))]

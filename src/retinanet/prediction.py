@@ -75,6 +75,7 @@ def predict_files(
     stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int, int], None] | None = None,
     on_frames: Callable[[Pace], None] | None = None,
+    on_tiles: Callable[[int, int], None] | None = None,
     on_problem: Callable[[str, str], None] | None = None,
 ) -> Predicted:
     """Find objects in pictures and videos and write down what was found.
@@ -101,6 +102,7 @@ def predict_files(
             KeyboardInterrupt, a video is ended.
         on_progress: called with (pictures done, pictures in all).
         on_frames: called with how far a video is.
+        on_tiles: called with (tiles done, tiles of the image) for each image that is predicted in several tiles.
         on_problem: called with (file, reason) for each picture or video that cannot be read.
 
     Raises:
@@ -123,11 +125,19 @@ def predict_files(
     require_new(output, "with --output")
     made = Predicted(output, passed_over=found.passed_over)
 
-    def look(images: Sequence[Any], threshold: float) -> list[Detections]:
+    def tiles_done(done: int, total: int) -> None:
+        if stop():
+            raise KeyboardInterrupt
+        if on_tiles:
+            on_tiles(done, total)
+
+    def look(
+        images: Sequence[Any], threshold: float, tiles: Callable[[int, int], None] | None = None
+    ) -> list[Detections]:
         given: dict[str, Any] = {"max_detections": max_detections, "size": size, "batch_size": batch_size}
         if slices is None:
             return detector.predict(list(images), threshold=threshold, **given)
-        given |= {"whole": whole, "threshold": threshold}
+        given |= {"whole": whole, "threshold": threshold, "on_progress": tiles}
         return [predict_sliced(detector, image, slices, overlap, **given) for image in images]
 
     def problem(name: str, reason: str) -> None:
@@ -144,7 +154,8 @@ def predict_files(
             for chunk in _chunks(_decoded(found.pictures, max_pixels), batch_size):
                 if stop():
                     raise KeyboardInterrupt
-                results = iter(look([image for _, _, image, _ in chunk if isinstance(image, Tensor)], threshold))
+                images = [image for _, _, image, _ in chunk if isinstance(image, Tensor)]
+                results = iter(look(images, threshold, tiles_done))
                 for path, name, image, notes in chunk:
                     if isinstance(image, PictureError):
                         problem(str(path), image.reason)

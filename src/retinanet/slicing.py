@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -69,6 +69,7 @@ def predict_sliced(
     max_detections: int | None = None,
     size: int | None = None,
     batch_size: int = 8,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Detections:
     """Detections of one large picture, looked at in tiles.
 
@@ -83,6 +84,7 @@ def predict_sliced(
         threshold, size, batch_size: as of :meth:`Detector.predict`.
         max_detections: the most in the picture. By default as many as there are: the model's own setting is for one
             look, and holds for each tile.
+        on_progress: called after each batch with (tiles done, tiles in all), the whole picture counted as one.
 
     Raises:
         RequestError: the picture cannot be read, or a setting is out of its range.
@@ -112,6 +114,8 @@ def predict_sliced(
             scores.append(found.scores)
             labels.append(found.labels)
             view.append(torch.full((len(found),), len(view)))
+        if on_progress:
+            on_progress(len(view), len(views))
     kept = merge(
         torch.cat(boxes),
         torch.cat(scores),

@@ -13,7 +13,7 @@ from black_pictures import coco
 from retinanet import boxes as geometry
 from retinanet.anchors import make_anchors
 from retinanet.config import AnchorSettings, MatchingSettings, ModelSettings, PreprocessingSettings
-from retinanet.data.coverage import Boxes, as_seen, best_anchors, cover
+from retinanet.data.coverage import Boxes, as_seen, best_anchors, cover, share_text
 from retinanet.matching import match
 
 CPU = torch.device("cpu")
@@ -102,3 +102,14 @@ def test_without_boxes(tmp_path):
     assert found.without == 0.0
     assert found.positives == 0
     assert found.plain()["background_per_positive"] is None
+
+
+def test_all_is_said_of_all_alone():
+    assert [share_text(share) for share in (1.0, 0.99999, 0.5, 1e-6, 0.0)] == [
+        "100.0%",
+        "99.9%",
+        "50.0%",
+        "0.1%",
+        "0.0%",
+    ]
+    assert share_text(0.999, 0) == "99%"

@@ -107,7 +107,10 @@ def test_data_that_were_moved(data: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(["train", str(tmp_path / "nowhere"), *resume]) == 2
     make_data(tmp_path / "other", pictures=7)
     assert main(["train", str(tmp_path / "other"), *resume]) == 2
-    assert "from 10 pictures of 2 classes to 7 of 2" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "on 10 images of 2 classes" in said
+    assert "has 7 of 2" in said
+    assert "boxes of" not in said, "nothing of the other data set is told"
     assert main(["train", str(second), *resume]) == 0
     assert json.loads((tmp_path / "run" / "run.json").read_text())["data"] == str(second.resolve())
     assert main(["train", "--resume", str(tmp_path / "run"), "--steps", "3"]) == 0

@@ -252,20 +252,24 @@ def _say_findings(out: Output, findings: Sequence[Finding]) -> None:
 def _say_coverage(
     out: Output, split: SplitSurvey, coverages: Mapping[str, Coverage], choices: Sequence[Choice], lost: str | None
 ) -> None:
+    from retinanet.data.coverage import share_text
+
     height, width = split.trained_median
     out.say("", f"What RetinaNet will see of {split.split}, in pictures of {width} x {height}:")
     out.say(*(f"  {choice.setting} {setting_text(choice.value)}: {choice.reason}" for choice in choices))
     for name, each in coverages.items():
         ratio = f", {each.ratio:.0f} of background for each" if each.positives else ""
         out.say(
-            f"  {name} cover {each.share:.1%} of the boxes: {each.positives:.1f} positive anchors a picture{ratio}"
-            + (f"; {each.without:.1%} of the pictures with boxes have none" if each.without else "")
+            f"  {name} cover {share_text(each.share)} of the boxes: {each.positives:.1f} positive anchors a picture"
+            + ratio
+            + (f"; {share_text(each.without)} of the pictures with boxes have none" if each.without else "")
         )
     here = coverages["the anchors here"]
     poor = [row for row in here.per_class if row[1] and row[2] < ENOUGH]
     for what, rows in (("size", [row for row in here.per_size if row[1]]), ("class", poor[:CLASSES])):
         if rows:
-            out.say(f"  by {what}: " + ", ".join(f"{name} {share:.0%} of {count}" for name, count, share in rows))
+            parts = (f"{name} {share_text(share, 0)} of {count}" for name, count, share in rows)
+            out.say(f"  by {what}: " + ", ".join(parts))
     if lost:
         out.say(f"warning: {lost}")
 

@@ -156,6 +156,7 @@ def predict(
             stop=lambda: interrupt.requested,
             on_progress=progress.counter("looking at"),
             on_frames=_pace(out, progress),
+            on_tiles=progress.timed_counter("image", "tiles"),
             on_problem=problem,
         )
     _report(out, made, threshold, why, draw)

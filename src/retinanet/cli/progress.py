@@ -113,6 +113,24 @@ class Progress:
 
         return show
 
+    def timed_counter(self, what: str, unit: str) -> Callable[[int, int], None]:
+        """:meth:`counter` with the time that is left; the work begins anew where ``done`` does not get larger."""
+        begun = time.monotonic()
+        first = last = 0
+
+        def show(done: int, total: int) -> None:
+            nonlocal begun, first, last
+            now = time.monotonic()
+            if not 0 < last < done:
+                begun, first = now, done
+            last = done
+            left = f", {clock((now - begun) * (total - done) / (done - first))} left" if done > first else ""
+            self.count(what, done, total, unit + left)
+            if done >= total:
+                self._end_count(what)
+
+        return show
+
     def count(self, what: str, done: int, total: int, unit: str = "pictures") -> None:
         text = f"{done} of {total} {unit}"
         if self.live:

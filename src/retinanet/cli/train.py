@@ -33,6 +33,9 @@ CHANGEABLE = {
 }
 
 
+USED = 0.85  # of a budget: with less there is a reason to tell
+
+
 def train(
     data: Path | None = None,
     /,
@@ -138,10 +141,26 @@ def report(out: Output, summary: Mapping[str, Any], data: Path, split: str) -> N
     out.say(
         f"{summary['steps']} steps in {clock(summary['seconds'])}{why}: "
         f"AP {number(last.get('AP'))}, AP50 {number(last.get('AP50'))} on split {split}",
+        *budget_lines(summary),
         f"the run is in {folder}: best.safetensors (AP {number(summary['best_AP'])} at step {summary['best_step']}), "
         "last.safetensors, report.html, metrics.csv, curves.png",
         f"next: retinanet evaluate {folder} {data}" + (f" --split {split}" if split != "val" else ""),
     )
+
+
+def budget_lines(summary: Mapping[str, Any]) -> list[str]:
+    """How much of a budget was used, and why where it is far less."""
+    budget = summary.get("budget")
+    if budget is None:
+        return []
+    used = summary["seconds"] / budget
+    line = f"{used:.0%} of the budget of {clock(budget)} used"
+    if used >= USED:
+        return [line]
+    if summary["stopped"] == "patience":
+        return [f"{line}: train.patience ended the run"]
+    kept, took = clock(summary["kept"]), clock(summary["evaluation"])
+    return [f"{line}: {kept} were kept for the last evaluation and the report, and the evaluation took {took}"]
 
 
 def data_name(data: Path) -> str:

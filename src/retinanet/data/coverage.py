@@ -118,6 +118,14 @@ def as_seen(data: DetectionData, preprocessing: PreprocessingSettings) -> Boxes:
     return Boxes(all_.boxes[counted] * scale[kind], padded[kind], all_.labels[counted], pictures)
 
 
+def share_text(share: float, digits: int = 1) -> str:
+    """A share as a percentage, rounded; 100 % is all of them and 0 % none, so it never rounds to either."""
+    least = 10.0 ** -(digits + 2)
+    if 0 < share < 1:
+        share = min(max(share, least), 1 - least)
+    return f"{share:.{digits}%}"
+
+
 def best_anchors(boxes: Boxes, settings: AnchorSettings) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
     """(M,) IoU of each box with its best anchor, and (M,) place of that anchor's level."""
     best = np.zeros(len(boxes.labels), np.float32)

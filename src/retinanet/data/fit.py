@@ -23,7 +23,7 @@ from retinanet.config import (
     Settings,
     changed,
 )
-from retinanet.data.coverage import Boxes, as_seen, best_anchors
+from retinanet.data.coverage import Boxes, as_seen, best_anchors, share_text
 from retinanet.data.dataset import DetectionData
 
 LOOKED_AT = 3000  # boxes that the search scores; more change the third digit
@@ -65,7 +65,10 @@ class FittedAnchors:
 
     def choices(self, was: AnchorSettings) -> list[Choice]:
         names = "P" + (f"{self.settings.levels[0]} to P{self.settings.levels[-1]}")
-        told = f"the best anchor reaches the foreground IoU for {self.after:.1%} of the boxes, {self.before:.1%} before"
+        told = (
+            f"the best anchor reaches the foreground IoU for {share_text(self.after)} of the boxes, "
+            f"{share_text(self.before)} with the anchors of the recipe"
+        )
         reasons = {
             "sizes": told,
             "ratios": "the shapes of the boxes",
@@ -211,7 +214,8 @@ def fit_size(data: DetectionData, preprocessing: PreprocessingSettings, side: fl
     now = small * size / shorter
     words = f"the small boxes (fifth percentile) are {small:.0f} px in the files and {now:.0f} px then"
     if wanted > limited * 1.01:
-        why = "pictures are not enlarged" if limited == shorter else "larger takes too long"
+        enlarged = limited == shorter
+        why = "images are enlarged only if you give a larger size" if enlarged else "larger takes too long"
         words += f"; {side:.0f} would be better, but {why}"
     return size, _longer(size), words
 
@@ -239,7 +243,7 @@ def lost_boxes(data: DetectionData, model: ModelSettings, matching: MatchingSett
     worst = [f"{data.class_names[i]} {counts[i]}" for i in np.argsort(-counts, kind="stable")[:3] if counts[i]]
     low, middle, high = (f"{side:.{0 if side >= PIXEL else 2}f}" for side in np.percentile(lost, [5, 50, 95]))
     said = (
-        f"the anchors cover {share:.1%} of the boxes; {len(lost)} cannot be learnt: {low} to {high} "
+        f"the anchors cover {share_text(share)} of the boxes; {len(lost)} cannot be learnt: {low} to {high} "
         f"px (median {middle}) at the training size, the most of {', '.join(worst)}"
     )
     few = share >= ENOUGH or matching.low_quality
@@ -251,7 +255,7 @@ def _remedies(data: DetectionData, model: ModelSettings, matching: MatchingSetti
     fitted = fit_anchors(data, model, matching).after
     said = []
     if fitted > share + CLEARLY:
-        said.append(f"--anchors auto would cover {fitted:.1%}")
+        said.append(f"--anchors auto would cover {share_text(fitted)}")
     preprocessing = model.preprocessing
     if fitted < ENOUGH and preprocessing.resize == "shorter":
         size, longer = 2 * preprocessing.size, 2 * preprocessing.longer
@@ -259,8 +263,10 @@ def _remedies(data: DetectionData, model: ModelSettings, matching: MatchingSetti
         larger = fit_anchors(data, dataclasses.replace(model, preprocessing=twice), matching).after
         if larger > max(fitted, share) + CLEARLY:
             also = f"--anchors auto with --model.preprocessing.size {size} --model.preprocessing.longer {longer}"
-            said.append(f"{also} {larger:.1%}")
-    return said
+            enlarged = size > np.median(data.annotations.sizes.min(axis=1))
+            cost = "for four times the time" + ", as it enlarges the images" * bool(enlarged)
+            said.append(f"{also} would cover {share_text(larger)} {cost}")
+    return said or ["neither other anchors nor twice the size would cover clearly more: expect these to be missed"]
 
 
 def fit_model(

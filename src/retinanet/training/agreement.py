@@ -42,6 +42,8 @@ class Decision:
     step_seconds: float = 0.0
     reserve: float = 0.0
     """Seconds of a budget that are kept for the last evaluation and the report."""
+    expected: float = 0.0
+    """Steps that the run will have in all; 0: not known yet."""
     signal: int = 0
     """The signal by which a process was told to stop; 0: none was."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
@@ -13,8 +14,13 @@ from retinanet.training.schedule import Plan
 MEETING = 1.0  # seconds between meetings of several processes, about; a signal waits for the next one
 MOST_STEPS = 50  # between two meetings
 PACE = 9  # measurements of which the median is the time of a step: the first steps are slow
+TRIAL_SHARE = 0.05  # of the time so far that trials of an evaluation may take, and of a budget between two of them
+TRIALS = 3  # of which the median counts: the machine may turn slower or faster
 FEWEST_EVALUATIONS = 4  # in a budget, the last one included
 SHARE = 0.15  # of a budget that evaluations may take, the last one aside
+
+
+ANY = sys.maxsize  # an interval that nobody asked for
 
 
 @dataclass
@@ -23,6 +29,7 @@ class Decider:
 
     With a budget the interval between evaluations follows the steps that fit into it, as measured: it gets shorter
     where the run would end with fewer than four evaluations, and longer where they would take too much of the time.
+    With ``interval`` ANY it is a quarter of the steps, also where they are more than was planned.
     """
 
     plan: Plan
@@ -38,6 +45,12 @@ class Decider:
     """Seconds since the run began, at the last save."""
     evaluation_seconds: float = 0.0
     """Of an evaluation while training; 0: not measured yet."""
+    _tried: float | None = None
+    """Seconds since the run began, when an evaluation or a trial of one ended."""
+    _trial_seconds: float = 0.0
+    _files: float = 0.0
+    """Seconds of an evaluation that do not depend on the number of images."""
+    _pictures: deque[float] = field(default_factory=lambda: deque(maxlen=TRIALS))
     _pace: deque[float] = field(default_factory=lambda: deque(maxlen=PACE))
 
     @property
@@ -49,15 +62,49 @@ class Decider:
         """A step took ``seconds``, on average since the last call."""
         self._pace.append(seconds)
 
-    def tried(self, picture: float, some: int, all_pictures: int, processes: int) -> None:
-        """An image took ``picture`` seconds in this process; evaluations take ``some`` images, the last one all."""
-        self.evaluation_seconds = picture * some / processes
-        self.plan.keep(picture * all_pictures / processes, picture)
+    def trial_due(self, step: int, elapsed: float) -> bool:
+        """Whether to time an evaluation by some images now: at first, at intervals, and before the training ends.
 
-    def evaluation_took(self, seconds: float, pictures: int, all_pictures: int, processes: int) -> None:
-        """An evaluation of ``pictures`` images took ``seconds``, its files included."""
-        self.evaluation_seconds = seconds
-        self.plan.keep(seconds * all_pictures / pictures, seconds * processes / pictures)
+        What a budget keeps for the last evaluation follows a machine that turns slower or faster in this way.
+        """
+        if self.plan.budget is None or self.step_seconds <= 0:
+            return False
+        if self._tried is None:
+            return True
+        since, cost = elapsed - self._tried, self._trial_seconds
+        if since >= max(cost / TRIAL_SHARE, TRIAL_SHARE * self.plan.budget):
+            return True
+        worth = since >= 4 * cost and self.plan.reserve - self.plan.writing > 4 * cost
+        return worth and since > 0 and self.plan.over(step, elapsed, self.step_seconds)
+
+    def tried(
+        self, picture: float, some: int, all_pictures: int, processes: int, elapsed: float = 0.0, took: float = 0.0
+    ) -> None:
+        """An image took ``picture`` seconds in this process; evaluations take ``some`` images, the last one all.
+
+        Args:
+            elapsed: seconds since the run began, at the end of the trial. took: seconds of the whole trial.
+        """
+        self._pictures.append(picture)
+        self._tried, self._trial_seconds = elapsed, took
+        usual = median(self._pictures)
+        self.evaluation_seconds = usual * some / processes + self._files
+        self.plan.keep(usual * all_pictures / processes + self._files, usual)
+
+    def evaluation_took(
+        self,
+        seconds: float,
+        pictures: int,
+        all_pictures: int,
+        processes: int,
+        elapsed: float = 0.0,
+        files: float = 0.0,
+    ) -> None:
+        """An evaluation of ``pictures`` images took ``seconds``, of these ``files`` for writing its files."""
+        self._files = files
+        self._pictures.clear()  # it says more than trials do
+        picture = (seconds - files) * processes / pictures
+        self.tried(picture, pictures, all_pictures, processes, elapsed, self._trial_seconds)
 
     def decide(self, step: int, elapsed: float) -> Decision:
         """What to do after ``step`` steps and ``elapsed`` seconds."""
@@ -70,7 +117,7 @@ class Decider:
         evaluate = due and not over and not plan.over(step, elapsed + 4 * plan.reserve, pace)
         save = not over and not evaluate and elapsed - self.saved > self.save_every
         steps = self._steps(step, elapsed, interval)
-        return Decision(steps, save, evaluate, over, elapsed, pace, plan.reserve)
+        return Decision(steps, save, evaluate, over, elapsed, pace, plan.reserve, expected)
 
     def _interval(self, expected: float) -> int:
         if self.plan.budget is None or self.interval == 0 or self.step_seconds <= 0:

@@ -16,11 +16,13 @@ import torch
 
 from retinanet.config import LENGTHS, Settings, changed, dotted, seconds
 from retinanet.data import DetectionData
+from retinanet.data.doctor.finding import counted
 from retinanet.data.fit import Choice, fit_anchors, fit_model, with_choices
 from retinanet.errors import RequestError
 from retinanet.preprocess import padded_size, resized_size
 from retinanet.training import start, trial
 from retinanet.training.loop import Surroundings
+from retinanet.training.schedule import ema_decay, interval
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,6 @@ OBJECTS = 50  # of a step; with fewer the learning rate goes down with the squar
 FEWEST_OBJECTS = 20  # of a step: a batch is not made smaller than that
 EVALUATIONS = 4  # in a run, the last one included
 MEMORY_SHARE = 0.6  # of what is free: other programs and the allocator's gaps need some
-LONGEST_EMA = 0.9998
-EMA_SPAN = 5  # the average of the weights reaches over a fifth of the run
 FINETUNING_LR = 2e-4  # of AdamW for OBJECTS a step or more
 SHORT, SHORT_BETA2 = 2000, 0.99  # AdamW's default, 0.999, remembers longer than a short run takes
 
@@ -264,12 +264,16 @@ def _length_and_rate(
     choices.append(Choice("train.lr", lr, f"AdamW, for {learner} and some {objects:.0f} objects a step"))
     if train.beta2 > SHORT_BETA2 and steps < SHORT:
         choices.append(Choice("train.beta2", SHORT_BETA2, f"some {steps:.0f} steps are few"))
-    decay = min(LONGEST_EMA, _three(1 - EMA_SPAN / max(steps, 2 * EMA_SPAN)))
-    choices.append(Choice("train.ema", decay, f"averages the weights over the last fifth of some {steps:.0f} steps"))
-    every = max(1.0, float(round(steps * batch / pictures / EVALUATIONS)))
     choices.append(
-        Choice("train.eval_every", every, f"epochs: some {EVALUATIONS} evaluations of {val_pictures} pictures")
+        Choice("train.ema", ema_decay(steps), f"averages the weights over the last fifth of some {steps:.0f} steps")
     )
+    every = max(1.0, float(round(steps * batch / pictures / EVALUATIONS)))
+    if budget is not None:
+        count = f"up to {EVALUATIONS} evaluations, as the time allows,"
+    else:
+        made = (round(steps) - 1) // interval(every, pictures, batch) + 1  # the last one comes at the end
+        count = counted(made, "evaluation")
+    choices.append(Choice("train.eval_every", every, f"epochs: {count} of {val_pictures} pictures"))
     return choices
 
 

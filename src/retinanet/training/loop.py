@@ -32,25 +32,27 @@ from retinanet.errors import DivergedError, RequestError, first_line
 from retinanet.evaluation import coco
 from retinanet.model import RetinaNet
 from retinanet.precision import Precision
+from retinanet.printable import NAME, printable
 from retinanet.training import start
 from retinanet.training import state as resume_file
 from retinanet.training.agreement import Decision, agree, all_end, all_reduce, every_process, first_process, of_first
 from retinanet.training.clock import Clock
 from retinanet.training.curves import draw_curves
-from retinanet.training.decisions import Decider
+from retinanet.training.decisions import ANY, Decider
 from retinanet.training.devices import launch, make_fabric, seed, without_notes
 from retinanet.training.ema import Ema
 from retinanet.training.interrupt import Interrupt, Stopped
 from retinanet.training.optim import make_optimizer, set_lr
 from retinanet.training.report import write_report
 from retinanet.training.run_folder import RunFolder
-from retinanet.training.schedule import REPORT_PICTURES, Plan, lr_factor, scaled_lr
+from retinanet.training.schedule import REPORT_PICTURES, Plan, ema_decay, interval, lr_factor, scaled_lr
 from retinanet.training.step import Learner, backward
 from retinanet.training.validation import Measured, Validation
 
 Event = dict[str, Any]
 LOOK_EVERY = 20  # steps whose losses stay on a GPU before they are read, for which the CPU has to wait
 FIRST_LOOK = 3  # the same before a step was ever timed
+NAMED = 3  # classes named where a data set is not that of the run
 TRIED = 4  # validation images by which an evaluation is timed before there was one
 
 
@@ -121,7 +123,9 @@ def train(
 
     Returns:
         The summary: output, steps, seconds, the twelve numbers of the last evaluation under "last", "best_step",
-        "best_AP", and "stopped": "finished" or "patience".
+        "best_AP", and "stopped": "finished" or "patience"; of a run that was not finished before, "budget" and "kept",
+        seconds of the budget and of it for the last evaluation and the report (None without a budget), and
+        "evaluation", the seconds that the last one took. "seconds" ends before the report.
 
     Raises:
         RequestError: settings, data or folder cannot be used.
@@ -156,6 +160,7 @@ def _train(
     if not resume:
         first_process(fabric, folder.require_empty)  # before anything that takes long
     saved = every_process(fabric, lambda: resume_file.load(folder.resume)) if resume else None
+    check = partial(_check_data, saved, folder)
     if saved is not None:
         with resume_file.restoring(folder.resume):
             _check_settings(saved, settings, folder)
@@ -164,12 +169,12 @@ def _train(
             if not of_first(
                 fabric, partial(folder.trained_on, Path(data_root))
             ):  # another path is believed only once the data is seen to fit
-                _check_data(saved, every_process(fabric, lambda: _open(data_root, settings, tell))[0], folder)
+                every_process(fabric, partial(_open, data_root, settings, tell, check))
             tell({"event": "finished", "summary": summary})
             return summary
     if resume:
         every_process(fabric, lambda: _require_data(data_root, folder))
-    data, val = every_process(fabric, lambda: _open(data_root, settings, tell))
+    data, val = every_process(fabric, partial(_open, data_root, settings, tell, check))
     workers = _workers(settings, fabric)
     choices: list[Choice] = []
     if fit is not None and not resume:
@@ -189,7 +194,6 @@ def _train(
     progress = Progress()
     if saved is not None:
         with resume_file.restoring(folder.resume):
-            _check_data(saved, data, folder)
             progress = Progress(**saved["progress"] | {"finished": ""})
             model.load_state_dict(saved["model"])
     averaged = Ema(model, train_settings.ema) if train_settings.ema is not None else None
@@ -206,11 +210,15 @@ def _train(
             if averaged is not None:
                 averaged.model.load_state_dict(saved["ema"])
     detector = Detector(averaged.model if averaged else model, data.class_names, precision)
-    del saved
+    del saved, check
 
     plan = Plan.of(train_settings, len(data))
     plan.begun = progress.begun  # of a run that is resumed
-    evaluation_steps = max(1, round(train_settings.eval_every * len(data) / train_settings.batch_size))
+    chosen = of_first(fabric, lambda: folder.chosen() if resume else {c.setting: c.value for c in choices})
+    evaluation_steps = interval(train_settings.eval_every, len(data), train_settings.batch_size)
+    if plan.budget is not None and chosen.get("train.eval_every") == train_settings.eval_every:
+        evaluation_steps = ANY
+    follows = plan.budget is not None and chosen.get("train.ema") == train_settings.ema
     validation = Validation(fabric, val, train_settings.eval_pictures, 8, workers)
     began = begin - progress.elapsed  # opening and checking the data counts: a budget is the user's time
     decider = Decider(
@@ -230,15 +238,13 @@ def _train(
         return time.monotonic() - began
 
     def save() -> None:
-        decider.saved = elapsed()
+        progress.elapsed = decider.saved = elapsed()
         _require_finite(model, progress.step, folder)
         first_process(fabric, write_resume_file)
 
     def write_resume_file() -> None:
         contents = {
-            "progress": dataclasses.asdict(
-                dataclasses.replace(progress, elapsed=elapsed(), seconds_in=clock.seconds())
-            ),
+            "progress": dataclasses.asdict(dataclasses.replace(progress, seconds_in=clock.seconds())),
             "settings": to_plain(settings),
             "classes": list(data.class_names),
             "pictures": len(data),
@@ -295,6 +301,7 @@ def _train(
                 lambda done, total: tell({"event": "evaluation_progress", "done": done, "total": total}),
                 lambda: interrupt.requested,
             )
+        detected = time.monotonic()
         model.train()
         if measured is None:
             stop(agree(fabric, Decision(), interrupt.signal).signal)
@@ -323,12 +330,15 @@ def _train(
         first_process(fabric, write)
         tell({"event": "evaluation", "step": progress.step, "best": better, **stats})
         pictures = len(val) if final else len(validation.some)
-        decider.evaluation_took(time.monotonic() - start, pictures, len(val), fabric.world_size)
+        now = time.monotonic()
+        took, files = now - start, now - detected
+        decider.evaluation_took(took, pictures, len(val), fabric.world_size, elapsed(), files)
         seen_at = time.monotonic()
 
     def try_evaluation() -> None:
         """Time the evaluation of some images, by which the first process of a budget knows what to keep for all."""
         nonlocal seen_at
+        begun = time.monotonic()
         detector.model.eval()
         indices = spread(len(val), TRIED + 1).tolist()
         validation.detect(detector, indices[:1])  # the first image takes longer
@@ -337,8 +347,9 @@ def _train(
         validation.detect(detector, timed)
         picture = (time.monotonic() - start) / len(timed)
         model.train()
-        decider.tried(picture, len(validation.some), len(val), fabric.world_size)
-        seen_at = time.monotonic()
+        took = time.monotonic() - begun
+        decider.tried(picture, len(validation.some), len(val), fabric.world_size, elapsed(), took)
+        seen_at += took  # steps may be waiting to be read
 
     def take_step(now: float) -> None:
         """One step, at ``now`` seconds since the run began: the same number in all processes."""
@@ -374,7 +385,8 @@ def _train(
         try:
             left = math.inf if plan.budget is None else plan.budget - elapsed()
             brief = left < REPORT_PICTURES * decider.evaluation_seconds * fabric.world_size / len(measured.found)
-            write_report(folder, settings, data, val, detector, measured, progress.step, clock.seconds(), brief)
+            ended = (progress.step, progress.elapsed)
+            write_report(folder, settings, data, val, detector, measured, *ended, clock.seconds(), brief)
         except Exception as error:  # a run that took hours does not fail for its report
             tell({"event": "problem", "text": f"{folder.report} could not be written: {first_line(error)}"})
 
@@ -417,13 +429,13 @@ def _train(
                 save()  # a run killed in its first minute resumes too; and a disk that is full says so now
             model.train()
             stopped = "finished"
-            timed = plan.budget is None or not main
             while True:
-                if not timed and decider.step_seconds > 0:
+                if main and decider.trial_due(progress.step, elapsed()):
                     try_evaluation()
-                    timed = True
                 decision = agree(fabric, decider.decide(progress.step, elapsed()), interrupt.signal)
                 plan.reserve = decision.reserve
+                if averaged is not None and follows and decision.expected > 0:
+                    averaged.decay = ema_decay(decision.expected)
                 if progress.step == 0:
                     plan.begun = progress.begun = decision.elapsed
                 if decision.signal:
@@ -447,6 +459,7 @@ def _train(
                 for ahead in range(decision.steps):
                     take_step(decision.elapsed + ahead * decision.step_seconds)
             look()
+            reserved, trained = plan.reserve, elapsed()
             if measured is None or progress.evaluated != progress.step or len(validation.some) < len(val):
                 evaluate(final=True)
             progress.finished = stopped
@@ -459,7 +472,10 @@ def _train(
     summary = {
         "output": str(folder.path),
         "steps": progress.step,
-        "seconds": elapsed(),
+        "seconds": progress.elapsed,
+        "budget": plan.budget,
+        "kept": reserved if plan.budget is not None else None,
+        "evaluation": progress.elapsed - trained,
         "stopped": stopped,
         "last": measured.stats if measured is not None else {},
         "best_step": progress.best_step,
@@ -504,15 +520,23 @@ def _finished(saved: dict[str, Any], settings: Settings, folder: RunFolder) -> d
 
 
 def _open(
-    data_root: str | Path, settings: Settings, tell: Callable[[Event], None]
+    data_root: str | Path,
+    settings: Settings,
+    tell: Callable[[Event], None],
+    check: Callable[[DetectionData], None],
 ) -> tuple[DetectionData, DetectionData]:
-    """The splits to learn from and to measure on; what was found wrong in them is told."""
+    """The splits to learn from and to measure on; what was found wrong in them is told.
+
+    Args:
+        check: called with the training split before anything else is opened or told.
+    """
     options = settings.data
 
     def checking(done: int, total: int) -> None:
         tell({"event": "checking", "done": done, "total": total})
 
     data = open_data(data_root, options.train, strict=options.strict, on_progress=checking)
+    check(data)
     _require_boxes(data, "train")
     val = open_data(data_root, options.val, strict=options.strict, class_names=data.class_names, on_progress=checking)
     _require_boxes(val, "evaluate")
@@ -578,16 +602,29 @@ def _check_settings(saved: dict[str, Any], settings: Settings, folder: RunFolder
         raise RequestError(f"cannot resume {folder.path} with other settings than it began with: {', '.join(changed)}")
 
 
-def _check_data(saved: dict[str, Any], data: DetectionData, folder: RunFolder) -> None:
+def _check_data(saved: dict[str, Any] | None, folder: RunFolder, data: DetectionData) -> None:
     """
     Raises:
         RequestError: the saved run was trained on other data.
     """
-    if list(data.class_names) != saved["classes"] or len(data) != saved["pictures"]:
-        raise RequestError(
-            f"cannot resume {folder.path}: the data set {data.root} has changed, from {saved['pictures']} pictures of "
-            f"{len(saved['classes'])} classes to {len(data)} of {len(data.class_names)}; start a new run"
-        )
+    if saved is None:
+        return
+    with resume_file.restoring(folder.resume):
+        before, pictures = [str(name) for name in saved["classes"]], saved["pictures"]
+    now = list(data.class_names)
+    if now == before and len(data) == pictures:
+        return
+    differing = [f"{name} is new" for name in now if name not in before]
+    differing += [f"{name} is missing" for name in before if name not in now]
+    if now != before and not differing:
+        differing = ["the classes are in another order"]
+    listed = ", ".join(printable(text, NAME) for text in differing[:NAMED])
+    more = f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
+    raise RequestError(
+        f"cannot resume {folder.path}: it was trained on {pictures} images of {len(before)} classes, and "
+        f"{data.root} has {len(data)} of {len(now)}{': ' * bool(listed)}{listed}{more}; give its own data set, or "
+        "start a new run"
+    )
 
 
 def _require_finite(model: RetinaNet, step: int, folder: RunFolder) -> None:

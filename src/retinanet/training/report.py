@@ -31,6 +31,7 @@ def write_report(
     detector: Detector,
     measured: Measured,
     step: int,
+    seconds: float,
     seconds_in: Mapping[str, float],
     brief: bool = False,
 ) -> None:
@@ -38,7 +39,7 @@ def write_report(
 
     Args:
         data, val: what was learnt from, what was measured on. measured: the last evaluation.
-        seconds_in: what data, forward, backward, ... took.
+        step, seconds: of the whole run. seconds_in: what data, forward, backward, ... took.
         brief: leave out what takes longest, how difficult the examples are.
     """
     from retinanet.report.reading import RunFacts
@@ -49,7 +50,6 @@ def write_report(
     threshold = measured.curves.threshold
     judged = judge(val, found, threshold, indices=looked_at)
     metrics = read_metrics(folder.path)
-    seconds = float(metrics[-1]["seconds"])
     parts = {name: seconds_in.get(name, 0.0) for name in PARTS}
     facts = RunFacts(
         folder=folder.path,

@@ -135,6 +135,12 @@ class RunFolder:
             raise RequestError(f"{place} is not what a run writes: it holds no names with values")
         return facts
 
+    def chosen(self) -> dict[str, Any]:
+        """The settings in run.json that were chosen for the user, with their values."""
+        choices = self.facts().get("choices")
+        rows = choices if isinstance(choices, list) else []
+        return {str(row["setting"]): row.get("value") for row in rows if isinstance(row, dict) and "setting" in row}
+
     def trained_on(self, root: Path) -> bool:
         """Whether run.json names this data set."""
         return bool(self.facts().get("data") == str(root.resolve()))

@@ -10,6 +10,8 @@ from retinanet.config import TrainSettings, seconds
 WRITING = 5.0  # seconds that the last files of a run take, about; of a short budget a twentieth
 REPORT_PICTURES = 40  # images that could be evaluated in the time that the report takes
 SLACK = 1.3  # a machine may become slower, and a trained detector has more detections to sort
+LONGEST_EMA = 0.9998
+EMA_SPAN = 5  # the average of the weights reaches over a fifth of the run
 DEFAULT_EPOCHS = 12.0  # the paper's 90k steps of 16 pictures are 12.2 epochs of COCO's 118k pictures
 
 
@@ -31,6 +33,16 @@ def lr_factor(settings: TrainSettings, step: int, progress: float) -> float:
     if settings.schedule == "cosine":
         return factor * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return factor
+
+
+def interval(eval_every: float, pictures: int, batch: int) -> int:
+    """Steps between evaluations that are ``eval_every`` epochs of ``pictures`` images apart."""
+    return max(1, round(eval_every * pictures / batch))
+
+
+def ema_decay(steps: float) -> float:
+    """Decay of the running average of the weights that suits a run of so many steps."""
+    return min(LONGEST_EMA, float(f"{1 - EMA_SPAN / max(steps, 2 * EMA_SPAN):.3g}"))
 
 
 @dataclass

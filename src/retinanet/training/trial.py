@@ -7,6 +7,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from retinanet.model import RetinaNet
 from retinanet.precision import DTYPES, Precision
 from retinanet.training.step import Learner
 
+TIMES, ENOUGH = 6, 1.5  # steps of a trial, as long as those before took no more seconds; at least two
 PICTURES = 2  # of a trial's batch: one alone is not representative, more take their time
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -32,7 +34,9 @@ class Cost:
 def measure(
     settings: Settings, classes: int, size: tuple[int, int], device: torch.device, precision: Precision
 ) -> Cost:
-    """Forward and backward of two grey pictures of ``size`` (height and width, multiples of 32), twice.
+    """Forward and backward of two grey pictures of ``size`` (height and width, multiples of 32), a few times.
+
+    The first step is slow; the time is the median of the others.
 
     Raises:
         torch.cuda.OutOfMemoryError: not even two pictures fit.
@@ -53,11 +57,11 @@ def measure(
         kept[0] += tensor.nbytes * (tensor.data_ptr() not in weights)
         return tensor
 
-    seconds = float("inf")
+    took: list[float] = []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-    for _ in range(2):
+    while len(took) < 2 or (len(took) < TIMES and sum(took) < ENOUGH):
         kept[0] = 0
         begin = time.perf_counter()
         targets = match(anchors, [box] * PICTURES, [torch.zeros(1, dtype=torch.int64)] * PICTURES, settings.matching)
@@ -67,13 +71,13 @@ def measure(
         torch.as_tensor(loss).backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds = min(seconds, time.perf_counter() - begin)
+        took.append(time.perf_counter() - begin)
     if device.type == "cuda":
         needed = float(torch.cuda.max_memory_allocated(device) - before)
     else:
         # What the graph keeps; a tensor kept for two operations counts twice, gradients of activations come and go.
         needed = float(kept[0])
-    return Cost(seconds / PICTURES, needed / PICTURES)
+    return Cost(median(took[1:]) / PICTURES, needed / PICTURES)
 
 
 def free_memory(device: torch.device) -> float | None:

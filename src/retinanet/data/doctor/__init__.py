@@ -50,7 +50,7 @@ def _all(
             yield from faults.check(split, strict)
         yield from labels.check(split)
         yield from boxes.check(split)
-        yield from training.check(split, settings)
+        yield from training.check(split, settings, opened)
         if split.name in seen:
             yield from looks.check(split, seen[split.name])
     yield from files.check(opened)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,6 +59,8 @@ def counted(n: int, noun: str, plural: str = "") -> str:
 def percent(part: float, whole: float = 1.0) -> str:
     """Two digits: 12 %, 1.2 %, 0.12 %."""
     share = 100 * part / whole if whole else 0.0
+    if 99 < share < 100:  # 100 % is all of them
+        return f"{math.floor(share * 10) / 10:g} %"
     return f"{share:.0f} %" if share >= 9.95 or share == 0 else f"{share:.2g} %"
 
 

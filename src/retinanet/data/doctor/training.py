@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -23,22 +23,26 @@ SMALL = 32  # pixels: a picture smaller than one cell of P5
 LONG = 10.0  # ratio of a picture's sides: its longer side is limited, so that the shorter becomes a strip
 
 
-def check(split: Split, settings: ModelSettings) -> Iterator[Finding]:
+def check(split: Split, settings: ModelSettings, splits: Sequence[Split]) -> Iterator[Finding]:
+    """
+    Args:
+        splits: all of the data set: a model has one size and one threshold, so each split gets the same advice.
+    """
     yield from _pictures(split)
     if len(split.boxes):
-        yield from _shrunk(split, settings)
-        yield from _limits(split, settings)
+        yield from _shrunk(split, settings, splits)
+        yield from _limits(split, settings, splits)
 
 
-def _shrunk(split: Split, settings: ModelSettings) -> Iterator[Finding]:
+def _shrunk(split: Split, settings: ModelSettings, splits: Sequence[Split]) -> Iterator[Finding]:
     preprocessing, total = settings.preprocessing, len(split.boxes)
     level = settings.anchors.first_level
     stride = float(2**level)  # pixels of the network's input between two cells of the finest level
     lost_side = LOST * stride
-    side = split.shorter * split.scale[split.owner]
+    side = _sides(split)
     below = (side < stride).sum()
     shrunk = (side < stride) & (split.shorter >= stride)
-    fifth = float(np.percentile(side, 100 * (1 - KEPT)))
+    fifth = min(float(np.percentile(_sides(each), 100 * (1 - KEPT))) for each in splits if len(each.boxes))
     lost = side < lost_side
     if preprocessing.resize == "none":
         remedy = "cut the pictures into tiles and enlarge them, or set --model.preprocessing.resize shorter"
@@ -88,6 +92,12 @@ def _shrunk(split: Split, settings: ModelSettings) -> Iterator[Finding]:
         )
 
 
+def _sides(split: Split) -> np.ndarray:
+    """(M,) the shorter side of each box in pixels at the training size."""
+    sides: np.ndarray = split.shorter * split.scale[split.owner]
+    return sides
+
+
 def _size(settings: ModelSettings) -> str:
     preprocessing = settings.preprocessing
     if preprocessing.resize == "none":
@@ -97,11 +107,12 @@ def _size(settings: ModelSettings) -> str:
     return f"shorter side {preprocessing.size}, longer at most {preprocessing.longer}"
 
 
-def _limits(split: Split, settings: ModelSettings) -> Iterator[Finding]:
+def _limits(split: Split, settings: ModelSettings, splits: Sequence[Split]) -> Iterator[Finding]:
     post, total = settings.postprocessing, len(split.boxes)
     crowded = split.objects > post.max_detections
     if n := int(crowded.sum()):
         most = int(split.objects.max())
+        enough = math.ceil(max(int(each.objects.max()) for each in splits if len(each.data)) * 1.5 / 100) * 100
         over = int((split.objects[crowded] - post.max_detections).sum())
         yield Finding(
             "training.max-detections",
@@ -110,7 +121,7 @@ def _limits(split: Split, settings: ModelSettings) -> Iterator[Finding]:
             n,
             f"{counted(n, 'picture has', 'pictures have')} more than {post.max_detections} objects, at most {most}: "
             f"{over} ({percent(over, total)}) cannot be found",
-            f"--model.postprocessing.max-detections {math.ceil(most * 1.5 / 100) * 100}, as scores need some to spare",
+            f"--model.postprocessing.max-detections {enough}, as scores need some to spare",
             split.picture_examples(np.flatnonzero(crowded)[np.argsort(-split.objects[crowded], kind="stable")]),
         )
     usual = max(MANY, UNUSUAL * float(np.percentile(split.objects, 99)))
@@ -137,7 +148,7 @@ def _limits(split: Split, settings: ModelSettings) -> Iterator[Finding]:
             n,
             f"{counted(n, 'box', 'boxes')} ({percent(n, total)}) overlap another of their class by an IoU above "
             f"{post.nms_iou:g}: of each such group NMS keeps one",
-            f"--model.postprocessing.nms-iou {_nms(split, post.nms_iou):g}, where these are objects that stand close",
+            f"--model.postprocessing.nms-iou {_nms(splits, post.nms_iou):g}, where these are objects that stand close",
             split.box_examples(involved[np.argsort(-_highest(involved, first, second, overlap, close), kind="stable")]),
         )
 
@@ -152,11 +163,13 @@ def _highest(
     return best
 
 
-def _nms(split: Split, now: float) -> float:
+def _nms(splits: Sequence[Split], now: float) -> float:
     """The lowest threshold, in twentieths, that leaves nine in ten of the pairs alone; 0.8 at most."""
-    first, second, overlap = split.overlaps
-    close = overlap[(split.labels[first] == split.labels[second]) & (overlap > now) & (overlap <= 0.9)]
-    return min(0.8, max(now + 0.05, math.ceil(float(np.percentile(close, 90)) * 20) / 20))
+    close = []
+    for split in splits:
+        first, second, overlap = split.overlaps
+        close.append(overlap[(split.labels[first] == split.labels[second]) & (overlap > now) & (overlap <= 0.9)])
+    return min(0.8, max(now + 0.05, math.ceil(float(np.percentile(np.concatenate(close), 90)) * 20) / 20))
 
 
 def _pictures(split: Split) -> Iterator[Finding]:
