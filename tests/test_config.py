@@ -161,7 +161,9 @@ def test_times(text, value):
     assert seconds(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "-3m", "0s", "nan", "infh", "1d"])
+@pytest.mark.parametrize(
+    "text", ["", "-3m", "0s", "nan", "infh", "1d", "1e9h", "1e2s", "9999999999h", "٣m", "1_0s", " 9s"]
+)
 def test_what_is_not_a_time(text):
     with pytest.raises(SettingsError, match="is a time such as 90s, 15m or 2h"):
         seconds(text)

@@ -41,6 +41,12 @@ def test_above_is_exclusive(found, threshold, count):
     assert len(found) == 3
 
 
+@pytest.mark.parametrize("threshold", [float("nan"), "0.3", 2, -1, None, True])
+def test_above_what_is_no_score(found, threshold):
+    with pytest.raises(RequestError, match=r"^threshold must be "):
+        found.above(threshold)
+
+
 def test_above_of_nothing(empty):
     assert empty.above(0.5).boxes.shape == (0, 4)
 

@@ -439,6 +439,54 @@ def test_settings_that_ask_for_too_much_are_refused_before_they_are_followed(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10**6
 
 
+@pytest.mark.parametrize(
+    "names", ["abc", [1, 2, 3], ["a", "a", "b"], ["a", "", "b"], ["a", " ", "b"], ["a", None, "b"]]
+)
+def test_class_names_that_cannot_be_used(detector: Detector, tmp_path: Path, names: Any) -> None:
+    from retinanet.checkpoints import metadata, native
+
+    for refused in (
+        lambda: Detector(detector.model, names),
+        lambda: native.save(tmp_path / "x.safetensors", {}, detector.settings, names),
+        lambda: metadata.about({}, names, {}),
+    ):
+        with pytest.raises(RequestError, match="class name"):
+            refused()
+
+
+@pytest.mark.parametrize("source", [None, "", " ", 123, b"x", ["a"]])
+def test_sources_of_another_type(source: Any) -> None:
+    with pytest.raises(RequestError, match="a model's name cannot be"):
+        retinanet.load(source)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"device": "cudaa"}, {"device": ""}, {"device": 1.5}, {"device": ["cpu"]}, {"precision": "fp17"},
+     {"precision": ""}, {"precision": 16}, {"precision": ["fp32"]}],
+)  # fmt: skip
+def test_devices_and_precisions_that_there_are_not(detector: Detector, tmp_path: Path, options: dict[str, Any]) -> None:
+    detector.save(tmp_path / "model.safetensors")
+    with pytest.raises(RequestError, match=f"^{next(iter(options))} "):
+        retinanet.load(tmp_path / "model.safetensors", **options)
+
+
+def test_variances_are_not_negative(detector: Detector, tmp_path: Path) -> None:
+    from retinanet.checkpoints import native
+
+    state = detector.model.state_dict()
+    name = next(name for name in state if name.endswith("running_var"))
+    native.save(tmp_path / "x.safetensors", state | {name: -state[name]}, detector.settings, NAMES)
+    with pytest.raises(RequestError, match=f"{name} holds variances below 0"):
+        retinanet.load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("values", [{"std": (1e-320, 1, 1)}, {"std": (0, 1, 1)}, {"mean": (math.inf, 0, 0)}])
+def test_pixels_stay_finite(values: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match=r"^model\.preprocessing\."):
+        PreprocessingSettings(**values)
+
+
 def test_class_names_must_fit(detector: Detector) -> None:
     with pytest.raises(RequestError, match=r"^2 class names for a model of 3 classes$"):
         Detector(detector.model, ["a", "b"])

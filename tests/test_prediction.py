@@ -319,6 +319,14 @@ def test_not_one_picture_can_be_read(detector, tmp_path):
         f"no picture could be read: {tmp_path}/a.jpg: it is not a picture that Pillow knows "
         "(and 1 more that cannot be read)"
     )
+    assert not (tmp_path / "found").exists(), "the same command can run again"
+
+
+def test_images_that_cannot_be_opened_are_refused_without_a_model(pictures, tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(WorkError, match=r"no picture could be read: .*notes\.txt"):
+        prediction.require_readable(find_sources([tmp_path / "notes.txt"]))
+    prediction.require_readable(find_sources([tmp_path / "notes.txt", pictures]))
 
 
 def test_a_folder_that_holds_something_is_left_alone(detector, pictures, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinanet.printable import printable
+from retinanet.printable import amount, printable
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,7 @@ def test_the_ends_of_a_long_text_stay():
     assert shown.startswith("start")
     assert shown.endswith("end")
     assert len(shown) == 5000
+
+
+def test_amounts_of_memory() -> None:
+    assert [amount(count) for count in (28, 7_000, 2.5e6, 1.26e9)] == ["28 bytes", "7.0 kB", "2.5 MB", "1.3 GB"]

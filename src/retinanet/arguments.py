@@ -1,14 +1,19 @@
-"""Numbers that callers give, checked in one place: Python and the command line refuse the same ones."""
+"""What callers give, checked in one place: Python, the command line and files refuse the same."""
 
 from __future__ import annotations
 
+import math
 from numbers import Integral, Real
 from typing import Any
 
 from retinanet.errors import RequestError
+from retinanet.fields import shown
 
 LARGEST = 16384
 """Pixels a side that an image is resized to at most, as in ``model.preprocessing``."""
+MOST_CLASSES = 100_000
+LONGEST_NAME = 1000
+"""Characters of a class name."""
 
 
 def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
@@ -18,11 +23,11 @@ def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int
         RequestError: it is none, below ``least`` or above ``most``; the message begins with ``name``.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise RequestError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        raise RequestError(f"{name} must be a whole number of at least {least}, not {shown(value)}")
     if value < least:
-        raise RequestError(f"{name} must be at least {least}, not {int(value)}")
+        raise RequestError(f"{name} must be at least {least}, not {shown(int(value))}")
     if most is not None and int(value) > most:
-        raise RequestError(f"{name} must be at most {most}, not {int(value)}")
+        raise RequestError(f"{name} must be at most {most}, not {shown(int(value))}")
     return int(value)
 
 
@@ -33,8 +38,11 @@ def real(name: str, value: Any) -> float:
         RequestError: it is none; the message begins with ``name``.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise RequestError(f"{name} must be a number, not {value!r}")
-    return float(value)
+        raise RequestError(f"{name} must be a number, not {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def threshold_of(name: str, value: Any) -> float:
@@ -46,6 +54,33 @@ def threshold_of(name: str, value: Any) -> float:
     if not 0 <= (number := real(name, value)) < 1:
         raise RequestError(f"{name} must be in [0, 1), not {number}")
     return number
+
+
+def class_names_of(names: Any, count: int | None = None) -> tuple[str, ...]:
+    """Class names, in the order of the labels: a list or tuple of different texts, each with something to see.
+
+    Args:
+        count: of the model's classes, where it is known.
+
+    Raises:
+        RequestError: they are none.
+    """
+    if not isinstance(names, list | tuple) or not names:
+        raise RequestError(f'class names must be a list of texts such as ["cat", "dog"], not {shown(names)}')
+    if len(names) > MOST_CLASSES:
+        raise RequestError(f"{len(names)} class names, where {MOST_CLASSES} are the most")
+    seen = set()
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_NAME:
+            raise RequestError(
+                f"class name {index} must be a text of 1 to {LONGEST_NAME} characters, not {shown(name)}"
+            )
+        if name in seen:
+            raise RequestError(f"class name {index} is {shown(name)} again: give each class a name of its own")
+        seen.add(name)
+    if count is not None and len(names) != count:
+        raise RequestError(f"{len(names)} class names for a model of {count} classes")
+    return tuple(names)
 
 
 def of_prediction(

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from retinanet.fields import Section, SettingsError, Within, from_plain, require, require_small
+from retinanet.fields import Section, SettingsError, Within, from_plain, require, require_small, shown
 
 __all__ = ["Settings", "SettingsError", "changed", "dotted", "from_plain", "require", "seconds", "to_plain"]
 
@@ -28,7 +28,8 @@ Positive = Annotated[float, Within(0, 1e6, above=True)]
 NotNegative = Annotated[float, Within(0, 1e6)]
 Score = Annotated[float, Within(0, 1, below=True)]
 Mean = Annotated[float, Within(-1000, 1000)]
-Std = Annotated[float, Within(0, 1000, above=True)]
+Std = Annotated[float, Within(1e-6, 1000)]
+"""What pixels are divided by: a smaller one would make them infinite in some number format."""
 Zoom = Annotated[float, Within(0.01, 100)]
 Count = Annotated[int, Within(1, 1e9)]
 Width = Annotated[int, Within(1, 8192)]
@@ -434,22 +435,26 @@ class Settings(Section):
     train: TrainSettings = field(default_factory=TrainSettings)
 
 
+LONGEST_TIME = 10 * 365 * 24 * 3600
+"""Seconds."""
+
+
 def seconds(text: str, name: str = "time") -> float:
     """``"90s"``, ``"15m"`` or ``"1.5h"`` to seconds.
 
     Raises:
-        SettingsError: it is no such time; a number without a unit is none, it could mean any.
+        SettingsError: it is no such time, or longer than ten years; a number without a unit could mean any.
     """
     number, unit = text[:-1], text[-1:]
-    if unit.isdigit() or unit == ".":
-        bare = text.strip()
-        raise SettingsError(f"{name} {text!r} has no unit: write {bare}m for minutes, {bare}s for seconds")
-    try:
-        value = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
-    except (ValueError, KeyError):
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise SettingsError(f"{name} is a time such as 90s, 15m or 2h, not {text!r}")
+    if len(bare := text.strip()) <= 32 and re.fullmatch(r"[0-9.]*[0-9]\.?", bare):
+        raise SettingsError(f"{name} {shown(text)} has no unit: write {bare}m for minutes, {bare}s for seconds")
+    if len(text) > 32 or not re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)[smh]", text):  # no exponent, ASCII alone
+        raise SettingsError(f"{name} is a time such as 90s, 15m or 2h, not {shown(text)}")
+    value = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    if not 0 < value <= LONGEST_TIME:
+        raise SettingsError(
+            f"{name} is a time such as 90s, 15m or 2h, above 0 and up to {LONGEST_TIME // 3600}h, not {shown(text)}"
+        )
     return value
 
 

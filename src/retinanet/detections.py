@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from retinanet.arguments import threshold_of, whole
 from retinanet.errors import RequestError
 
 if TYPE_CHECKING:
@@ -39,12 +40,21 @@ class Detections:
         return [self.class_names[label] for label in self.labels.tolist()]
 
     def above(self, threshold: float) -> Detections:
-        """Those with a score above ``threshold``."""
-        keep = self.scores > threshold
+        """Those with a score above ``threshold``, in [0, 1).
+
+        Raises:
+            RequestError: it is no number, or out of that range.
+        """
+        keep = self.scores > threshold_of("threshold", threshold)
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.class_names)
 
     def first(self, count: int) -> Detections:
-        """The surest ``count``, or as many as there are."""
+        """The surest ``count``, or as many as there are.
+
+        Raises:
+            RequestError: it is no whole number, or negative.
+        """
+        count = whole("count", count, least=0)
         return Detections(self.boxes[:count], self.scores[:count], self.labels[:count], self.class_names)
 
     def to_coco(

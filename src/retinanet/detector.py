@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from retinanet import boxes as geometry
-from retinanet.arguments import of_prediction
+from retinanet.arguments import class_names_of, of_prediction
 from retinanet.config import PostprocessingSettings
 from retinanet.detections import Detections
 from retinanet.errors import RequestError, first_line
+from retinanet.fields import shown
 from retinanet.postprocess import postprocess
-from retinanet.precision import DTYPES, Precision, Request, for_model
+from retinanet.precision import DTYPES, Precision, Request, for_model, require_known
 from retinanet.preprocess import box_scale, normalize, pad_batch, padded_size, prepare
 from retinanet.printable import printable
 
@@ -37,7 +38,7 @@ class Detector:
 
     Args:
         model: the network; it is put into evaluation mode.
-        class_names: one for each label.
+        class_names: one for each label, all different.
         precision: in which the network computes. Boxes and scores are float32 always.
         computes: the same for people, with the reason; "fp32" and the like by default.
         about: what else is known of the weights, such as "origin", "step" and "metrics" (the twelve numbers), as plain
@@ -57,11 +58,13 @@ class Detector:
         about: Mapping[str, Any] | None = None,
         computes: str | None = None,
     ) -> None:
-        if len(class_names) != model.num_classes:
-            raise RequestError(f"{len(class_names)} class names for a model of {model.num_classes} classes")
+        if not isinstance(model, torch.nn.Module) or not hasattr(model, "num_classes"):
+            raise RequestError(f"model must be a RetinaNet, not {shown(model)}")
+        names = class_names_of(class_names, model.num_classes)
+        require_known(precision, DTYPES)
         self.model = model.eval()
         self.settings = model.settings
-        self.class_names = tuple(class_names)
+        self.class_names = names
         self.precision = precision
         self.computes = computes or precision
         self.about = dict(about or {})
@@ -419,13 +422,17 @@ def load(
     """
     from retinanet import checkpoints, deploy
 
-    path = checkpoints.find(source)
     if not isinstance(trust, bool):
-        raise RequestError(f"trust must be True or False, not {trust!r}")
+        raise RequestError(f"trust must be True or False, not {shown(trust)}")
+    if device is not None:
+        device = _usable(device)
+    if precision is not None:
+        require_known(precision)
+    path = checkpoints.find(source)
     if exported := deploy.load(path, device, trust):
         return exported
     checkpoint = checkpoints.load(path)
-    device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build(checkpoint, source).to(device)
     chosen = for_model(precision, device, checkpoints.origin(checkpoint.extra))
     computes = f"{chosen.precision} ({chosen.why})"
@@ -439,7 +446,9 @@ def _usable(device: str | torch.device) -> torch.device:
     Raises:
         RequestError: there is no such device here.
     """
+    if not isinstance(device, str | torch.device) or device == "":
+        raise RequestError(f'device must be a text such as "cpu" or "cuda:0", not {shown(device)}')
     try:
         return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise RequestError(f"device {device} cannot be used here: {first_line(error).rstrip('.')}") from error

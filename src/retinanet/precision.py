@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, NamedTuple
+from collections.abc import Collection
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 
 from retinanet.errors import RequestError
+from retinanet.fields import shown
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Request = Literal["auto", "fp32", "bf16", "fp16"]
@@ -34,6 +36,15 @@ def requested(precision: str) -> str:
     return value
 
 
+def require_known(precision: Any, known: Collection[str] = ("auto", *DTYPES)) -> None:
+    """
+    Raises:
+        RequestError: ``precision`` is none of ``known``.
+    """
+    if not isinstance(precision, str) or precision not in known:
+        raise RequestError(f"precision must be one of {', '.join(known)}, not {shown(precision)}")
+
+
 class Chosen(NamedTuple):
     """What a detector computes in."""
 
@@ -57,7 +68,9 @@ def for_model(request: Request | None, device: torch.device | str, origin: str |
     """
     if request is None and origin is not None:
         return Chosen("fp32", False, f'a model of {origin}: boxes as there; "auto" is faster')
-    asked = requested(request or "auto")
+    if request is not None:
+        require_known(request)
+    asked = requested("auto" if request is None else request)
     if asked == "auto":
         return Chosen(choose("auto", device), True, "the fastest here that changes boxes little")
     why = "as requested" if request == asked else f"as the environment variable {VARIABLE} says"
@@ -74,12 +87,11 @@ def choose(precision: str, device: torch.device | str) -> Precision:
     Raises:
         RequestError: ``precision``, or the variable, is none of auto, fp32, bf16, fp16.
     """
+    require_known(precision)
     precision = requested(precision)
     if precision == "auto":
         return "bf16" if computes_bf16(torch.device(device)) else "fp32"
-    if precision not in DTYPES:
-        raise RequestError(f"precision must be one of auto, {', '.join(DTYPES)}, not {precision!r}")
-    return precision
+    return cast(Precision, precision)
 
 
 def computes_bf16(device: torch.device) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,12 @@ from torch import Tensor
 
 from retinanet.arguments import of_prediction
 from retinanet.arguments import whole as whole_number
-from retinanet.data.pictures import PictureError, pixels, read
+from retinanet.data.pictures import PictureError, opened, pixels, read
 from retinanet.errors import RequestError, WorkError
 from retinanet.files import only_this, replacing, require_new, what_is_wrong
 from retinanet.result_files import FORMATS
 from retinanet.slicing import predict_sliced, shared_pixels
-from retinanet.source_files import find_sources
+from retinanet.source_files import Sources, find_sources
 
 if TYPE_CHECKING:
     from retinanet.deploy.video import Pace, VideoMade
@@ -81,7 +82,8 @@ def predict_files(
     """Find objects in pictures and videos and write down what was found.
 
     Memory does not grow with the number of pictures but for their names, nor with the length of videos. What cannot be
-    read is reported and passed over. What was found until an interruption or an error is in the result files.
+    read is reported and passed over. What was found until an interruption or an error is in the result files; where
+    that is nothing, no folder is left.
 
     Args:
         sources: pictures, videos, folders (with their subfolders), patterns such as ``holiday/**/*.jpg``, ``camera:0``
@@ -200,20 +202,61 @@ def predict_files(
                 made.files += done.files
                 made.detections.update(done.detections)
 
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        if found.pictures:
-            pictures()
-        if found.videos:
-            videos()
-    except OSError as error:
-        raise WorkError(f"cannot write into {output}: {what_is_wrong(error)}") from error
-    if made.unreadable and not made.pictures and not made.videos:
-        first, reason = made.unreadable[0]
-        count = len(made.unreadable) - 1
-        more = f" (and {count} more that cannot be read)" if count else ""
-        raise WorkError(f"no {'picture' if found.pictures else 'video'} could be read: {first}: {reason}{more}")
+    with _kept_where_used(output, made):
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            if found.pictures:
+                pictures()
+            if found.videos:
+                videos()
+        except OSError as error:
+            raise WorkError(f"cannot write into {output}: {what_is_wrong(error)}") from error
+        if made.unreadable and not made.pictures and not made.videos:
+            raise _nothing_read("picture" if found.pictures else "video", made.unreadable)
     return made
+
+
+def require_readable(found: Sources, max_pixels: int | None = None) -> None:
+    """Open images up to the first that is one, which takes milliseconds: a model takes seconds to load.
+
+    Raises:
+        WorkError: there are images only, and none can be read.
+    """
+    unreadable: list[tuple[str, str]] = []
+    for path, _ in found.pictures:
+        try:
+            with opened(path, max_pixels):
+                return
+        except PictureError as error:
+            unreadable.append((str(path), error.reason))
+    if unreadable and not found.videos:
+        raise _nothing_read("picture", unreadable)
+
+
+def _nothing_read(kind: str, unreadable: Sequence[tuple[str, str]]) -> WorkError:
+    first, reason = unreadable[0]
+    more = f" (and {len(unreadable) - 1} more that cannot be read)" if len(unreadable) > 1 else ""
+    return WorkError(f"no {kind} could be read: {first}: {reason}{more}")
+
+
+@contextmanager
+def _kept_where_used(output: Path, made: Predicted) -> Iterator[None]:
+    """A context that, left by an error or an interruption before the first result, leaves no files of images.
+
+    The same command can then run again. ``output`` was new or empty before.
+    """
+    existed = output.exists()
+    try:
+        yield
+    except BaseException:
+        if not made.pictures and not made.videos:
+            for path in (*made.files, output / "classes.txt"):
+                with suppress(OSError):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not existed:
+                with suppress(OSError):  # the files of an interrupted video stay, and their folder
+                    output.rmdir()
+        raise
 
 
 def usual_threshold(detector: Detector) -> float:

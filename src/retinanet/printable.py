@@ -42,3 +42,11 @@ def _shown(letter: str) -> str:
     if unicodedata.category(letter) not in OBEYED or letter in JOINERS:
         return letter
     return letter.encode("unicode_escape").decode("ascii")
+
+
+def amount(count: float) -> str:
+    """A number of bytes in the unit that leaves digits before the point: "1.3 GB", "12 bytes"."""
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} bytes"

@@ -18,7 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from retinanet import threads
-from retinanet.losses import sigmoid_focal_loss
+from retinanet.config import LossSettings
+from retinanet.errors import RequestError
+from retinanet.losses import class_loss, sigmoid_focal_loss
 from retinanet.losses.focal import SLICE
 
 GAMMAS = st.one_of(st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]), st.floats(0.1, 5))
@@ -458,6 +460,17 @@ def test_memory_with_classes_of_their_own(set_threads: Any) -> None:
         sigmoid_focal_loss(logits, labels, 2.0, torch.rand(80), torch.rand(80)).backward()
     big = {size for size in made.sizes if size > SLICE * 4}
     assert big <= {logits.numel() * 2, labels.numel() * 8}  # nothing of the logits' size is wider than they are
+
+
+def test_numbers_and_labels_out_of_range() -> None:
+    logits, labels = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
+    for wrong in ({"gamma": float("nan")}, {"gamma": "2"}, {"gamma": float("inf")}, {"alpha": 2}, {"alpha": "x"}):
+        with pytest.raises(RequestError, match=f"^{next(iter(wrong))} must be "):
+            sigmoid_focal_loss(logits, labels, **wrong)  # type: ignore[arg-type]
+    for kind in ("focal", "hinge"):
+        for bad in (labels + 3, labels - 3, labels.float()):
+            with pytest.raises(RequestError, match=r"^labels must be "):
+                class_loss(logits, bad, LossSettings(kind=kind))  # type: ignore[arg-type]
 
 
 def test_errors() -> None:

@@ -23,6 +23,7 @@ from retinanet.config import (
     PyramidSettings,
     SettingsError,
 )
+from retinanet.errors import RequestError
 from retinanet.losses import detection_loss
 from retinanet.matching import match
 from retinanet.model import RetinaNet
@@ -221,9 +222,10 @@ def test_normalisation_comes_from_the_backbone_unless_given() -> None:
     assert model.settings.preprocessing.std == (0.229, 0.224, 0.225)
 
 
-def test_no_classes() -> None:
-    with pytest.raises(SettingsError, match=r"^a detector needs at least one class, not 0$"):
-        RetinaNet(small(), 0)
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2", None, 10**9, True])
+def test_numbers_of_classes_that_cannot_be_used(count: Any) -> None:
+    with pytest.raises(RequestError, match=r"^num_classes must be "):
+        RetinaNet(small(), count)
 
 
 def test_learns() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from retinanet.arguments import class_names_of
 from retinanet.config import ModelSettings, from_plain
 from retinanet.errors import RequestError, first_line
 from retinanet.fields import shown
@@ -21,7 +22,6 @@ DEEPEST = 24
 """Levels of lists and mappings in each other."""
 DIGITS = 20
 """Of a whole number."""
-MOST_CLASSES = 100_000
 KNOWN = {"origin": str, "assumed": list, "step": int, "split": str, "metrics": dict}
 """Types of what the program reads again of a checkpoint's ``extra``."""
 
@@ -70,9 +70,9 @@ def about(settings: Any, class_names: Any, extra: Any) -> About:
     Raises:
         ValueError: something in it is of the wrong type or out of its bounds. SettingsError is one.
     """
-    require_names(class_names)
+    names = class_names_of(class_names)
     require_extra(extra)
-    return About(from_plain(ModelSettings, settings), tuple(class_names), extra)
+    return About(from_plain(ModelSettings, settings), names, extra)
 
 
 def of_export(path: Path, known: Any, format: str, names: str = "classes", extra: str = "extra") -> About:
@@ -99,20 +99,6 @@ def of_export(path: Path, known: Any, format: str, names: str = "classes", extra
     except ValueError as error:
         raise RequestError(f"{path} cannot be read: its metadata is damaged ({error})") from error
     return result
-
-
-def require_names(names: Any) -> None:
-    """
-    Raises:
-        ValueError: these are no class names.
-    """
-    if not isinstance(names, list | tuple) or not names:
-        raise ValueError(f"class names must be a list of texts, not {shown(names)}")
-    if len(names) > MOST_CLASSES:
-        raise ValueError(f"{len(names)} class names, where {MOST_CLASSES} are the most")
-    wrong = next((name for name in names if not isinstance(name, str) or len(name) > 1000), None)
-    if wrong is not None:
-        raise ValueError(f"a class name must be a text of at most 1000 characters, not {shown(wrong)}")
 
 
 def require_extra(extra: Any) -> None:

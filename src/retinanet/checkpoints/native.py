@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from retinanet.arguments import class_names_of
 from retinanet.checkpoints import metadata
 from retinanet.config import ModelSettings, to_plain
 from retinanet.errors import RequestError, first_line
@@ -52,7 +53,7 @@ def save(
     from safetensors.torch import save_file
 
     try:
-        metadata.require_names(class_names)
+        class_names_of(class_names)
         metadata.require_extra(extra or {})
     except ValueError as error:
         raise RequestError(f"{path} cannot be written: {error}") from error

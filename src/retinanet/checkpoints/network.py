@@ -105,7 +105,7 @@ def by_ratio(state: dict[str, Tensor], anchors: AnchorSettings) -> None:
 def require_fit(
     path: str | Path, state: Mapping[str, Tensor], origins: Mapping[str, str], settings: ModelSettings, count: int
 ) -> None:
-    """Compare shapes before anything is allocated, then see that every weight is a finite number.
+    """Compare shapes before anything is allocated, then see that weights are finite, and variances not negative.
 
     Args:
         path: of the file, for messages. state: under our names. origins: our name -> that in the file, where it is
@@ -142,3 +142,6 @@ def require_fit(
         if not tensor.float().isfinite().all():
             there = printable(origins.get(name, name))
             raise RequestError(f"{path}: {there} holds numbers that are not finite; did training diverge?")
+        if name.endswith("running_var") and (tensor < 0).any():
+            there = printable(origins.get(name, name))
+            raise RequestError(f"{path}: {there} holds variances below 0; is the file damaged?")

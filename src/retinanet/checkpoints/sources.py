@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from retinanet.errors import RequestError, WorkError
+from retinanet.fields import shown
 
 RUN = ("best.safetensors", "last.safetensors")
 USUAL = (*RUN, "model.safetensors", "pytorch_model.bin")
@@ -68,10 +69,12 @@ def recognise(source: str | Path) -> Source:
     Raises:
         RequestError: nothing of that name can be meant; the message says what is possible.
     """
+    if not isinstance(source, str | Path) or not str(source).strip():
+        raise RequestError(f"a model's name cannot be {shown(source)}: {WAYS}")
     text = str(source)
     path = Path(source)
-    if not text or os.path.exists(text):  # not Path.exists, which fails for names that are too long
-        return Source("path", text or ".")
+    if os.path.exists(text):  # not Path.exists, which fails for names that are too long
+        return Source("path", text)
     if isinstance(source, Path):
         raise _no_path(path)
     if text in TORCHVISION:

@@ -18,6 +18,7 @@ from retinanet.cli.options import Common
 from retinanet.cli.progress import EVERY, Progress
 from retinanet.cli.train import next_folder
 from retinanet.errors import RequestError
+from retinanet.files import require_new
 
 if TYPE_CHECKING:
     from retinanet.deploy.video import Pace, VideoMade
@@ -112,14 +113,18 @@ def predict(
         if value is not None:
             whole_number(name, value)
 
-    from retinanet.prediction import predict_files, require_video, usual_threshold
+    from retinanet.prediction import predict_files, require_readable, require_video, usual_threshold
     from retinanet.slicing import shared_pixels
     from retinanet.source_files import find_sources
     from retinanet.training.interrupt import Interrupt
 
     # What is wrong with them is said before a model is loaded.
-    videos = find_sources(sources).videos
+    if output is not None:
+        require_new(output, "with --output")
+    found = find_sources(sources)
+    videos = found.videos
     shared_pixels(slices or 1, overlap)
+    require_readable(found, max_pixels)
     if videos:
         require_video(track)
     elif track or stride > 1:

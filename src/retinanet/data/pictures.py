@@ -20,6 +20,7 @@ from torch import Tensor
 from retinanet.data.image_formats import formats
 from retinanet.data.pixels import PixelError, scaled, to_rgb
 from retinanet.errors import RequestError
+from retinanet.printable import amount
 from retinanet.text import require_regular
 
 MAX_PIXELS = 178_956_970
@@ -314,7 +315,7 @@ def _highest() -> int | None:
 
 
 def _too_large(width: int, height: int, limit: int) -> str:
-    need = f"{DECODING * width * height / 1e9:.1f} GB"
+    need = amount(DECODING * width * height)
     return (
         f"it has {width} x {height} = {width * height} pixels, above the limit of {limit}: set "
         f"{LIMIT_VARIABLE} or predict's --max-pixels higher if you trust the file, which takes some {need} of memory"

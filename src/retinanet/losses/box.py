@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal
@@ -10,6 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retinanet import boxes as geometry
+from retinanet.arguments import real
+from retinanet.errors import RequestError
+from retinanet.fields import shown
 
 
 def box_loss(
@@ -35,7 +39,14 @@ def box_loss(
 
     Returns:
         () float32; 0, with a gradient of 0, where there are no positives.
+
+    Raises:
+        RequestError: ``kind`` is unknown, or ``beta`` out of range.
     """
+    if kind not in ("smooth_l1", "l1", "giou"):
+        raise RequestError(f"kind must be one of smooth_l1, l1, giou, not {shown(kind)}")
+    if not 0 <= real("beta", beta) < math.inf:
+        raise RequestError(f"beta must be 0 or more, not {beta}")
     if kind == "giou":
         losses = 1 - geometry.giou(geometry.decode(deltas, anchors), boxes)  # (P,)
     else:

@@ -11,6 +11,7 @@ else of the logits' size is kept.
 
 from __future__ import annotations
 
+import math
 import warnings
 from functools import lru_cache
 from itertools import pairwise
@@ -22,9 +23,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from retinanet import threads
-from retinanet.errors import first_line
+from retinanet.arguments import real
+from retinanet.errors import RequestError, first_line
 from retinanet.losses.per_class import term_weights
-from retinanet.losses.pointwise import SOFTPLUS_LINEAR
+from retinanet.losses.pointwise import SOFTPLUS_LINEAR, require_labels
 from retinanet.matching import IGNORED
 from retinanet.threads import alone, map_slices
 
@@ -56,14 +58,16 @@ def sigmoid_focal_loss(
         () float32 (float64 for float64 logits). Exact and finite, with exact gradients, for logits up to +-100.
 
     Raises:
-        ValueError: where the shapes do not fit or a label is out of range (which is looked for on processors alone).
+        ValueError: where the shapes do not fit, gamma or alpha is out of range, or a label is (which is looked for on
+            CPUs alone).
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(
             f"logits {tuple(logits.shape)} need labels {tuple(logits.shape[:-1])}, not {tuple(labels.shape)}"
         )
-    if gamma < 0:
-        raise ValueError(f"gamma must be 0 or more, not {gamma}")
+    gamma = real("gamma", gamma)
+    if not 0 <= gamma < math.inf:
+        raise RequestError(f"gamma must be 0 or more, not {gamma:g}")
     rows = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
     positive, negative = term_weights(alpha, weights, logits)
     by_class = isinstance(positive, Tensor)  # the kernels know one alpha only
@@ -100,11 +104,8 @@ class _FocalLoss(torch.autograd.Function):
         negative_weight: float | Tensor,
         grad_enabled: bool,
     ) -> Tensor:
-        if not threads.asynchronous(labels.device) and labels.numel():
-            with alone():
-                low, high = int(labels.min()), int(labels.max())
-            if low < IGNORED or high >= logits.shape[1]:
-                raise ValueError(f"labels must be from -2 to {logits.shape[1] - 1}, found {low} to {high}")
+        with alone(labels.device):
+            require_labels(labels, logits.shape[1])
         constants = gamma, positive_weight, negative_weight
         total, ctx.grad = _loss(logits, labels, grad_enabled and ctx.needs_input_grad[0], *constants)
         if ctx.grad is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from retinanet.arguments import real
 from retinanet.config import LossSettings
 from retinanet.errors import RequestError
 
@@ -60,8 +61,10 @@ def term_weights(
         Two numbers, or two tensors (K,) on the logits' device, float32 (float64 for float64 logits).
 
     Raises:
-        ValueError: a tensor is not of the shape (K,).
+        ValueError: a tensor is not of the shape (K,), or the number alpha is not in [0, 1].
     """
+    if alpha is not None and not isinstance(alpha, Tensor) and not 0 <= real("alpha", alpha) <= 1:
+        raise RequestError(f"alpha must be in [0, 1], not {alpha}")
     if weights is None and not isinstance(alpha, Tensor):
         return (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from retinanet import threads
 from retinanet.config import LossSettings
+from retinanet.errors import RequestError
 from retinanet.losses.per_class import term_weights
 from retinanet.matching import IGNORED
 
@@ -48,6 +50,20 @@ def pointwise_loss(settings: LossSettings) -> Pointwise:
     return partial(focal, gamma=settings.gamma)
 
 
+def require_labels(labels: Tensor, classes: int) -> None:
+    """For labels on a CPU: of a GPU the answer would have to be waited for.
+
+    Raises:
+        RequestError: they are no int64, or not all from -2 to ``classes`` - 1.
+    """
+    if labels.dtype != torch.int64:
+        raise RequestError(f"labels must be int64, not {str(labels.dtype).removeprefix('torch.')}")
+    if labels.numel() and not threads.asynchronous(labels.device):
+        low, high = int(labels.min()), int(labels.max())
+        if low < IGNORED or high >= classes:
+            raise RequestError(f"labels must be from {IGNORED} to {classes - 1}, found {low} to {high}")
+
+
 def own_class(labels: Tensor, classes: int) -> Tensor:
     """Which (anchor, class) pairs are positive, y = 1: labels (...) int64 -> (..., classes) bool."""
     own = torch.zeros((*labels.shape, classes), dtype=torch.bool, device=labels.device)
@@ -67,6 +83,7 @@ def entries(
         (..., K) float32 (float64 for float64 logits), 0 for anchors that take no part.
     """
     x = logits if logits.dtype == torch.float64 else logits.float()
+    require_labels(labels, x.shape[-1])
     own = own_class(labels, x.shape[-1])
     positive, negative = term_weights(alpha, weights, x)
     weight = torch.where(own, positive, negative).to(x.dtype)

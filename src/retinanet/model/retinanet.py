@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from retinanet.anchors import make_anchors
-from retinanet.config import ModelSettings, require
+from retinanet.arguments import MOST_CLASSES, whole
+from retinanet.config import ModelSettings
+from retinanet.errors import RequestError
+from retinanet.fields import shown
 from retinanet.model.backbone import Backbone
 from retinanet.model.heads import box_subnet, class_subnet
 from retinanet.model.pyramid import FeaturePyramid
@@ -30,15 +33,19 @@ class RetinaNet(nn.Module):
     Args:
         settings: the model's settings; ``preprocessing.mean`` and ``std`` are filled in from the backbone where the
             user gave none, so that ``model.settings`` is complete.
-        num_classes: K.
+        num_classes: K, from 1 to 100 000.
         load_weights: False leaves out the backbone's pretrained weights, for a model whose weights come from a
             checkpoint.
+
+    Raises:
+        RequestError: ``settings`` or ``num_classes`` is of another type or out of range.
     """
 
     def __init__(self, settings: ModelSettings, num_classes: int, load_weights: bool = True) -> None:
         super().__init__()
-        require(num_classes >= 1, f"a detector needs at least one class, not {num_classes}")
-        self.num_classes = num_classes
+        if not isinstance(settings, ModelSettings):
+            raise RequestError(f"settings must be ModelSettings, such as Settings().model, not {shown(settings)}")
+        self.num_classes = num_classes = whole("num_classes", num_classes, most=MOST_CLASSES)
         levels, per_position = settings.anchors.levels, settings.anchors.per_position
         self.backbone = Backbone(settings.backbone, load_weights, levels[0])
         self.pyramid = FeaturePyramid(self.backbone.channels, settings.pyramid, levels)

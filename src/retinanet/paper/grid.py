@@ -38,7 +38,7 @@ def base_settings(name: str, budget: str | None, splits: Mapping[str, str]) -> S
         splits: "train" and "val", where they are not the recipe's.
     """
     length: dict[str, Any] = {}
-    if budget is not None and budget.isdigit():
+    if budget is not None and budget.isascii() and budget.isdigit():
         length = {"steps": int(budget)}
     elif budget is not None:
         try:
