@@ -259,7 +259,7 @@ def test_a_folder_that_is_not_whole(folder: Path, tmp_path: Path, missing: str) 
         (lambda text: text.replace('"candidates": 1000', '"candidates": -1'), "candidates must be at least 1"),
         (lambda text: text.replace("retinanet-openvino-1", "other"), "names the format 'other'"),
         (lambda text: text.replace('"green"', '"green", "blue"'), "is not the network that"),
-        (lambda text: text.replace('"green"', "3"), "a class name must be a text"),
+        (lambda text: text.replace('"green"', "3"), "class name 1 must be a text"),
     ],
 )
 def test_damaged_settings(folder: Path, tmp_path: Path, change: object, message: str) -> None:
