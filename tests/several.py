@@ -137,6 +137,10 @@ def full_disk_in_first(rank):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 
 
+def keeps_pythons_lock(rank):
+    sys.setswitchinterval(100)  # seconds: until it waits for something
+
+
 def second_is_killed(rank):
     from retinanet.training import loop
 

@@ -47,6 +47,10 @@ def test_above_what_is_no_score(found, threshold):
         found.above(threshold)
 
 
+def test_above_the_highest_score(found):
+    assert len(found.above(1)) == len(found.above(1.0)) == 0
+
+
 def test_above_of_nothing(empty):
     assert empty.above(0.5).boxes.shape == (0, 4)
 

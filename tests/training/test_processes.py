@@ -24,6 +24,7 @@ from several import (
     Ranks,
     bad_image_in_second,
     full_disk_in_first,
+    keeps_pythons_lock,
     rows,
     second_is_killed,
     wait_for,
@@ -120,7 +121,8 @@ LONG = {"train": {"steps": 100_000, "eval_every": 0.0, "save_every": "1h"}}
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("signalled", [[0], [1], [0, 1]])
 def test_a_signal_to_any_process_saves_and_ends_all(data, tmp_path, number, code, signalled):
-    run = ranks(2, data, tmp_path, SMALL, LONG)
+    """With Python's lock kept, since gloo's thread needs it once more when the run ends."""
+    run = ranks(2, data, tmp_path, SMALL, LONG, prepare=keeps_pythons_lock)
     wait_for(lambda: rows(tmp_path / "run") >= 3, lambda: all(p.is_alive() for p in run.processes))
     for rank in signalled * 2:  # twice, as from a cluster manager and from the launcher that it stops too
         os.kill(run.processes[rank].pid, number)

@@ -24,6 +24,7 @@ from torch import distributed as dist
 from retinanet.errors import RequestError, WorkError, first_line
 
 T = TypeVar("T")
+SETTLING = 0.3  # seconds for gloo's thread to let go of the last collective's tensors
 GRACE = 20.0  # seconds for the other processes to end by themselves once this one has
 
 
@@ -152,10 +153,14 @@ def all_end(fabric: Fabric) -> Iterator[None]:
             ) from error
         raise
     finally:
-        if failed and fabric.world_size > 1 and dist.is_initialized():
-            # Others may wait for this process in a collective: they hear of its end when its connections close.
-            with suppress(RuntimeError):
-                dist.destroy_process_group()
+        if fabric.world_size > 1 and dist.is_initialized():
+            # That thread needs Python's lock for it, and whoever drops the process group waits for that thread and
+            # keeps the lock: without this pause, in which nobody has it, both may wait for ever.
+            time.sleep(SETTLING)
+            if failed:
+                # Others may wait for this process in a collective: they hear of its end when its connections close.
+                with suppress(RuntimeError):
+                    dist.destroy_process_group()
         ended = _end_children(fabric)
     if ended:
         raise WorkError(f"a process of this run ended with exit code {ended}; its own message says why")
