@@ -15,7 +15,7 @@ MEETING = 1.0  # seconds between meetings of several processes, about; a signal 
 MOST_STEPS = 50  # between two meetings
 PACE = 9  # measurements of which the median is the time of a step: the first steps are slow
 TRIAL_SHARE = 0.05  # of the time so far that trials of an evaluation may take, and of a budget between two of them
-TRIALS = 3  # of which the median counts: the machine may turn slower or faster
+TRIALS = 3  # of which the median counts, or the last if it is slower: the machine may turn slower or faster
 FEWEST_EVALUATIONS = 4  # in a budget, the last one included
 SHARE = 0.15  # of a budget that evaluations may take, the last one aside
 
@@ -87,7 +87,7 @@ class Decider:
         """
         self._pictures.append(picture)
         self._tried, self._trial_seconds = elapsed, took
-        usual = median(self._pictures)
+        usual = max(median(self._pictures), picture)  # a machine that has just turned slower may stay so
         self.evaluation_seconds = usual * some / processes + self._files
         self.plan.keep(usual * all_pictures / processes + self._files, usual)
 
