@@ -242,9 +242,10 @@ def lost_boxes(data: DetectionData, model: ModelSettings, matching: MatchingSett
     counts = np.bincount(boxes.labels[unlearnt], minlength=len(data.class_names))
     worst = [f"{data.class_names[i]} {counts[i]}" for i in np.argsort(-counts, kind="stable")[:3] if counts[i]]
     low, middle, high = (f"{side:.{0 if side >= PIXEL else 2}f}" for side in np.percentile(lost, [5, 50, 95]))
+    span = f"{low} px" if low == high else f"{low} to {high} px (median {middle})"
     said = (
-        f"the anchors cover {share_text(share)} of the boxes; {len(lost)} cannot be learnt: {low} to {high} "
-        f"px (median {middle}) at the training size, the most of {', '.join(worst)}"
+        f"the anchors cover {share_text(share)} of the boxes; {len(lost)} cannot be learnt: {span} at the training "
+        f"size, the most of {', '.join(worst)}"
     )
     few = share >= ENOUGH or matching.low_quality
     return share, "; ".join([said, *(() if few else _remedies(data, model, matching, share))])
