@@ -23,7 +23,7 @@ def simulate(
         return slow if elapsed < until else 1.0
 
     while True:
-        if run.trial_due(steps, elapsed):
+        while run.trial_due(steps, elapsed):
             picture = image * factor()
             elapsed += 5 * picture
             run.tried(picture, IMAGES, IMAGES, 1, elapsed, 5 * picture)
@@ -51,6 +51,12 @@ def test_a_budget_begun_in_a_slow_minute_is_used(budget):
     assert run.decide(steps, end).expected >= steps
 
 
+def test_one_slow_step_and_trial_do_not_end_a_run():
+    _, steps, _, end = simulate(90.0, 8.0, 17.0)
+    assert steps > 15
+    assert 70 < end <= 90
+
+
 def test_a_machine_that_turns_slower_keeps_more():
     run, _, _, _ = simulate(600.0, 0.25, 200.0)  # four times faster at first
     late, _, _, end = simulate(600.0, 1.0, 0.0)
@@ -69,7 +75,7 @@ def test_trials_take_little():
     assert not run.trial_due(0, 1.0), "the time of a step is not known"
     run.stepped(1.0)
     assert run.trial_due(1, 2.0)
-    run.tried(0.5, 100, 100, 1, 4.0, 2.0)
+    run.tried(0.1, 100, 100, 1, 4.0, 2.0)
     assert not run.trial_due(3, 6.0)
     assert run.trial_due(30, 45.0)
     assert not Decider(Plan.of(TrainSettings(steps=9), 1000), 300.0, 0, False, _pace=run._pace).trial_due(1, 9.0)

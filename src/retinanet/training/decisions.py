@@ -74,8 +74,11 @@ class Decider:
         since, cost = elapsed - self._tried, self._trial_seconds
         if since >= max(cost / TRIAL_SHARE, TRIAL_SHARE * self.plan.budget):
             return True
-        worth = since >= 4 * cost and self.plan.reserve - self.plan.writing > 4 * cost
-        return worth and since > 0 and self.plan.over(step, elapsed, self.step_seconds)
+        # What is kept may be far too much, above all where the first trial fell into a slow second.
+        least = 4 * cost if since >= 4 * cost > 0 else math.inf
+        if len(self._pictures) < TRIALS:
+            least = min(least, 4 * TRIALS * cost)
+        return self.plan.reserve - self.plan.writing > least and self.plan.over(step, elapsed, self.step_seconds)
 
     def tried(
         self, picture: float, some: int, all_pictures: int, processes: int, elapsed: float = 0.0, took: float = 0.0

@@ -430,7 +430,7 @@ def _train(
             model.train()
             stopped = "finished"
             while True:
-                if main and decider.trial_due(progress.step, elapsed()):
+                while main and decider.trial_due(progress.step, elapsed()):
                     try_evaluation()
                 decision = agree(fabric, decider.decide(progress.step, elapsed()), interrupt.signal)
                 plan.reserve = decision.reserve
