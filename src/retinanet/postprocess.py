@@ -50,15 +50,16 @@ def postprocess(
     if settings.coarsest_threshold is not None:
         thresholds[-1] = settings.coarsest_threshold
     with alone(outputs.logits[0].device) as threads:
-        best = _best_in_groups(outputs.logits, threads)
+        groups, classes = [_grouped(level) for level in outputs.logits], outputs.logits[0].shape[2]
+        best = _best_in_groups(groups, threads)
         sizes = sizes.to(best[0].device, torch.float32)
         pixels = torch.ones_like(sizes) if scales is None else scales.to(sizes)
 
         def finish(images: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
-            chosen = Outputs(
-                [logits[images] for logits in outputs.logits], [deltas[images] for deltas in outputs.deltas]
+            grouped, highest, deltas = (
+                [level[images] for level in levels] for levels in (groups, best, outputs.deltas)
             )
-            candidates = _candidates(chosen, [values[images] for values in best], anchors, thresholds, settings)
+            candidates = _candidates(grouped, highest, deltas, classes, anchors, thresholds, settings)
             return _detections(candidates, sizes[images], pixels[images], settings)
 
         length = max(1, math.ceil(len(sizes) / threads))
@@ -109,11 +110,10 @@ def _not_empty(boxes: Tensor) -> Tensor:
     return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
 
 
-def _best_in_groups(logits: Sequence[Tensor], threads: int) -> list[Tensor]:
-    """The highest logit of each group of neighbouring anchors: per level (B, groups)."""
+def _best_in_groups(groups: Sequence[Tensor], threads: int) -> list[Tensor]:
+    """The highest logit of each group of neighbouring anchors: per level (B, N_l / n, n * K) -> (B, N_l / n)."""
     # Nearly all the time goes into this maximum, which threads share; whether it is cut into slices changes no bit.
-    threads = min(threads, sum(level.numel() for level in logits) // ENOUGH)
-    groups = [_grouped(level) for level in logits]
+    threads = min(threads, sum(level.numel() for level in groups) // ENOUGH)
     slices = [
         some
         for level in groups
@@ -125,8 +125,10 @@ def _best_in_groups(logits: Sequence[Tensor], threads: int) -> list[Tensor]:
 
 
 def _candidates(
-    outputs: Outputs,
+    groups: Sequence[Tensor],
     best: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    classes: int,
     anchors: Sequence[Tensor],
     thresholds: Sequence[float],
     settings: PostprocessingSettings,
@@ -140,12 +142,14 @@ def _candidates(
     Behind the maximum all levels are handled at once: with what is left, to begin costs more than to do.
 
     Args:
-        best: per level (B, groups), what :func:`_best_in_groups` returns.
+        groups: per level (B, N_l / n, n * K), what :func:`_grouped` returns.
+        best: per level (B, N_l / n), what :func:`_best_in_groups` returns.
+        deltas: per level (B, N_l, 4).
+        classes: K.
     """
-    batch, _, classes = outputs.logits[0].shape
-    device = outputs.logits[0].device
-    together = [_together(logits.shape[1], classes) for logits in outputs.logits]
-    groups = [_grouped(logits).flatten(0, 1) for logits in outputs.logits]  # (B * N_l / n, n * K)
+    batch, device = len(groups[0]), groups[0].device
+    together = [level.shape[2] // classes for level in groups]
+    groups = [level.flatten(0, 1) for level in groups]  # (B * N_l / n, n * K)
     limits = [_logit(threshold) for threshold in thresholds]
     highest = torch.cat([values.flatten() for values in best])
     (place,) = torch.cat([values.flatten() >= limit for values, limit in zip(best, limits)]).nonzero(as_tuple=True)
@@ -179,9 +183,9 @@ def _candidates(
     group = place - (ends - torch.tensor(sizes, device=device))[part]
     anchor = group * torch.tensor(together, device=device)[level] + within
     own = list(zip(picture.split(counts), anchor.split(counts)))
-    deltas = torch.cat([deltas[i, j] for deltas, (i, j) in zip(outputs.deltas, own)])
+    chosen_deltas = torch.cat([level[i, j] for level, (i, j) in zip(deltas, own)])
     at = torch.cat([boxes[j] for boxes, (_, j) in zip(anchors, own)])
-    boxes = geometry.decode(deltas.float(), at, settings.limit_shrinking)
+    boxes = geometry.decode(chosen_deltas.float(), at, settings.limit_shrinking)
     scores = torch.sigmoid(values.float())
     return picture, scores, label, boxes, scores > torch.tensor(thresholds, device=device)[level]
 
