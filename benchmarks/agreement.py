@@ -12,9 +12,9 @@ import argparse
 from pathlib import Path
 
 import retinanet
-from retinanet.boxes import iou
 from retinanet.data import open_data
-from retinanet.detections import Detections
+from retinanet.inference.detections import Detections
+from retinanet.ops.boxes import iou
 
 
 def found_again(exact: Detections, fast: Detections, score: float, overlap: float) -> tuple[int, int]:

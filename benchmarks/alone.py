@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from retinanet import bench
+from retinanet.bench import torchvision_bench
 
 
 def options(
@@ -46,7 +46,7 @@ def options(
         with ended_by_ctrl_c():
             print(json.dumps(measure(*given.one, given.rounds)))
         raise SystemExit
-    print(bench.machine())
+    print(torchvision_bench.machine())
     return given
 
 
@@ -84,4 +84,4 @@ def alone(*arguments: str, rounds: int) -> Any:
 
 def record(path: Path | None, rows: list[dict[str, Any]]) -> None:
     if path:
-        path.write_text(json.dumps({"machine": bench.machine(), "rows": rows}, indent=1) + "\n")
+        path.write_text(json.dumps({"machine": torchvision_bench.machine(), "rows": rows}, indent=1) + "\n")

@@ -29,12 +29,12 @@ WAYS = ("default", "ours", "torchvision-sgd", "torchvision-adamw")
 
 
 def ours(data: Path, minutes: float, output: Path, seed: int) -> dict[str, Any]:
-    from retinanet import recipe
-    from retinanet.training.loop import train
+    from retinanet.config import recipes
+    from retinanet.training.trainer import train
 
     length = {"budget": f"{minutes}m", "seed": seed, "eval_every": 0}
     changes = {"train": length, "data": {"train": "trainval", "val": "test"}}
-    settings = recipe.load("scratch-small", changes)
+    settings = recipes.load("scratch-small", changes)
     pictures = settings.model.preprocessing
     assert (pictures.size, pictures.longer, settings.train.batch_size) == (SIZE, LONGER, BATCH)
     summary = train(data, settings, output / f"ours-{seed}")
@@ -42,13 +42,13 @@ def ours(data: Path, minutes: float, output: Path, seed: int) -> dict[str, Any]:
 
 
 def default(data: Path, minutes: float, output: Path, seed: int) -> dict[str, Any]:
-    from retinanet import recipe
-    from retinanet.training import defaults
-    from retinanet.training.loop import train
+    from retinanet.config import recipes
+    from retinanet.training import fitted_defaults
+    from retinanet.training.trainer import train
 
     given = {"train": {"budget": f"{minutes}m", "seed": seed}, "data": {"train": "trainval", "val": "test"}}
-    settings = recipe.load(recipe.FITTED, given)
-    summary = train(data, settings, output / f"default-{seed}", fit=partial(defaults.fit, given, True))
+    settings = recipes.load(recipes.FITTED, given)
+    summary = train(data, settings, output / f"default-{seed}", fit=partial(fitted_defaults.fit, given, True))
     return {"steps": summary["steps"], "seconds": summary["seconds"], **summary["last"]}
 
 
@@ -74,10 +74,10 @@ def torchvision_model(classes: int, norm: bool) -> Any:
 def torchvision(data: Path, minutes: float, adamw: bool, seed: int) -> dict[str, Any]:
     import torch
 
+    from retinanet.common.precision import choose
     from retinanet.data import open_data
-    from retinanet.detections import Detections
-    from retinanet.evaluation import coco
-    from retinanet.precision import choose
+    from retinanet.evaluation import coco_metrics
+    from retinanet.inference.detections import Detections
 
     torch.manual_seed(seed)
     bf16 = choose("auto", "cpu") == "bf16"  # as ours: where the processor computes in it
@@ -123,11 +123,11 @@ def torchvision(data: Path, minutes: float, adamw: bool, seed: int) -> dict[str,
         order_ = result["scores"].float().argsort(descending=True, stable=True)
         kept = {key: value[order_] for key, value in result.items()}
         found[index] = Detections(kept["boxes"].float(), kept["scores"].float(), kept["labels"], test.class_names)
-    return {"steps": step, "seconds": seconds, **coco.evaluate(test, found).stats}
+    return {"steps": step, "seconds": seconds, **coco_metrics.evaluate(test, found).stats}
 
 
 def main() -> None:
-    from retinanet.bench import machine
+    from retinanet.bench.torchvision_bench import machine
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/bccd"))

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import alone
-from retinanet import bench
+from retinanet.bench import torchvision_bench
 
 BASE = {"classes": 80, "boxes": 20, "size": 800, "batch": 1}
 CHANGES = {
@@ -33,14 +33,14 @@ ENOUGH = 15.0  # seconds of measured rounds after which no other begins
 BASES = {"step": BASE | {"size": 320, "batch": 2}}
 
 
-def make(work: str, classes: int, boxes: int, size: int, batch: int) -> bench.Work:
+def make(work: str, classes: int, boxes: int, size: int, batch: int) -> torchvision_bench.Work:
     if work == "loss":
-        return bench.focal_loss(batch * bench.count_anchors(size, size), classes)
+        return torchvision_bench.focal_loss(batch * torchvision_bench.count_anchors(size, size), classes)
     if work == "post-processing":
-        return bench.post_processing(size, size, classes, batch)
+        return torchvision_bench.post_processing(size, size, classes, batch)
     if work == "matching":
-        return bench.box_matching(size, size, boxes, batch)
-    return bench.training_step(size, batch, boxes, classes, bench.choose("auto", "cpu"))
+        return torchvision_bench.box_matching(size, size, boxes, batch)
+    return torchvision_bench.training_step(size, batch, boxes, classes, torchvision_bench.choose("auto", "cpu"))
 
 
 def memory(name: str) -> float:

@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
-from retinanet import bench
-from retinanet.training.defaults import NETWORKS
+from retinanet.bench import torchvision_bench
+from retinanet.training.fitted_defaults import NETWORKS
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "bccd"
 RARE = ("Platelets", "WBC")
@@ -36,11 +36,11 @@ def run(case: str, seed: int, steps: int, folder: Path, threads: int) -> dict[st
     """AP of each class after one training."""
     import yaml
 
-    from retinanet import recipe
+    from retinanet.config import recipes
 
     values: dict[str, object] = {"model": {**NETWORKS[-1].settings}}
-    values = recipe.merge(recipe.read_yaml(recipe.find("scratch-small")), values)
-    values = recipe.merge(values, CASES[case])
+    values = recipes.merge(recipes.read_yaml(recipes.find("scratch-small")), values)
+    values = recipes.merge(values, CASES[case])
     train = {**values["train"], "steps": steps, "seed": seed, "eval_every": 0}  # type: ignore[dict-item]
     train.pop("budget")
     path = folder / f"{list(CASES).index(case)}-{seed}"
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
-    print(bench.machine(), flush=True)
+    print(torchvision_bench.machine(), flush=True)
     threads = max(1, len(os.sched_getaffinity(0)) // options.jobs)
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(options.jobs) as pool:
         runs = {

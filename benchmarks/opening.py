@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from retinanet import bench
+from retinanet.bench import torchvision_bench
 
 WIDTH, HEIGHT, SOURCES = 64, 48, 16
 
@@ -26,7 +26,7 @@ WIDTH, HEIGHT, SOURCES = 64, 48, 16
 def make(folder: Path, pictures: int, boxes: int) -> None:
     (folder / "annotations").mkdir(parents=True)
     (folder / "train2017").mkdir()
-    sources = [bench.make_picture(folder / f"source{i}.jpg", WIDTH, HEIGHT) for i in range(SOURCES)]
+    sources = [torchvision_bench.make_picture(folder / f"source{i}.jpg", WIDTH, HEIGHT) for i in range(SOURCES)]
     images = []
     for i in range(pictures):
         name = f"{i:012d}.jpg"
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=120_000)
     parser.add_argument("--boxes", type=int, default=1_000_000)
     options = parser.parse_args()
-    print(bench.machine())
+    print(torchvision_bench.machine())
     with tempfile.TemporaryDirectory() as name:
         make(Path(name), options.pictures, options.boxes)
         from retinanet.data import open_data

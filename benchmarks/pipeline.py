@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 
-from retinanet import bench, recipe
+from retinanet.bench.torchvision_bench import machine
+from retinanet.config import recipes
 from retinanet.data import open_data
-from retinanet.data.loading import TrainingSteps
+from retinanet.data.loader import TrainingSteps
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
         "model": {"preprocessing": {"size": options.size, "longer": round(options.size * 1333 / 800)}},
         "train": {"batch_size": options.batch},
     }
-    settings = recipe.load(None, changes)
+    settings = recipes.load(None, changes)
     data = open_data(options.data, options.split)
     steps = TrainingSteps(data, settings)
     batches = max(1, len(data) // options.batch)
@@ -76,7 +77,7 @@ def main() -> None:
             if done:
                 times[name].append(time.perf_counter() - begin)
     count = batches * options.batch
-    print(f"{bench.machine()}; one core; {count} pictures of {options.data} at {options.size} pixels")
+    print(f"{machine()}; one core; {count} pictures of {options.data} at {options.size} pixels")
     for name, seconds in times.items():
         rates = sorted(count / s for s in seconds)
         print(f"{name:42} {statistics.median(rates):6.1f} pictures/s ({rates[0]:.1f} to {rates[-1]:.1f})")

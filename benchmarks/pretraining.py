@@ -24,8 +24,8 @@ BACKBONE = {"name": "mobilenetv2_100", "options": {"pad_type": "same"}}
 
 
 def run(data: Path, splits: tuple[str, str], weights: Path | None, minutes: float, output: Path) -> dict[str, Any]:
-    from retinanet import recipe
-    from retinanet.training.loop import train
+    from retinanet.config import recipes
+    from retinanet.training.trainer import train
 
     backbone = BACKBONE | ({"weights": str(weights), "frozen_norm": True} if weights else {})
     # Both see the pictures as the weight file wants them.
@@ -35,7 +35,7 @@ def run(data: Path, splits: tuple[str, str], weights: Path | None, minutes: floa
         "data": {"train": splits[0], "val": splits[1]},
         "train": {"budget": f"{minutes}m", "eval_every": 0},
     }
-    summary = train(data, recipe.load("scratch-small", changes), output)
+    summary = train(data, recipes.load("scratch-small", changes), output)
     return {"steps": summary["steps"], "seconds": summary["seconds"], **summary["last"]}
 
 

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import retinanet
-from retinanet.bench import machine
+from retinanet.bench import model_comparison
+from retinanet.bench.torchvision_bench import machine
 from retinanet.cli import main as command
 from retinanet.data import open_data
-from retinanet.deploy import compare, openvino_export, openvino_int8, openvino_runtime
-from retinanet.detector import Detector
-from retinanet.evaluation import coco
-from retinanet.evaluation.run import detect_all
+from retinanet.data.dataset import spread
+from retinanet.evaluation import coco_metrics
+from retinanet.evaluation.runner import detect_all
+from retinanet.export.openvino import openvino_export, openvino_int8, openvino_runtime
+from retinanet.inference.detector import Detector
 
 
 def load(source: str) -> Detector:
@@ -86,13 +88,13 @@ def main() -> None:
             quantised(made["fp32"], made[name], plain, options.data, preset, ignored)
 
     data = open_data(options.data, options.split, class_names=plain.class_names)
-    pictures = [data.read(index) for index in compare.some(range(len(data)))]
-    timed = compare.compare([str(path) for path in made.values()], pictures, load, options.rounds)
+    pictures = [data.read(index) for index in spread(len(data), model_comparison.MOST)]
+    timed = model_comparison.compare([str(path) for path in made.values()], pictures, load, options.rounds)
     print(f"\n{machine()}; {options.data}, split {data.split}, {len(data)} pictures")
     print(f"{'':28} {'AP':>6} {'AP50':>6} {'size':>8}  a picture (range)        same boxes")
     rows: list[dict[str, Any]] = []
     for name, row in zip(made, timed, strict=True):
-        stats = coco.evaluate(data, detect_all(load(row.model), data)).stats
+        stats = coco_metrics.evaluate(data, detect_all(load(row.model), data)).stats
         r = row.row() | {"name": name, "AP": stats["AP"], "AP50": stats["AP50"], "AP75": stats["AP75"]}
         rows.append(r)
         time_taken = f"{1e3 * r['seconds']:.0f} ms ({1e3 * r['seconds_low']:.0f} to {1e3 * r['seconds_high']:.0f})"

@@ -24,12 +24,13 @@ import torch
 from torch import Tensor
 
 import retinanet
-from retinanet import bench
-from retinanet.data.listing import picture_files
-from retinanet.data.pictures import read
-from retinanet.deploy import onnx_export, openvino_export
-from retinanet.deploy.compare import some
-from retinanet.detector import Detector
+from retinanet.bench import torchvision_bench
+from retinanet.data.dataset import evenly
+from retinanet.data.formats.listing import picture_files
+from retinanet.data.image_io import read
+from retinanet.export.onnx import onnx_export
+from retinanet.export.openvino import openvino_export
+from retinanet.inference.detector import Detector
 
 SIDES = ("torchvision", "fp32", "auto", "onnx", "openvino", "int8")
 PICTURES = 4
@@ -41,8 +42,8 @@ Side = Callable[[Tensor], Any]
 def sides(names: list[str], pictures: list[Path], size: int, folder: Path) -> dict[str, Side]:
     """What each of them does with a picture (3, H, W) uint8."""
     torch.manual_seed(0)
-    theirs: Any = bench.torchvision_model(size)
-    detector = Detector(bench.same_model(theirs, size), [str(i) for i in range(bench.CLASSES)])
+    theirs: Any = torchvision_bench.torchvision_model(size)
+    detector = Detector(torchvision_bench.same_model(theirs, size), [str(i) for i in range(torchvision_bench.CLASSES)])
     detector.save(folder / "m.safetensors")
 
     @torch.inference_mode()
@@ -66,7 +67,7 @@ def sides(names: list[str], pictures: list[Path], size: int, folder: Path) -> di
             openvino_export.write(detector, place, "fp32")
         else:
             (folder / "calibrate").mkdir()
-            for path in some(pictures, CALIBRATED):
+            for path in evenly(pictures, CALIBRATED):
                 (folder / "calibrate" / path.name).symlink_to(path.resolve())
             openvino_export.write(detector, place, "int8", folder / "calibrate")
         print(f"exported {name} in {time.perf_counter() - begin:.0f} s", flush=True)
@@ -83,11 +84,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     files = list(picture_files(options.pictures))
-    pictures = [read(path) for path in some(files, PICTURES)]
+    pictures = [read(path) for path in evenly(files, PICTURES)]
     with tempfile.TemporaryDirectory() as folder:
         compared = sides(options.sides, files, options.size, Path(folder))
         seconds: dict[str, list[float]] = {name: [] for name in compared}
-        with bench.frozen_heap():
+        with torchvision_bench.frozen_heap():
             for number in range(options.rounds + 1):
                 for picture in pictures:
                     for name, side in compared.items():
@@ -98,7 +99,10 @@ def main() -> None:
                             seconds[name].append(time.perf_counter() - begin)
     base = next(iter(compared))
     sizes = ", ".join(f"{p.shape[2]} x {p.shape[1]}" for p in pictures)
-    print(f"\n{bench.machine()}; {options.rounds} rounds of {len(pictures)} pictures ({sizes}) at {options.size} px")
+    print(
+        f"\n{torchvision_bench.machine()}; {options.rounds} rounds of {len(pictures)} pictures ({sizes}) "
+        f"at {options.size} px"
+    )
     print(f"{'':12} {'a picture':>10}  {'range':18} times {base} (range)")
     rows = []
     for name, taken in seconds.items():
@@ -111,7 +115,9 @@ def main() -> None:
             f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
         )
     if options.json:
-        options.json.write_text(json.dumps({"machine": bench.machine(), "size": options.size, "rows": rows}) + "\n")
+        options.json.write_text(
+            json.dumps({"machine": torchvision_bench.machine(), "size": options.size, "rows": rows}) + "\n"
+        )
 
 
 if __name__ == "__main__":

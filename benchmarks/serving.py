@@ -28,14 +28,16 @@ MODEL = """
 import sys
 import torch
 from retinanet import recipe
-from retinanet.detector import Detector
+from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
 size, path = int(sys.argv[1]), sys.argv[2]
 changes = {"model": {"backbone": {"name": "resnet18"}, "preprocessing": {"size": size, "longer": 2 * size}}}
 torch.manual_seed(0)
 Detector(RetinaNet(recipe.load(None, changes).model, 80), [f"class {n}" for n in range(80)]).save(path)
 """
-SERVE = "import sys; from retinanet.cli.serve import serve; serve(sys.argv[1], port=0, batch_size=int(sys.argv[2]))"
+SERVE = (
+    "import sys; from retinanet.cli.serve_command import serve; serve(sys.argv[1], port=0, batch_size=int(sys.argv[2]))"
+)
 
 
 def picture(side: int) -> bytes:

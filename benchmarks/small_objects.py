@@ -16,9 +16,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from retinanet import bench, recipe
+from retinanet.analysis.coverage import cover
+from retinanet.bench import torchvision_bench
+from retinanet.config import recipes
 from retinanet.data import digits, open_data
-from retinanet.data.coverage import cover
 
 PAPER_SIGHT = [
     *("--model.anchors.sizes", "32", "64", "128", "256", "512"),
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--output", type=Path, help="keep the runs here")
     options = parser.parse_args()
-    print(bench.machine(), flush=True)
+    print(torchvision_bench.machine(), flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = options.output or Path(name)
         data = digits.write(folder / "scenes", train=200, val=50, size=640, digits=(50, 90), sides=(9, 14))
@@ -62,7 +63,7 @@ def main() -> None:
                 str(output),
             ]
             subprocess.run([*command, "--train.eval-every", "0", "--quiet", *RUNS[run]], check=True)
-            settings = recipe.load(str(output / "settings.yaml"), {})
+            settings = recipes.load(str(output / "settings.yaml"), {})
             found = json.loads((output / "evaluation.json").read_text())
             share = cover(train, settings.model, settings.matching).share
             print(f"{run:40} {share:7.1%} {found['step']:6d} {found['AP']:6.3f} {found['AP50']:6.3f}", flush=True)

@@ -41,7 +41,7 @@ MODEL = """
 import sys
 import torch
 from retinanet import recipe
-from retinanet.detector import Detector
+from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
 model = {
     "backbone": {"name": "resnet18", "options": {"channels": [8, 8, 16, 16]}},

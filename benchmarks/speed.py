@@ -20,21 +20,24 @@ from pathlib import Path
 from typing import Any
 
 import alone
-from retinanet import bench
-from retinanet.precision import choose
+from retinanet.bench import torchvision_bench
+from retinanet.common.precision import choose
 
 AUTO = choose("auto", "cpu")
 FOUND = next(iter(sorted(Path("../shared/data/tiny_coco/val2017").glob("*.jpg"))), None)
-CLAIMS: dict[str, list[Callable[[], bench.Work]]] = {
-    "inference": [lambda: bench.inference(FOUND), lambda: bench.inference(FOUND, precision="fp32")],
-    "post-processing": [bench.post_processing, lambda: bench.post_processing(batch=8)],
-    "loss": [bench.focal_loss],
-    "matching": [lambda: bench.box_matching(boxes=20), lambda: bench.box_matching(boxes=200)],
-    "training": [lambda: bench.training_step(precision=AUTO)],
+CLAIMS: dict[str, list[Callable[[], torchvision_bench.Work]]] = {
+    "inference": [
+        lambda: torchvision_bench.inference(FOUND),
+        lambda: torchvision_bench.inference(FOUND, precision="fp32"),
+    ],
+    "post-processing": [torchvision_bench.post_processing, lambda: torchvision_bench.post_processing(batch=8)],
+    "loss": [torchvision_bench.focal_loss],
+    "matching": [lambda: torchvision_bench.box_matching(boxes=20), lambda: torchvision_bench.box_matching(boxes=200)],
+    "training": [lambda: torchvision_bench.training_step(precision=AUTO)],
 }
 if AUTO == "bf16":  # elsewhere it is emulated, which nobody does for speed
-    CLAIMS["inference"].append(lambda: bench.inference(FOUND, fair=True))
-    CLAIMS["training"].append(lambda: bench.training_step(precision="bf16", theirs_precision="bf16"))
+    CLAIMS["inference"].append(lambda: torchvision_bench.inference(FOUND, fair=True))
+    CLAIMS["training"].append(lambda: torchvision_bench.training_step(precision="bf16", theirs_precision="bf16"))
 
 # Ends with its parent, however that ends.
 SPIN = """

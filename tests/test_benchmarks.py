@@ -57,7 +57,7 @@ def test_a_busy_core_ends_with_the_process_that_made_it_busy(speed: Any) -> None
 
 
 def test_a_claim_quiet_and_busy(speed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(speed.CLAIMS, "loss", [lambda: speed.bench.focal_loss(600, 5)])
+    monkeypatch.setitem(speed.CLAIMS, "loss", [lambda: speed.torchvision_bench.focal_loss(600, 5)])
     assert [row["busy"] for row in speed.measure("loss", "0", "", 2)] == [False]
     rows = speed.measure("loss", "0", "busy", 2)
     assert [row["busy"] for row in rows] == [False, True]

@@ -48,8 +48,8 @@ def test_recipes_are_found_from_the_wheel(wheel, tmp_path):
     wheel.extractall(tmp_path)
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from retinanet import recipe\n"
-        "print(recipe.find('digits')); print(*recipe.recipes())"
+        "from retinanet.config import recipes\n"
+        "print(recipes.find('digits')); print(*recipes.recipes())"
     )
     path, names = fresh(code).splitlines()
     assert Path(path) == tmp_path / "retinanet" / "recipes" / "digits.yaml"
@@ -58,7 +58,7 @@ def test_recipes_are_found_from_the_wheel(wheel, tmp_path):
 
 def test_importing_the_package_imports_nothing_heavy():
     heavy = fresh(
-        "import sys, retinanet, retinanet.config, retinanet.recipe\n"
+        "import sys, retinanet, retinanet.config.settings, retinanet.config.recipes\n"
         "print(*({'torch', 'torchvision', 'timm', 'lightning', 'matplotlib', 'PIL', 'yaml'} & set(sys.modules)))"
     )
     assert heavy == ""

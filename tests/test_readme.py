@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 import retinanet
-from retinanet import recipe
-from retinanet.checkpoints import sources
+from helpers.tiny_run import tiny
+from retinanet.checkpoints import locate
 from retinanet.cli import app
+from retinanet.config import recipes
 from retinanet.model import RetinaNet
-from tiny_run import tiny
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -65,14 +65,14 @@ def test_command_is_understood(command):
     assert not ignored
     config = bound.arguments.get("config")
     if config is not None:
-        recipe.load(config, bound.arguments.get("settings"))
+        recipes.load(config, bound.arguments.get("settings"))
 
 
 def test_public_checkpoints_are_sources():
     """Each command of the table names what can be downloaded, by a name that is understood."""
     table = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8").split("## Public checkpoints")[1]
     named = re.findall(r"`retinanet convert (\S+) FILE\.safetensors`", table)
-    kinds = [sources.recognise(name).kind for name in named]
+    kinds = [locate.recognise(name).kind for name in named]
     assert len(set(named)) == len(named) == sum(line.startswith("| ") for line in table.splitlines()) - 1
     assert {kind: kinds.count(kind) for kind in kinds} == {"torchvision": 2, "url": 28, "hub": 3}
 
@@ -83,4 +83,4 @@ def test_link_leads_somewhere(target):
 
 
 def test_every_recipe_is_named():
-    assert all(f"`{name}`" in TEXT for name in recipe.recipes())
+    assert all(f"`{name}`" in TEXT for name in recipes.recipes())

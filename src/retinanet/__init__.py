@@ -13,21 +13,21 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from retinanet.common.version import __version__
 
 if TYPE_CHECKING:
-    from retinanet.config import Settings as Settings
-    from retinanet.detections import Detections as Detections
-    from retinanet.detector import Detector as Detector
-    from retinanet.detector import load as load
+    from retinanet.api import load as load
+    from retinanet.config.settings import Settings as Settings
+    from retinanet.inference.detections import Detections as Detections
+    from retinanet.inference.detector import Detector as Detector
     from retinanet.model.retinanet import RetinaNet as RetinaNet
 
 _HOMES = {
-    "Detections": "retinanet.detections",
-    "Detector": "retinanet.detector",
+    "Detections": "retinanet.inference.detections",
+    "Detector": "retinanet.inference.detector",
     "RetinaNet": "retinanet.model.retinanet",
-    "Settings": "retinanet.config",
-    "load": "retinanet.detector",
+    "Settings": "retinanet.config.settings",
+    "load": "retinanet.api",
 }
 
 __all__ = ["Detections", "Detector", "RetinaNet", "Settings", "__version__", "load"]

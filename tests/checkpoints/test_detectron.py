@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from detectron_files import CFG, LONGER, MEANS, SIZE, resnet_blobs
-from retinanet.checkpoints import detectron
-from retinanet.checkpoints.reading import Contents
-from retinanet.errors import RequestError
+from helpers.detectron_files import CFG, LONGER, MEANS, SIZE, resnet_blobs
+from retinanet.checkpoints.foreign import detectron
+from retinanet.common.errors import RequestError
+from retinanet.weight_files.reader import Contents
 
 
 def contents(cfg: str | None = None, **blobs: Any) -> Contents:

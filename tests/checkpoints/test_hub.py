@@ -18,12 +18,13 @@ import yaml
 from huggingface_hub import ModelCard
 
 import retinanet
-from hub_server import TOKEN, HubServer, Repository
+from helpers.hub_server import TOKEN, HubServer, Repository
 from retinanet.checkpoints import hub, native
-from retinanet.checkpoints.card import METRICS, cell, model_card
 from retinanet.checkpoints.hub import fetch, push, run_facts, write_files
+from retinanet.checkpoints.model_card import METRICS, cell, model_card
 from retinanet.cli import main
-from retinanet.config import (
+from retinanet.common.errors import RequestError, WorkError
+from retinanet.config.settings import (
     AnchorSettings,
     BackboneSettings,
     HeadSettings,
@@ -33,8 +34,7 @@ from retinanet.config import (
     from_plain,
     to_plain,
 )
-from retinanet.detector import Detector
-from retinanet.errors import RequestError, WorkError
+from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
 
 NAMES = ("dog", "cat | *wild*", "bird")
@@ -89,7 +89,7 @@ def assert_same(a: Detector, b: Detector) -> None:
 
 
 def test_pushed_and_loaded(server: HubServer, detector: Detector) -> None:
-    page = push(detector, "user/name", token=TOKEN, licence="apache-2.0", data="user/pets")
+    page = push(detector.checkpoint(), "user/name", token=TOKEN, licence="apache-2.0", data="user/pets")
     assert page == f"{server.url}/user/name"
     repository = server.repositories["user/name"]
     assert not repository.private
@@ -117,8 +117,8 @@ def test_pushed_and_loaded(server: HubServer, detector: Detector) -> None:
 
 
 def test_a_second_push_is_a_second_commit_of_the_same_repository(server: HubServer, detector: Detector) -> None:
-    push(detector, "user/name", token=TOKEN, private=True)
-    push(detector, "user/name", token=TOKEN, licence="mit", message="with a licence")
+    push(detector.checkpoint(), "user/name", token=TOKEN, private=True)
+    push(detector.checkpoint(), "user/name", token=TOKEN, licence="mit", message="with a licence")
     repository = server.repositories["user/name"]
     assert repository.private
     assert repository.messages[1] == "with a licence"
@@ -131,7 +131,7 @@ def test_a_second_push_is_a_second_commit_of_the_same_repository(server: HubServ
 def test_from_the_cache_without_a_server(
     server: HubServer, detector: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    push(detector, "user/name", token=TOKEN)
+    push(detector.checkpoint(), "user/name", token=TOKEN)
     commit = server.repositories["user/name"].ids[0]
     path = fetch("user/name")
     server.broken = 503
@@ -146,7 +146,7 @@ def test_from_the_cache_without_a_server(
     with pytest.raises(WorkError, match=r"^user/name is not in the cache"):
         fetch("user/name", "v2")
     with pytest.raises(WorkError, match=r"^user/name cannot be pushed to .*cannot be reached: connect to a network"):
-        push(detector, "user/name", token=TOKEN)
+        push(detector.checkpoint(), "user/name", token=TOKEN)
     assert time.monotonic() - began < 5
     from huggingface_hub import constants
 
@@ -242,16 +242,16 @@ def test_pushing_without_the_right(server: HubServer, detector: Detector) -> Non
     with pytest.raises(
         RequestError, match=r"^there is no token for the Hugging Face hub: run `hf auth login`, or set "
     ):
-        push(detector, "user/name")
+        push(detector.checkpoint(), "user/name")
     with pytest.raises(
         RequestError,
         match=r"^user/name cannot be pushed: your token is not accepted for it \(Invalid username or password\); run",
     ):
-        push(detector, "user/name", token="hf_wrong")
+        push(detector.checkpoint(), "user/name", token="hf_wrong")
     with pytest.raises(
         RequestError, match=r"^other/name cannot be pushed: your token is not accepted for it \(.*rights to create"
     ):
-        push(detector, "other/name", token=TOKEN)
+        push(detector.checkpoint(), "other/name", token=TOKEN)
     assert server.repositories == {}
 
 
@@ -264,7 +264,7 @@ def knowing(detector: Detector, **about: Any) -> Detector:
 
 
 def card(detector: Detector, **given: Any) -> ModelCard:
-    return ModelCard(model_card(detector, "user/name", **given))
+    return ModelCard(model_card(detector.checkpoint(), "user/name", **given))
 
 
 def test_numbers_of_the_card(detector: Detector) -> None:
@@ -292,7 +292,7 @@ def test_numbers_of_the_card(detector: Detector) -> None:
 
 def test_what_is_not_known_is_left_out(detector: Detector) -> None:
     made = card(knowing(detector))
-    front = yaml.safe_load(model_card(knowing(detector), "user/name").split("---")[1])
+    front = yaml.safe_load(model_card(knowing(detector).checkpoint(), "user/name").split("---")[1])
     assert sorted(front) == ["library_name", "pipeline_tag", "tags"]
     assert "## Results" not in made.text
     assert "has not been measured, or is not known here" in made.text
@@ -316,9 +316,9 @@ def test_numbers_given_by_hand(detector: Detector) -> None:
     assert "split val" not in made.text  # they are of pictures that are not named
     for wrong in ({"mAP": 0.5}, {"AP": 50.0}, {"AP": "good"}):
         with pytest.raises(RequestError, match=r"^a metric (mAP|AP) of .* is not one of AP, AP50, .*, in 0\.\.1$"):
-            model_card(detector, "user/name", metrics=wrong)  # type: ignore[arg-type]
+            model_card(detector.checkpoint(), "user/name", metrics=wrong)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match=r"^the licence 'Apache 2' is not an identifier such as"):
-        model_card(detector, "user/name", licence="Apache 2")
+        model_card(detector.checkpoint(), "user/name", licence="Apache 2")
 
 
 def test_facts_of_a_run(detector: Detector, tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_facts_of_a_run(detector: Detector, tmp_path: Path) -> None:
     detector.save(tmp_path / "best.safetensors")
     for model in (tmp_path, tmp_path / "best.safetensors"):
         run = run_facts(model)
-        text = model_card(detector, "user/name", run=run)
+        text = model_card(detector.checkpoint(), "user/name", run=run)
         assert "on pets, split val, 37 pictures, after 120" in " ".join(text.split())
         assert "| dog | 0.500 | 0.750 | 12 |\n| x | – | – | 0 |" in text
         assert "/home/me" not in text
@@ -340,7 +340,7 @@ def test_facts_of_a_run(detector: Detector, tmp_path: Path) -> None:
         assert "datasets" not in front  # a folder's name is no id on the hub
         assert front["model-index"][0]["results"][0]["dataset"] == {"name": "pets", "type": "pets", "split": "val"}
     # The evaluation is of a later step than the best checkpoint: its numbers by class are not this one's.
-    text = model_card(knowing(detector, **{**ABOUT, "step": 60}), "user/name", run=run)
+    text = model_card(knowing(detector, **{**ABOUT, "step": 60}).checkpoint(), "user/name", run=run)
     assert "| dog |" not in text
     assert "37 pictures" not in text
     assert run_facts(tmp_path / "nothing" / "model.safetensors") is None
@@ -414,4 +414,4 @@ def test_settings_without_paths(detector: Detector) -> None:
 def test_files_that_cannot_be_written(detector: Detector, tmp_path: Path) -> None:
     (tmp_path / "config.json").mkdir()
     with pytest.raises(WorkError, match=r"^cannot write into "):
-        write_files(detector, tmp_path, "user/name")
+        write_files(detector.checkpoint(), tmp_path, "user/name")

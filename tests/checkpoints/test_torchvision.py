@@ -18,12 +18,12 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from retinanet.checkpoints import coco, torchvision
-from retinanet.checkpoints.reading import Contents, read
-from retinanet.data.pictures import read as picture
-from retinanet.detector import Detector
-from retinanet.errors import RequestError
+from retinanet.checkpoints.foreign import coco_classes, torchvision
+from retinanet.common.errors import RequestError
+from retinanet.data.image_io import read as picture
+from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
+from retinanet.weight_files.reader import Contents, read
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "tiny_coco" / "val2017"
 SIZES = {"min_size": 200, "max_size": 333}
@@ -136,7 +136,7 @@ def test_the_published_coco_file(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "retinanet_resnet50_fpn_coco.pth")
     detector, checkpoint = converted(tmp_path / "retinanet_resnet50_fpn_coco.pth")
     assert_same(model, detector, count=2)
-    assert checkpoint.class_names == coco.names(91)
+    assert checkpoint.class_names == coco_classes.names(91)
     assert checkpoint.extra["origin"] == "torchvision, ResNet-50 v1"
     assert checkpoint.settings.backbone.norm_eps == 0
     assert (checkpoint.settings.preprocessing.size, checkpoint.settings.preprocessing.longer) == (800, 1333)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retinanet.common.errors import RequestError
 from retinanet.data import open_data
-from retinanet.errors import RequestError
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from retinanet.common.errors import RequestError, WorkError
 from retinanet.data import DetectionData, open_data, splits
-from retinanet.data.checks import check
-from retinanet.data.listing import Listing
-from retinanet.data.report import Report
-from retinanet.errors import RequestError, WorkError
+from retinanet.data.faults import Report
+from retinanet.data.formats.listing import Listing
+from retinanet.data.validate import check
 
 KNOWN = (
     "COCO (annotations/*.json, or train/_annotations.coco.json as from Roboflow), "

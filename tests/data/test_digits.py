@@ -11,8 +11,8 @@ from PIL import Image
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install 'retinanet[demo]'")
 
+from retinanet.common.errors import RequestError
 from retinanet.data import digits
-from retinanet.errors import RequestError
 
 
 @pytest.fixture(scope="module")

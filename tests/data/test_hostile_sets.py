@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hostile_names import obeyed
+from helpers.hostile_names import obeyed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is limited by Linux's means")
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is limit
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     """What came of each, by its name; all of them in one process with a gigabyte to spare."""
-    script, folder = Path(__file__).with_name("hostile_sets.py"), tmp_path_factory.mktemp("hostile")
+    script, folder = Path(__file__).parents[1] / "helpers" / "hostile_sets.py", tmp_path_factory.mktemp("hostile")
     done = subprocess.run([sys.executable, script, folder], capture_output=True, text=True, check=False, timeout=300)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"{lines[-1:]}: {done.stderr[-3000:]}"

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.scenes import scene, scenes
 from retinanet.evaluation.confusion import confusion, judge, worst
-from retinanet.evaluation.curves import curves
-from scenes import scene, scenes
+from retinanet.evaluation.pr_curves import curves
 
 BOX, AWAY, EMPTY = (0, 0, 10, 10), (40, 40, 50, 50), (200, 200, 210, 210)
 HALF = (0, 0, 10, 5)

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
-from retinanet.boxes import decode, encode
 from retinanet.losses import box_loss
+from retinanet.ops.boxes import decode, encode
 
 KINDS = ("smooth_l1", "l1", "giou")
 

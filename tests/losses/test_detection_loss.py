@@ -12,14 +12,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from retinanet import losses, threads
-from retinanet.boxes import encode
-from retinanet.config import LossSettings, MatchingSettings, OhemSettings
-from retinanet.errors import RequestError
+from helpers.three_images import ANCHORS, BOXES, LABELS, outputs
+from retinanet import losses
+from retinanet.common import threads
+from retinanet.common.errors import RequestError
+from retinanet.config.settings import LossSettings, MatchingSettings, OhemSettings
 from retinanet.losses import ClassBalance, box_loss, class_balance, detection_loss, sigmoid_focal_loss
-from retinanet.matching import match
 from retinanet.model import Outputs
-from three_pictures import ANCHORS, BOXES, LABELS, outputs
+from retinanet.ops.boxes import encode
+from retinanet.ops.iou_assigner import match
 
 
 @pytest.mark.parametrize("box", ["smooth_l1", "l1", "giou"])

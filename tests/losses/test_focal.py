@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from retinanet import threads
-from retinanet.config import LossSettings
-from retinanet.errors import RequestError
+from retinanet.common import threads
+from retinanet.common.errors import RequestError
+from retinanet.config.settings import LossSettings
 from retinanet.losses import class_loss, sigmoid_focal_loss
 from retinanet.losses.focal import SLICE
 

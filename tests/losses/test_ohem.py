@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from retinanet import boxes as geometry
-from retinanet.config import LossSettings, MatchingSettings, OhemSettings, SettingsError
+from helpers.three_images import ANCHORS, BOXES, LABELS, outputs
+from retinanet.config.settings import LossSettings, MatchingSettings, OhemSettings, SettingsError
 from retinanet.losses import ClassBalance, class_loss, detection_loss, hardest
 from retinanet.losses import ohem as module
-from retinanet.matching import match
-from three_pictures import ANCHORS, BOXES, LABELS, outputs
+from retinanet.ops import boxes as geometry
+from retinanet.ops.iou_assigner import match
 
 
 def plain(losses: Tensor, labels: Tensor, anchors: Tensor, s: OhemSettings) -> list[int]:

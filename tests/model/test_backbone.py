@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from retinanet.config import BackboneSettings
-from retinanet.errors import RequestError, WorkError
+from retinanet.common.errors import RequestError, WorkError
+from retinanet.config.settings import BackboneSettings
 from retinanet.model.backbone import Backbone
 
 FAMILIES = ["resnet18", "mobilenetv3_small_050", "efficientnet_b0", "convnext_atto"]
@@ -101,8 +101,8 @@ def test_options_read_no_files(option: str) -> None:
 
 def test_imagenet_weights_without_a_network(tmp_path: Path) -> None:
     code = """
-from retinanet.config import BackboneSettings
-from retinanet.errors import WorkError
+from retinanet.config.settings import BackboneSettings
+from retinanet.common.errors import WorkError
 from retinanet.model.backbone import Backbone
 try:
     Backbone(BackboneSettings(name="resnet18", weights="imagenet"))

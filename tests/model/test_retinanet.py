@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retinanet.anchors import grid_shapes
-from retinanet.config import (
+from retinanet.common.errors import RequestError
+from retinanet.config.settings import (
     AnchorSettings,
     BackboneSettings,
     HeadSettings,
@@ -23,14 +23,14 @@ from retinanet.config import (
     PyramidSettings,
     SettingsError,
 )
-from retinanet.errors import RequestError
+from retinanet.inference.cpu_fusion import fuse
 from retinanet.losses import detection_loss
-from retinanet.matching import match
 from retinanet.model import RetinaNet
-from retinanet.model.fused import fuse
+from retinanet.model.fpn import FeaturePyramid
 from retinanet.model.heads import class_subnet
 from retinanet.model.layers import Convolution
-from retinanet.model.pyramid import FeaturePyramid
+from retinanet.ops.anchors import grid_shapes
+from retinanet.ops.iou_assigner import match
 
 
 def small(name: str = "resnet18", norm: Any = "none", **other: Any) -> ModelSettings:

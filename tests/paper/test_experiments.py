@@ -2,7 +2,7 @@
 
 import pytest
 
-from retinanet import recipe
+from retinanet.config import recipes
 from retinanet.model import RetinaNet
 from retinanet.paper.experiments import EXPERIMENTS, FL
 from retinanet.paper.grid import base_settings, changed, make_run
@@ -31,9 +31,9 @@ def test_tables_share_the_focal_loss():
 
 def test_paper_rows_are_those_of_the_recipes():
     """The recipe of the paper is one of the cells: its own focal loss, anchors, depth and size."""
-    settings = recipe.load("paper-r50-1x", None)
+    settings = recipes.load("paper-r50-1x", None)
     assert any(changed(settings, c.settings) == settings for c in EXPERIMENTS["table-1e"].cells(settings))
-    ablation = recipe.load("paper-ablation-r50-600", None)
+    ablation = recipes.load("paper-ablation-r50-600", None)
     assert any(changed(ablation, c.settings) == ablation for c in EXPERIMENTS["table-1b"].cells(ablation))
     (cell,) = (c for c in EXPERIMENTS["table-1c"].cells(ablation) if c.values == {"scales": 3, "ratios": 3})
     own, made = ablation.model.anchors, changed(ablation, cell.settings).model.anchors

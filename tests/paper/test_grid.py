@@ -12,12 +12,12 @@ import pytest
 import torch
 import yaml
 
+from helpers.tiny_run import make_data, tiny
 from retinanet.cli import main
-from retinanet.config import to_plain
-from retinanet.errors import RequestError
+from retinanet.common.errors import RequestError
+from retinanet.config.settings import to_plain
 from retinanet.paper.grid import Grid, make_run
 from retinanet.training.run_folder import read_metrics
-from tiny_run import make_data, tiny
 
 
 @pytest.fixture(scope="module")
@@ -70,19 +70,19 @@ def test_divergence_is_a_result(data, tmp_path):
 
 
 def test_failure_is_a_result_that_is_tried_again(data, tmp_path, monkeypatch):
-    from retinanet.errors import WorkError
-    from retinanet.training import loop
+    from retinanet.common.errors import WorkError
+    from retinanet.training import trainer
 
     grid, (run,) = Grid(tmp_path / "grid", data), runs(1, steps=1)
-    train = loop.train
+    train = trainer.train
 
     def full(*_, **__):
         raise WorkError("no space left on the disk")
 
-    monkeypatch.setattr(loop, "train", full)
+    monkeypatch.setattr(trainer, "train", full)
     grid.work([run])
     assert grid.result(run)["state"] == "failed"
-    monkeypatch.setattr(loop, "train", train)
+    monkeypatch.setattr(trainer, "train", train)
     grid.work([run])
     assert grid.result(run)["state"] == "done"
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from retinanet.checkpoints import deepforest, torchvision
-from retinanet.checkpoints.reading import read
-from retinanet.errors import RequestError
+from retinanet.checkpoints.foreign import deepforest, torchvision
+from retinanet.common.errors import RequestError
+from retinanet.weight_files.reader import read
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "checkpoints"))
 from test_torchvision import SIZES, assert_same, converted, made

@@ -20,13 +20,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from detectron_files import CFG, LONGER, MEANS, SIZE, pickled, random_blobs, resnet_blobs
-from retinanet.checkpoints import detectron, reading
+from helpers.detectron_files import CFG, LONGER, MEANS, SIZE, pickled, random_blobs, resnet_blobs
+from retinanet.checkpoints.foreign import detectron
 from retinanet.checkpoints.native import Checkpoint
-from retinanet.checkpoints.reading import Contents
-from retinanet.detections import Detections
-from retinanet.detector import Detector
+from retinanet.inference.detections import Detections
+from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
+from retinanet.weight_files import reader
+from retinanet.weight_files.reader import Contents
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "tiny_coco" / "val2017"
 needs_pictures = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/tiny_coco")
@@ -217,7 +218,7 @@ def test_detections_of_a_file(tmp_path: Path) -> None:
     blobs = resnet_blobs()
     path = tmp_path / "model_final.pkl"
     path.write_bytes(pickled(blobs, CFG))
-    contents = reading.read(path)
+    contents = reader.read(path)
     assert detectron.recognises(contents)
     checkpoint = detectron.convert(contents)
     assert checkpoint.extra["origin"] == "Detectron, ResNet-50"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detectron2_origin import (
+from helpers.detectron2_origin import (
     Found,
     contents,
     detector,
@@ -26,12 +26,12 @@ from detectron2_origin import (
     settings_with,
     written,
 )
-from retinanet.checkpoints import coco, detectron2
+from retinanet.checkpoints.foreign import coco_classes, detectron2
 from retinanet.checkpoints.native import Checkpoint
-from retinanet.checkpoints.reading import read
-from retinanet.detector import Detector
-from retinanet.errors import RequestError
+from retinanet.common.errors import RequestError
+from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
+from retinanet.weight_files.reader import read
 
 # --------------------------------------------------------------------------------------------------------------- tests
 
@@ -53,7 +53,7 @@ def test_detections(kind: str, depth: int, classes: int, p6_inputs: int | None, 
     assert detectron2.recognises(found)
     checkpoint = detectron2.convert(found)
     path.unlink()  # up to 250 MB
-    assert checkpoint.class_names == coco.names(classes)
+    assert checkpoint.class_names == coco_classes.names(classes)
     assert checkpoint.extra["origin"] == f"Detectron2, ResNet-{depth}"
     here, outside = detector(checkpoint), 0
     for picture in pictures()[: 2 if depth == 101 else 3]:
@@ -130,7 +130,7 @@ def test_the_order_of_colours_and_anchors_matters(part: str) -> None:
 
 
 def test_sizes() -> None:
-    from retinanet.preprocess import resized_size
+    from retinanet.ops.resize import resized_size
 
     settings = detectron2.convert(contents(layout_18())).settings.preprocessing
     chance = random.Random(0)

@@ -9,21 +9,11 @@ import pytest
 import torch
 import yaml
 
-from detectron2_origin import (
-    ZOO,
-    Origin,
-    detector,
-    different,
-    layout_18,
-    made,
-    origin,
-    pictures,
-    written,
-)
-from retinanet.checkpoints import detectron2
+from helpers.detectron2_origin import ZOO, Origin, detector, different, layout_18, made, origin, pictures, written
+from retinanet.checkpoints.foreign import detectron2
 from retinanet.checkpoints.native import Checkpoint
-from retinanet.checkpoints.reading import Beside, Contents, read
-from retinanet.errors import RequestError
+from retinanet.common.errors import RequestError
+from retinanet.weight_files.reader import Beside, Contents, read
 
 TORCHVISION_STD = (58.395, 57.12, 57.375)  # of R, G, B
 OTHER = Origin(

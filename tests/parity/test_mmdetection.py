@@ -22,15 +22,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import nms
 
-from retinanet import opencv
-from retinanet.checkpoints import mmdetection, reading
-from retinanet.checkpoints.mmdetection_config import UNKNOWN, parse
+from retinanet.checkpoints.foreign import mmdetection
+from retinanet.checkpoints.foreign.mmdetection_config import UNKNOWN, parse
 from retinanet.checkpoints.native import Checkpoint
-from retinanet.config import ModelSettings
-from retinanet.detections import Detections
-from retinanet.detector import Detector
-from retinanet.errors import RequestError
+from retinanet.common.errors import RequestError
+from retinanet.config.settings import ModelSettings
+from retinanet.inference.detections import Detections
+from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
+from retinanet.ops import opencv_resize
+from retinanet.weight_files import reader
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "tiny_coco" / "val2017"
 SHORT, LONG = 200, 333
@@ -190,7 +191,7 @@ def prepare(path: Path, kind: Kind) -> tuple[Tensor, tuple[int, int], tuple[int,
     scale = min(LONG / max(height, width), SHORT / min(height, width))
     size = int(height * scale + 0.5), int(width * scale + 0.5)
     mean, std = (torch.tensor(values)[:, None, None] for values in kind.colours)
-    pixels = opencv.resize(pixels, size).float()
+    pixels = opencv_resize.resize(pixels, size).float()
     pixels = ((pixels.flip(0) if kind.caffe else pixels) - mean) / std
     return F.pad(pixels, (0, -size[1] % 32, 0, -size[0] % 32))[None], size, (height, width)
 
@@ -322,7 +323,7 @@ def write(folder: Path, state: dict[str, Tensor], meta: dict[str, Any], name: st
 
 
 def convert(path: Path) -> Checkpoint:
-    contents = reading.read(path)
+    contents = reader.read(path)
     assert mmdetection.recognises(contents)
     return mmdetection.convert(contents)
 
@@ -403,12 +404,12 @@ def plain() -> dict[str, Tensor]:
 
 
 def converted(state: dict[str, Tensor], meta: dict[str, Any], name: str = "model.pth") -> Checkpoint:
-    return mmdetection.convert(reading.Contents(Path(name), state, {"meta": meta}))
+    return mmdetection.convert(reader.Contents(Path(name), state, {"meta": meta}))
 
 
 def meaning(text: str) -> ModelSettings:
-    from retinanet.checkpoints.mmdetection_config import Part
-    from retinanet.checkpoints.mmdetection_settings import read
+    from retinanet.checkpoints.foreign.mmdetection_config import Part
+    from retinanet.checkpoints.foreign.mmdetection_settings import read
 
     return read(Part(Path("file.pth"), "", parse(text) or {})).settings
 
@@ -524,7 +525,7 @@ def test_without_a_configuration_the_name_tells_the_kind(plain: dict[str, Tensor
 
 @pytest.mark.parametrize("caffe", [True, False])
 def test_what_is_given_stands_over_a_configuration(caffe: bool, plain: dict[str, Tensor]) -> None:
-    contents = reading.Contents(Path("model.pth"), plain, {"meta": {"cfg": config(3, 18), "CLASSES": NAMES}})
+    contents = reader.Contents(Path("model.pth"), plain, {"meta": {"cfg": config(3, 18), "CLASSES": NAMES}})
     given = {"postprocessing": {"threshold": 0.3}, "preprocessing": {"channels": "bgr" if caffe else "rgb"}}
     found = mmdetection.convert(contents, given).settings
     assert (found.postprocessing.threshold, found.preprocessing.size) == (0.3, 200)

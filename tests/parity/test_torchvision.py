@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from retinanet.checkpoints import torchvision
-from retinanet.config import LossSettings, MatchingSettings
-from retinanet.data.pictures import read
-from retinanet.detector import Detector
+from retinanet.checkpoints.foreign import torchvision
+from retinanet.config.settings import LossSettings, MatchingSettings
+from retinanet.data.image_io import read
+from retinanet.inference.detector import Detector
 from retinanet.losses import detection_loss, normalizer
-from retinanet.matching import match
 from retinanet.model import RetinaNet
+from retinanet.ops.iou_assigner import match
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "tiny_coco"
 NUM_CLASSES = 91  # torchvision's labels are COCO's ids

@@ -11,16 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from retinanet.config import MatchingSettings, ModelSettings, PreprocessingSettings, Settings
+from retinanet.analysis.coverage import cover
+from retinanet.config.settings import MatchingSettings, ModelSettings, PreprocessingSettings, Settings
 from retinanet.data import open_data
-from retinanet.data.coverage import cover
-from retinanet.detections import Detections
-from retinanet.evaluation import coco
+from retinanet.evaluation import coco_metrics
 from retinanet.evaluation.confusion import confusion, judge, worst
-from retinanet.evaluation.curves import curves
-from retinanet.evaluation.difficulty import BINS, Margins
-from retinanet.evaluation.errors import errors
-from retinanet.report.reading import RunFacts
+from retinanet.evaluation.loss_distribution import BINS, Margins
+from retinanet.evaluation.pr_curves import curves
+from retinanet.evaluation.tide import errors
+from retinanet.inference.detections import Detections
+from retinanet.report.advice import RunFacts
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -156,7 +156,7 @@ def run(tmp_path):
             scores = np.sort(random.random(len(labels)))[::-1].copy()
             tensors = (torch.tensor(boxes, dtype=torch.float32), torch.tensor(scores, dtype=torch.float32))
             found[index] = Detections(*tensors, torch.tensor(labels), data.class_names)
-        result, lines, kinds = coco.evaluate(data, found), curves(data, found), errors(data, found)
+        result, lines, kinds = coco_metrics.evaluate(data, found), curves(data, found), errors(data, found)
         judged = judge(data, found, lines.threshold)
         settings = Settings(model=ModelSettings(preprocessing=PreprocessingSettings(size=64, longer=96)))
         counts = np.zeros((2, BINS), np.int64)

@@ -1,7 +1,7 @@
 import pytest
 
-from data_page_facts import MODEL, facts
-from retinanet.data.doctor import Finding, examine
+from helpers.data_page_facts import MODEL, facts
+from retinanet.analysis.doctor import Finding, examine
 from retinanet.report import data_page
 from retinanet.report.data_page import write_data_page
 

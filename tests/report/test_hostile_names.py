@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from browser import browser, chromium
-from data_page_facts import facts
-from hostile_names import NAMES, obeyed
-from retinanet.data.doctor import Finding
+from helpers.browser import browser, chromium
+from helpers.data_page_facts import facts
+from helpers.hostile_names import NAMES, obeyed
+from retinanet.analysis.doctor import Finding
 from retinanet.report.data_page import write_data_page
 from retinanet.report.run_page import write_run_page
 

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from retinanet.errors import WorkError
+from retinanet.common.errors import WorkError
 from retinanet.report.run_page import write_run_page
 
 HOSTILE = "</script><script>alert('$x_1$')</script><b>&amp;\""

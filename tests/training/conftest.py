@@ -1,6 +1,6 @@
 import pytest
 
-from tiny_run import make_data
+from helpers.tiny_run import make_data
 
 
 @pytest.fixture(scope="session")

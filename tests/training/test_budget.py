@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from retinanet.cli.train import budget_lines
-from retinanet.config import TrainSettings
-from retinanet.training.decisions import ANY, Decider
+from retinanet.cli.train_command import budget_lines
+from retinanet.config.settings import TrainSettings
 from retinanet.training.schedule import Plan, ema_decay
+from retinanet.training.step_decisions import ANY, Decider
 
 IMAGES = 60
 

@@ -11,14 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from retinanet import recipe
-from retinanet.data import open_data
-from retinanet.data.loading import TrainingSteps
-from retinanet.evaluation.coco import NAMES as METRICS
-from retinanet.training import state
-from retinanet.training.loop import train
-from retinanet.training.run_folder import read_metrics
-from several import (
+from helpers.several import (
     PATIENCE,
     SMALL,
     Ranks,
@@ -30,7 +23,14 @@ from several import (
     wait_for,
     write_recipe,
 )
-from tiny_run import TINY
+from helpers.tiny_run import TINY
+from retinanet.config import recipes
+from retinanet.data import open_data
+from retinanet.data.loader import TrainingSteps
+from retinanet.evaluation.coco_metrics import NAMES as METRICS
+from retinanet.training import resume_state
+from retinanet.training.run_folder import read_metrics
+from retinanet.training.trainer import train
 
 # Batches of 4 pictures of which half hold no boxes: in some steps one of three processes has none.
 # They are measured after steps 3 and 5.
@@ -52,13 +52,13 @@ def numbers(folder, names):
 @pytest.fixture(scope="module")
 def alone(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone") / "run"
-    train(data, recipe.load(None, recipe.merge(TINY, {"train": TRAIN})), folder)
+    train(data, recipes.load(None, recipes.merge(TINY, {"train": TRAIN})), folder)
     return folder
 
 
 def test_some_process_has_no_boxes(data):
     """What the test below is about does happen in it; and three share neither a batch of 4 nor 10 pictures evenly."""
-    settings = recipe.load(None, recipe.merge(TINY, {"train": TRAIN}))
+    settings = recipes.load(None, recipes.merge(TINY, {"train": TRAIN}))
     steps = [TrainingSteps(open_data(data, "train"), settings, rank, 3) for rank in range(3)]
     boxes = [[sum(len(b) for part in rank[step] for b in part.boxes) for rank in steps] for step in range(5)]
     assert any(min(step) == 0 < sum(step) for step in boxes)
@@ -81,7 +81,7 @@ def test_processes_make_the_steps_of_one(data, alone, tmp_path, count):
 
 
 def saved_step(folder):
-    return state.load(folder / "resume.pt")["progress"]["step"]
+    return resume_state.load(folder / "resume.pt")["progress"]["step"]
 
 
 def test_a_budget_ends_all_processes_together(data, tmp_path):

@@ -5,19 +5,19 @@ import json
 import pytest
 import torch
 
-from retinanet import recipe
+from helpers.tiny_run import TINY
 from retinanet.cli import main
-from retinanet.config import LossSettings, MatchingSettings
+from retinanet.common.errors import RequestError
+from retinanet.config import recipes
+from retinanet.config.settings import LossSettings, MatchingSettings
 from retinanet.data import open_data
-from retinanet.data.loading import TrainingSteps
-from retinanet.data.sampling import Repeats, repeat_factors
-from retinanet.errors import RequestError
-from retinanet.matching import match
+from retinanet.data.loader import TrainingSteps
+from retinanet.data.sampler import Repeats, repeat_factors
 from retinanet.model import RetinaNet
-from retinanet.training.loop import train
+from retinanet.ops.iou_assigner import match
 from retinanet.training.run_folder import read_metrics, read_run
 from retinanet.training.step import Learner
-from tiny_run import TINY
+from retinanet.training.trainer import train
 
 RARE = {
     "loss": {"alphas": {"green": 0.5}, "class_weights": {"green": 2.0, "red": 0.5}},
@@ -26,7 +26,7 @@ RARE = {
 
 
 def rare(changes=RARE, **train):
-    return recipe.load(None, recipe.merge(recipe.merge(TINY, {"train": {"eval_every": 0.0} | train}), changes))
+    return recipes.load(None, recipes.merge(recipes.merge(TINY, {"train": {"eval_every": 0.0} | train}), changes))
 
 
 def losses(folder):
@@ -68,7 +68,7 @@ def test_a_class_that_is_not_in_the_data_ends_the_run_before_it_begins(data, tmp
 
 
 def test_the_command_line(data, tmp_path, capsys):
-    (tmp_path / "tiny.yaml").write_text(json.dumps(recipe.merge(TINY, {"loss": {"class_weights": {"red": 3}}})))
+    (tmp_path / "tiny.yaml").write_text(json.dumps(recipes.merge(TINY, {"loss": {"class_weights": {"red": 3}}})))
     given = ["train", str(data), "--config", f"{tmp_path}/tiny.yaml", "--steps", "1"]
     options = ["--loss.class-weights.green", "2", "--loss.alphas.green=0.5", "--data.repeat-threshold", "0.9"]
     assert main([*given, *options, "--output", f"{tmp_path}/run", "--quiet"]) == 0

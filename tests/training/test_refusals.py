@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import torch
 
-from made_data import Picture, png, write
+from helpers.made_data import Picture, png, write
+from helpers.tiny_run import make_data, tiny
 from retinanet.checkpoints import native
 from retinanet.cli import main
-from retinanet.config import ModelSettings, TrainSettings, seconds
-from retinanet.errors import RequestError, WorkError
-from retinanet.training import job, state
-from retinanet.training.devices import make_fabric
-from retinanet.training.interrupt import Interrupt, Stopped
-from retinanet.training.loop import train
-from tiny_run import make_data, tiny
+from retinanet.common.errors import RequestError, WorkError
+from retinanet.config.settings import ModelSettings, TrainSettings, seconds
+from retinanet.training import launcher, resume_state
+from retinanet.training.fabric import make_fabric
+from retinanet.training.signals import Interrupt, Stopped
+from retinanet.training.trainer import train
 
 
 @pytest.mark.parametrize("text", ["3", "90", "1.5", "3.", " 3", "0"])
@@ -155,7 +155,7 @@ def full_disk() -> Any:
 def test_writers_say_what_the_system_said(full_disk: Any, tmp_path: Path) -> None:
     weights = {"weight": torch.zeros(100_000)}
     for write_file in (
-        lambda: state.save(tmp_path / "resume.pt", {"model": weights}),
+        lambda: resume_state.save(tmp_path / "resume.pt", {"model": weights}),
         lambda: native.save(tmp_path / "best.safetensors", weights, ModelSettings(), ["a"]),
     ):
         with pytest.raises(WorkError, match=r"^cannot write .*: file too large$"):
@@ -166,9 +166,9 @@ def test_writers_say_what_the_system_said(full_disk: Any, tmp_path: Path) -> Non
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file beside the wanted one is a device that is full."""
-    monkeypatch.setattr(state, "open", lambda path, mode: open("/dev/full", mode), raising=False)  # noqa: SIM115
+    monkeypatch.setattr(resume_state, "open", lambda path, mode: open("/dev/full", mode), raising=False)  # noqa: SIM115
     with pytest.raises(WorkError) as caught:
-        state.save(tmp_path / "resume.pt", {"model": {"weight": torch.zeros(1_000_000)}})
+        resume_state.save(tmp_path / "resume.pt", {"model": {"weight": torch.zeros(1_000_000)}})
     assert str(caught.value).startswith(f"cannot write {tmp_path}/resume.pt: no space left on device: it needs 4.0 MB")
     assert "are free" in str(caught.value)
 
@@ -203,13 +203,13 @@ def test_one_process_saves_and_ends_with_its_code(
     settings = tiny(steps=6, eval_every=2.0)  # after step 5
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "event", event)
-        from several import write_recipe
+        from helpers.several import write_recipe
 
         path = write_recipe(tmp_path / "tiny.yaml", {"train": {"steps": 6, "eval_every": 2.0}})
         assert main(["train", str(data), "--config", str(path), "--output", str(tmp_path / "run")]) == code
     step = 3 if during == "step" else 5
     assert f"step {step} is saved" in capsys.readouterr().err
-    saved = state.load(tmp_path / "run" / "resume.pt")["progress"]
+    saved = resume_state.load(tmp_path / "run" / "resume.pt")["progress"]
     assert (saved["step"], saved["evaluated"]) == (step, 0)
     events: list[dict[str, Any]] = []
     train(data, settings, tmp_path / "run", resume=True, on_event=events.append)
@@ -219,7 +219,7 @@ def test_one_process_saves_and_ends_with_its_code(
 def test_training_leaves_nothing_changed_in_the_process(data: Path, tmp_path: Path) -> None:
     import logging
 
-    from retinanet.deploy import openvino_runtime
+    from retinanet.export.openvino import openvino_runtime
 
     before = list(warnings.filters)
     levels = [logging.getLogger(name).level for name in ("lightning.fabric", "lightning.pytorch")]
@@ -235,15 +235,15 @@ def test_training_leaves_nothing_changed_in_the_process(data: Path, tmp_path: Pa
 def test_which_job_began_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_RESTART_COUNT"):
         monkeypatch.delenv(name, raising=False)
-    assert job.job() is None
-    assert not job.begun_by_this_job(tmp_path)
+    assert launcher.job() is None
+    assert not launcher.begun_by_this_job(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    (tmp_path / "run.json").write_text(json.dumps({"job": job.job()}))
-    assert not job.begun_by_this_job(tmp_path), "not restarted: a folder that is not empty is refused"
+    (tmp_path / "run.json").write_text(json.dumps({"job": launcher.job()}))
+    assert not launcher.begun_by_this_job(tmp_path), "not restarted: a folder that is not empty is refused"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert job.begun_by_this_job(tmp_path)
+    assert launcher.begun_by_this_job(tmp_path)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert not job.begun_by_this_job(tmp_path), "somebody else's run is not gone on with"
+    assert not launcher.begun_by_this_job(tmp_path), "somebody else's run is not gone on with"
     (tmp_path / "run.json").write_text("[]")
-    assert not job.begun_by_this_job(tmp_path)
+    assert not launcher.begun_by_this_job(tmp_path)

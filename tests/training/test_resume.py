@@ -12,11 +12,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from retinanet.config import to_plain
-from retinanet.errors import RequestError
-from retinanet.training.loop import train
+from helpers.tiny_run import tiny
+from retinanet.common.errors import RequestError
+from retinanet.config.settings import to_plain
 from retinanet.training.run_folder import read_metrics, read_run
-from tiny_run import tiny
+from retinanet.training.trainer import train
 
 # Measured after steps 10, 20 and 24.
 SETTINGS = {"steps": 24, "ema": 0.9, "eval_every": 4.0, "save_every": "0.2s", "clip": 1.0}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from retinanet.errors import WorkError
+from retinanet.common.errors import WorkError
 from retinanet.training.run_folder import RunFolder
 
 

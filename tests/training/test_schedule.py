@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from retinanet.config import TrainSettings
+from retinanet.config.settings import TrainSettings
 from retinanet.training.schedule import Plan, lr_factor, scaled_lr
 
 

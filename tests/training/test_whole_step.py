@@ -8,14 +8,14 @@ import torch
 from lightning.fabric import Fabric
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from retinanet import threads
+from helpers.tiny_run import tiny
+from retinanet.common import threads
 from retinanet.data import open_data
-from retinanet.data.loading import TrainingSteps
+from retinanet.data.loader import TrainingSteps
 from retinanet.model import RetinaNet
 from retinanet.training.ema import Ema
-from retinanet.training.optim import make_optimizer, set_lr
+from retinanet.training.optimizer import make_optimizer, set_lr
 from retinanet.training.step import Learner, backward
-from tiny_run import tiny
 
 WAITS = {"nonzero", "_local_scalar_dense", "masked_select", "equal", "bincount", "unique_dim", "_unique2", "item"}
 

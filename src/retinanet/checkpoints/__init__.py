@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from retinanet.checkpoints import native
-from retinanet.checkpoints.native import Checkpoint
-from retinanet.checkpoints.sources import find
-from retinanet.config import overlaid
-from retinanet.errors import RequestError
-from retinanet.printable import printable
+from retinanet.checkpoints.fetch import find
+from retinanet.checkpoints.native import Checkpoint, threshold
+from retinanet.common.errors import RequestError
+from retinanet.common.printable import printable
+from retinanet.config.settings import overlaid
 
-__all__ = ["Checkpoint", "find", "load", "native", "origin"]
+__all__ = ["Checkpoint", "find", "load", "native", "origin", "threshold"]
 
 KNOWN = "torchvision's, Detectron2's, MMDetection's, Detectron's and DeepForest's RetinaNets and our own files"
 
@@ -26,7 +26,7 @@ def load(source: str | Path, given: Mapping[str, Any] | None = None) -> Checkpoi
     """The checkpoint of any source that is known, in our terms. Nothing in a file is executed.
 
     Args:
-        source: a file, a run folder, or one of the names in :mod:`retinanet.checkpoints.sources`.
+        source: a file, a run folder, or one of the names in :mod:`retinanet.checkpoints.locate`.
         given: model settings, as nested dicts, that stand over what the file says and over what is assumed of it.
 
     Raises:
@@ -38,15 +38,16 @@ def load(source: str | Path, given: Mapping[str, Any] | None = None) -> Checkpoi
     if native.recognises(path):
         own = native.load(path)
         return own._replace(settings=overlaid(own.settings, given))
-    from retinanet.checkpoints import detectron, detectron2, looks, mmdetection, reading, torchvision
+    from retinanet.checkpoints.foreign import detectron, detectron2, mmdetection, torchvision
+    from retinanet.weight_files import not_checkpoints, reader
 
-    contents = reading.read(path)
+    contents = reader.read(path)
     for project in (torchvision, detectron2, mmdetection, detectron):
         if project.recognises(contents):
             return project.convert(contents, given)
-    if why := looks.unlike(contents.tensors.keys()):
+    if why := not_checkpoints.unlike(contents.tensors.keys()):
         raise RequestError(f"{path} is {why}: it would give other boxes here; train with retinanet train instead")
-    raise RequestError(f"{path} is no RetinaNet that is known here: {reading.describe(contents)}; known are {KNOWN}")
+    raise RequestError(f"{path} is no RetinaNet that is known here: {reader.describe(contents)}; known are {KNOWN}")
 
 
 def origin(extra: Mapping[str, Any]) -> str | None:

@@ -15,9 +15,9 @@ from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener, getproxies
 
-from retinanet.checkpoints.sources import secure
-from retinanet.errors import RequestError, WorkError, first_line
-from retinanet.files import replacing, what_is_wrong
+from retinanet.checkpoints.locate import secure
+from retinanet.common.atomic_files import replacing, what_is_wrong
+from retinanet.common.errors import RequestError, WorkError, first_line
 
 WAIT = 10.0
 """Seconds without a byte after which a server is given up."""

@@ -13,18 +13,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from retinanet import __version__
-from retinanet.checkpoints import metadata
+from retinanet.checkpoints import native
 from retinanet.checkpoints.download import reachable
-from retinanet.checkpoints.sources import Hub, choose, in_folder
-from retinanet.config import ModelSettings, to_plain
-from retinanet.errors import RequestError, WorkError, first_line
-from retinanet.files import what_is_wrong
-
-if TYPE_CHECKING:
-    from retinanet.detector import Detector
+from retinanet.checkpoints.locate import Hub, choose, in_folder
+from retinanet.checkpoints.model_card import model_card
+from retinanet.checkpoints.native import Checkpoint, threshold
+from retinanet.common.atomic_files import what_is_wrong
+from retinanet.common.errors import RequestError, WorkError, first_line
+from retinanet.common.version import __version__
+from retinanet.config.settings import ModelSettings, to_plain
+from retinanet.weight_files import metadata
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 BESIDE = (CONFIG, "config.yaml")
@@ -75,7 +75,7 @@ def fetch(repo: str, revision: str | None = None, file: str | None = None, token
 
 
 def push(
-    detector: Detector,
+    checkpoint: Checkpoint,
     repo: str,
     *,
     private: bool = False,
@@ -83,7 +83,7 @@ def push(
     message: str | None = None,
     **card: Any,
 ) -> str:
-    """Put a detector on the hub, in a repository that is made if there is none. The address of its page.
+    """Put a checkpoint on the hub, in a repository that is made if there is none. The address of its page.
 
     A model card that is there already is replaced; the hub keeps the old one in its history.
 
@@ -91,7 +91,7 @@ def push(
         repo: "user/name". private: of a new repository.
         token: by default that of ``hf auth login`` or HF_TOKEN.
         message: of the commit.
-        card: as :func:`retinanet.checkpoints.card.model_card` takes them: licence, data, metrics, run.
+        card: as :func:`retinanet.checkpoints.model_card.model_card` takes them: licence, data, metrics, run.
 
     Raises:
         RequestError: there is no token, or it may not write there; or the card's facts cannot be used.
@@ -102,7 +102,7 @@ def push(
     require_name(repo)
     token = require_token(token)
     with tempfile.TemporaryDirectory(prefix="retinanet-push-") as folder:
-        files = write_files(detector, Path(folder), repo, **card)
+        files = write_files(checkpoint, Path(folder), repo, **card)
         if constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT):
             why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "cannot be reached"
             raise WorkError(f"{repo} cannot be pushed to the Hugging Face hub ({constants.ENDPOINT}): {_why(why)}")
@@ -113,24 +113,21 @@ def push(
                 repo,
                 [CommitOperationAdd(path.name, path) for path in files],
                 commit_message=message
-                or f"A detector of {len(detector.class_names)} classes by retinanet {__version__}",
+                or f"A detector of {len(checkpoint.class_names)} classes by retinanet {__version__}",
             )
     return str(page)
 
 
-def write_files(detector: Detector, folder: Path, repo: str, **card: Any) -> list[Path]:
+def write_files(checkpoint: Checkpoint, folder: Path, repo: str, **card: Any) -> list[Path]:
     """The files of a model on the hub, written into a folder that is there; arguments as :func:`push` takes them."""
-    from retinanet.checkpoints import native
-    from retinanet.checkpoints.card import model_card
-
-    text = model_card(detector, repo, **card)
-    settings = without_paths(detector.settings)
+    text = model_card(checkpoint, repo, **card)
+    settings = without_paths(checkpoint.settings)
     config = {
         "library_name": "retinanet",
         "model_type": "retinanet",
         "retinanet_version": __version__,
-        "class_names": list(detector.class_names),
-        "threshold": detector.threshold,
+        "class_names": list(checkpoint.class_names),
+        "threshold": threshold(checkpoint.extra),
         "settings": to_plain(settings),
     }
     try:
@@ -138,7 +135,7 @@ def write_files(detector: Detector, folder: Path, repo: str, **card: Any) -> lis
         (folder / CARD).write_text(text, encoding="utf-8")
     except OSError as error:
         raise WorkError(f"cannot write into {folder}: {what_is_wrong(error)}") from error
-    native.save(folder / WEIGHTS, detector.weights(), settings, detector.class_names, detector.about)
+    native.save(folder / WEIGHTS, checkpoint.state, settings, checkpoint.class_names, checkpoint.extra)
     return [folder / WEIGHTS, folder / CONFIG, folder / CARD]
 
 

@@ -14,19 +14,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retinanet.arguments import class_names_of
-from retinanet.checkpoints import metadata
-from retinanet.config import ModelSettings, to_plain
-from retinanet.errors import RequestError, first_line
-from retinanet.fields import shown
-from retinanet.files import replacing
+from retinanet.common.arguments import class_names_of
+from retinanet.common.atomic_files import replacing
+from retinanet.common.errors import RequestError, first_line
+from retinanet.common.fields import shown
+from retinanet.config.settings import ModelSettings, to_plain
+from retinanet.weight_files import metadata
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = "retinanet-1"
-LONGEST_HEADER = 16 * 2**20
-"""Bytes of a safetensors file's header, metadata included; a ResNet-101's takes a hundredth."""
 
 
 class Checkpoint(NamedTuple):
@@ -34,6 +32,12 @@ class Checkpoint(NamedTuple):
     settings: ModelSettings
     class_names: tuple[str, ...]
     extra: dict[str, Any]
+
+
+def threshold(extra: Mapping[str, Any]) -> float | None:
+    """The score above which the model had its best F1 when it was evaluated; None where ``extra`` has none."""
+    value = extra.get("threshold")
+    return value if isinstance(value, float) and 0 <= value < 1 else None
 
 
 def save(
@@ -90,8 +94,8 @@ def require_header(path: Path) -> None:
     """
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-    if length > LONGEST_HEADER:
-        raise ValueError(f"a header of {length} bytes, where {LONGEST_HEADER} are the most")
+    if length > metadata.LONGEST_HEADER:
+        raise ValueError(f"a header of {length} bytes, where {metadata.LONGEST_HEADER} are the most")
 
 
 def load(path: str | Path) -> Checkpoint:

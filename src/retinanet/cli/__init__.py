@@ -12,22 +12,22 @@ from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError
 
-from retinanet import __version__
-from retinanet.cli.bench import bench
+from retinanet.cli.bench_command import bench
 from retinanet.cli.console import rank
-from retinanet.cli.convert import convert
-from retinanet.cli.data import data
-from retinanet.cli.demo import demo
-from retinanet.cli.evaluate import evaluate
-from retinanet.cli.export import export
+from retinanet.cli.convert_command import convert
+from retinanet.cli.data_command import data
+from retinanet.cli.demo_command import demo
+from retinanet.cli.evaluate_command import evaluate
+from retinanet.cli.export_command import export
 from retinanet.cli.options import plain_json
-from retinanet.cli.paper import paper
-from retinanet.cli.predict import predict
-from retinanet.cli.push import push
-from retinanet.cli.serve import serve
-from retinanet.cli.train import train
-from retinanet.errors import RequestError, WorkError, first_line
-from retinanet.printable import printable
+from retinanet.cli.paper_command import paper
+from retinanet.cli.predict_command import predict
+from retinanet.cli.push_command import push
+from retinanet.cli.serve_command import serve
+from retinanet.cli.train_command import train
+from retinanet.common.errors import RequestError, WorkError, first_line
+from retinanet.common.printable import printable
+from retinanet.common.version import __version__
 
 app = App(
     name="retinanet",

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinanet.cli.options import Common
-from retinanet.errors import RequestError
-from retinanet.files import replacing
-from retinanet.printable import NAME, printable
+from retinanet.common.atomic_files import replacing
+from retinanet.common.errors import RequestError
+from retinanet.common.printable import NAME, printable
 
 if TYPE_CHECKING:
     from rich.console import Console

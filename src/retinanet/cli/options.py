@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypedDict, get_args, get_origin, get_type_hin
 
 from cyclopts import Group, Parameter
 
-from retinanet.arguments import whole
+from retinanet.common.arguments import whole
 
 SHORT = {
     "train.weights": "--weights",

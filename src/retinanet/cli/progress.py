@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from retinanet.cli.console import Output, clock, number, setting_text
-from retinanet.printable import NAME, printable
+from retinanet.common.printable import NAME, printable
 
 if TYPE_CHECKING:
-    from retinanet.data.doctor import Finding
-    from retinanet.training.start import Kept
+    from retinanet.analysis.doctor import Finding
+    from retinanet.training.initial_weights import Kept
 
 EVERY = 10.0  # seconds between plain lines
 FINDINGS = 5  # what is wrong with the data, told before training
@@ -21,7 +21,7 @@ PATIENCE = 2.0  # seconds that a count takes before it is shown as plain lines a
 
 
 class Progress:
-    """Shows the events of :func:`retinanet.training.loop.train`, and counts of other work.
+    """Shows the events of :func:`retinanet.training.trainer.train`, and counts of other work.
 
     A context: the bar is taken away at its end, so that what is printed afterwards starts on a clean line.
     """

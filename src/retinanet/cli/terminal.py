@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from retinanet.printable import printable
+from retinanet.common.printable import printable
 
 
 class Terminal(Console):

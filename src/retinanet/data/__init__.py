@@ -1,6 +1,6 @@
 """Labelled pictures: layouts on disk, checks, augmentation and loading."""
 
 from retinanet.data.dataset import DetectionData, open_data, splits
-from retinanet.data.report import Report
+from retinanet.data.faults import Report
 
 __all__ = ["DetectionData", "Report", "open_data", "splits"]

@@ -6,18 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retinanet.data import coco, pictures, voc, yolo
-from retinanet.data.checks import Checked, Progress, check, require_some
-from retinanet.data.listing import Layout, Listing, shown
-from retinanet.data.report import Report
-from retinanet.errors import RequestError, WorkError
-from retinanet.printable import printable
+from retinanet.common.errors import RequestError, WorkError
+from retinanet.common.printable import printable
+from retinanet.data import image_io
+from retinanet.data.faults import Report
+from retinanet.data.formats import coco, voc, yolo
+from retinanet.data.formats.listing import Layout, Listing, shown
+from retinanet.data.validate import Checked, Progress, check, require_some
 
+T = TypeVar("T")
 SAME_SPLIT = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 LONGEST = 1000  # characters of a class name, which stands beside each of its detections
 KNOWN = (
@@ -32,6 +35,11 @@ def spread(total: int, limit: int | None) -> NDArray[np.int64]:
     if limit is None or limit >= total:
         return np.arange(total)
     return np.arange(limit) * total // limit
+
+
+def evenly(items: Sequence[T], limit: int) -> list[T]:
+    """At most ``limit`` of the items, evenly spread."""
+    return [items[i] for i in spread(len(items), limit)]
 
 
 @dataclass(frozen=True)
@@ -164,8 +172,8 @@ class DetectionData:
             WorkError: the picture was there when the data set was opened and cannot be decoded now.
         """
         try:
-            image = pictures.read(self.path(index), exif=bool(self._exif[index]))
-        except pictures.PictureError as error:
+            image = image_io.read(self.path(index), exif=bool(self._exif[index]))
+        except image_io.PictureError as error:
             raise WorkError(f"{error}; remove or replace it in the data set {self.root}") from error
         height, width = self.size(index)
         if tuple(image.shape[1:]) != (height, width):

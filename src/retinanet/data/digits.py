@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from retinanet.errors import RequestError, WorkError
-from retinanet.files import require_new
+from retinanet.common.atomic_files import require_new
+from retinanet.common.errors import RequestError, WorkError
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 RAREST = 0.3  # nines per zero

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.evaluation.pairing import nearest_free, pair, reaches
+from retinanet.evaluation.detection_matching import nearest_free, pair, reaches
 
 if TYPE_CHECKING:
     from retinanet.data.dataset import DetectionData
-    from retinanet.detections import Detections
+    from retinanet.inference.detections import Detections
 
 
 @dataclass(frozen=True)

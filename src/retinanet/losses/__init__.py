@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from retinanet.config import LossSettings
+from retinanet.config.settings import LossSettings
 from retinanet.losses.box import box_loss
+from retinanet.losses.class_weights import ClassBalance, class_balance
 from retinanet.losses.focal import sigmoid_focal_loss
 from retinanet.losses.ohem import hardest
-from retinanet.losses.per_class import ClassBalance, class_balance
 from retinanet.losses.pointwise import entries, pointwise_loss
 
 if TYPE_CHECKING:
-    from retinanet.matching import Targets
     from retinanet.model.retinanet import Outputs
+    from retinanet.ops.iou_assigner import Targets
 
 __all__ = [
     "ClassBalance",
@@ -64,7 +64,7 @@ def detection_loss(
 
     Args:
         outputs: of the network, per level logits (B, N_l, K) and deltas (B, N_l, 4).
-        targets: of :func:`retinanet.matching.match` for the anchors of all levels, one level after the other.
+        targets: of :func:`retinanet.ops.iou_assigner.match` for the anchors of all levels, one level after the other.
         anchors: per level (N_l, 4).
         balance: as for :func:`class_loss`.
         box_weights: ``model.head.box_weights``, by which deltas and their targets are multiplied.

@@ -10,10 +10,10 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from retinanet import boxes as geometry
-from retinanet.arguments import real
-from retinanet.errors import RequestError
-from retinanet.fields import shown
+from retinanet.common.arguments import real
+from retinanet.common.errors import RequestError
+from retinanet.common.fields import shown
+from retinanet.ops import boxes as geometry
 
 
 def box_loss(

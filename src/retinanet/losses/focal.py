@@ -22,13 +22,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from retinanet import threads
-from retinanet.arguments import real
-from retinanet.errors import RequestError, first_line
-from retinanet.losses.per_class import term_weights
+from retinanet.common import threads
+from retinanet.common.arguments import real
+from retinanet.common.errors import RequestError, first_line
+from retinanet.common.threads import alone, map_slices
+from retinanet.losses.class_weights import term_weights
 from retinanet.losses.pointwise import SOFTPLUS_LINEAR, require_labels
-from retinanet.matching import IGNORED
-from retinanet.threads import alone, map_slices
+from retinanet.ops.iou_assigner import IGNORED
 
 # Logits per slice on a CPU: its handful of temporaries stay in a core's caches, and few calls are needed.
 SLICE = 1 << 17

@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from retinanet.config import OhemSettings
-from retinanet.matching import IGNORED
+from retinanet.config.settings import OhemSettings
+from retinanet.ops.iou_assigner import IGNORED
 
 FIRST = 16  # times the wanted number of anchors: how many of the hardest suppression looks at first
 

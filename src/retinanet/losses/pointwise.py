@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from retinanet import threads
-from retinanet.config import LossSettings
-from retinanet.errors import RequestError
-from retinanet.losses.per_class import term_weights
-from retinanet.matching import IGNORED
+from retinanet.common import threads
+from retinanet.common.errors import RequestError
+from retinanet.config.settings import LossSettings
+from retinanet.losses.class_weights import term_weights
+from retinanet.ops.iou_assigner import IGNORED
 
 # exp(-80) is the smallest that still adds something in float32; beyond it softplus(x) = x exactly.
 SOFTPLUS_LINEAR = 80.0

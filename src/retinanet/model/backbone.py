@@ -11,8 +11,8 @@ from urllib.request import getproxies
 import torch
 from torch import Tensor, nn
 
-from retinanet.config import BackboneSettings
-from retinanet.errors import RequestError, WorkError, first_line
+from retinanet.common.errors import RequestError, WorkError, first_line
+from retinanet.config.settings import BackboneSettings
 
 LAST_LEVEL = 5
 FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
@@ -202,7 +202,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     """A weight file's tensors; nothing in the file is executed."""
     if not path.is_file():
         raise RequestError(f"model.backbone.weights: there is no file {path} (write none, imagenet, or a file's path)")
-    from retinanet.checkpoints.reading import read
+    from retinanet.weight_files.reader import read
 
     try:
         return read(path).tensors

@@ -9,9 +9,9 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retinanet import boxes as geometry
-from retinanet.config import HeadSettings
+from retinanet.config.settings import HeadSettings
 from retinanet.model.layers import Convolution
+from retinanet.ops import boxes as geometry
 
 
 class Subnet(nn.Module):

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from retinanet.anchors import make_anchors
-from retinanet.arguments import MOST_CLASSES, whole
-from retinanet.config import ModelSettings
-from retinanet.errors import RequestError
-from retinanet.fields import shown
+from retinanet.common.arguments import MOST_CLASSES, whole
+from retinanet.common.errors import RequestError
+from retinanet.common.fields import shown
+from retinanet.config.settings import ModelSettings
 from retinanet.model.backbone import Backbone
+from retinanet.model.fpn import FeaturePyramid
 from retinanet.model.heads import box_subnet, class_subnet
-from retinanet.model.pyramid import FeaturePyramid
+from retinanet.ops.anchors import make_anchors
 
 
 class Outputs(NamedTuple):
@@ -28,7 +28,7 @@ class Outputs(NamedTuple):
 
 
 class RetinaNet(nn.Module):
-    """The network, without resizing and post-processing (see :class:`retinanet.detector.Detector`).
+    """The network, without resizing and post-processing (see :class:`retinanet.inference.detector.Detector`).
 
     Args:
         settings: the model's settings; ``preprocessing.mean`` and ``std`` are filled in from the backbone where the
@@ -66,7 +66,7 @@ class RetinaNet(nn.Module):
         if self.settings.preprocessing.channels == "bgr":
             images = images.flip(1)
         features = self.backbone(images)
-        # One by one, so that the network can be traced with the backbone as a whole (retinanet.model.fused).
+        # One by one, so that the network can be traced with the backbone as a whole (retinanet.inference.cpu_fusion).
         levels = self.pyramid([features[i] for i in range(len(self.backbone.channels))])
         return Outputs(self.class_subnet(levels), self.box_subnet(levels))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from retinanet.config import Settings
+from retinanet.config.settings import Settings
 
 CE = {"loss.kind": "focal", "loss.gamma": 0.0, "loss.alpha": None}
 FL = {"loss.kind": "focal", "loss.gamma": 2.0, "loss.alpha": 0.25}

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retinanet import recipe
-from retinanet.config import Settings, SettingsError, changed, seconds, to_plain
-from retinanet.errors import DivergedError, RequestError, WorkError
-from retinanet.files import replacing
+from retinanet.common.atomic_files import replacing
+from retinanet.common.errors import DivergedError, RequestError, WorkError
+from retinanet.config import recipes
+from retinanet.config.settings import Settings, SettingsError, changed, seconds, to_plain
 
 WAIT = 2.0  # seconds between looks at what others are doing
 
@@ -48,7 +48,7 @@ def base_settings(name: str, budget: str | None, splits: Mapping[str, str]) -> S
                 f"--budget is a number of steps such as 300, or a time such as 90s or 5m, not {budget!r}"
             ) from None
         length = {"budget": budget}
-    return recipe.load(name, {"train": length, "data": dict(splits)})
+    return recipes.load(name, {"train": length, "data": dict(splits)})
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Grid:
         call, which tries it again; a diverged one is a result for good.
 
         Args:
-            on_event: told of the training's events, see :func:`retinanet.training.loop.train`.
+            on_event: told of the training's events, see :func:`retinanet.training.trainer.train`.
             on_result: called once for every run when its result is there.
         """
         from filelock import FileLock, Timeout
@@ -152,7 +152,7 @@ class Grid:
                 time.sleep(WAIT)
 
     def _do(self, run: Run, on_event: Callable[[Event], None] | None) -> None:
-        from retinanet.training.loop import train
+        from retinanet.training.trainer import train
 
         folder = self.root / "runs" / run.key
         resume = (folder / "resume.pt").is_file()

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinanet.printable import printable
+from retinanet.common.printable import printable
 from retinanet.report.page import Figure, share
 from retinanet.report.svg import INK, SERIES, chart, written_out
 
 if TYPE_CHECKING:
-    from retinanet.config import AnchorSettings
-    from retinanet.data.coverage import Coverage
-    from retinanet.data.survey import Histogram, SplitSurvey
+    from retinanet.analysis.coverage import Coverage
+    from retinanet.analysis.survey import Histogram, SplitSurvey
+    from retinanet.config.settings import AnchorSettings
 
 
 def sides(surveys: Mapping[str, SplitSurvey], anchors: AnchorSettings) -> Figure | None:

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinanet.config import ModelSettings
-from retinanet.report import data_charts, pictures
+from retinanet.config.settings import ModelSettings
+from retinanet.report import data_charts, thumbnails
 from retinanet.report.page import NONE, Cell, Column, Fact, Table, count, plural, share, short, write_page
 from retinanet.report.run_page import choices_table
 
 if TYPE_CHECKING:
+    from retinanet.analysis.coverage import Coverage
+    from retinanet.analysis.doctor import Finding
+    from retinanet.analysis.survey import SplitSurvey
     from retinanet.data import DetectionData
-    from retinanet.data.coverage import Coverage
-    from retinanet.data.doctor import Finding
-    from retinanet.data.survey import SplitSurvey
 
 
 def write_data_page(
@@ -49,7 +49,7 @@ def write_data_page(
     anchors = (model or ModelSettings()).anchors
     boxes = [figure for figure in (data_charts.sides(surveys, anchors), data_charts.shapes(surveys, anchors)) if figure]
     fits = data_charts.fits(coverages)
-    chosen = pictures.choose(splits, samples)
+    chosen = thumbnails.choose(splits, samples)
     write_page(
         path,
         "data.html.jinja",
@@ -81,7 +81,7 @@ def write_data_page(
         by_level=_levels(coverages),
         fits=[fits] if fits else [],
         choices=choices_table(choices),
-        pictures=[pictures.labelled(splits[split], index, split) for split, index in chosen],
+        pictures=[thumbnails.labelled(splits[split], index, split) for split, index in chosen],
     )
 
 

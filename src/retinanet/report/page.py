@@ -14,8 +14,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from retinanet.files import replacing
-from retinanet.printable import printable
+from retinanet.common.atomic_files import replacing
+from retinanet.common.printable import printable
 
 NONE = "–"
 """What stands where there is no number."""
@@ -177,7 +177,7 @@ def write_page(path: str | Path, template: str, **values: Any) -> None:
 
 def render(template: str, **values: Any) -> str:
     """The text of a page."""
-    from retinanet import __version__
+    from retinanet.common.version import __version__
 
     return _environment().get_template(template).render(version=__version__, **values) + "\n"
 

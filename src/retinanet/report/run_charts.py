@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.printable import printable
+from retinanet.common.printable import printable
 from retinanet.report.page import Figure, count, score, share
 from retinanet.report.svg import INK, SERIES, chart, written_out
 
 if TYPE_CHECKING:
-    from retinanet.evaluation.curves import ClassCurve, Curves
-    from retinanet.evaluation.difficulty import Difficulty
+    from retinanet.evaluation.loss_distribution import Difficulty
+    from retinanet.evaluation.pr_curves import ClassCurve, Curves
 
 Array = NDArray[np.float64]
 NAMED = len(SERIES)

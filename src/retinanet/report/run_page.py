@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.config import Settings, dotted, to_plain
-from retinanet.report import pictures, run_charts
+from retinanet.config.settings import Settings, dotted, to_plain
+from retinanet.report import run_charts, thumbnails
+from retinanet.report.advice import WORDS, RunFacts, confused, reading
 from retinanet.report.page import (
     NONE,
     Cell,
@@ -29,16 +30,15 @@ from retinanet.report.page import (
     short,
     write_page,
 )
-from retinanet.report.reading import WORDS, RunFacts, confused, reading
 
 if TYPE_CHECKING:
+    from retinanet.analysis.coverage import Coverage
     from retinanet.data import DetectionData
-    from retinanet.data.coverage import Coverage
-    from retinanet.detections import Detections
     from retinanet.evaluation.confusion import Confusion, Judged
-    from retinanet.evaluation.curves import ClassCurve, Curves
-    from retinanet.evaluation.difficulty import Difficulty
-    from retinanet.evaluation.errors import Errors
+    from retinanet.evaluation.loss_distribution import Difficulty
+    from retinanet.evaluation.pr_curves import ClassCurve, Curves
+    from retinanet.evaluation.tide import Errors
+    from retinanet.inference.detections import Detections
 
 MATRIX = 30
 """Up to so many classes the confusion matrix is shown whole."""
@@ -142,7 +142,7 @@ def write_run_page(
         errors=_errors(errors),
         ap50=score(errors.ap50),
         gains=(score(errors.false_positives), score(errors.false_negatives)),
-        pairs=[(one, *pictures.pair(data, one, found)) for one in judged_worst[:WORST]],
+        pairs=[(one, *thumbnails.pair(data, one, found)) for one in judged_worst[:WORST]],
         hardness=[hardness] if hardness else [],
         time=_time(facts.seconds_in),
         choices=choices_table(facts.choices),

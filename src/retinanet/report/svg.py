@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from retinanet.printable import printable
+from retinanet.common.printable import printable
 
 # Matplotlib wants real colours; these stand in for the page's and are replaced by them in the finished SVG.
 INK = "#010203"

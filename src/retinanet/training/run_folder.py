@@ -26,20 +26,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from retinanet import __version__
-from retinanet.checkpoints import metadata
-from retinanet.config import Settings, SettingsError, from_plain, to_plain
-from retinanet.errors import RequestError, WorkError, first_line
-from retinanet.evaluation import coco
-from retinanet.fields import shown
-from retinanet.files import replacing, what_is_wrong
-from retinanet.training.job import begun_by_this_job, job
+from retinanet.common.atomic_files import replacing, what_is_wrong
+from retinanet.common.errors import RequestError, WorkError, first_line
+from retinanet.common.fields import shown
+from retinanet.common.version import __version__
+from retinanet.config.settings import Settings, SettingsError, from_plain, to_plain
+from retinanet.evaluation import coco_metrics
+from retinanet.training.launcher import begun_by_this_job, job
+from retinanet.weight_files import metadata
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 STEP_COLUMNS = ("step", "epoch", "seconds", "lr", "class_loss", "box_loss", "pictures_per_second")
-COLUMNS = STEP_COLUMNS + coco.NAMES
+COLUMNS = STEP_COLUMNS + coco_metrics.NAMES
 
 
 class RunFolder:
@@ -215,7 +215,7 @@ def read_run(folder: Path) -> tuple[Path, Settings]:
     Raises:
         RequestError: ``folder`` is not a run folder.
     """
-    from retinanet import recipe
+    from retinanet.config import recipes
 
     if not (folder / "settings.yaml").is_file() or not (folder / "run.json").is_file():
         raise RequestError(f"cannot resume {folder}: it is not the folder of a run (no settings.yaml and run.json)")
@@ -226,7 +226,7 @@ def read_run(folder: Path) -> tuple[Path, Settings]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RequestError(f"cannot resume {folder}: run.json cannot be read ({error})") from error
     try:
-        return Path(data), from_plain(Settings, recipe.read_yaml(folder / "settings.yaml"))
+        return Path(data), from_plain(Settings, recipes.read_yaml(folder / "settings.yaml"))
     except SettingsError as error:
         raise SettingsError(f"{folder / 'settings.yaml'}: {error}") from None
 

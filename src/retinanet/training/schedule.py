@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from retinanet.config import TrainSettings, seconds
+from retinanet.config.settings import TrainSettings, seconds
 
 WRITING = 5.0  # seconds that the last files of a run take, about; of a short budget a twentieth
 REPORT_PICTURES = 40  # images that could be evaluated in the time that the report takes

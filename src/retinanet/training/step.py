@@ -10,16 +10,16 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
-from retinanet.config import LossSettings, MatchingSettings
+from retinanet.config.settings import LossSettings, MatchingSettings
 from retinanet.losses import ClassBalance, class_balance, detection_loss, normalizer
-from retinanet.matching import Targets, match
 from retinanet.model.retinanet import RetinaNet
-from retinanet.preprocess import normalize
-from retinanet.training.agreement import all_reduce
-from retinanet.training.clock import Clock
+from retinanet.ops.iou_assigner import Targets, match
+from retinanet.ops.resize import normalize
+from retinanet.training.collectives import all_reduce
+from retinanet.training.step_timer import Clock
 
 if TYPE_CHECKING:
-    from retinanet.data.loading import Batch
+    from retinanet.data.loader import Batch
 
 
 class Learner(nn.Module):

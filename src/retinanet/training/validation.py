@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.fabric import Fabric
 
+from retinanet.common.atomic_files import replacing
 from retinanet.data import DetectionData
 from retinanet.data.dataset import spread
-from retinanet.detections import Detections
-from retinanet.drawing import Row, sheet
-from retinanet.evaluation import coco
-from retinanet.evaluation.curves import Curves, curves
-from retinanet.evaluation.run import detect_all, gather
-from retinanet.files import replacing
-from retinanet.training.agreement import any_process, every_process
+from retinanet.evaluation import coco_metrics
+from retinanet.evaluation.pr_curves import Curves, curves
+from retinanet.evaluation.runner import detect_all, gather
+from retinanet.inference.detections import Detections
+from retinanet.inference.drawing import Row, sheet
+from retinanet.training.collectives import any_process, every_process
 from retinanet.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from retinanet.detector import Detector
+    from retinanet.inference.detector import Detector
 
 SHEET = 6
 """Pictures on the sheet of validation pictures."""
@@ -99,11 +99,11 @@ class Validation:
         quality = None
         if fabric.is_global_zero:
             quality = curves(self.data, found, looked_at)
-            result = coco.evaluate(self.data, found, indices=looked_at)
-            stats = {name: float(result.stats[name]) for name in coco.NAMES}
+            result = coco_metrics.evaluate(self.data, found, indices=looked_at)
+            stats = {name: float(result.stats[name]) for name in coco_metrics.NAMES}
             per_class = [c.row() for c in result.per_class]
             same = len(looked_at) == len(self.some)
-            comparable = stats["AP"] if same else coco.evaluate(self.data, found, indices=self.some).stats["AP"]
+            comparable = stats["AP"] if same else coco_metrics.evaluate(self.data, found, indices=self.some).stats["AP"]
         if world > 1:  # all processes have to agree on what is best
             stats, comparable = fabric.broadcast((stats, comparable))
         return Measured(stats, comparable, found, per_class, quality)

@@ -1,0 +1,1 @@
+"""What a data set holds: statistics, anchor coverage, near-duplicates, faults."""

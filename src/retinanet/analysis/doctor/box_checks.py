@@ -1,0 +1,154 @@
+"""Boxes: drawn twice, of two classes, copied from picture to picture, of strange shapes and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.analysis.doctor.finding import EXAMPLES, Finding, Severity, Split, counted, percent
+
+SAME_OBJECT = 0.9  # IoU above which two boxes mean one object: two people drawing one object reach 0.9 at best
+SET = 3  # boxes that a picture must share with another to the pixel: one or two may be equal by chance
+FEW = 0.01  # share of boxes up to which slips are a note: one in a hundred teaches nothing wrong
+LONG = 10.0  # ratio of the sides; the most elongated anchor has 2, and matches at IoU 0.5 up to about 4
+MANY_LONG = 0.02  # share of such boxes from which on they are a kind of object and no slip
+WHOLE = 0.95  # of the picture's area
+SIDE = 2.0  # pixels of the file: a box thinner than this is a slip of the mouse
+
+
+def check(split: Split) -> Iterator[Finding]:
+    if not len(split.boxes):
+        return
+    yield from _twice(split)
+    yield from _same_sets(split)
+    yield from _shapes(split)
+
+
+def _twice(split: Split) -> Iterator[Finding]:
+    first, second, overlap = split.overlaps
+    same_class = split.labels[first] == split.labels[second]
+    equal = (split.boxes[first] == split.boxes[second]).all(1)
+    cases: tuple[tuple[str, NDArray[np.bool_], str, str], ...] = (
+        (
+            "boxes.repeated",
+            same_class & equal,
+            "equal to another of the same class to the last digit",
+            "remove the repetitions: each object counts twice in training, and once as a miss when measured",
+        ),
+        (
+            "boxes.double",
+            same_class & ~equal & (overlap > SAME_OBJECT),
+            f"with an IoU above {SAME_OBJECT} with another of the same class, as if one object was drawn twice",
+            "remove one of each pair: the detector gives one box an object, and the other counts as a miss",
+        ),
+        (
+            "boxes.two-classes",
+            ~same_class & (overlap > SAME_OBJECT),
+            f"with an IoU above {SAME_OBJECT} with one of another class",
+            "keep the right one of each pair, unless objects do have two classes",
+        ),
+    )
+    for code, which, text, remedy in cases:
+        a, b = first[which], second[which]
+        if not len(a):
+            continue
+        n = len(np.unique(np.maximum(a, b)))
+        names = tuple(
+            f"{split.data.box_name(int(split.places[i]))} and {split.data.box_name(int(split.places[j]))}"
+            for i, j in zip(*np.sort([a, b], axis=0)[:, :EXAMPLES])
+        )
+        share = f"{counted(n, 'box', 'boxes')} of {len(split.boxes)} ({percent(n, len(split.boxes))})"
+        severity: Severity = "warning" if n > FEW * len(split.boxes) else "note"
+        yield Finding(code, severity, split.name, n, f"{share} {text}", remedy, names)
+
+
+def sets(split: Split) -> NDArray[np.uint64]:
+    """(N,) one number for each picture's set of boxes and classes; equal sets have equal numbers, in any order."""
+    with np.errstate(over="ignore"):
+        key = split.labels.astype(np.uint64) + np.uint64(1)
+        for column in np.round(split.boxes * 10).astype(np.int64).astype(np.uint64).T:  # to a tenth of a pixel
+            key = (key ^ column) * np.uint64(0x9E3779B97F4A7C15)
+            key ^= key >> np.uint64(29)
+        total = np.zeros(len(split.data), np.uint64)
+        np.add.at(total, split.owner, key)
+    return total
+
+
+def _same_sets(split: Split) -> Iterator[Finding]:
+    key = sets(split)
+    candidates = np.flatnonzero(split.objects >= SET)
+    _, inverse, times = np.unique(key[candidates], return_inverse=True, return_counts=True)
+    shared = candidates[times[inverse] > 1]
+    if not len(shared):
+        return
+    shared = shared[np.argsort(key[shared], kind="stable")]
+    n_groups = int((times > 1).sum())
+    yield Finding(
+        "boxes.copied-set",
+        "warning",
+        split.name,
+        len(shared),
+        f"{counted(len(shared), 'picture')} in {counted(n_groups, 'group')} have one and the same {SET} or more boxes, "
+        "to a tenth of a pixel",
+        "look whether the boxes belong to these pictures: a slip in copying or exporting does this, as do copies "
+        "of a picture",
+        split.picture_examples(shared),
+    )
+
+
+def _shapes(split: Split) -> Iterator[Finding]:
+    total = len(split.boxes)
+    longer = split.sides.max(1)
+    long = longer > LONG * split.shorter
+    if n := int(long.sum()):
+        many = n > MANY_LONG * total
+        severity: Severity = "warning" if many else "note"
+        most = float((longer / split.shorter).max())
+        yield Finding(
+            "boxes.long",
+            severity,
+            split.name,
+            n,
+            f"{counted(n, 'box', 'boxes')} ({percent(n, total)}) more than {LONG:g} times as long as wide, "
+            f"the longest {most:.0f} times: no anchor of the ratios 1:2 to 2:1 fits",
+            "look whether these are slips; for objects of such shapes add ratios, --model.anchors.ratios",
+            split.box_examples(np.argsort(-longer / split.shorter, kind="stable")[: min(n, EXAMPLES)]),
+        )
+    thin = split.shorter < SIDE
+    if n := int(thin.sum()):
+        yield Finding(
+            "boxes.thin",
+            "warning" if n > FEW * total else "note",
+            split.name,
+            n,
+            f"{counted(n, 'box', 'boxes')} ({percent(n, total)}) thinner than {SIDE:g} pixels in the file",
+            "look whether these are slips of the mouse, and remove them",
+            split.box_examples(thin),
+        )
+    cover = (split.relative[:, 2:] - split.relative[:, :2]).prod(1)
+    whole = cover > WHOLE
+    if n := int(whole.sum()):
+        pictures = len(np.unique(split.owner[whole]))
+        if pictures > (split.objects > 0).sum() / 2:
+            yield Finding(
+                "boxes.classification",
+                "error",
+                split.name,
+                n,
+                f"in {pictures} of {len(split.data)} pictures a box covers more than {percent(WHOLE)} of the picture: "
+                "this looks like data for classification",
+                "draw boxes around the objects; a detector trained on whole pictures learns to box the picture",
+                split.box_examples(whole),
+            )
+        else:
+            yield Finding(
+                "boxes.whole-picture",
+                "note",
+                split.name,
+                n,
+                f"{counted(n, 'box covers', 'boxes cover')} more than {percent(WHOLE)} of the picture",
+                "nothing, where the object fills the picture",
+                split.box_examples(whole),
+            )

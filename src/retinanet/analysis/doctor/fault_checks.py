@@ -1,0 +1,96 @@
+"""What the readers had to repair or leave out, as findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from retinanet.analysis.doctor.finding import Finding, Severity, Split
+from retinanet.data.faults import RENAMED
+from retinanet.data.formats.safe_paths import OUTSIDE
+from retinanet.data.formats.yolo_labels import PREDICTION
+
+KINDS: dict[str, tuple[str, Severity, str]] = {
+    "missing picture": ("files.missing-picture", "error", "restore the files, or take their annotations out"),
+    "unreadable picture": ("files.unreadable-picture", "error", "replace or remove these files"),
+    OUTSIDE: (
+        "files.outside",
+        "error",
+        "put these files into the data set's folder, or links to them, and name them relative to it",
+    ),
+    "unreadable annotation file": ("files.unreadable-annotations", "error", "write these files anew"),
+    "size that disagrees with the file": (
+        "files.other-size",
+        "error",
+        "export the annotations for the pictures as they are: their boxes are in pixels of another size",
+    ),
+    "size before EXIF rotation, read unrotated": (
+        "files.exif-size",
+        "warning",
+        "save the pictures upright, without the EXIF orientation: other programs turn them, and the boxes not",
+    ),
+    "label file without a picture": (
+        "files.label-without-picture",
+        "warning",
+        "restore the pictures, or remove the label files",
+    ),
+    "picture listed twice": ("files.listed-twice", "warning", "list each picture once"),
+    "malformed picture entry": ("labels.malformed-picture", "error", "give every picture an id and a file_name"),
+    "repeated picture id": ("labels.repeated-picture-id", "error", "give every picture an id of its own"),
+    "malformed annotation": ("labels.malformed", "error", "complete or remove these annotations"),
+    "malformed line": ("labels.malformed", "error", "write each line as: class cx cy w h"),
+    "line that fits two formats": (
+        "labels.two-formats",
+        "error",
+        "write each line as: class cx cy w h; or declare keypoints with kpt_shape in the YAML",
+    ),
+    PREDICTION: ("labels.prediction", "warning", "nothing, where these are predictions to learn from"),
+    "box with keypoints, taken without them": (
+        "labels.keypoints",
+        "warning",
+        "look at a few boxes, and declare the keypoints: kpt_shape: [number, columns] in the YAML",
+    ),
+    "no bbox, taken from the segmentation": ("labels.no-bbox", "warning", "nothing, where the outlines are right"),
+    "id written as text or fraction, matched": ("labels.id-types", "warning", "write ids as whole numbers"),
+    "label file that is not read": (
+        "files.unused-labels",
+        "warning",
+        "keep the labels of a picture in one place: in the folder labels, or beside it",
+    ),
+    RENAMED: ("files.other-name", "warning", "nothing here; other programs may miss these files"),
+    "annotation of an unknown picture": ("labels.unknown-picture", "error", "add the pictures, or remove these"),
+    "unknown class": ("labels.unknown-class", "error", "add the class to the data set's list, or correct its number"),
+    "annotation written twice": ("boxes.written-twice", "warning", "remove the repetitions"),
+    "repeated annotation id, given a new one": ("labels.repeated-id", "warning", "give every annotation its own id"),
+    "class that the model does not know": (
+        "classes.differ",
+        "error",
+        "give all splits the same list of classes, that of the split that is learnt from",
+    ),
+    "box with a coordinate that is not a finite number": ("boxes.not-finite", "error", "draw these boxes anew"),
+    "box of no area": ("boxes.no-area", "error", "draw these boxes anew, or remove them: they are left out"),
+    "box outside the picture": (
+        "boxes.outside",
+        "error",
+        "correct or remove these boxes; many of them mean coordinates of another size or order",
+    ),
+    "box partly outside the picture, clipped": (
+        "boxes.partly-outside",
+        "warning",
+        "nothing, where objects reach over the edge: boxes are cut there; else correct them",
+    ),
+}
+
+
+def check(split: Split, strict: bool = False) -> Iterator[Finding]:
+    """One finding for each kind of fault, in ``strict`` an error; and what the readers noted."""
+    for fault in split.data.report.faults.values():
+        name = fault.kind.replace(" ", "-")
+        severe: Severity = "error" if fault.action == "left out" else "warning"
+        code, severity, remedy = KINDS.get(fault.kind, (f"labels.{name}", severe, "correct the annotations"))
+        text = f"{fault.kind}: {fault.count} {fault.action}"
+        yield Finding(
+            code, "error" if strict else severity, split.name, fault.count, text, remedy, tuple(fault.examples)
+        )
+    for note in split.data.report.notes:
+        if "background" not in note:  # pictures without boxes are counted for all layouts alike
+            yield Finding("labels.reading", "note", split.name, 0, note, "nothing, where that is right")

@@ -1,0 +1,142 @@
+"""Files: names that clash, pictures that no split lists, files that are no pictures."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from retinanet.analysis.doctor.finding import EXAMPLES, Finding, Split, counted
+from retinanet.common.printable import printable
+from retinanet.data.formats.listing import shown
+from retinanet.data.image_io import SUFFIXES
+
+COMPANIONS = frozenset({".txt", ".json", ".xml", ".yaml", ".yml", ".csv", ".cache", ".md", ".npy", ".db", ".ini"})
+"""Endings of files that tools and people put beside pictures; none of them was meant to be one."""
+
+
+def check(splits: Sequence[Split]) -> Iterator[Finding]:
+    for split in splits:
+        yield from _clashes(split)
+        yield from _turned(split)
+    if splits:
+        yield from _strangers(splits)
+
+
+def _clashes(split: Split) -> Iterator[Finding]:
+    times = Counter(split.names)
+    repeated = [name for name, n in times.items() if n > 1]
+    if repeated:
+        yield Finding(
+            "files.listed-twice",
+            "error",
+            split.name,
+            len(repeated),
+            f"{counted(len(repeated), 'picture is', 'pictures are')} listed under several ids, with their boxes apart",
+            "list each picture once, with all its boxes: in each copy the other's objects count as background",
+            tuple(_shown(split, name) for name in repeated[:EXAMPLES]),
+        )
+    folded: dict[str, list[str]] = {}
+    for name in times:
+        folded.setdefault(name.lower(), []).append(name)
+    same = [names for names in folded.values() if len(names) > 1]
+    if same:
+        yield Finding(
+            "files.case",
+            "warning",
+            split.name,
+            sum(map(len, same)),
+            f"{counted(sum(map(len, same)), 'picture')} with names that differ in upper and lower case only",
+            "rename them: on Windows and macOS one file would take the other's place",
+            tuple(" and ".join(_shown(split, name) for name in names) for names in same[:EXAMPLES]),
+        )
+    if split.data.kind == "COCO":
+        return  # names its pictures with their endings
+    stems: dict[str, list[str]] = {}
+    for name in times:
+        stems.setdefault(os.path.splitext(name)[0], []).append(name)
+    if split.data.kind == "Pascal VOC":
+        for folder in {os.path.dirname(name) for name in times}:
+            for entry in os.scandir(folder):
+                stem, suffix = os.path.splitext(entry.path)
+                if stem in stems and suffix.lower() in SUFFIXES and entry.path not in stems[stem]:
+                    stems[stem].append(entry.path)
+    shared = [sorted(names) for names in stems.values() if len(names) > 1]
+    if shared:
+        yield Finding(
+            "files.same-stem",
+            "warning",
+            split.name,
+            sum(map(len, shared)),
+            f"{counted(len(shared), 'annotation file')} shared by pictures that differ in their ending only",
+            "keep one of them, or rename them and their annotations: the boxes fit one of the pictures at most",
+            tuple(" and ".join(_shown(split, name) for name in names) for names in shared[:EXAMPLES]),
+        )
+
+
+def _turned(split: Split) -> Iterator[Finding]:
+    turned = split.data.report.facts.turned
+    if turned:
+        yield Finding(
+            "files.exif",
+            "note",
+            split.name,
+            len(turned),
+            f"{counted(len(turned), 'picture is', 'pictures are')} turned by a quarter as EXIF says, "
+            "and the boxes are taken to be those of the upright picture",
+            "look at a few of them with their boxes; pictures saved upright are read alike by all programs",
+            tuple(split.data.picture_name(i) for i in turned[:EXAMPLES]),
+        )
+
+
+def _strangers(splits: Sequence[Split]) -> Iterator[Finding]:
+    """Files in the pictures' folders that no split lists."""
+    known = {name for split in splits for name in split.names}
+    left_out = {
+        example.split(":")[0]
+        for split in splits
+        for kind in ("unreadable picture", "size that disagrees with the file", "unreadable annotation file")
+        if (fault := split.data.report.faults.get(kind))
+        for example in fault.examples
+    }
+    folders = sorted({os.path.dirname(name) for name in known})
+    unlisted, others = [], []
+    for folder in folders:
+        for entry in os.scandir(folder):
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if entry.name.startswith(".") or not entry.is_file() or suffix in COMPANIONS:
+                continue
+            if suffix not in SUFFIXES:
+                others.append(_shown(splits[0], entry.path))
+            elif entry.path not in known and (name := printable(_shown(splits[0], entry.path))) not in left_out:
+                unlisted.append(name)
+    # Pictures that were left out are in the folders too: more than the examples of a fault are not known by name.
+    left = sum(
+        fault.count for split in splits for fault in split.data.report.faults.values() if "picture" in fault.kind
+    )
+    if len(unlisted) > left:
+        yield Finding(
+            "files.unlisted",
+            "note",
+            "",
+            len(unlisted),
+            f"{counted(len(unlisted), 'picture lies', 'pictures lie')} beside the others and in none of the splits",
+            "nothing, where that is meant; else list them",
+            tuple(sorted(unlisted)[:EXAMPLES]),
+        )
+    if others:
+        yield Finding(
+            "files.no-pictures",
+            "note",
+            "",
+            len(others),
+            f"{counted(len(others), 'file')} among the pictures that cannot be read as such, passed over",
+            f"convert them to JPEG or PNG if they are images; read are {', '.join(sorted(SUFFIXES))}",
+            tuple(sorted(others)[:EXAMPLES]),
+        )
+
+
+def _shown(split: Split, path: str) -> str:
+    root = split.data.root
+    return shown(Path(path), root if root.is_dir() else root.parent)

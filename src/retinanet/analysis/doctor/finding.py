@@ -1,0 +1,156 @@
+"""A finding, the words it is made of, and a split with what several checks need of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.analysis.doctor.overlaps import overlapping
+from retinanet.analysis.survey import training_sizes
+from retinanet.common.printable import NAME, printable
+from retinanet.config.settings import ModelSettings
+from retinanet.data.dataset import DetectionData, plain_name
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+EXAMPLES = 20  # places named of each finding
+NAMES = 8  # classes named in a text
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something a person should know before training.
+
+    An error spoils training or its measure: wrong boxes, data that is left out, pictures in two splits. A warning may
+    well cost accuracy, or is repaired while reading. A note is worth knowing.
+    """
+
+    code: str
+    """Theme and check, such as "labels.off-by-one"."""
+    severity: Severity
+    split: str
+    """Name on disk, "" for the whole data set."""
+    count: int
+    """How many boxes, pictures, classes or files."""
+    text: str
+    """One line: what is wrong, with figures."""
+    remedy: str
+    """One line: what to do."""
+    examples: tuple[str, ...] = ()
+    """Up to 20: file and line, annotation id, picture."""
+
+
+def rank(findings: Iterable[Finding]) -> list[Finding]:
+    """Errors first; else in the order given."""
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """3, "box", "boxes" -> "3 boxes"; 1 -> "1 box"."""
+    return f"{n} {noun if n == 1 else plural or noun + 's'}"
+
+
+def percent(part: float, whole: float = 1.0) -> str:
+    """Two digits: 12 %, 1.2 %, 0.12 %."""
+    share = 100 * part / whole if whole else 0.0
+    if 99 < share < 100:  # 100 % is all of them
+        return f"{math.floor(share * 10) / 10:g} %"
+    return f"{share:.0f} %" if share >= 9.95 or share == 0 else f"{share:.2g} %"
+
+
+def listed(names: Sequence[str], limit: int = NAMES) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(printable(name, NAME) for name in names[:limit]) + more
+
+
+class Split:
+    """A split and what is derived from it once; crowd regions are left out of all below."""
+
+    def __init__(self, name: str, data: DetectionData, settings: ModelSettings) -> None:
+        self.name, self.data, self.settings = name, data, settings
+
+    @property
+    def role(self) -> str:
+        """train, val, test, trainval, …"""
+        return plain_name(self.name)
+
+    @cached_property
+    def places(self) -> NDArray[np.int64]:
+        """(M,) the boxes that count, by their place in ``data.annotations``."""
+        return np.flatnonzero(~self.data.annotations.crowds)
+
+    @cached_property
+    def boxes(self) -> NDArray[np.float32]:
+        """(M, 4)"""
+        crowds = self.data.annotations.crowds
+        return self.data.annotations.boxes[~crowds] if crowds.any() else self.data.annotations.boxes
+
+    @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """(M,)"""
+        crowds = self.data.annotations.crowds
+        return self.data.annotations.labels[~crowds] if crowds.any() else self.data.annotations.labels
+
+    @cached_property
+    def owner(self) -> NDArray[np.int32]:
+        """(M,) the picture of each box, rising."""
+        return self.data.annotations.pictures[~self.data.annotations.crowds].astype(np.int32)
+
+    @cached_property
+    def objects(self) -> NDArray[np.int64]:
+        """(N,) boxes of each picture."""
+        return np.bincount(self.owner, minlength=len(self.data))
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """(K,) boxes of each class."""
+        return np.bincount(self.labels, minlength=len(self.data.class_names))
+
+    @cached_property
+    def sides(self) -> NDArray[np.float32]:
+        """(M, 2) width and height in pixels of the file."""
+        return self.boxes[:, 2:] - self.boxes[:, :2]
+
+    @cached_property
+    def shorter(self) -> NDArray[np.float32]:
+        """(M,) the smaller of the two."""
+        return self.sides.min(1) if len(self.boxes) else np.zeros(0, np.float32)
+
+    @cached_property
+    def scale(self) -> NDArray[np.float32]:
+        """(N,) pixels of the network's input for each pixel of the file."""
+        sizes = self.data.annotations.sizes
+        return np.sqrt((training_sizes(sizes, self.settings.preprocessing) / sizes).prod(1)).astype(np.float32)
+
+    @cached_property
+    def relative(self) -> NDArray[np.float32]:
+        """(M, 4) the boxes in units of the picture's sides."""
+        sizes = self.data.annotations.sizes[:, [1, 0, 1, 0]].astype(np.float32)
+        return self.boxes / sizes[self.owner]
+
+    @cached_property
+    def overlaps(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Pairs of boxes of one picture, places in :attr:`boxes`, that NMS would not let stand, with their IoU."""
+        least = min(0.9, max(0.05, self.settings.postprocessing.nms_iou))
+        return overlapping(self.boxes, self.owner, least)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The pictures' paths."""
+        return self.data.path_names()
+
+    def box_examples(self, which: NDArray[Any]) -> tuple[str, ...]:
+        """``which``: places in :attr:`boxes`, or a mask of them."""
+        chosen = np.flatnonzero(which) if which.dtype == np.bool_ else which
+        return tuple(self.data.box_name(int(self.places[i])) for i in chosen[:EXAMPLES])
+
+    def picture_examples(self, which: NDArray[Any]) -> tuple[str, ...]:
+        """``which``: places of pictures, or a mask of them."""
+        chosen = np.flatnonzero(which) if which.dtype == np.bool_ else which
+        return tuple(self.data.picture_name(int(i)) for i in chosen[:EXAMPLES])

@@ -1,0 +1,312 @@
+"""Classes and numbers: names that clash, labels off by one, boxes that mean something else than they are read as."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.analysis.doctor.finding import Finding, Split, counted, listed, percent
+from retinanet.common.printable import printable
+
+BACKGROUND = frozenset({"background", "__background__", "_background_", "bg", "_"})
+ENOUGH = 20  # boxes from which on a pattern that all share is no accident
+MISREAD = 0.98  # share of boxes inside their pictures below which another reading is considered
+REREAD = 0.995  # and what that must reach: sloppy boxes do not fit another reading by chance
+MOST = 0.9  # share of boxes that look like fractions, or like pixels
+SHORT = 0.8  # of both sides, where the boxes of a whole data set end: some object nearly always touches an edge
+PICTURES = 20  # from which on that is said
+BEYOND = 1.1  # of a side: too far for sloppy boxes, in one of 200
+SHIFT_BOXES = 50  # in both splits, from which on labels that fit better one further are looked for
+SHIFTED = 0.3  # difference of the class shares (0 same, 1 nothing in common) that asks for an explanation
+EXPLAINED = 0.4  # of it left after moving all labels by one: then that is the explanation
+WORDS: dict[str, str] = {"corners": "x1 y1 x2 y2", "corner and sides": "x1 y1 w h", "centre and sides": "cx cy w h"}
+
+
+def check(split: Split) -> Iterator[Finding]:
+    yield from _off_by_one(split)
+    misread = list(_misread(split))
+    yield from misread or _other_size(split)
+    facts = split.data.report.facts
+    if facts.polygons:
+        share = percent(facts.polygons, facts.boxes)
+        yield Finding(
+            "labels.polygons",
+            "note",
+            split.name,
+            facts.polygons,
+            f"{counted(facts.polygons, 'line')} with an outline instead of a box ({share}): its extent is taken",
+            "nothing, where these are labels for segmentation",
+        )
+
+
+def check_together(splits: Sequence[Split]) -> Iterator[Finding]:
+    if not splits:
+        return
+    yield from _names(splits)
+    yield from _first_unused(splits)
+    for split in splits[1:]:
+        yield from _shifted(splits[0], split)
+        yield from _other_classes(splits[0], split)
+
+
+def _off_by_one(split: Split) -> Iterator[Finding]:
+    facts = split.data.report.facts
+    ids = {ident for ident, n in (facts.used + facts.unknown).items() if n}
+    if not facts.unknown or not facts.classes:
+        return
+    first, last = min(facts.classes), max(facts.classes)
+    for step, idle, word in ((-1, first, "high"), (1, last, "low")):
+        if not all(ident + step in facts.classes for ident in ids) or facts.used[idle]:
+            continue
+        lost = sum(facts.unknown.values())
+        yield Finding(
+            "labels.off-by-one",
+            "error",
+            split.name,
+            sum(facts.used.values()) + lost,
+            f"class numbers go from {min(ids)} to {max(ids)}, the list of classes from {first} to {last}, and "
+            f"{facts.classes[idle]} never occurs: all numbers are one too {word}; {counted(lost, 'box', 'boxes')} "
+            "left out, the others under a wrong name",
+            f"{'subtract 1 from' if step < 0 else 'add 1 to'} every class number in the annotations, or number the "
+            f"list of classes from {first - step}",
+        )
+
+
+def _misread(split: Split) -> Iterator[Finding]:
+    facts, kind = split.data.report.facts, split.data.kind
+    if facts.boxes < ENOUGH or not facts.fitting:
+        return
+    own, *others = facts.fitting
+    if facts.fractional >= MOST * facts.boxes:
+        yield Finding(
+            "labels.fractions",
+            "error",
+            split.name,
+            facts.fractional,
+            f"{percent(facts.fractional, facts.boxes)} of the boxes lie within the first pixel: they seem to be in "
+            f"fractions of the picture, and {kind} counts pixels",
+            "multiply x and w by the picture's width, y and h by its height",
+        )
+    elif facts.pixels >= (1 - MOST) * facts.boxes and facts.reach[0] > 2:
+        yield Finding(
+            "labels.pixels",
+            "error",
+            split.name,
+            facts.pixels,
+            f"{percent(facts.pixels, facts.boxes)} of the boxes have numbers far above 1: they seem to be in pixels, "
+            f"and {kind} has fractions of the picture's sides",
+            "divide x and w by the picture's width, y and h by its height",
+        )
+    elif others and facts.fitting[own] < MISREAD * facts.boxes:
+        best = max(others, key=lambda meaning: facts.fitting[meaning])
+        if facts.fitting[best] >= REREAD * facts.boxes:
+            yield Finding(
+                "labels.misread",
+                "error",
+                split.name,
+                facts.boxes,
+                f"read as {WORDS[own]}, as {kind} writes boxes, {percent(facts.fitting[own], facts.boxes)} lie in "
+                f"their pictures; read as {WORDS[best]}, {percent(facts.fitting[best], facts.boxes)}",
+                f"convert the boxes from {WORDS[best]} to {WORDS[own]}",
+            )
+
+
+def _other_size(split: Split) -> Iterator[Finding]:
+    """Coordinates of pictures that were smaller, or larger, than those in the files."""
+    facts = split.data.report.facts
+    if facts.boxes < ENOUGH or len(split.data) < PICTURES:
+        return
+    remedy = "scale the boxes to the size of the pictures in the files, or put the pictures there that were annotated"
+    right, down = facts.reach
+    if right > BEYOND and down > BEYOND:
+        yield Finding(
+            "labels.larger-size",
+            "error",
+            split.name,
+            facts.boxes,
+            f"boxes reach {right:.2f} times the width and {down:.2f} times the height of their pictures: they seem to "
+            "be coordinates of larger pictures",
+            remedy,
+        )
+    if right < SHORT and down < SHORT and len(split.boxes):
+        left, top = np.quantile(split.relative[:, :2], 0.005, axis=0)
+        if left < (1 - right) / 2 and top < (1 - down) / 2:  # not only objects in the middle
+            yield Finding(
+                "labels.smaller-size",
+                "error",
+                split.name,
+                facts.boxes,
+                f"in all {len(split.data)} pictures boxes end at {right:.2f} of the width, {down:.2f} of the height, "
+                f"and begin at {left:.2f} and {top:.2f}: they seem to be coordinates of smaller pictures",
+                remedy,
+            )
+
+
+def _names(splits: Sequence[Split]) -> Iterator[Finding]:
+    names = list(splits[0].data.class_names)
+    folded: dict[str, list[str]] = {}
+    for name in names:
+        folded.setdefault("".join(name.casefold().replace("_", " ").replace("-", " ").split()), []).append(name)
+    alike = [same for same in folded.values() if len(same) > 1]
+    if alike:
+        yield Finding(
+            "classes.nearly-same",
+            "warning",
+            "",
+            len(alike),
+            "classes that differ in case or blanks only: " + listed([" and ".join(same) for same in alike]),
+            "give each class one spelling: now each is taught not to be the other",
+        )
+    written = [name for split in splits[:1] for name in split.data.report.facts.classes.values()]
+    doubled = sorted(name for name, times in Counter(map(str.strip, written)).items() if times > 1)
+    if doubled:
+        yield Finding(
+            "classes.doubled",
+            "warning",
+            "",
+            len(doubled),
+            f"several numbers have the same class name, and are read as one class: {listed(doubled)}",
+            "nothing, where they are one class; else give each its own name",
+        )
+    blank = [name for name in written if name != name.strip()]
+    if blank:
+        yield Finding(
+            "classes.blanks",
+            "note",
+            "",
+            len(blank),
+            f"class names begin or end with blanks, which are cut off: {listed([repr(name) for name in blank])}",
+            "take the blanks out of the list of classes",
+        )
+    numbers = [name for name in names if name.isascii() and name.replace(".", "", 1).isdigit()]
+    if numbers and len(numbers) == len(names):
+        # Digits are a sensible set of classes; the places 0, 1, 2, … of other things are not names.
+        digits = len(names) <= 10 and set(names) <= set("0123456789")
+        yield Finding(
+            "classes.numbers",
+            "note" if digits else "warning",
+            "",
+            len(numbers),
+            f"all classes are named by numbers: {listed(numbers)}",
+            "nothing, where numbers are what is looked for; else write the names into the list of classes",
+        )
+    unseen = [name for name in names if printable(name, len(name) + 8) != name]
+    if unseen:
+        yield Finding(
+            "classes.unprintable",
+            "warning",
+            "",
+            len(unseen),
+            f"class names hold control characters or marks of direction, shown as escapes: {listed(unseen)}",
+            "rename these classes: what a person sees of such a name need not be what it is",
+        )
+    empty = sum(not name for name in names)
+    if empty:
+        yield Finding("classes.empty", "warning", "", empty, "a class has an empty name", "give it a name")
+    parents = sorted({parent for split in splits for parent in split.data.report.facts.parents})
+    if parents:
+        yield Finding(
+            "classes.parent",
+            "note",
+            "",
+            len(parents),
+            f"category 0, {listed(parents)}, is only the heading of the others and has no boxes: it is no class here",
+            "nothing",
+        )
+
+
+def _first_unused(splits: Sequence[Split]) -> Iterator[Finding]:
+    names = splits[0].data.class_names
+    counts = sum((split.counts for split in splits), np.zeros(len(names), np.int64))
+    if len(names) < 2 or counts[0] or not counts.any():
+        return
+    if names[0].lower() in BACKGROUND:
+        yield Finding(
+            "classes.background",
+            "warning",
+            "",
+            1,
+            f"the first class, {names[0]}, is background and has no boxes: this detector needs no class for it",
+            "take it out of the list of classes, and subtract 1 from the others' numbers where boxes name them so",
+        )
+    elif len(names) > 2 and counts[1:].all():
+        yield Finding(
+            "labels.first-unused",
+            "warning",
+            "",
+            1,
+            f"the first class, {names[0]}, never occurs in any split while all {len(names) - 1} others do: "
+            "class numbers may start at 1 where the list starts at 0",
+            f"look at a few boxes with their names; if {names[0]} is only a heading, take it out of the list",
+        )
+
+
+def _shifted(one: Split, other: Split) -> Iterator[Finding]:
+    if min(len(one.boxes), len(other.boxes)) < SHIFT_BOXES or len(one.counts) < 3:
+        return
+    share, theirs = one.counts / one.counts.sum(), other.counts / other.counts.sum()
+    plain = _apart(share, theirs)
+    if plain < SHIFTED:
+        return
+    sizes, their_sizes = _class_sizes(one), _class_sizes(other)
+    for step, word in ((1, "high"), (-1, "low")):
+        moved = _apart(share, _move(theirs, step, 0.0))
+        now, then = _size_gap(sizes, their_sizes), _size_gap(sizes, _move(their_sizes, step, np.nan))
+        if moved > EXPLAINED * plain or then > now:
+            continue
+        sized = np.isfinite(now) and then < now / 2
+        yield Finding(
+            "labels.shifted",
+            "error" if sized else "warning",
+            other.name,
+            len(other.boxes),
+            f"the classes of {other.name} have the shares of {one.name}'s when every label is moved by one: "
+            f"{percent(plain)} of the boxes differ now, {percent(moved)} then"
+            + (f"; their sizes fit as well (factor {2**now:.2f} apart now, {2**then:.2f} then)" if sized else ""),
+            f"look at a few boxes of {other.name} with their names: its class numbers seem one too {word}",
+        )
+
+
+def _apart(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
+    """Total variation distance, where what is missing from q counts too."""
+    return float(np.abs(p - q).sum() + abs(p.sum() - q.sum())) / 2
+
+
+def _move(values: NDArray[np.float64], step: int, fill: float) -> NDArray[np.float64]:
+    """values[k + step], ``fill`` where there is none."""
+    moved = np.full_like(values, fill)
+    if step > 0:
+        moved[:-step] = values[step:]
+    else:
+        moved[-step:] = values[:step]
+    return moved
+
+
+def _class_sizes(split: Split) -> NDArray[np.float64]:
+    """(K,) mean of log2 of the box size, NaN for classes of fewer than 5 boxes."""
+    logs = np.log2(split.sides.prod(1).astype(np.float64)) / 2
+    sums = np.bincount(split.labels, logs, minlength=len(split.counts))
+    return np.where(split.counts >= 5, sums / np.maximum(split.counts, 1), np.nan)
+
+
+def _size_gap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    gaps = np.abs(a - b)
+    return float(np.nanmean(gaps)) if np.isfinite(gaps).sum() >= 2 else float("inf")
+
+
+def _other_classes(one: Split, other: Split) -> Iterator[Finding]:
+    """Classes that the one split's list has and the other's lacks."""
+    theirs = {name.strip() for name in other.data.report.facts.classes.values()}
+    missing = [name for name in one.data.class_names if name not in theirs]
+    if theirs and missing:
+        yield Finding(
+            "classes.missing",
+            "warning",
+            other.name,
+            len(missing),
+            f"its list of classes lacks {counted(len(missing), 'class', 'classes')} of {one.name}: {listed(missing)}",
+            "give all splits the same list of classes",
+        )

@@ -1,0 +1,1 @@
+"""Speed of this machine: side by side with torchvision, and models side by side."""

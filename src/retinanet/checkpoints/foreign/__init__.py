@@ -1,0 +1,1 @@
+"""Readers of the checkpoints of other projects, one file each."""

@@ -1,0 +1,217 @@
+"""The RetinaNets of the first Detectron (Caffe2): their blobs under our names, and what their boxes depend on.
+
+A file of its model zoo is a pickle of the blobs and the text of the configuration it was trained by. What that text
+says of anchors, pictures and detections counts; what it leaves out is as in the zoo's configurations of RetinaNet.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retinanet.checkpoints.architecture import count_batches, require_fit, shape
+from retinanet.checkpoints.foreign import coco_classes
+from retinanet.checkpoints.foreign.detectron_config import Configuration
+from retinanet.checkpoints.native import Checkpoint
+from retinanet.common.errors import RequestError, first_line
+from retinanet.config.settings import (
+    AnchorSettings,
+    BackboneSettings,
+    HeadSettings,
+    ModelSettings,
+    PostprocessingSettings,
+    PreprocessingSettings,
+    PyramidSettings,
+    SettingsError,
+    overlaid,
+)
+from retinanet.weight_files.reader import Contents
+
+DEPTHS: dict[tuple[int, ...], int] = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+"""Blocks of each stage -> the ResNet's depth."""
+RESNEXTS = {(50, 32, 4), (101, 32, 4), (101, 32, 8), (101, 64, 4)}
+"""(depth, groups, channels of a group) that timm has."""
+
+PIXEL_MEANS = (102.9801, 115.9465, 122.7717)  # of B, G and R in 0..255
+RATIOS = (1.0, 2.0, 0.5)  # in this order in all of the zoo's configurations
+
+# Optimiser state, and what Detectron keeps of an ImageNet classifier without using it: a bias before an affine map,
+# the statistics that the map stands for, the classifier's last layer.
+BESIDE = re.compile(r".*_momentum|conv1_b|.*_bn_(rm|riv)|(fc1000|pred)_[wb]")
+NORM_EPS = 1e-5
+
+
+def recognises(contents: Contents) -> bool:
+    """Whether these are the blobs of a RetinaNet of Detectron."""
+    return "conv1_w" in contents.tensors and any(name.startswith("retnet_cls_pred_") for name in contents.tensors)
+
+
+def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Checkpoint:
+    """A checkpoint of ours that gives the boxes that Detectron writes into its results with this file.
+
+    Args:
+        given: model settings, as nested dicts, that stand over those of the configuration.
+
+    Raises:
+        RequestError: where the blobs or the configuration are of a model that cannot be built here; where blobs are
+            missing, left over, of other shapes, or not finite.
+    """
+    path, blobs = contents.path, contents.tensors
+    cfg = Configuration(path, contents.about.get("cfg"))
+    cfg.check()
+    stages = tuple(_count(contents, f"res{stage}_{{}}_branch2a_w") for stage in range(2, 6))
+    depth = DEPTHS.get(stages)
+    if depth is None:
+        raise RequestError(f"{path} has a backbone of {list(stages)} blocks, which is no ResNet-50, 101 or 152")
+    inner, width = shape(contents, "res2_0_branch2b_w")[:2]
+    groups = inner // width
+    resnext = f"{groups}x{width}d" if groups > 1 else ""
+    if resnext and (depth, groups, width) not in RESNEXTS:
+        raise RequestError(f"{path} has a ResNeXt-{depth}-{resnext} as backbone, which timm does not have")
+
+    backbone = f"resnext{depth}_{resnext}" if resnext else f"resnet{depth}"
+    ratios = cfg.numbers("RETINANET.ASPECT_RATIOS", RATIOS)
+    octave = cfg.whole("RETINANET.SCALES_PER_OCTAVE", 3)
+    classes = _classes(contents, cfg, len(ratios) * octave)
+    try:
+        settings = overlaid(_settings(contents, cfg, backbone, ratios, octave), given or {})
+    except SettingsError as error:
+        raise RequestError(f"{path} has a configuration that cannot be used here: {first_line(error)}") from error
+
+    names = _names(stages, settings.head.depth)
+    _require_known(contents, set(names.values()))
+    state = {}
+    for ours, theirs in names.items():
+        state[ours] = blobs[theirs].float()
+        if theirs.endswith("_bn_s"):
+            norm = ours.removesuffix("weight")
+            state[f"{norm}running_mean"] = torch.zeros_like(state[ours])
+            state[f"{norm}running_var"] = torch.full_like(state[ours], 1 - NORM_EPS)  # eps makes it 1: an affine map
+    count_batches(state)
+    require_fit(contents.path, state, names, settings, classes)
+    for output in ("class_subnet.output", "box_subnet.output"):
+        for kind in ("weight", "bias"):
+            state[f"{output}.{kind}"] = _reorder(state[f"{output}.{kind}"], ratios, octave)
+    origin = f"Detectron, ResNeXt-{depth}-{resnext}" if resnext else f"Detectron, ResNet-{depth}"
+    return Checkpoint(state, settings, coco_classes.names(classes), {"origin": origin})
+
+
+def _classes(contents: Contents, cfg: Configuration, per_position: int) -> int:
+    """How many classes there are, by the outputs of the two subnets at a position."""
+    outputs, boxes = (shape(contents, f"retnet_{kind}_pred_fpn3_w")[0] for kind in ("cls", "bbox"))
+    if boxes != 4 * per_position or outputs % per_position:
+        raise RequestError(
+            f"{contents.path} has {boxes} box outputs and {outputs} class outputs at a position, where a RetinaNet "
+            f"with {per_position} anchors there has 4 and one per class for each"
+        )
+    classes = outputs // per_position
+    wanted = cfg.whole("MODEL.NUM_CLASSES", 81 if classes == 81 else classes + 1) - 1  # it counts the background
+    if classes != wanted:
+        raise RequestError(
+            f"{contents.path} has {classes} class outputs for an anchor, not {wanted}: if one is the background's, it "
+            "is a model with softmax, which cannot be converted"
+        )
+    return classes
+
+
+def _settings(
+    contents: Contents, cfg: Configuration, backbone: str, ratios: tuple[float, ...], octave: int
+) -> ModelSettings:
+    size = cfg.numbers("TEST.SCALES", (cfg.whole("TEST.SCALE", 800),))  # renamed in January 2018
+    if len(size) != 1 or size[0] % 1:
+        raise RequestError(f"{contents.path} is configured for pictures of several sizes, TEST.SCALES {list(size)}")
+    means = cfg.numbers("PIXEL_MEANS", PIXEL_MEANS)
+    if len(means) != 3:
+        raise RequestError(f"{contents.path} has {len(means)} numbers as PIXEL_MEANS, not one each for B, G and R")
+    base = cfg.number("RETINANET.ANCHOR_SCALE", 4)
+    return ModelSettings(
+        backbone=BackboneSettings(
+            name=backbone,
+            # The ResNets start from Microsoft's weights, the ResNeXts from Torch's.
+            stride_in_1x1=bool(cfg.get("RESNETS.STRIDE_1X1", backbone.startswith("resnet"))),
+            norm_eps=NORM_EPS,
+        ),
+        pyramid=PyramidSettings(channels=shape(contents, "fpn_6_w")[0]),
+        head=HeadSettings(
+            depth=_count(contents, "retnet_cls_conv_n{}_fpn3_w"), width=shape(contents, "retnet_cls_pred_fpn3_w")[1]
+        ),
+        anchors=AnchorSettings(
+            sizes=tuple(base * 2**level for level in range(3, 8)),
+            scales=tuple(2 ** (step / octave) for step in range(octave)),
+            ratios=tuple(sorted(ratios)),
+            rounding="detectron",
+        ),
+        preprocessing=PreprocessingSettings(
+            size=int(size[0]),
+            longer=cfg.whole("TEST.MAX_SIZE", 1333),
+            rounding="detectron",
+            interpolation="plain",
+            channels="bgr",
+            mean=(means[2] / 255, means[1] / 255, means[0] / 255),
+            std=(1 / 255, 1 / 255, 1 / 255),
+            multiple=cfg.whole("FPN.COARSEST_STRIDE", 128),
+        ),
+        postprocessing=PostprocessingSettings(
+            threshold=cfg.number("RETINANET.INFERENCE_TH", 0.05),
+            candidates=cfg.whole("RETINANET.PRE_NMS_TOP_N", 1000),
+            nms_iou=cfg.number("TEST.NMS", 0.5),
+            max_detections=cfg.whole("TEST.DETECTIONS_PER_IM", 100),
+            coarsest_threshold=0.0,
+            inclusive=True,
+        ),
+    )
+
+
+def _names(stages: tuple[int, ...], tower: int) -> dict[str, str]:
+    """Our names of weights and biases -> theirs."""
+    names = {"backbone.body.conv1.weight": "conv1_w"}
+    norms = {"backbone.body.bn1": "res_conv1_bn"}
+    for stage, count in enumerate(stages, start=2):
+        for block in range(count):
+            ours, theirs = f"backbone.body.layer{stage - 1}.{block}", f"res{stage}_{block}_branch"
+            for index, branch in enumerate(("2a", "2b", "2c"), start=1):
+                names[f"{ours}.conv{index}.weight"] = f"{theirs}{branch}_w"
+                norms[f"{ours}.bn{index}"] = f"{theirs}{branch}_bn"
+            if block == 0:
+                names[f"{ours}.downsample.0.weight"] = f"{theirs}1_w"
+                norms[f"{ours}.downsample.1"] = f"{theirs}1_bn"
+    convolutions = {"pyramid.p6.conv": "fpn_6", "pyramid.p7.conv": "fpn_7"}
+    for level, count in zip((3, 4, 5), stages[1:], strict=True):
+        last = f"res{level}_{count - 1}_sum"
+        convolutions[f"pyramid.lateral.{level}.conv"] = f"fpn_inner_{last}" + ("_lateral" if level < 5 else "")
+        convolutions[f"pyramid.output.{level}.conv"] = f"fpn_{last}"
+    for ours, theirs in (("class_subnet", "retnet_cls"), ("box_subnet", "retnet_bbox")):
+        for index in range(tower):
+            convolutions[f"{ours}.tower.{index}.conv"] = f"{theirs}_conv_n{index}_fpn3"
+        convolutions[f"{ours}.output"] = f"{theirs}_pred_fpn3"
+    for pairs, weight in ((convolutions, "w"), (norms, "s")):
+        names |= {f"{ours}.weight": f"{theirs}_{weight}" for ours, theirs in pairs.items()}
+        names |= {f"{ours}.bias": f"{theirs}_b" for ours, theirs in pairs.items()}
+    return names
+
+
+def _require_known(contents: Contents, known: set[str]) -> None:
+    """Every blob of the model is there, and no other."""
+    path, blobs = contents.path, contents.tensors
+    if left := [name for name in blobs if name not in known and not BESIDE.fullmatch(name)]:
+        more = f" and {len(left) - 1} more blobs" if len(left) > 1 else ""
+        raise RequestError(f"{path} has {left[0]}{more}, which no RetinaNet of Detectron's model zoo has")
+    if missing := sorted(known - blobs.keys()):
+        raise RequestError(f"{path} has no blob {missing[0]}: it is not a whole RetinaNet of Detectron")
+
+
+def _reorder(tensor: Tensor, ratios: tuple[float, ...], octave: int) -> Tensor:
+    """Rows by octave, then by ratio as configured, then class or coordinate -> by ratio ascending, then octave."""
+    order = sorted(range(len(ratios)), key=lambda place: ratios[place])
+    rows = tensor.reshape(octave, len(ratios), -1, *tensor.shape[1:])
+    return rows[:, order].transpose(0, 1).reshape(tensor.shape)
+
+
+def _count(contents: Contents, name: str) -> int:
+    """How many blobs there are of a name with a number in it, from 0 on."""
+    return next(number for number in itertools.count() if name.format(number) not in contents.tensors)

@@ -1,0 +1,198 @@
+"""Detectron2's RetinaNets: their weights under our names, and the conventions that their boxes depend on.
+
+A checkpoint holds weights alone: what else there is to know is in its config.yaml, or assumed
+(:mod:`retinanet.checkpoints.foreign.detectron2_config`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retinanet.checkpoints.architecture import by_ratio, count_batches, places, require_fit, resnet, shape, words
+from retinanet.checkpoints.foreign import coco_classes
+from retinanet.checkpoints.foreign.detectron2_config import Detectron2Configuration
+from retinanet.checkpoints.native import Checkpoint
+from retinanet.common.errors import RequestError
+from retinanet.config.settings import (
+    AnchorSettings,
+    BackboneSettings,
+    HeadSettings,
+    ModelSettings,
+    Normalization,
+    PyramidSettings,
+    SettingsError,
+    overlaid,
+)
+from retinanet.ops.anchors import cell_anchors
+from retinanet.weight_files.reader import Contents
+
+BODY = "backbone.bottom_up."
+GROUPS = 32  # of their GN, always; ours has fewer in a narrow head
+
+PATTERNS = (
+    (r"backbone\.bottom_up\.stem\.conv1\.(\w+)", r"backbone.body.conv1.\1"),
+    (r"backbone\.bottom_up\.stem\.conv1\.norm\.(\w+)", r"backbone.body.bn1.\1"),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv(\d)\.(\w+)", r"backbone.body.layer<\1>.\2.conv\3.\4"),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv(\d)\.norm\.(\w+)", r"backbone.body.layer<\1>.\2.bn\3.\4"),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.(\w+)", r"backbone.body.layer<\1>.\2.downsample.0.\3"),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.norm\.(\w+)", r"backbone.body.layer<\1>.\2.downsample.1.\3"),
+    (r"backbone\.fpn_(lateral|output)([345])\.(\w+)", r"pyramid.\1.\2.conv.\3"),
+    (r"backbone\.top_block\.(p[67])\.(\w+)", r"pyramid.\1.conv.\2"),
+    (r"head\.cls_score\.(\w+)", r"class_subnet.output.\1"),
+    (r"head\.bbox_pred\.(\w+)", r"box_subnet.output.\1"),
+)
+"""There -> here, but for the subnets' towers; a stage <n> there is a layer n - 1 here."""
+TOWER = re.compile(r"head\.(cls|bbox)_subnet\.(\d+)\.((?:\d\.)?\w+)")
+BESIDE = re.compile(r"pixel_mean|pixel_std|anchor_generator\.cell_anchors\.\d+")  # in old files; no weights
+
+
+def recognises(contents: Contents) -> bool:
+    """Whether these are the tensors of a Detectron2 detector, RetinaNet or not."""
+    return any(name.startswith((BODY, "head.cls_subnet.")) for name in contents.tensors)
+
+
+def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Checkpoint:
+    """A checkpoint of ours that gives the boxes that Detectron2's predictor gives with this one.
+
+    Args:
+        given: model settings, as nested dicts, that stand over those of the configuration.
+
+    Raises:
+        RequestError: where the file holds another kind of detector, or a RetinaNet that cannot be built here; where
+            tensors are missing, left over, of other shapes, or not finite.
+    """
+    path, tensors = contents.path, contents.tensors
+    for name in (f"{BODY}stem.conv1.weight", "backbone.top_block.p6.weight", "head.cls_score.weight"):
+        if name not in tensors:
+            raise RequestError(
+                f"{path} is a checkpoint of Detectron2, but not of a RetinaNet with a ResNet: it has no {name}"
+            )
+    try:
+        settings, assumed = _settings(contents, resnet(contents, BODY + "res{}", first=2), given or {})
+    except SettingsError as error:
+        raise RequestError(f"{path} cannot be converted: {error}") from None
+    count = _classes(contents, settings.anchors)
+    _check_anchors(contents, settings.anchors)
+    if settings.head.norm == "group" and settings.head.width % (4 * GROUPS):
+        raise RequestError(f"{path} has normalised heads of {settings.head.width} channels: too few for here")
+
+    state: dict[str, Tensor] = {}
+    origins: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        if BESIDE.fullmatch(name):
+            continue
+        ours = rename(name, settings.head.norm, len(settings.anchors.sizes))
+        if not ours:
+            raise RequestError(
+                f"{path} holds {name}, which no RetinaNet of Detectron2 that can be converted has: a ResNet without "
+                "deformable convolutions, a pyramid without normalisation, and heads with none, GN or BN are known"
+            )
+        for place in ours:
+            state[place], origins[place] = tensor.float() if tensor.is_floating_point() else tensor, name
+    count_batches(state)
+    require_fit(contents.path, state, origins, settings, count)
+    by_ratio(state, settings.anchors)
+    assumed.append(f"the names of its {count} classes{', which are those of COCO' if count == 80 else ''}")
+    extra = {"origin": f"Detectron2, {words(settings.backbone.name)}", "assumed": assumed}
+    return Checkpoint(state, settings, coco_classes.names(count), extra)
+
+
+def rename(name: str, norm: Normalization = "none", levels: int = 5) -> list[str]:
+    """A tensor's name there -> its names here, none for one that is not known.
+
+    Args:
+        norm: of the subnets. There a layer is convolution, normalisation if there is one, and ReLU.
+        levels: how many batch normalisations, for each pyramid level its own, stand here for one there.
+    """
+    if found := TOWER.fullmatch(name):
+        layer, part = divmod(int(found[2]), 2 if norm == "none" else 3)
+        subnet = "class" if found[1] == "cls" else "box"
+        place, (number, _, kind) = f"{subnet}_subnet.tower.{layer}", found[3].rpartition(".")
+        if part == 0:
+            return [f"{place}.conv.{kind}"] if not number else []
+        if part != 1 or norm == "none" or (number and norm != "batch"):
+            return []
+        # Scale and shift are shared by all levels there; statistics are too, or one for each.
+        numbers = [number] if number else range(levels if norm == "batch" else 1)
+        return [f"{place}.norm.{i}.{kind}" for i in numbers]
+    for there, here in PATTERNS:
+        if found := re.fullmatch(there, name):
+            return [re.sub(r"<(\d)>", lambda stage: str(int(stage[1]) - 1), found.expand(here))]
+    return []
+
+
+def _settings(contents: Contents, backbone: str, given: Mapping[str, Any]) -> tuple[ModelSettings, list[str]]:
+    """What the configuration says and the tensors' shapes tell, under what is given; and what was assumed."""
+    tensors = contents.tensors
+    told = {
+        f"MODEL.{name.upper()}": tuple(tensors[name].double().flatten().tolist())
+        for name in ("pixel_mean", "pixel_std")
+        if name in tensors
+    }
+    configuration = Detectron2Configuration(contents, backbone, told, given)
+    meaning = configuration.meaning()
+    towers = [found for name in tensors if (found := TOWER.fullmatch(name)) and found[1] == "cls"]
+    convolutions = {found[2] for found in towers if tensors[found[0]].ndim == 4}
+    normalised = {found[3].split(".")[-1] for found in towers if found[2] not in convolutions}
+    norm: Normalization = "none" if not normalised else "batch" if "running_mean" in normalised else "group"
+    width = shape(contents, "backbone.fpn_lateral3.weight")[0]
+    settings = ModelSettings(
+        backbone=BackboneSettings(
+            name=backbone,
+            frozen_norm=not any(name.startswith(BODY) and name.endswith("num_batches_tracked") for name in tensors),
+            norm_eps=1e-5,
+            stride_in_1x1=meaning.stride_in_1x1,
+        ),
+        pyramid=PyramidSettings(
+            channels=width, p6_from="p5" if shape(contents, "backbone.top_block.p6.weight")[1] == width else "c5"
+        ),
+        head=HeadSettings(
+            depth=len(convolutions),
+            width=width,
+            norm=norm,
+            norm_bias=norm != "none",
+            box_weights=meaning.box_weights,
+        ),
+        anchors=meaning.anchors,
+        preprocessing=meaning.preprocessing,
+        postprocessing=meaning.postprocessing,
+    )
+    settings = overlaid(settings, given)
+    configuration.agree("MODEL.RETINANET.NUM_CONVS", len(convolutions))
+    configuration.agree("MODEL.RETINANET.NUM_CLASSES", _classes(contents, settings.anchors))
+    if depth := re.match(r"(?:wide_)?resne\w*?(\d+)", backbone):
+        configuration.agree("MODEL.RESNETS.DEPTH", int(depth[1]))
+    return settings, meaning.assumed
+
+
+def _classes(contents: Contents, anchors: AnchorSettings) -> int:
+    boxes, scores = (shape(contents, f"head.{name}.weight")[0] for name in ("bbox_pred", "cls_score"))
+    per_position = anchors.per_position
+    if boxes != 4 * per_position or scores == 0 or scores % per_position:
+        raise RequestError(
+            f"{contents.path} has {boxes} box outputs and {scores} class outputs at a position; with {per_position} "
+            "anchors there should be 4 and one per class for each of them. Give its anchors: in the config.yaml of "
+            "Detectron2 beside it, or convert it with --model.anchors.sizes, .scales and .ratios in its order"
+        )
+    return scores // per_position
+
+
+def _check_anchors(contents: Contents, anchors: AnchorSettings) -> None:
+    """Old files hold the anchors of one position, level by level: they have to be those of the settings."""
+    prefix = "anchor_generator.cell_anchors."
+    given = {name.removeprefix(prefix): t for name, t in contents.tensors.items() if name.startswith(prefix)}
+    expected = {str(place): cell_anchors(anchors, place) for place in range(len(anchors.sizes))}
+    same = given.keys() == expected.keys() and all(
+        given[place].shape == cells.shape and torch.allclose(given[place][places(anchors)].float(), cells, atol=1e-2)
+        for place, cells in expected.items()
+    )
+    if given and not same:
+        raise RequestError(
+            f"{contents.path} has other anchors than sizes {list(anchors.sizes)}, scales {list(anchors.scales)} and "
+            f"ratios {list(anchors.ratios)}: give its own, in the config.yaml of Detectron2 beside it"
+        )

@@ -1,0 +1,198 @@
+"""The model card of a detector: README.md for the Hugging Face hub, made from what the checkpoint knows.
+
+What is not known is left out; nothing is made up.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retinanet.checkpoints.native import Checkpoint, threshold
+from retinanet.common.errors import RequestError
+from retinanet.common.version import __version__
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retinanet.config.settings import ModelSettings
+
+METRICS = {
+    "AP": "average precision, mean over IoU 0.50 to 0.95",
+    "AP50": "average precision at IoU 0.50",
+    "AP75": "average precision at IoU 0.75",
+    "APs": "average precision of small objects, area below 32 × 32 pixels",
+    "APm": "average precision of medium objects",
+    "APl": "average precision of large objects, area from 96 × 96 pixels",
+    "AR1": "average recall, 1 detection a picture",
+    "AR10": "average recall, 10 detections a picture",
+    "AR100": "average recall, 100 detections a picture",
+    "ARs": "average recall of small objects",
+    "ARm": "average recall of medium objects",
+    "ARl": "average recall of large objects",
+}
+"""COCO's twelve numbers, in 0..1."""
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""Ends of the names of batch normalisation's statistics."""
+SHOWN = 100
+"""Up to so many classes are listed in the text; config.json has all."""
+TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+_LICENCE = re.compile(r"^[a-z0-9][a-z0-9.+-]*$")
+_DATASET = re.compile(r"^[\w.-]+/[\w.-]+$", re.ASCII)
+
+
+def model_card(
+    checkpoint: Checkpoint,
+    repo: str,
+    *,
+    licence: str | None = None,
+    data: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    run: Mapping[str, Any] | None = None,
+) -> str:
+    """The model card: YAML front matter, then Markdown; from the settings, ``checkpoint.extra`` and what is given.
+
+    Args:
+        repo: "user/name" on the hub.
+        licence: its identifier there, such as "apache-2.0"; by default what the checkpoint says of its origin's.
+        data: the name of the data set, or its id on the hub ("user/name"); by default the folder's that a run read.
+        metrics: some of :data:`METRICS`; by default those stored with the weights.
+        run: "run" and "evaluation", the JSON of those files of a run folder. An evaluation is used where it is of the
+            step at which the weights were stored.
+
+    Raises:
+        RequestError: the licence is no identifier; a metric is unknown or not in 0..1.
+    """
+    import jinja2
+
+    about, run = checkpoint.extra, run or {}
+    licence = licence or _text(about.get("licence"))
+    if licence and not _LICENCE.match(licence):
+        raise RequestError(f"the licence {licence!r} is not an identifier such as apache-2.0, mit or cc-by-4.0")
+    given = about.get("metrics") if metrics is None else metrics
+    numbers = _numbers(given if isinstance(given, Mapping) else {}, strict=metrics is not None)
+    own = metrics is None  # numbers given by hand are not of the stored split, step and pictures
+    evaluation = run.get("evaluation", {}) if own and numbers else {}
+    if not isinstance(evaluation, Mapping) or evaluation.get("step", -1) != about.get("step"):
+        evaluation = {}
+    split = _text(about.get("split")) if own else None
+    name = data or _folder_name(run.get("run"))
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["cell"] = cell
+    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=repo.partition("/")[2],
+        repo=repo,
+        version=__version__,
+        classes=checkpoint.class_names,
+        shown=SHOWN,
+        rows=[(key, words, f"{numbers[key]:.3f}") for key, words in METRICS.items() if key in numbers],
+        per_class=_per_class(evaluation.get("per_class")),
+        pictures=evaluation.get("pictures"),
+        split=split,
+        step=about.get("step"),
+        data=name,
+        threshold=threshold(checkpoint.extra),
+        settings=described(checkpoint.settings),
+        parameters=_parameters(checkpoint.state),
+        origin=_text(about.get("origin")),
+        licence=licence,
+    )
+    matter = _front_matter(repo, licence, name, numbers, split, checkpoint.settings.backbone.name)
+    return f"---\n{matter}---\n\n{text.strip()}\n"
+
+
+def _parameters(state: Mapping[str, Tensor]) -> int:
+    """Trained numbers of a network, without the statistics of its batch normalisation."""
+    return sum(t.numel() for name, t in state.items() if not name.endswith(STATISTICS))
+
+
+def described(settings: ModelSettings) -> list[tuple[str, str]]:
+    """The settings that a reader asks about, in words."""
+    pictures, anchors, after = settings.preprocessing, settings.anchors, settings.postprocessing
+    size = {
+        "shorter": f"shorter side {pictures.size}, longer at most {pictures.longer} pixels",
+        "none": "pictures are not resized",
+    }.get(pictures.resize, f"{pictures.size} pixels ({pictures.resize})")
+    levels = f"P{anchors.first_level} to P{anchors.first_level + len(anchors.sizes) - 1}"
+    numbers = [", ".join(f"{value:.3g}" for value in part) for part in (anchors.sizes, anchors.scales, anchors.ratios)]
+    return [
+        ("backbone", f"{settings.backbone.name} (timm)"),
+        ("pyramid", f"{levels}, {settings.pyramid.channels} channels"),
+        ("subnets", f"depth {settings.head.depth}, {settings.head.width} channels, norm {settings.head.norm}"),
+        ("anchors", f"sizes {numbers[0]} pixels, times {numbers[1]}; height to width {numbers[2]}"),
+        ("picture size", size),
+        ("detections", f"at most {after.max_detections} a picture, score above {after.threshold:.3g}, "
+         f"NMS at IoU {after.nms_iou:.3g}"),
+    ]  # fmt: skip
+
+
+def cell(value: object) -> str:
+    """Any text as one cell of a Markdown table, or inside a line: nothing in it is markup."""
+    text = " ".join(str(value).split())
+    return re.sub(r"([\\`*_{}\[\]<>#|~!$&])", r"\\\1", text)
+
+
+def _front_matter(
+    repo: str, licence: str | None, data: str | None, numbers: Mapping[str, float], split: str | None, backbone: str
+) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = []
+    if numbers:
+        # The hub wants a name and an id; without an id it takes any word.
+        ident = data if data and _DATASET.match(data) else re.sub(r"[^a-z0-9]+", "-", (data or "").lower()).strip("-")
+        what = {"dataset_name": data or "not named", "dataset_type": ident or "not-named", "dataset_split": split}
+        results = [
+            EvalResult("object-detection", metric_type=key, metric_value=value, metric_name=METRICS[key], **what)  # type: ignore[arg-type]
+            for key, value in numbers.items()
+        ]
+    matter = ModelCardData(
+        library_name="retinanet",
+        pipeline_tag="object-detection",
+        tags=["retinanet", "object-detection", "focal-loss", backbone.split(".")[0]],
+        license=licence,
+        datasets=[data] if data and _DATASET.match(data) else None,
+        model_name=repo.partition("/")[2] if results else None,
+        eval_results=results or None,
+    )
+    return str(matter.to_yaml(line_break="\n")).rstrip("\n") + "\n"
+
+
+def _numbers(given: Mapping[str, Any], strict: bool) -> dict[str, float]:
+    """Those of the twelve that were measured; COCO writes -1 where there is no truth of a kind.
+
+    Args:
+        strict: they were given by hand: what is wrong with them is said.
+    """
+    for name, value in given.items():
+        if strict and (name not in METRICS or not isinstance(value, int | float) or not value <= 1):
+            raise RequestError(f"a metric {name} of {value!r} is not one of {', '.join(METRICS)}, in 0..1")
+    return {
+        name: float(value)
+        for name in METRICS
+        if isinstance(value := given.get(name), int | float) and math.isfinite(value) and 0 <= value <= 1
+    }
+
+
+def _per_class(rows: Any) -> list[tuple[str, str, str, str]]:
+    if not isinstance(rows, list):
+        return []
+    ranked = [row for row in rows if isinstance(row, Mapping) and {"name", "AP", "AP50", "boxes"} <= row.keys()]
+
+    def text(value: Any) -> str:
+        return f"{value:.3f}" if isinstance(value, int | float) and 0 <= value <= 1 else "–"
+
+    return [(str(row["name"]), text(row["AP"]), text(row["AP50"]), str(row["boxes"])) for row in ranked]
+
+
+def _folder_name(run: Any) -> str | None:
+    """Of the data set of a run: its name, not where on this machine it lies."""
+    path = run.get("data") if isinstance(run, Mapping) else None
+    return Path(path).name or None if isinstance(path, str) else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value.strip() else None

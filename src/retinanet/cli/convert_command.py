@@ -1,0 +1,152 @@
+"""retinanet convert"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from retinanet.cli.console import Output
+from retinanet.cli.model_argument import require_model
+from retinanet.cli.options import Common, given
+from retinanet.common.errors import RequestError
+from retinanet.common.text import TextError, lines, read_text
+from retinanet.config.settings import ModelSettings, to_plain
+
+if TYPE_CHECKING:
+    from retinanet.checkpoints import Checkpoint
+
+    GivenSettings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ConvertSettings:
+    """What a checkpoint may be told better than its file does."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+
+
+if not TYPE_CHECKING:
+    GivenSettings = given(ConvertSettings, defaults=False)
+
+
+def convert(
+    checkpoint: str,
+    file: Path,
+    /,
+    *,
+    classes: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative=())] = None,
+    settings: Annotated[GivenSettings | None, Parameter(name="*")] = None,
+    common: Common | None = None,
+) -> None:
+    """Write another project's checkpoint as one of ours, with the conventions that its boxes depend on.
+
+    Example: retinanet convert model_final_bfca0b.pkl r50.safetensors
+
+    Every command takes such checkpoints as they are, too; a converted one is one file that names its classes and
+    loads faster.
+
+    Parameters
+    ----------
+    checkpoint
+        A file of torchvision, Detectron2, MMDetection, Detectron or DeepForest (which one is seen from what is in it),
+        an https address, user/name on the Hugging Face hub, or retinanet_resnet50_fpn(_v2) for torchvision's weights.
+    file
+        The file to write, a new one that ends in .safetensors.
+    classes
+        Names of the classes in the order of the labels, or a text file with one in each line; by default those in the
+        checkpoint, or COCO's where there are as many classes.
+    """
+    out = Output(common)
+    require_model(checkpoint, weights=True)
+    if file.suffix != ".safetensors":
+        raise RequestError(f"{file} is to be a safetensors file: give it a name that ends in .safetensors")
+    if file.exists():
+        raise RequestError(f"{file} exists: name a new file, or remove it first")
+    if not file.absolute().parent.is_dir():
+        raise RequestError(f"there is no folder {file.absolute().parent} to write {file.name} into")
+
+    from retinanet import checkpoints
+    from retinanet.inference.detector import build
+
+    found = checkpoints.load(checkpoint, (settings or {}).get("model"))
+    names = found.class_names if classes is None else _names(classes, len(found.class_names))
+    model = build(found._replace(class_names=names), checkpoint)
+    checkpoints.native.save(file, model.state_dict(), model.settings, names, found.extra)
+
+    origin = checkpoints.origin(found.extra)
+    precision = "auto" if origin is None else 'fp32, so that its boxes are those of its project; "auto" is faster'
+    out.say(f"{checkpoint}: {origin or 'our own format'}")
+    out.say(*(f"  {line}" for line in conventions(found._replace(settings=model.settings))))
+    out.say(f"  precision by default: {precision}")
+    out.say(f"  {len(names)} classes: {_some(names)}")
+    out.note(*(f"  assumed: {line}" for line in found.extra.get("assumed", ())))
+    out.say(f"written: {file}, {file.stat().st_size / 1e6:.0f} MB", f"next: retinanet predict {file} PICTURE...")
+    out.json(
+        {
+            "checkpoint": checkpoint,
+            "file": file,
+            "origin": origin or "our own format",
+            "precision": "auto" if origin is None else "fp32",
+            "classes": names,
+            "settings": to_plain(model.settings),
+            "assumed": found.extra.get("assumed", []),
+        }
+    )
+
+
+def conventions(checkpoint: Checkpoint) -> list[str]:
+    """What a model does to a picture and to boxes, in words."""
+    model = checkpoint.settings
+    pictures, after, anchors = model.preprocessing, model.postprocessing, model.anchors
+    size = {
+        "shorter": f"shorter side {pictures.size}, longer at most {pictures.longer}",
+        "square": f"longer side {pictures.size}, in a square",
+        "none": "as large as they are",
+    }[pictures.resize]
+    how = {
+        "antialias": "bilinear, antialiased",
+        "pillow": "Pillow's bilinear",
+        "plain": "bilinear, not antialiased",
+        "opencv": "OpenCV's bilinear",
+    }
+    strides = "strides from the padded size" if anchors.strides == "torchvision" else "fixed strides"
+    rounded = "" if anchors.rounding == "none" else f", rounded as by {anchors.rounding}"
+    return [
+        f"pictures: {size}, {how[pictures.interpolation]}, padded to a multiple of {pictures.multiple}, "
+        f"{pictures.channels.upper()}",
+        f"network: {model.backbone.name}"
+        + (" with strides in the 1 x 1 convolutions" if model.backbone.stride_in_1x1 else "")
+        + f", P6 from {model.pyramid.p6_from.upper()}"
+        + ("" if model.pyramid.p7_relu else ", P7 without ReLU"),
+        f"anchors: {anchors.per_position} a position, {strides}, first centre at {anchors.offset:g} of one{rounded}",
+        f"boxes: scores above {after.threshold:g}, {after.candidates} candidates a level, NMS at {after.nms_iou:g}, "
+        f"at most {after.max_detections}, clipped {after.clip} NMS",
+    ]
+
+
+def _names(given: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """
+    Raises:
+        RequestError: there are more or fewer than ``count``, or one comes twice.
+    """
+    names = given
+    if len(given) == 1 and (count > 1 or Path(given[0]).is_file()):
+        try:
+            text = read_text(given[0])
+        except TextError as error:
+            reason = error.reason
+            raise RequestError(f"--classes {given[0]} cannot be read as a text file of names: {reason}") from error
+        names = tuple(line.strip() for line in lines(text) if line.strip())
+    if len(names) != count:
+        raise RequestError(f"--classes has {len(names)} names, but the checkpoint has {count} classes")
+    if len(set(names)) < count:
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RequestError(f"--classes has {twice!r} twice")
+    return names
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:6])}, ... {names[-1]}"

@@ -1,0 +1,330 @@
+"""retinanet data"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+
+from cyclopts import Parameter
+
+from retinanet.cli.console import Output, setting_text
+from retinanet.cli.options import Common, given, limit_pixels
+from retinanet.cli.progress import Progress
+from retinanet.common.atomic_files import require_new
+from retinanet.common.errors import RequestError, WorkError
+from retinanet.common.printable import NAME, printable
+from retinanet.config import recipes
+from retinanet.config.settings import AnchorSettings, MatchingSettings, ModelSettings, dotted
+
+if TYPE_CHECKING:
+    from retinanet.analysis.anchor_fit import Choice
+    from retinanet.analysis.coverage import Coverage
+    from retinanet.analysis.doctor import Finding
+    from retinanet.analysis.survey import SplitSurvey
+    from retinanet.data import DetectionData
+
+    GivenSettings = dict[str, Any]
+else:
+
+    class GivenSettings(TypedDict, total=False):
+        model: Annotated[given(ModelSettings, "model"), Parameter(name="model")]
+        matching: Annotated[given(MatchingSettings, "matching"), Parameter(name="matching")]
+
+
+LOOKED_AT = 5000  # pictures looked into by default: some seconds to half a minute
+EXAMPLES = 3  # places named on the terminal; the JSON and the page have more
+CLASSES = 20  # classes named on the terminal, the commonest first
+ENOUGH = 0.95  # coverage from which a class is not named
+Format = Literal["coco", "yolo", "voc"]
+
+
+def data(
+    data: Path,
+    /,
+    *,
+    config: str | None = None,
+    anchors: Literal["auto", "settings"] | None = None,
+    report: Path | None = None,
+    pictures: int = LOOKED_AT,
+    max_pixels: int | None = None,
+    strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    convert: tuple[Format, Path] | None = None,
+    split: float | None = None,
+    seed: int = 0,
+    settings: Annotated[GivenSettings | None, Parameter(name="*")] = None,
+    common: Common | None = None,
+) -> None:
+    """Check labelled pictures before training: what is there, what is wrong, and what RetinaNet will see of it.
+
+    Example: retinanet data DATA --report data.html
+
+    Parameters
+    ----------
+    data
+        A folder in COCO, Pascal VOC or YOLO layout (recognised by what lies in it), or a YOLO YAML.
+    config
+        Judge for this recipe's picture size and anchors; by default for those that ``retinanet train DATA`` would
+        choose.
+    anchors
+        "auto" fits the anchors to the boxes (done anyway without a recipe); "settings" takes those of the settings.
+    report
+        Also write a page (.html) with figures and sample pictures, which needs no network.
+    pictures
+        Look into at most this many pictures of each split for copies, wrong channels and blank ones; 0 looks into none.
+        With --split all are inspected, so that near-duplicates stay in one part; 0 splits images one by one.
+    max_pixels
+        Leave out images of more pixels; by default RETINANET_MAX_PIXELS of the environment, else 178956970.
+    strict
+        Exit with 1 if there are errors or warnings.
+    convert
+        Copy the data set: a layout (coco, yolo, voc) and a new folder.
+    split
+        With --convert, part a data set that has one split only: this share of the pictures for train (such as 0.8), the
+        rest for val, with classes in proportion.
+    seed
+        Of --split.
+    """
+    out = Output(common)
+    if not data.exists():
+        raise RequestError(f"there is no data set {data}: no such file or folder")
+    if pictures < 0:
+        raise RequestError(f"--pictures must be 0 or more, not {pictures}")
+    limit_pixels(max_pixels)
+    if report is not None and (report.suffix.lower() not in (".html", ".htm") or not report.absolute().parent.is_dir()):
+        raise RequestError(f"--report {report}: give a file name that ends in .html, in a folder that is there")
+    if split is not None and convert is None:
+        raise RequestError("--split parts a data set while it is copied: add --convert coco|yolo|voc OUT")
+    if convert is not None:
+        _convert(out, data, convert, split, seed, alike=pictures > 0)
+        return
+    _check(out, data, config, anchors, report, pictures, strict, settings or {})
+
+
+def _check(
+    out: Output,
+    root: Path,
+    config: str | None,
+    anchors: str | None,
+    report: Path | None,
+    pictures: int,
+    strict: bool,
+    given_settings: Mapping[str, Any],
+) -> None:
+    settings = recipes.load(config or recipes.FITTED, given_settings)  # what is wrong with it is said first of all
+
+    import torch
+
+    from retinanet.analysis.anchor_fit import fit_model, lost_boxes
+    from retinanet.analysis.coverage import cover
+    from retinanet.analysis.doctor import examine, open_all
+    from retinanet.analysis.doctor.finding import rank
+    from retinanet.analysis.near_duplicates import look
+    from retinanet.analysis.survey import survey
+
+    with Progress(out) as progress:
+
+        def checking(name: str, done: int, total: int) -> None:
+            progress.counter(f"checking {name}")(done, total)
+
+        splits, unusable = open_all(root, on_progress=checking)
+        if not splits:
+            raise RequestError(f"{root}: no split can be used; {unusable[0].split}: {unusable[0].text}")
+        first = next(iter(splits.values()))
+        choices: list[Choice] = []
+        if config is None or anchors == "auto":
+            fixed = list(dotted(given_settings))
+            if config is not None:  # a recipe's picture size stays
+                fixed.append("model.preprocessing.size")
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            settings, choices = fit_model(first, settings, fixed, device, anchors != "settings")
+        model, matching = settings.model, settings.matching
+        looks = {
+            name: look(each, on_progress=progress.counter(f"looking into {name}"), limit=pictures)
+            for name, each in (splits.items() if pictures else ())
+        }
+        findings = rank([*unusable, *examine(splits, model, looks)])
+        surveys = {name: survey(each, model.preprocessing) for name, each in splits.items()}
+        coverages = {"the anchors here": cover(first, model, matching)}
+        if model.anchors != AnchorSettings():
+            paper = cover(first, replace(model, anchors=AnchorSettings()), matching)
+            coverages = {"the paper's anchors": paper} | coverages
+        lost = lost_boxes(first, model, matching)[1]
+    skipped = sum(each.total - len(each.indices) for each in looks.values())
+    out.say(f"{root} ({first.kind})", "")
+    out.console.print(_splits(surveys))
+    out.say(
+        "(empty: without a box; mean, most: boxes of a picture; sides: square root of a box's area in px, 5 %, median, "
+        "95 %, in the files and as trained)",
+        "",
+    )
+    out.console.print(_classes(surveys))
+    _say_findings(out, findings)
+    if skipped:
+        out.say(
+            f"{skipped} pictures were not looked into for copies, wrong channels and blank ones: --pictures 1000000"
+        )
+    _say_coverage(out, surveys[first.split], coverages, choices, lost)
+    if report is not None:
+        from retinanet.report.data_page import write_data_page
+
+        write_data_page(
+            report,
+            root=root,
+            kind=first.kind,
+            surveys=surveys,
+            findings=findings,
+            coverages=coverages,
+            choices=[choice.plain() for choice in choices],
+            splits=splits,
+            model=model,
+        )
+        out.say("", f"the page is in {report}")
+    out.json(
+        {
+            "data": root,
+            "kind": first.kind,
+            "splits": {name: each.plain() for name, each in surveys.items()},
+            "findings": [vars(finding) for finding in findings],
+            "coverage": {name: each.plain() for name, each in coverages.items()},
+            "choices": [choice.plain() for choice in choices],
+        }
+    )
+    errors, warnings = (sum(finding.severity == kind for finding in findings) for kind in ("error", "warning"))
+    if strict and errors + warnings:
+        raise WorkError(f"{root} has {errors} kinds of errors and {warnings} of warnings; --strict allows none")
+
+
+def _splits(surveys: Mapping[str, SplitSurvey]) -> Any:
+    """A row for each split."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    columns = ("split", "pictures", "size", "boxes", "crowds", "empty", "mean", "most", "sides", "trained")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "split" else "right", no_wrap=True)
+    for name, split in surveys.items():
+        height, width = split.picture_median
+        stored, trained = (f"{s.size.p5:.0f} {s.size.p50:.0f} {s.size.p95:.0f}" for s in (split.stored, split.trained))
+        counts = (split.boxes, split.crowds, split.empties)
+        table.add_row(
+            *(printable(name, NAME), str(split.pictures), f"{width}x{height}", *map(str, counts)),
+            *(f"{split.objects_mean:.1f}", str(split.objects_max), stored, trained),
+        )
+    return table
+
+
+def _classes(surveys: Mapping[str, SplitSurvey]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("boxes of")
+    for name in surveys:
+        table.add_column(printable(name, NAME), justify="right")
+    table.add_column("median side", justify="right")
+    first = next(iter(surveys.values()))
+    order = sorted(range(len(first.classes)), key=lambda i: -first.classes[i].boxes)
+    for i in order[:CLASSES]:
+        one = first.classes[i]
+        counts = [str(split.classes[i].boxes) for split in surveys.values()]
+        table.add_row(printable(one.name, NAME), *counts, f"{one.size:.0f} px" if one.boxes else "")
+    if len(order) > CLASSES:
+        table.caption = f"and {len(order) - CLASSES} rarer classes"
+        table.caption_justify = "left"
+    return table
+
+
+def _say_findings(out: Output, findings: Sequence[Finding]) -> None:
+    out.say("")
+    if not findings:
+        out.say("nothing is wrong with it")
+    for finding in findings:
+        where = f" ({finding.split})" if finding.split else ""
+        out.say(f"{finding.severity}: {finding.code}{where}: {finding.text}")
+        out.say(*(f"    {example}" for example in finding.examples[:EXAMPLES]))
+        if finding.count > EXAMPLES < len(finding.examples):
+            out.say("    …")
+        if finding.severity != "note":
+            out.say(f"  do: {finding.remedy}")
+
+
+def _say_coverage(
+    out: Output, split: SplitSurvey, coverages: Mapping[str, Coverage], choices: Sequence[Choice], lost: str | None
+) -> None:
+    from retinanet.analysis.coverage import share_text
+
+    height, width = split.trained_median
+    out.say("", f"What RetinaNet will see of {split.split}, in pictures of {width} x {height}:")
+    out.say(*(f"  {choice.setting} {setting_text(choice.value)}: {choice.reason}" for choice in choices))
+    for name, each in coverages.items():
+        ratio = f", {each.ratio:.0f} of background for each" if each.positives else ""
+        out.say(
+            f"  {name} cover {share_text(each.share)} of the boxes: {each.positives:.1f} positive anchors a picture"
+            + ratio
+            + (f"; {share_text(each.without)} of the pictures with boxes have none" if each.without else "")
+        )
+    here = coverages["the anchors here"]
+    poor = [row for row in here.per_class if row[1] and row[2] < ENOUGH]
+    for what, rows in (("size", [row for row in here.per_size if row[1]]), ("class", poor[:CLASSES])):
+        if rows:
+            parts = (f"{name} {share_text(share, 0)} of {count}" for name, count, share in rows)
+            out.say(f"  by {what}: " + ", ".join(parts))
+    if lost:
+        out.say(f"warning: {lost}")
+
+
+def _convert(
+    out: Output, root: Path, convert: tuple[Format, Path], fraction: float | None, seed: int, alike: bool
+) -> None:
+    from retinanet.data import open_data
+    from retinanet.data.dataset import find_layout
+    from retinanet.data.formats.writers import write
+
+    layout, folder = convert
+    require_new(folder, "")  # before anything that takes long
+    names = list(find_layout(root).counts)
+    if fraction is not None and len(names) > 1:
+        raise RequestError(f"{root} has the splits {', '.join(names)} already: leave --split out to copy them")
+    with Progress(out) as progress:
+        opened = {name: open_data(root, name, on_progress=progress.counter("checking")) for name in names}
+        parts: dict[str, Any] = dict(opened)
+        for each in opened.values():
+            out.data(each)
+        if fraction is not None:
+            (data,) = opened.values()
+            parts = _part(out, progress, data, fraction, seed, alike)
+        written = write(folder, layout, parts, on_progress=progress.counter("copying"))
+    for name, pictures in written.pictures.items():
+        out.say(f"{name}: {pictures} pictures, {written.boxes[name]} boxes")
+    out.say(*written.lines(), f"the data set is in {folder}: retinanet train {folder}")
+    out.json({"data": root, "layout": layout, **vars(written)})
+
+
+def _part(
+    out: Output, progress: Progress, data: DetectionData, fraction: float, seed: int, alike: bool
+) -> dict[str, Any]:
+    """The data in train and val; images that look nearly the same are in one of them, if ``alike``."""
+    import numpy as np
+
+    from retinanet.analysis.near_duplicates import look
+    from retinanet.analysis.splitting import look_alikes, one_sided, split
+
+    numbers = None
+    if alike and len(data) > 1:
+        numbers = look_alikes(look(data, on_progress=progress.counter("comparing")))
+        sizes = np.unique(numbers, return_counts=True)[1]
+        if len(sizes) == 1:
+            raise RequestError(
+                f"all {len(data)} images of {data.root} look nearly the same, as frames of one video do: any split "
+                "would evaluate what was learnt by heart; --pictures 0 splits them one by one all the same"
+            )
+        if (sizes > 1).any():
+            out.say(
+                f"{sizes[sizes > 1].sum()} images look like others, in {(sizes > 1).sum()} groups that stay together"
+            )
+    train, val = split(data, fraction, seed, numbers)
+    alone = one_sided(data, train, val)
+    if alone:
+        out.note(f"  all pictures with {', '.join(alone)} are in one part")
+    return {"train": (data, train), "val": (data, val)}

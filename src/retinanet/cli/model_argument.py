@@ -1,0 +1,45 @@
+"""A trained model for a command, or a line that says why there is none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from retinanet.checkpoints import locate
+from retinanet.common.errors import RequestError
+
+if TYPE_CHECKING:
+    from retinanet.cli.console import Output
+    from retinanet.inference.detector import Detector
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"] | None
+"""As ``retinanet.load`` takes it, which is not imported for ``--help``."""
+
+
+def require_model(source: str, weights: bool = False) -> None:
+    """Before anything heavy is imported.
+
+    Args:
+        weights: an exported model, which has none that could be kept, will not do.
+
+    Raises:
+        RequestError: ``source`` is no model, as far as its name tells.
+    """
+    locate.recognise(source)
+    if weights and source.lower().endswith(locate.EXPORTED):
+        raise RequestError(f"{source} is an exported model: give the checkpoint that it was made from")
+
+
+def load(
+    source: str, device: str | None, precision: Precision, out: Output | None = None, trust: bool = False
+) -> Detector:
+    """The model; ``out`` says what it computes in, and what had to be assumed of another project's file.
+
+    Raises:
+        RequestError: ``source`` is no model, or one that needs trust, or the device is not to be had.
+    """
+    from retinanet import api
+
+    detector = api.load(source, device=device, precision=precision, trust=trust)
+    if out is not None:
+        out.note(f"{source} computes in {detector.computes}", *(f"  assumed: {line}" for line in detector.assumed))
+    return detector

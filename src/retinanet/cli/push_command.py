@@ -1,0 +1,69 @@
+"""retinanet push"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from retinanet.cli.console import Output
+from retinanet.cli.model_argument import load, require_model
+from retinanet.cli.options import Common
+from retinanet.common.atomic_files import require_new, what_is_wrong
+from retinanet.common.errors import WorkError
+
+
+def push(
+    model: str,
+    name: str,
+    /,
+    *,
+    private: bool = False,
+    licence: str | None = None,
+    data: str | None = None,
+    dry_run: Path | None = None,
+    common: Common | None = None,
+) -> None:
+    """Put a detector on the Hugging Face hub, with a model card of what is known about it.
+
+    Example: retinanet push runs/mine user/name --licence apache-2.0 --data "Oxford pets"
+
+    Parameters
+    ----------
+    model
+        A run folder (its best checkpoint), a checkpoint file, or whatever else names a model.
+    name
+        Where to: user/name or organisation/name. A repository that is not there is made.
+    private
+        Make a new repository private.
+    licence
+        The licence of the weights, as the hub writes it: apache-2.0, mit, cc-by-4.0, ...
+    data
+        The data set that it learnt from and was measured on: a name, or its id on the hub. By default the name of the
+        folder, where the model is that of a run.
+    dry_run
+        Write the files into this new folder and push nothing.
+    """
+    out = Output(common)
+    require_model(model, weights=True)
+
+    from retinanet.checkpoints import hub
+
+    hub.require_name(name)
+    if dry_run is None:
+        hub.require_token()  # said before a model is loaded
+    else:
+        require_new(dry_run, "with --dry-run")
+    checkpoint = load(model, "cpu", "fp32").checkpoint()
+    facts: dict[str, Any] = {"licence": licence, "data": data, "run": hub.run_facts(model)}
+    if dry_run is None:
+        page = hub.push(checkpoint, name, private=private, **facts)
+        out.say(f"pushed to {page}")
+        out.json({"model": model, "repository": name, "url": page})
+        return
+    try:
+        dry_run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkError(f"cannot write {dry_run}: {what_is_wrong(error)}") from error
+    files = hub.write_files(checkpoint, dry_run, name, **facts)
+    out.say(f"in {dry_run}: {', '.join(file.name for file in files)}; nothing was pushed")
+    out.json({"model": model, "repository": name, "files": files})

@@ -1,0 +1,1 @@
+"""Errors, files, text and threads: small helpers that every other package may import."""

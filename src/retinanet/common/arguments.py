@@ -1,0 +1,107 @@
+"""What callers give, checked in one place: Python, the command line and files refuse the same."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+from retinanet.common.errors import RequestError
+from retinanet.common.fields import shown
+
+LARGEST = 16384
+"""Pixels a side that an image is resized to at most, as in ``model.preprocessing``."""
+MOST_CLASSES = 100_000
+LONGEST_NAME = 1000
+"""Characters of a class name."""
+
+
+def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """A whole number, of Python or NumPy.
+
+    Raises:
+        RequestError: it is none, below ``least`` or above ``most``; the message begins with ``name``.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise RequestError(f"{name} must be a whole number of at least {least}, not {shown(value)}")
+    if value < least:
+        raise RequestError(f"{name} must be at least {least}, not {shown(int(value))}")
+    if most is not None and int(value) > most:
+        raise RequestError(f"{name} must be at most {most}, not {shown(int(value))}")
+    return int(value)
+
+
+def real(name: str, value: Any) -> float:
+    """A number, of Python or NumPy.
+
+    Raises:
+        RequestError: it is none; the message begins with ``name``.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise RequestError(f"{name} must be a number, not {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def threshold_of(name: str, value: Any) -> float:
+    """A score to compare with: from 0 to below 1.
+
+    Raises:
+        RequestError: it is no number, or out of that range; the message begins with ``name``.
+    """
+    if not 0 <= (number := real(name, value)) < 1:
+        raise RequestError(f"{name} must be in [0, 1), not {number}")
+    return number
+
+
+def class_names_of(names: Any, count: int | None = None) -> tuple[str, ...]:
+    """Class names, in the order of the labels: a list or tuple of different texts, each with something to see.
+
+    Args:
+        count: of the model's classes, where it is known.
+
+    Raises:
+        RequestError: they are none.
+    """
+    if not isinstance(names, list | tuple) or not names:
+        raise RequestError(f'class names must be a list of texts such as ["cat", "dog"], not {shown(names)}')
+    if len(names) > MOST_CLASSES:
+        raise RequestError(f"{len(names)} class names, where {MOST_CLASSES} are the most")
+    seen = set()
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_NAME:
+            raise RequestError(
+                f"class name {index} must be a text of 1 to {LONGEST_NAME} characters, not {shown(name)}"
+            )
+        if name in seen:
+            raise RequestError(f"class name {index} is {shown(name)} again: give each class a name of its own")
+        seen.add(name)
+    if count is not None and len(names) != count:
+        raise RequestError(f"{len(names)} class names for a model of {count} classes")
+    return tuple(names)
+
+
+def of_prediction(
+    threshold: Any, max_detections: Any, size: Any, batch_size: Any, option: str = "{}"
+) -> tuple[float | None, int | None, int | None, int]:
+    """The arguments that all ways to predict share, as Python numbers; None stands for the model's own setting.
+
+    Args:
+        option: how the messages write a name, such as "--{}".
+
+    Raises:
+        RequestError: one of them is no number, or out of range.
+    """
+    dash = "-" if option.startswith("-") else "_"
+
+    def name(*words: str) -> str:
+        return option.format(dash.join(words))
+
+    return (
+        None if threshold is None else threshold_of(name("threshold"), threshold),
+        None if max_detections is None else whole(name("max", "detections"), max_detections),
+        None if size is None else whole(name("size"), size, most=LARGEST),
+        whole(name("batch", "size"), batch_size),
+    )

@@ -1,0 +1,1 @@
+"""Settings as typed dataclasses, and the recipes that set them."""

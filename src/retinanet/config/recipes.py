@@ -1,0 +1,137 @@
+"""Recipes: settings in YAML files, over the defaults and under what the user gives."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from retinanet.common import safe_yaml
+from retinanet.common.errors import RequestError, first_line
+from retinanet.common.text import read_text
+from retinanet.config.settings import FREE, LENGTHS, Settings, SettingsError, from_plain, merge
+
+LONGEST = 2**18  # bytes of a file; settings with weights for a thousand classes take a tenth
+FITTED = "scratch-small"  # the recipe that settings are fitted from where the user names none
+FINETUNED = "finetune-adamw"  # and from which, where a detector's checkpoint is trained on
+
+
+def load(recipe: str | None, overrides: Mapping[str, Any] | None) -> Settings:
+    """Defaults, under the recipe's values, under those of the command line.
+
+    Raises:
+        RequestError: where the recipe cannot be found or read, or a setting cannot be used.
+    """
+    return from_plain(Settings, over(values(recipe), overrides))
+
+
+def values(recipe: str | None) -> dict[str, Any]:
+    """What a recipe says, as nested values; without one nothing.
+
+    Raises:
+        RequestError: where the recipe cannot be found or read, or a setting in it cannot be used.
+    """
+    if recipe is None:
+        return {}
+    path = find(recipe)
+    found = read_yaml(path)
+    try:
+        from_plain(Settings, found)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    return found
+
+
+def over(values: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Nested values under those of the command line."""
+    extra, values = _parse_options(overrides or {}), dict(values)
+    if any(extra.get("train", {}).get(name) is not None for name in LENGTHS):
+        # Another length on the command line takes the place of the recipe's instead of quarrelling with it.
+        values["train"] = {k: v for k, v in values.get("train", {}).items() if k not in LENGTHS}
+    return merge(values, extra)
+
+
+def weights(recipe: str | None, overrides: Mapping[str, Any] | None) -> str:
+    """The checkpoint to begin from (``train.weights``) that these name, or "none"."""
+    named = over(values(recipe), overrides).get("train", {}).get("weights", "none")
+    return str(named)
+
+
+def _parse_options(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Values under names of the user's own, text from the command line, as YAML reads it (8 is a number).
+
+    Raises:
+        RequestError: a text is not YAML.
+    """
+    result = merge({}, overrides)
+    for *sections, name in (free.split(".") for free in FREE):
+        inner: Mapping[str, Any] = result
+        for section in sections:
+            inner = inner.get(section) or {}
+        if values := inner.get(name):
+            parsed: dict[str, Any] = {
+                key: _parse(f"{'.'.join(sections)}.{name}.{key}", value) if isinstance(value, str) else value
+                for key, value in values.items()
+            }
+            for section in reversed((*sections, name)):
+                parsed = {section: parsed}
+            result = merge(result, parsed)
+    return result
+
+
+def _parse(name: str, text: str) -> Any:
+    import yaml
+
+    try:
+        return safe_yaml.load(text, _loader())
+    except yaml.YAMLError as error:
+        reason = first_line(getattr(error, "problem", None) or error)
+        raise RequestError(f"--{name} {text[:80]!r} is not a value as YAML has them: {reason}") from None
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name; in a checkout they lie in its folder ``recipes``."""
+    package = Path(__file__).resolve().parents[1]
+    folder = next((f for f in (package / "recipes", package.parents[1] / "recipes") if f.is_dir()), package)
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find(name: str) -> Path:
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = recipes()
+    if path.stem in known and path.parent == Path("."):
+        return known[path.stem]
+    raise RequestError(f"no recipe {name!r}: give a YAML file or one of {', '.join(known)}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = safe_yaml.load(read_text(path, LONGEST), _loader())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise RequestError(f"{path}{line}: not YAML: {first_line(getattr(error, 'problem', None) or error)}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise RequestError(f"{path}: a recipe is a mapping of names to values, not {type(values).__name__}")
+    return values
+
+
+@functools.cache
+def _loader() -> Any:
+    """PyYAML follows YAML 1.1, to which 1e-3 is text; learning rates are written so, hence YAML 1.2's numbers."""
+    import re
+
+    class Loader(safe_yaml.base()):  # type: ignore[misc]
+        pass
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
+    return Loader

@@ -1,0 +1,1 @@
+"""Annotation formats: COCO, Pascal VOC and YOLO, read and written."""

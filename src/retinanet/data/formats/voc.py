@@ -1,0 +1,331 @@
+"""Pascal VOC: one XML a picture, and lists of the pictures of each split.
+
+VOC counts pixels from 1 and includes the last one: xmin 1, xmax 640 is the whole of a picture 640 wide, so the box is
+(xmin - 1, ymin - 1, xmax, ymax) in continuous coordinates. Tools that write continuous coordinates into this format
+give themselves away by a 0, which VOC does not have: where any xmin or ymin of the data set is 0, all numbers are
+taken as they are. A box whose last pixel is its first (or before it) is a slip of the mouse and has no area in either
+reading.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from xml.parsers import expat
+
+from retinanet.common.errors import RequestError
+from retinanet.common.text import LIST, SHEET, TextError, decode, lines, read_bytes, read_text
+from retinanet.data.faults import RENAMED, Report
+from retinanet.data.formats.listing import Layout, Listing, number, numbered, picture_files, shown
+from retinanet.data.formats.path_matching import Locator, folded, without_first
+from retinanet.data.formats.safe_paths import OUTSIDE, leaves
+from retinanet.data.image_io import SUFFIXES
+
+NO_XML = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode_escape", "unicode-escape")
+"""Encodings of Python's that no XML has; some take hours for a few megabytes."""
+NESTED = 50  # VOC's own elements lie four deep
+TRUE, FALSE = ("1", "1.0", "true", "yes"), ("", "0", "0.0", "false", "no", "unspecified")  # of <difficult>
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+FOLDERS = ("JPEGImages", "Annotations")
+DECLARED = re.compile(rb"""^<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
+PAIR = re.compile(rf"(.+(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))}))[\s,]+([^\s,].*\.xml)", re.IGNORECASE)
+
+
+@dataclass
+class Entry:
+    """One <object>."""
+
+    line: int
+    values: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Sheet:
+    """One annotation file."""
+
+    size: dict[str, str] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+
+
+def find(root: Path) -> Layout | None:
+    """Recognise a folder with JPEGImages, Annotations and ImageSets/Main."""
+    if not root.is_dir() or not (root / "Annotations").is_dir() or not (root / "JPEGImages").is_dir():
+        return None
+    lists = {path.stem: stems for path in sorted((root / "ImageSets/Main").glob("*.txt")) if (stems := listed(path))}
+    if not lists:
+        raise RequestError(
+            f"{root} looks like Pascal VOC, but ImageSets/Main has no list of pictures such as train.txt"
+        )
+    counts = {name: partial(len, stems) for name, stems in lists.items()}
+    return Layout("Pascal VOC", root, counts, lambda name, report: _read(root, name, lists, report))
+
+
+def listed(path: Path) -> list[str]:
+    """The pictures of a split, or nothing: VOC's lists of one class have a second column and are no splits.
+
+    A line is a picture's name without its ending; other tools write the picture's path, or that and the XML's.
+
+    Raises:
+        RequestError: the list is no text, or a line pairs a picture with the annotations of another.
+    """
+    rows = [(number, line.strip()) for number, line in enumerate(lines(read_text(path, LIST)), 1) if line.strip()]
+    of_a_class = all(re.fullmatch(r"\S+\s+(-1|0|1)", row) for _, row in rows)
+    if of_a_class and rows and not os.path.lexists(path.parents[2] / _file(rows[0][1])):
+        return []
+    stems = []
+    for line, row in rows:
+        pair = PAIR.fullmatch(row) if row.lower().endswith(".xml") else None
+        picture, sheet = pair.groups() if pair else (row, row)
+        if _stem(picture) != _stem(sheet):
+            raise RequestError(f"{path} line {line} pairs {picture} with {sheet}: their names must be the same")
+        stems.append(_stem(picture))
+    return stems
+
+
+def _stem(name: str) -> str:
+    """JPEGImages/a.jpg, Annotations/a.xml, /home/me/VOC/JPEGImages/a.jpg -> a; b/a.jpg -> b/a"""
+    name = " ".join(name.split())
+    if Path(name).suffix.lower() in (*SUFFIXES, ".xml"):
+        name = name[: -len(Path(name).suffix)]
+    steps = name.replace("\\", "/").split("/")
+    last = max((i for i, step in enumerate(steps) if step in FOLDERS), default=-1)
+    return "/".join(steps[last + 1 :])
+
+
+def parse(path: Path) -> Sheet:
+    """Read one annotation file.
+
+    Raises:
+        expat.ExpatError: it is not XML; TextError: it cannot be read, is not text in the encoding that it declares,
+            or has entities of its own, or elements far too deep in each other.
+    """
+    sheet, trail = Sheet(), list[str]()
+    text: list[str] = []
+    parser = expat.ParserCreate("utf-8")
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        trail.append(tag)
+        if len(trail) > NESTED:
+            raise TextError(path, f"line {parser.CurrentLineNumber}: more than {NESTED} elements inside each other")
+        text.clear()
+        if trail[1:] == ["object"]:
+            sheet.entries.append(Entry(parser.CurrentLineNumber))
+
+    def end(tag: str) -> None:
+        match trail[1:]:  # VOC's <part>s of an object lie deeper and are not looked at
+            case ["size", name]:
+                sheet.size[name] = "".join(text).strip()
+            case ["object", name] | ["object", "bndbox", name]:
+                sheet.entries[-1].values[name] = "".join(text).strip()
+        trail.pop()
+        text.clear()
+
+    def entity(name: str, *_: object) -> None:  # a few lines of them can stand for gigabytes, or for another file
+        raise TextError(path, f"line {parser.CurrentLineNumber}: it declares the entity {name}, which is not read")
+
+    parser.EntityDeclHandler = entity
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text.append
+    parser.Parse(_xml(path), True)
+    return sheet
+
+
+def _xml(path: Path) -> bytes:
+    """An XML in UTF-8: decoded by its byte order mark, else in the encoding that it declares, else as UTF-8."""
+    content = read_bytes(path, SHEET)
+    declared = DECLARED.match(content)
+    name = declared[1].decode("ascii") if declared else "utf-8"
+    try:
+        codec = codecs.lookup(name).name
+        if codec in NO_XML:
+            raise LookupError
+        if codec.startswith(("utf-16", "utf-32")):
+            codec = "utf-8"  # where it were true, the declaration could not be read as single bytes
+        return decode(content, path, codec).encode("utf-8")
+    except (LookupError, UnicodeError):
+        raise TextError(path, f"it declares the encoding {name}, which is not known") from None
+
+
+@dataclass
+class Sheets:
+    """The annotations of a split, and what those of all splits say: labels must not depend on the split."""
+
+    of: dict[str, Sheet] = field(default_factory=dict)
+    """By the pictures' names."""
+    broken: dict[str, str] = field(default_factory=dict)
+    """What is wrong with those of any split that cannot be read."""
+    classes: set[str] = field(default_factory=set)
+    from_zero: bool = False
+
+
+def _sheets(root: Path, everything: Iterable[str], wanted: Collection[str], files: _Files) -> Sheets:
+    sheets = Sheets()
+    for stem, sheet in _parsed(root, everything, files):
+        if isinstance(sheet, str):
+            sheets.broken[stem] = sheet
+            continue
+        sheets.classes.update(name for entry in sheet.entries if (name := entry.values.get("name")))
+        sheets.from_zero |= any(number(entry.values.get(key)) == 0 for entry in sheet.entries for key in CORNERS[:2])
+        if stem in wanted:
+            sheets.of[stem] = sheet
+    return sheets
+
+
+def _parsed(root: Path, stems: Iterable[str], files: _Files) -> Iterator[tuple[str, Sheet | str]]:
+    """Names of pictures with their annotations, or with what is wrong where these cannot be read."""
+    for stem in stems:
+        path = files.annotation(stem)
+        if path is None:
+            continue
+        try:
+            yield stem, parse(path)
+        except expat.ExpatError as error:
+            yield stem, f"{shown(path, root)} line {error.lineno} column {error.offset + 1}: {_message(error)}"
+        except TextError as error:
+            yield stem, f"{shown(path, root)}: {error.reason}"
+
+
+def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -> Listing:
+    everything = dict.fromkeys(stem for stems in lists.values() for stem in stems)
+    in_list = f"ImageSets/Main/{split}.txt"
+    files = _Files(root, everything)
+    stems = dict.fromkeys(lists[split])
+    sheets = _sheets(root, everything, stems, files)
+    names = sorted(sheets.classes)
+    label_of = {name: label for label, name in enumerate(names)}
+    if not names:
+        for reason in sheets.broken.values():
+            report.add("unreadable annotation file", "left out", reason)
+        for stem in everything:
+            if stem not in sheets.of and files.picture(stem) is None:
+                report.add(OUTSIDE, "left out", stem)
+        raise _no_class(root, "" if report.count or sheets.of else _file(next(iter(stems))))
+    if sheets.from_zero:
+        report.notes.append("box coordinates count from 0 (some are 0), not from 1 as Pascal VOC's do")
+    stems_read: list[str] = []
+    listing = Listing(
+        names,
+        list(range(1, len(names) + 1)),
+        lambda i, line: f"{_file(stems_read[i])} line {line}",
+        sheet="an annotation file",
+    )
+    for stem in [stem for stem, times in Counter(lists[split]).items() if times > 1]:
+        report.add("picture listed twice", "left out", f"{in_list}: {stem}")
+    for stem, ident in zip(stems, numbered(list(stems))):
+        if stem in sheets.broken:
+            report.add("unreadable annotation file", "left out", sheets.broken[stem])
+            continue
+        path = files.picture(stem)
+        if path is None:
+            report.add(OUTSIDE, "left out", f"{in_list}: {stem}")
+            continue
+        sheet = sheets.of.get(stem, Sheet())
+        height, width = (number(sheet.size.get(side)) for side in ("height", "width"))
+        known = 0 < height < 1 << 31 and 0 < width < 1 << 31
+        if stem in files.renamed:
+            report.add(RENAMED, "repaired", files.renamed[stem])
+        if path.stem != Path(stem).name:
+            report.add(RENAMED, "repaired", f"{stem} is {shown(path, root)}")
+        picture = listing.add_picture(path, ident, (int(height), int(width)) if known else (0, 0))
+        stems_read.append(stem)
+        if stem not in sheets.of:
+            listing.unlabelled.append(picture)
+        for entry in sheet.entries:
+            _add(listing, picture, entry, label_of, f"{_file(stem)} line {entry.line}", sheets.from_zero, report)
+    if len(listing.unlabelled) == len(stems_read) > 0:
+        raise RequestError(
+            f"none of the {len(stems_read)} pictures of {split} has an annotation file in {root}/Annotations, such as "
+            f"{Path(_file(stems_read[0])).name}"
+        )
+    return listing
+
+
+def _no_class(root: Path, missing: str) -> RequestError:
+    looked = f"; looked for {root / missing}" if missing else ""
+    return RequestError(f"{root}/Annotations names no class: there is no <object> with a <name> in any split{looked}")
+
+
+class _Files:
+    """The files of a picture, by its name in a list."""
+
+    def __init__(self, root: Path, stems: Collection[str]) -> None:
+        self._root, self._stems, self._locator = root, stems, Locator()
+        self._times = Counter(Path(stem).name for stem in stems)
+        self.renamed: dict[str, str] = {}
+        """For each XML that lies under another name: which for which."""
+        folder = root / "JPEGImages"
+        self._pictures = {path.relative_to(folder).with_suffix("").as_posix(): path for path in picture_files(folder)}
+        self._alike: dict[str, list[Path]] = {}  # pictures in any folder, in any case
+        for path in self._pictures.values():
+            self._alike.setdefault(folded(path.stem), []).append(path)
+
+    def annotation(self, stem: str) -> Path | None:
+        """The XML of that name, in another spelling, or without folders that are those of another machine."""
+        path = self._root / _file(stem)
+        if not self._leaves(stem) and os.path.lexists(path):
+            return path
+        name: str | None = stem
+        steps = 0
+        while name is not None:
+            located = self._locator.find(self._root / "Annotations", f"{name}.xml")
+            if located is not None:
+                if self._is_anothers(stem, located, "Annotations"):
+                    return None
+                self.renamed[stem] = f"{_file(stem)} is {shown(located, self._root)}"
+                return located
+            # Of two listed pictures of one name in different folders it would be that of either.
+            name = without_first(stem, steps) if self._times[Path(stem).name] == 1 else None
+            steps += 1
+        return None
+
+    def picture(self, stem: str) -> Path | None:
+        """The picture of that name; where there is none, the only one that differs in folder, case or accents; None
+        where the name leads out of the data set."""
+        if stem in self._pictures:
+            return self._pictures[stem]
+        alike = self._alike.get(folded(Path(stem).name), [])
+        if len(alike) != 1 or self._times[Path(stem).name] > 1 or self._is_anothers(stem, alike[0], "JPEGImages"):
+            return None if self._leaves(stem) else self._root / "JPEGImages" / f"{stem}.jpg"
+        return alike[0]
+
+    def _leaves(self, stem: str) -> bool:
+        return leaves(stem, self._root / "JPEGImages", self._root)
+
+    def _is_anothers(self, stem: str, path: Path, folder: str) -> bool:
+        """Whether a file is that of another listed name, just as it is written."""
+        name = path.relative_to(self._root / folder).with_suffix("").as_posix()
+        return name != stem and name in self._stems
+
+
+def _add(
+    listing: Listing, picture: int, entry: Entry, label_of: dict[str, int], where: str, from_zero: bool, report: Report
+) -> None:
+    name = entry.values.get("name")
+    if not name:
+        report.add("malformed annotation", "left out", f"{where}: the object has no name")
+        return
+    if missing := [key for key in CORNERS if key not in entry.values]:
+        report.add("malformed annotation", "left out", f"{where}: the object has no {' '.join(missing)}")
+        return
+    x1, y1, x2, y2 = (number(entry.values[key]) for key in CORNERS)
+    if not from_zero and x1 < x2 and y1 < y2:
+        x1, y1 = x1 - 1, y1 - 1
+    # "difficult" objects count neither for nor against a detector: what COCO's crowd regions are.
+    difficult = entry.values.get("difficult", "").lower()
+    if difficult not in (*TRUE, *FALSE):
+        report.add("malformed annotation", "left out", f"{where}: difficult is {difficult}, neither 0 nor 1")
+        return
+    listing.add_box(picture, (x1, y1, x2, y2), label_of[name], entry.line, difficult in TRUE)
+
+
+def _file(stem: str) -> str:
+    return f"Annotations/{stem}.xml"
+
+
+def _message(error: expat.ExpatError) -> str:
+    return expat.ErrorString(error.code)

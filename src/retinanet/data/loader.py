@@ -1,0 +1,355 @@
+"""Batches of pictures for training and for evaluation, from worker processes or from this one.
+
+The order of training pictures is an endless stream, epoch after epoch in a new seeded order, cut into global batches.
+An epoch has every picture once, those of rare classes more often where :mod:`retinanet.data.sampler` says so. It
+depends on neither workers nor processes and can be entered at any step, so a run can be continued exactly.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing import AuthenticationError
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from retinanet.common.errors import RequestError, WorkError
+from retinanet.config.settings import PreprocessingSettings, Settings
+from retinanet.data import augment
+from retinanet.data.dataset import DetectionData
+from retinanet.data.sampler import Repeats, repeat_factors
+from retinanet.ops.resize import pad_batch, padded_size, prepare, resized_size
+
+Transform = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""(picture (3, H, W) uint8, boxes (n, 4) float32, labels (n,) int64, -2 to ignore) -> the same, of the same H and W."""
+KEPT_ORDERS = 4  # epochs whose order is kept: a batch may reach into several
+T = TypeVar("T")
+Item_co = TypeVar("Item_co", covariant=True)
+
+
+@dataclass
+class Batch:
+    """Pictures to learn from."""
+
+    images: Tensor
+    """(B, 3, H, W) uint8 RGB, padded with zeros on the right and below."""
+    sizes: Tensor
+    """(B, 2) int64, height and width of each picture within its padding."""
+    boxes: list[Tensor]
+    """B times (n, 4) float32 in the pixels of ``images``."""
+    labels: list[Tensor]
+    """B times (n,) int64; -2 is a region to ignore."""
+    indices: list[int]
+    """Places in the data set."""
+    epochs: list[int]
+    """How many times each picture was seen before."""
+
+    def pin_memory(self) -> Batch:
+        """The same in memory that a GPU copies from directly; called by torch's loader."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            sizes=self.sizes.pin_memory(),
+        )
+
+
+@dataclass
+class EvalBatch:
+    """Pictures to detect in, all of one padded size."""
+
+    images: Tensor
+    """(B, 3, H, W) uint8 RGB, or float32 in 0..255 for models that resize in floating point."""
+    sizes: Tensor
+    """(B, 2) int64, height and width of each picture within its padding."""
+    originals: Tensor
+    """(B, 2) int64, height and width of each decoded picture."""
+    indices: list[int]
+    """Places in the data set."""
+
+    def pin_memory(self) -> EvalBatch:
+        return replace(self, images=self.images.pin_memory())
+
+
+class Source(Protocol[Item_co]):
+    """What a loader process is given: something made from a number."""
+
+    def __getitem__(self, key: int, /) -> Item_co: ...
+
+
+def choose_workers(world: int = 1) -> int:
+    """Loader processes for each of ``world`` processes on this machine, from the processors this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores // world - 1)) if cores > 1 else 0
+
+
+def train_batches(
+    data: DetectionData,
+    settings: Settings,
+    *,
+    start_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    transform: Transform | None = None,
+) -> Iterator[list[Batch]]:
+    """The endless sequence of training steps.
+
+    Step s takes pictures s * B to (s + 1) * B of the stream, B being ``train.batch_size``. Process ``rank`` gets every
+    ``world``-th of them, in ``train.accumulate`` parts. All parts in all processes are padded to the size of the whole
+    batch, so that the loss depends neither on the number of processes nor on that of parts.
+
+    Args:
+        start_step: the first step to give.
+        workers: loader processes; 0 loads in this one, -1 chooses from the number of processors.
+        transform: a callable for further augmentation, between decoding and everything drawn here. It gets (picture
+            (3, H, W) uint8, boxes (n, 4) float32, labels (n,) int64 with -2 for regions to ignore) and returns the same
+            three; the picture must keep its size. Torch's random numbers are seeded for each call from (seed, times
+            seen, picture), so transforms that use them, as torchvision's do, are as repeatable as the rest.
+
+    Returns:
+        An iterator over steps; each is a list of ``accumulate`` batches.
+
+    Raises:
+        RequestError: at once, where a process would get fewer pictures than it has parts.
+        WorkError: while iterating, where a picture cannot be decoded.
+    """
+    train = settings.train
+    share = train.batch_size // world
+    if not 0 <= rank < world:
+        raise RequestError(f"process {rank} of {world}: processes count from 0 to {world - 1}")
+    if share < train.accumulate:
+        raise RequestError(
+            f"train.batch_size {train.batch_size} is too small for {world} processes with {train.accumulate} parts "
+            f"each (train.accumulate): it must be at least {world * train.accumulate}"
+        )
+    augmentation = settings.data.augmentation
+    if settings.model.preprocessing.resize == "none" and (augmentation.sizes or augmentation.zoom != (1.0, 1.0)):
+        raise RequestError(
+            "data.augmentation.sizes and zoom have no effect while model.preprocessing.resize is none: choose another"
+        )
+    steps = TrainingSteps(data, settings, rank, world, transform)
+    return _load(steps, itertools.count(start_step), choose_workers(world) if workers < 0 else workers)
+
+
+@dataclass
+class TrainingSteps:
+    """``steps[s]`` is one process's share of step s, as a list of parts."""
+
+    data: DetectionData
+    settings: Settings
+    rank: int = 0
+    world: int = 1
+    transform: Transform | None = None
+    _repeats: Repeats = field(init=False, repr=False)
+    _orders: dict[int, NDArray[np.int64]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        threshold = self.settings.data.repeat_threshold
+        factors = repeat_factors(self.data, threshold) if threshold > 0 else np.ones(len(self.data))
+        self._repeats = Repeats.of(factors, self.settings.train.seed)
+
+    def pictures(self, step: int) -> list[tuple[int, int]]:
+        """(how many times it was seen before, picture) of the global batch."""
+        count, total = self.settings.train.batch_size, self._repeats.draws
+        chosen = []
+        for place in range(step * count, (step + 1) * count):
+            epoch, within = divmod(place, total)
+            picture, copy = self._order(epoch)[:, within].tolist()
+            chosen.append((self._repeats.seen(epoch, picture) + copy, picture))
+        return chosen
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """(2, T) the pictures of an epoch, and how many times each was shown before within it."""
+        if epoch not in self._orders:
+            if len(self._orders) >= KEPT_ORDERS:
+                self._orders.clear()
+            train, drawn = self.settings.train, np.stack(self._repeats.drawn(epoch))
+            shown = order(train.seed, epoch, self.data.upright()[drawn[0]], train.batch_size)
+            self._orders[epoch] = drawn[:, shown]
+        return self._orders[epoch]
+
+    def draw(self, seen: int, picture: int) -> augment.Drawn:
+        data, settings = self.data, self.settings
+        boxes = data.boxes(picture)[~data.crowd(picture)]
+        return augment.draw(
+            settings.train.seed,
+            seen,
+            picture,
+            data.size(picture),
+            boxes,
+            settings.data.augmentation,
+            settings.model.preprocessing,
+        )
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        chosen = self.pictures(step)
+        drawn = [self.draw(*draw) for draw in chosen]
+        padded = padded_size((d.size for d in drawn), self.settings.model.preprocessing)
+        mine = list(zip(chosen, drawn))[self.rank :: self.world]
+        parts = self.settings.train.accumulate
+        bounds = [len(mine) * i // parts for i in range(parts + 1)]
+        return [self._part(mine[start:end], padded) for start, end in itertools.pairwise(bounds)]
+
+    def _part(self, share: list[tuple[tuple[int, int], augment.Drawn]], padded: tuple[int, int]) -> Batch:
+        interpolation = self.settings.model.preprocessing.interpolation
+        images, boxes, labels = zip(
+            *(augment.apply(*self._labelled(*chosen), drawn, interpolation) for chosen, drawn in share)
+        )
+        sizes = torch.tensor([drawn.size for _, drawn in share])
+        seen, indices = zip(*(chosen for chosen, _ in share))
+        return Batch(pad_batch(images, padded), sizes, list(boxes), list(labels), list(indices), list(seen))
+
+    def _labelled(self, seen: int, picture: int) -> tuple[Tensor, Tensor, Tensor]:
+        """One decoded picture, its boxes and labels, after the user's own transform."""
+        image = self.data.read(picture)
+        boxes = torch.from_numpy(self.data.boxes(picture).copy())
+        labels = torch.from_numpy(np.where(self.data.crowd(picture), augment.IGNORE, self.data.labels(picture)))
+        if self.transform is None:
+            return image, boxes, labels
+        shape = image.shape
+        with torch.random.fork_rng(devices=[]):
+            seed = int(augment.rng(2, self.settings.train.seed, seen, picture).integers(1 << 62))
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's too
+            image, boxes, labels = self.transform(image, boxes, labels)
+        if image.dtype != torch.uint8 or image.shape != shape:
+            kind = str(image.dtype).removeprefix("torch.")
+            raise RequestError(
+                f"the transform made a {kind} picture of shape {tuple(image.shape)} from one of {tuple(shape)}; "
+                "it must keep uint8 and the size"
+            )
+        return image.as_subclass(Tensor), boxes.as_subclass(Tensor).float(), labels.as_subclass(Tensor).long()
+
+
+def order(seed: int, epoch: int, upright: NDArray[np.bool_], batch_size: int) -> NDArray[np.int64]:
+    """The order of an epoch's draws: a permutation (T,).
+
+    Upright pictures share batches with upright ones, wide ones with wide ones: a batch of both is padded to a square
+    and costs half as much again. What is left over, less than a batch of either, is mixed.
+
+    Args:
+        upright: (T,), the draws of pictures that are higher than wide.
+    """
+    rng, total = augment.rng(3, seed, epoch), len(upright)
+    drawn = rng.permutation(total)
+    lead = -epoch * total % batch_size  # complete the batch that the epoch before began
+    first, rest = drawn[:lead], drawn[lead:]
+    kinds = [rest[upright[rest] == kind] for kind in (False, True)]
+    left = np.concatenate([kind[len(kind) // batch_size * batch_size :] for kind in kinds])
+    whole = [kind[: len(kind) // batch_size * batch_size].reshape(-1, batch_size) for kind in kinds]
+    mixed = len(left) // batch_size * batch_size
+    batches = np.concatenate([*whole, left[:mixed].reshape(-1, batch_size)])
+    return np.concatenate([first, rng.permutation(batches).reshape(-1), left[mixed:]])
+
+
+def eval_batches(
+    data: DetectionData,
+    preprocessing: PreprocessingSettings,
+    indices: Iterable[int],
+    batch_size: int = 8,
+    workers: int = 0,
+) -> Iterator[EvalBatch]:
+    """Pictures as the model wants them, each once, not augmented.
+
+    A batch holds pictures of one padded size only, as ``Detector.predict`` groups them: what is found in a picture does
+    not depend on its company. Batches come in no particular order of ``indices``.
+
+    Raises:
+        WorkError: while iterating, where a picture cannot be decoded.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index in indices:
+        size = resized_size(*data.size(index), preprocessing)
+        groups.setdefault(padded_size([size], preprocessing), []).append(index)
+    batches = [
+        (padded, group[start : start + batch_size])
+        for padded, group in groups.items()
+        for start in range(0, len(group), batch_size)
+    ]
+    workers = choose_workers() if workers < 0 else workers
+    return _load(EvaluationBatches(data, preprocessing, batches), range(len(batches)), min(workers, len(batches)))
+
+
+@dataclass
+class EvaluationBatches:
+    """``batches[i]`` holds the pictures ``batches.chosen[i][1]``, padded to ``batches.chosen[i][0]``."""
+
+    data: DetectionData
+    preprocessing: PreprocessingSettings
+    chosen: Sequence[tuple[tuple[int, int], list[int]]]
+
+    def __getitem__(self, place: int) -> EvalBatch:
+        padded, indices = self.chosen[place]
+        images, originals = [], []
+        for index in indices:
+            image = self.data.read(index)
+            originals.append(image.shape[1:])
+            images.append(prepare(image, self.preprocessing))
+        sizes = torch.tensor([image.shape[1:] for image in images])
+        return EvalBatch(pad_batch(images, padded), sizes, torch.tensor(originals), indices)
+
+
+def _load(source: Source[T], keys: Iterable[int], workers: int) -> Iterator[T]:
+    """``source[key]`` for every key, in order, made ahead of time by worker processes."""
+    from torch.utils.data import DataLoader
+
+    loader: Iterable[Any] = DataLoader(
+        Caught(source),  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=keys,
+        num_workers=workers,
+        collate_fn=_same,
+        worker_init_fn=_start_worker,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # it draws a seed for its workers: not from the numbers that training draws from
+        # A forked process shares the annotations; elsewhere they travel once, when it starts.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+    )
+    try:
+        for item in loader:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) or "Caught" in str(error):
+            raise
+        raise WorkError(
+            f"a process that loads pictures died ({str(error).splitlines()[0]}): too little memory, or shared memory "
+            "(/dev/shm) as in containers; use fewer with --data.workers, 0 loads without them"
+        ) from error
+
+
+@dataclass
+class Caught:
+    """Errors that speak to the user come back as values: torch would wrap those of a worker in its traceback."""
+
+    source: Source[Any]
+
+    def __getitem__(self, key: int) -> Any:
+        try:
+            return self.source[key]
+        except (RequestError, WorkError) as error:
+            return error
+
+
+def _same(item: T) -> T:
+    return item
+
+
+def _start_worker(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it ends its workers
+    sys.excepthook = _not_of_the_parents_end
+    torch.set_num_threads(1)
+
+
+def _not_of_the_parents_end(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Of a thread that hands over tensors: that the parent went while it did so is nobody's mistake."""
+    if not issubclass(kind, OSError | EOFError | AuthenticationError):
+        sys.__excepthook__(kind, error, trace)

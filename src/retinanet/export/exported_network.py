@@ -1,0 +1,37 @@
+"""A network that another runtime computes, in the place of ours inside a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from retinanet.config.settings import ModelSettings
+from retinanet.model.retinanet import Outputs
+from retinanet.ops.anchors import make_anchors
+
+Run = Callable[[Tensor], Sequence[Tensor]]
+"""(B, 3, H, W) float32, normalised, both sides a multiple of 32 -> logits of each level, then deltas of each level."""
+
+
+class ExportedNetwork(nn.Module):
+    """What :class:`retinanet.Detector` asks of a network, without weights of its own; it runs on the processor.
+
+    Args:
+        settings: complete ones, as a built :class:`retinanet.RetinaNet` has them.
+        run: computes the outputs, see ``Run``; its tensors are as the head's: (B, N_l, K) and (B, N_l, 4), float32.
+    """
+
+    def __init__(self, settings: ModelSettings, num_classes: int, run: Run) -> None:
+        super().__init__()
+        self.settings, self.num_classes, self.run = settings, num_classes, run
+
+    def forward(self, images: Tensor) -> Outputs:
+        outputs = self.run(images)
+        count = len(self.settings.anchors.levels)
+        return Outputs(list(outputs[:count]), list(outputs[count:]))
+
+    def anchors(self, height: int, width: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
+        """As :meth:`retinanet.RetinaNet.anchors`."""
+        return make_anchors(self.settings.anchors, height, width, torch.device(device))

@@ -1,0 +1,166 @@
+"""Export of a detector, checked before it is there: an export that disagrees with its model leaves no file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from retinanet.common.atomic_files import beside, what_is_wrong
+from retinanet.common.errors import RequestError, WorkError
+from retinanet.inference.detector import Detector
+
+Format = Literal["onnx", "openvino", "torch"]
+ExportPrecision = Literal["fp32", "bf16", "int8"]
+ENDINGS: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2", "openvino": ""}
+"""Of the files; OpenVINO's models are folders."""
+CHECKED = 8
+"""Pictures of a folder that model and export are compared on."""
+
+
+@dataclass
+class Exported:
+    files: tuple[Path, ...]
+    differences: dict[str, float] = field(default_factory=dict)
+    """The largest ones to the model, by name; see :mod:`retinanet.export.verify`."""
+
+
+def require_request(
+    format: Format, output: Path, network_only: bool, precision: ExportPrecision, calibrate: Path | None
+) -> None:
+    """What can be said without a model.
+
+    Raises:
+        RequestError: the options do not go together, or there is no place for the output.
+    """
+    if precision != "fp32" and format != "openvino":
+        raise RequestError(f"--precision {precision} is for --format openvino; {format} files are fp32")
+    if (calibrate is not None) != (precision == "int8"):
+        raise RequestError(
+            "--precision int8 needs --calibrate FOLDER with pictures like those to come"
+            if calibrate is None
+            else "--calibrate is for --format openvino --precision int8"
+        )
+    if network_only and format != "onnx":
+        raise RequestError(f"--network-only is for --format onnx; {format} files hold the network alone anyway")
+    ending = ENDINGS[format]
+    if ending and output.suffix.lower() != ending:
+        raise RequestError(f"{output}: give the output a name that ends in {ending}")
+    if output.exists():
+        raise RequestError(f"{output} exists: name a new output, or remove it first")
+    if not output.absolute().parent.is_dir():
+        raise RequestError(f"there is no folder {output.absolute().parent} to write {output.name} into")
+
+
+def export(
+    detector: Detector,
+    format: Format,
+    output: Path,
+    *,
+    network_only: bool = False,
+    check: Sequence[Tensor] | None = None,
+    calibrate: Path | None = None,
+    precision: ExportPrecision = "fp32",
+    on_progress: Callable[[str], None] | None = None,
+) -> Exported:
+    """Write ``detector`` for another runtime, run what was written, and give it its name if it does as the model does.
+
+    Args:
+        output: a new file, or for "openvino" a new folder.
+        network_only: ONNX without pre- and post-processing.
+        check: (3, H, W) uint8 pictures on which both are compared; by default some of ``calibrate``, or made ones.
+        calibrate: a folder of pictures from which int8 learns the range of values.
+        precision: of "openvino"; the others are fp32.
+        on_progress: called with what is being done.
+
+    Raises:
+        RequestError: what :func:`require_request` says; the detector is an export itself; a package is missing.
+        WorkError: the network cannot be exported, or what was written disagrees with the model.
+    """
+    from retinanet.export.verify import verify
+
+    say = on_progress or (lambda text: None)
+    output = Path(output)
+    require_request(format, output, network_only, precision, calibrate)
+    reference = _reference(detector)
+    if check is None and calibrate is not None:
+        check = _some(calibrate)
+    place = beside(output)
+    try:
+        _write(reference, format, place, network_only, precision, calibrate, say)
+        differences = verify(place, reference, _loader(format), check, precision, say)
+        os.replace(place, output)
+    except OSError as error:
+        raise WorkError(f"cannot write {output}: {what_is_wrong(error)}") from error
+    finally:
+        if place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+        with suppress(OSError):
+            place.unlink()
+    files = sorted(path for path in output.rglob("*") if path.is_file()) if output.is_dir() else [output]
+    return Exported(tuple(files), differences)
+
+
+def _reference(detector: Detector) -> Detector:
+    """The detector as it was trained: float32, on the processor, without faster algorithms."""
+    import copy
+
+    from retinanet.model import RetinaNet
+
+    model = getattr(detector, "model", None)
+    if not isinstance(model, RetinaNet):
+        raise RequestError("this model is an exported one: give the checkpoint that it was made from")
+    model = model if detector.device.type == "cpu" else copy.deepcopy(model).cpu()
+    return Detector(model.float(), detector.class_names, "fp32", detector.about)
+
+
+def _some(calibrate: Path) -> list[Tensor]:
+    """Pictures like those to come say more of a coarser network than made ones."""
+    from retinanet.data.dataset import evenly
+    from retinanet.data.image_io import read
+    from retinanet.export.openvino.openvino_int8 import calibration_pictures
+
+    return [read(path) for path in evenly(calibration_pictures(calibrate), CHECKED)]
+
+
+def _write(
+    detector: Detector,
+    format: Format,
+    place: Path,
+    network_only: bool,
+    precision: ExportPrecision,
+    calibrate: Path | None,
+    say: Callable[[str], None],
+) -> None:
+    if format == "onnx":
+        from retinanet.export.onnx import onnx_export
+
+        onnx_export.write(detector, place, network_only, say)
+    elif format == "torch":
+        from retinanet.export import torch_export
+
+        torch_export.write(detector, place, say)
+    else:
+        from retinanet.export.openvino import openvino_export
+
+        openvino_export.write(detector, place, precision, calibrate, say)
+
+
+def _loader(format: Format) -> Callable[[Path], Detector]:
+    if format == "onnx":
+        from retinanet.export.onnx.onnx_runtime import load_onnx
+
+        return load_onnx
+    if format == "torch":
+        from retinanet.export.torch_export import load_torch
+
+        return lambda place: load_torch(place, trust=True)  # written by us, just now
+    from retinanet.export.openvino import openvino_runtime
+
+    return openvino_runtime.load

@@ -1,0 +1,1 @@
+"""ONNX files: written, read and run by ONNX Runtime."""

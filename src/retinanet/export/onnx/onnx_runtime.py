@@ -1,0 +1,209 @@
+"""ONNX files of ours as detectors, by ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retinanet.common.errors import RequestError, WorkError, first_line
+from retinanet.config.settings import ModelSettings
+from retinanet.export.exported_network import ExportedNetwork
+from retinanet.export.onnx import onnx_limits
+from retinanet.export.onnx.onnx_export import FORMAT, NETWORK_INPUT, output_names
+from retinanet.inference.detections import Detections
+from retinanet.inference.detector import Detector, Size
+from retinanet.model.retinanet import Outputs
+from retinanet.weight_files import metadata
+
+COMPUTES = "fp32 by ONNX Runtime"
+
+
+def recognises(path: Path) -> bool:
+    """Whether a file is ONNX, by its name: the format has no mark of its own."""
+    return path.suffix.lower() == ".onnx" and path.is_file()
+
+
+def session(path: Path, device: str | torch.device | None = None, content: bytes | None = None) -> Any:
+    """An ``onnxruntime.InferenceSession`` with as many threads as PyTorch has (OMP_NUM_THREADS); it tells nobody.
+
+    Args:
+        device: "cuda" and the like for ONNX Runtime's CUDA; everything else is the processor.
+        content: what stands for that of the file.
+
+    Raises:
+        RequestError: ONNX Runtime is missing, cannot read the file, or has no such device.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise RequestError(f"{path} needs onnxruntime: pip install 'retinanet[onnx]'") from None
+
+    onnxruntime.disable_telemetry_events()
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device is not None and torch.device(device).type == "cuda":
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise RequestError(
+                f"onnxruntime has no CUDA here: leave out --device {device}, or pip install onnxruntime-gpu instead"
+            )
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": torch.device(device).index or 0}))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors, which are raised as well
+    try:
+        return onnxruntime.InferenceSession(content or str(path), options, providers)
+    except Exception as error:  # of many kinds, none of them documented
+        raise RequestError(f"{path} cannot be read as an ONNX model: {first_line(error)}") from error
+
+
+def load_onnx(path: str | Path, device: str | torch.device | None = None) -> Detector:
+    """The detector in a file that ``retinanet export --format onnx`` made.
+
+    Raises:
+        RequestError: the file is missing or no such file; ONNX Runtime is missing, or has no such device.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RequestError(f"there is no ONNX file {path}")
+    model = onnx_limits.read(path)
+    known = {entry.key: entry.value for entry in model.metadata_props}
+    parts = ("settings", "classes", "extra")
+    try:
+        parsed = {name: metadata.parse(known[f"retinanet.{name}"]) for name in parts if f"retinanet.{name}" in known}
+    except ValueError as error:
+        raise RequestError(f"{path} cannot be read: its metadata is damaged ({error})") from error
+    settings, names, about = metadata.of_export(path, parsed | {"format": known.get("format")}, FORMAT)
+    onnx_limits.require_harmless(model, path)
+    del model  # its weights are read again
+    opened = session(path, device)
+    complete = known.get("retinanet.kind") == "complete"
+    wanted = ["boxes", "scores", "labels", "counts"] if complete else output_names(settings)
+    found = [output.name for output in opened.get_outputs()]
+    if found != wanted or [given.name for given in opened.get_inputs()] != ["images"]:
+        raise RequestError(f"{path} is not the model that its metadata tells of: export it again")
+    if complete:
+        return OnnxDetector(opened, settings, names, about, path)
+
+    def run(images: Tensor) -> list[Tensor]:
+        return _run(opened, None, np.ascontiguousarray(images.numpy()))
+
+    return Detector(ExportedNetwork(settings, len(names), run), names, about=about, computes=COMPUTES)  # type: ignore[arg-type]
+
+
+def _run(session: Any, names: list[str] | None, images: np.ndarray[Any, Any]) -> list[Tensor]:
+    try:
+        return [torch.from_numpy(array) for array in session.run(names, {"images": images})]
+    except Exception as error:  # of many kinds, none of them documented
+        raise WorkError(f"the ONNX model cannot be run on {list(images.shape)}: {first_line(error)}") from error
+
+
+def opened(path: Path) -> Callable[[Tensor], tuple[Tensor, Outputs, Detections]]:
+    """A complete file with its inside to be seen, and all of its thresholds at 0; for checking it.
+
+    Returns:
+        What takes a picture (3, H, W) uint8 to the network's input (1, 3, H', W'), its outputs, and detections.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    known = load_onnx(path)
+    assert isinstance(known, OnnxDetector)
+    for constant in model.graph.initializer:
+        if constant.name.startswith("after/threshold."):
+            constant.CopyFrom(onnx.numpy_helper.from_array(np.zeros((), np.float32), constant.name))
+    names = [NETWORK_INPUT, *output_names(known.settings)]
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
+    known.session, count = session(path, content=model.SerializeToString()), len(known.settings.anchors.levels)
+
+    def run(picture: Tensor) -> tuple[Tensor, Outputs, Detections]:
+        image, *outputs = known.run(picture[None], names)
+        return image, Outputs(outputs[:count], outputs[count:]), known.detections(picture[None])[0]
+
+    return run
+
+
+class OnnxDetector(Detector):
+    """A complete ONNX file as a detector: it resizes and suppresses by itself, so :meth:`predict` alone is there.
+
+    Attributes:
+        session: of ONNX Runtime: "images" (B, H, W, 3) uint8 in; "boxes", "scores", "labels" and "counts" out.
+    """
+
+    resizes_inside = True
+
+    def __init__(
+        self, session: Any, settings: ModelSettings, class_names: tuple[str, ...], about: Mapping[str, Any], path: Path
+    ) -> None:
+        def inside(images: Tensor) -> list[Tensor]:
+            raise RequestError(f"{path} is a complete model: its network cannot be asked by itself; use the checkpoint")
+
+        self.session = session
+        network: Any = ExportedNetwork(settings, len(class_names), inside)
+        super().__init__(network, class_names, about=about, computes=COMPUTES)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if "CUDAExecutionProvider" in self.session.get_providers() else "cpu")
+
+    @property
+    def least_threshold(self) -> float:
+        settings = self.settings.postprocessing
+        return max(settings.threshold, settings.coarsest_threshold or 0)
+
+    def require(
+        self, threshold: float | None = None, max_detections: int | None = None, size: int | None = None
+    ) -> None:
+        """What is written into the file can be made stricter, not looser.
+
+        Raises:
+            RequestError: ``size`` is given; ``threshold`` is below the file's, or ``max_detections`` above.
+        """
+        if size is not None:
+            raise RequestError("this ONNX model resizes pictures by itself: a size has no effect; leave it out")
+        if threshold is not None and not self.least_threshold <= threshold < 1:
+            raise RequestError(
+                f"this ONNX model itself drops scores at or below {self.least_threshold:g}: give a threshold of at "
+                f"least that, not {threshold:g}, or use the checkpoint"
+            )
+        most = self.settings.postprocessing.max_detections
+        if max_detections is not None and max_detections > most:
+            raise RequestError(
+                f"this ONNX model gives at most {most} detections in a picture: ask for no more, not "
+                f"{max_detections}, or use the checkpoint"
+            )
+
+    def _ready(self, image: Tensor, size: int | None) -> tuple[Tensor, Size]:
+        return image, (image.shape[1], image.shape[2])
+
+    def _look(
+        self,
+        images: Sequence[Tensor],
+        padded: Size,
+        originals: Sequence[Size],
+        threshold: float | None,
+        max_detections: int | None,
+        size: int | None,
+    ) -> list[Detections]:
+        found = self.detections(torch.stack(list(images)))
+        if threshold is not None:
+            found = [one.above(threshold) for one in found]
+        return found if max_detections is None else [one.first(max_detections) for one in found]
+
+    def run(self, images: Tensor, names: list[str]) -> list[Tensor]:
+        """(B, 3, H, W) uint8 -> the file's tensors of these names."""
+        return _run(self.session, names, images.permute(0, 2, 3, 1).contiguous().numpy())
+
+    def detections(self, images: Tensor) -> list[Detections]:
+        """(B, 3, H, W) uint8 -> one result each."""
+        boxes, scores, labels, counts = self.run(images, ["boxes", "scores", "labels", "counts"])
+        real = labels[torch.arange(labels.shape[1]) < counts[:, None]]
+        if len(real) and not 0 <= int(real.min()) <= int(real.max()) < len(self.class_names):
+            raise WorkError(f"the ONNX model gives labels that none of its {len(self.class_names)} class names is for")
+        return [
+            Detections(boxes[i, :count].clone(), scores[i, :count].clone(), labels[i, :count].clone(), self.class_names)
+            for i, count in enumerate(counts.tolist())
+        ]

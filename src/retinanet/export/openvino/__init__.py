@@ -1,0 +1,1 @@
+"""OpenVINO models: written, quantised and run."""

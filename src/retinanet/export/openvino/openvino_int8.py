@@ -1,0 +1,147 @@
+"""Quantisation to 8 bits by NNCF, calibrated on the user's own pictures.
+
+NNCF watches what values the network computes on the pictures and chooses scales for weights and activations by it. The
+last convolution of each subnet stays in floating point: their outputs are the logits and deltas themselves.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from retinanet.common.errors import RequestError, WorkError, first_line
+from retinanet.config.settings import ModelSettings
+from retinanet.export.openvino.openvino_runtime import runtime, without_telemetry
+
+MOST = 300
+"""Pictures that are looked at."""
+FEW = 10
+"""With fewer of them the scales are a matter of chance."""
+EVERY = 1.0  # seconds between words on how far it is
+
+
+def calibration_pictures(source: Path) -> list[Path]:
+    """At most ``MOST`` pictures, evenly spread: of the train split of a data set, else of a folder.
+
+    Raises:
+        RequestError: there are none.
+    """
+    from retinanet.data.dataset import evenly, find_layout, plain_name
+    from retinanet.data.faults import Report
+    from retinanet.data.formats.listing import picture_files
+
+    if not source.exists():
+        raise RequestError(f"--calibrate {source}: no such file or folder")
+    paths: list[Path] = []
+    try:
+        layout = find_layout(source)
+        split = next((name for name in layout.counts if plain_name(name) == "train"), None)
+        if split is not None:
+            paths = [Path(path) for path in layout.read(split, Report()).paths]
+    except RequestError:  # pictures without labels do as well
+        pass
+    if not paths and source.is_dir():
+        paths = list(picture_files(source))
+    if not paths:
+        raise RequestError(f"--calibrate {source}: there is no picture in it; give a folder of pictures")
+    return evenly(paths, MOST)
+
+
+def quantise(model: Any, settings: ModelSettings, pictures: list[Path], say: Callable[[str], None]) -> Any:
+    """A network that computes in 8 bits but for the last convolution of each subnet.
+
+    Raises:
+        RequestError: a picture cannot be read.
+        WorkError: NNCF fails.
+    """
+    if len(pictures) < FEW:
+        warnings.warn(
+            f"int8 is calibrated on {len(pictures)} picture{'s' * (len(pictures) > 1)} alone: give some hundred that "
+            "are like those that the detector is for, and measure the result with retinanet evaluate",
+            stacklevel=2,
+        )
+    toolkit = nncf()
+    seen, told = 0, time.monotonic()
+
+    def look(path: Path) -> Any:
+        nonlocal seen, told
+        seen += 1
+        if time.monotonic() - told > EVERY and seen <= len(pictures):
+            told = time.monotonic()
+            say(f"calibrating, {seen} of {len(pictures)} pictures")
+        return prepared(path, settings).numpy()
+
+    say(f"calibrating on {len(pictures)} pictures")
+    with silent():
+        try:
+            return toolkit.quantize(
+                model,
+                toolkit.Dataset(pictures, look),
+                # Asymmetric ranges for activations, since not all of them come from a ReLU.
+                preset=toolkit.QuantizationPreset.MIXED,
+                target_device=toolkit.TargetDevice.CPU,
+                subset_size=len(pictures),
+                ignored_scope=toolkit.IgnoredScope(names=[last_convolution(output) for output in model.outputs]),
+            )
+        except RequestError:
+            raise
+        except Exception as error:  # of many kinds
+            raise WorkError(f"the network cannot be quantised: {first_line(error)}") from error
+
+
+def prepared(path: Path, settings: ModelSettings) -> Tensor:
+    """A picture's file as the network's input, (1, 3, H, W) float32."""
+    from retinanet.data.image_io import read
+    from retinanet.ops.resize import network_input
+
+    return network_input(read(path), settings.preprocessing).contiguous()
+
+
+def last_convolution(output: Any) -> str:
+    """The name of the convolution that makes an output; between the two the numbers are only put in another order."""
+    node = output.get_node()
+    while node.get_type_name() not in ("Convolution", "GroupConvolution"):
+        node = node.input_value(0).get_node()
+    return str(node.get_friendly_name())
+
+
+def nncf() -> Any:
+    """The module ``nncf``, its telemetry off.
+
+    Raises:
+        RequestError: it is not installed.
+    """
+    runtime("an int8 export")
+    try:
+        with without_telemetry():
+            import nncf as module
+    except ImportError as error:
+        raise RequestError(f"an int8 export needs {error.name or 'nncf'}: pip install 'retinanet[openvino]'") from None
+    return module
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Without NNCF's own bars and lines, which go to standard output, where --json may be."""
+    with errors_only("nncf"), redirect_stdout(io.StringIO()):
+        yield
+
+
+@contextmanager
+def errors_only(name: str) -> Iterator[None]:
+    """For one logger."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

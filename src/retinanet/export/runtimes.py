@@ -1,0 +1,30 @@
+"""The runtimes of exported detectors, chosen by what a file is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retinanet.export import torch_export
+from retinanet.export.onnx import onnx_runtime
+from retinanet.export.openvino import openvino_runtime
+from retinanet.inference.detector import Detector
+
+if TYPE_CHECKING:
+    import torch
+
+
+def open_exported(path: Path, device: str | torch.device | None = None, trust: bool = False) -> Detector | None:
+    """The detector in an exported file; None if ``path`` is none of those.
+
+    Args:
+        trust: load a program of PyTorch (.pt2), which can run anything.
+
+    Raises:
+        RequestError: it is one, but damaged or not trusted, or its runtime is not installed.
+    """
+    if onnx_runtime.recognises(path):
+        return onnx_runtime.load_onnx(path, device)
+    if torch_export.recognises(path):
+        return torch_export.load_torch(path, device, trust)
+    return openvino_runtime.load(path) if openvino_runtime.recognises(path) else None

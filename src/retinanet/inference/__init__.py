@@ -1,0 +1,1 @@
+"""From images to detections: the detector, post-processing, faster networks, tiling, drawing."""

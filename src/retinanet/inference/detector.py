@@ -1,0 +1,427 @@
+"""A detector: preprocessing, network and post-processing together, ready to use on pictures."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from retinanet import checkpoints
+from retinanet.checkpoints import Checkpoint, hub, native
+from retinanet.checkpoints.architecture import require_fit
+from retinanet.common.arguments import class_names_of, of_prediction
+from retinanet.common.errors import RequestError, first_line
+from retinanet.common.fields import shown
+from retinanet.common.precision import DTYPES, Precision, Request, for_model, require_known
+from retinanet.common.printable import printable
+from retinanet.config.settings import PostprocessingSettings
+from retinanet.data.image_io import to_tensor
+from retinanet.inference import cpu_fusion, cuda_graphs
+from retinanet.inference.detections import Detections
+from retinanet.inference.postprocess import postprocess
+from retinanet.model.retinanet import Outputs, RetinaNet
+from retinanet.ops import boxes as geometry
+from retinanet.ops.resize import box_scale, normalize, pad_batch, padded_size, prepare
+
+LARGEST_TRIAL = 2048 * 2048
+"""Pixels that a network is tried on when it is fused: settings of a file may say that images are far larger."""
+Size = tuple[int, int]
+"""Height and width."""
+
+
+class Detector:
+    """Finds objects in pictures; made by :func:`retinanet.load` or from a trained network.
+
+    Args:
+        model: the network; it is put into evaluation mode.
+        class_names: one for each label, all different.
+        precision: in which the network computes. Boxes and scores are float32 always.
+        computes: the same for people, with the reason; "fp32" and the like by default.
+        about: what else is known of the weights, such as "origin", "step" and "metrics" (the twelve numbers), as plain
+            values; kept when the detector is saved.
+
+    Attributes:
+        threshold: the score above which detections had the best F1 when the model was measured, from ``about``; None if
+            unknown. :meth:`predict` gives lower scores too, as measuring AP needs them:
+            ``found.above(detector.threshold)``.
+    """
+
+    def __init__(
+        self,
+        model: RetinaNet,
+        class_names: Sequence[str],
+        precision: Precision = "fp32",
+        about: Mapping[str, Any] | None = None,
+        computes: str | None = None,
+    ) -> None:
+        if not isinstance(model, torch.nn.Module) or not hasattr(model, "num_classes"):
+            raise RequestError(f"model must be a RetinaNet, not {shown(model)}")
+        names = class_names_of(class_names, model.num_classes)
+        require_known(precision, DTYPES)
+        self.model = model.eval()
+        self.settings = model.settings
+        self.class_names = names
+        self.precision = precision
+        self.computes = computes or precision
+        self.about = dict(about or {})
+        self._fused: Callable[[Tensor], Outputs] | None = None
+        self._fused_for = self.device
+
+    def __repr__(self) -> str:
+        about = [f"{len(self.class_names)} classes", self.settings.backbone.name]
+        if self.assumed:
+            about.append(f"{len(self.assumed)} assumptions")
+        return f"<Detector: {', '.join(about)}, on {self.device}, computes in {self.computes}>"
+
+    def fuse(self, fast: bool = False) -> None:
+        """Compute in a faster way from now on: on processors with a fused copy of the network, on GPUs by CUDA graphs.
+
+        The copy has weights of its own: call this again after changing those of ``model``, or moving it.
+
+        Args:
+            fast: see :func:`retinanet.inference.cpu_fusion.fuse`.
+        """
+        self._fused = None
+        dtype = DTYPES[self.precision]
+        if self.device.type == "cuda":
+            self._fused, self._fused_for = cuda_graphs.Graphs(self._network), self.device
+        if self.device.type != "cpu" or not cpu_fusion.available(dtype):
+            return
+        try:
+            network = cpu_fusion.fuse(self.model, dtype, fast)
+            height, width = padded_size([(1, 1)], self.settings.preprocessing)
+            if height * width > LARGEST_TRIAL:
+                height = width = self.settings.preprocessing.multiple
+            network(torch.zeros((1, 3, height, width), dtype=dtype))
+        except Exception as error:  # some backbone does what cannot be traced: it works as it is, only slower
+            reason = first_line(error)
+            warnings.warn(f"the network stays as it is, which is slower: {reason}", stacklevel=2)
+        else:
+            self._fused, self._fused_for = network, self.device
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Neither oneDNN's weights nor CUDA graphs can be copied or sent to another process.
+        return self.__dict__ | {"_fused": None}
+
+    @property
+    def threshold(self) -> float | None:
+        return checkpoints.threshold(self.about)
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """What had to be assumed of another project's file that does not tell, a sentence each."""
+        lines = self.about.get("assumed")
+        lines = lines if isinstance(lines, list | tuple) else ()
+        return tuple(printable(line) for line in lines if isinstance(line, str))
+
+    @property
+    def device(self) -> torch.device:
+        parameter = next(self.model.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device  # an exported network has none
+
+    resizes_inside = False
+    """Whether the network takes pictures as they are, as in a complete ONNX file: :meth:`predict` alone serves then."""
+
+    @property
+    def least_threshold(self) -> float:
+        """The lowest threshold that :meth:`predict` takes: above 0 where scores are dropped in an exported file."""
+        return 0.0
+
+    def require(
+        self, threshold: float | None = None, max_detections: int | None = None, size: int | None = None
+    ) -> None:
+        """
+        Raises:
+            RequestError: :meth:`predict` refuses such arguments of this model.
+        """
+        if size is not None and self.settings.preprocessing.resize == "none":
+            raise RequestError("this model takes pictures as large as they are: a size has no effect; leave it out")
+
+    @overload
+    def predict(
+        self,
+        pictures: list[Any] | tuple[Any, ...],
+        *,
+        threshold: float | None = None,
+        max_detections: int | None = None,
+        size: int | None = None,
+        batch_size: int = 8,
+    ) -> list[Detections]: ...
+
+    @overload
+    def predict(
+        self,
+        pictures: Any,
+        *,
+        threshold: float | None = None,
+        max_detections: int | None = None,
+        size: int | None = None,
+        batch_size: int = 8,
+    ) -> Detections: ...
+
+    def predict(
+        self,
+        pictures: Any,
+        *,
+        threshold: float | None = None,
+        max_detections: int | None = None,
+        size: int | None = None,
+        batch_size: int = 8,
+    ) -> Detections | list[Detections]:
+        """Detections of one picture, or a list of them for a list of pictures.
+
+        Args:
+            pictures: a path, a PIL image, an RGB array (H, W, 3) or tensor (3, H, W) of uint8, or a list of these.
+                Other numbers are scaled to 8 bits, see :func:`retinanet.data.pixel_formats.scaled`.
+            threshold: scores at or below it are dropped, in [0, 1); the model's own setting by default.
+            max_detections: the most per picture, at least 1; the model's own setting by default.
+            size: resize pictures to this many pixels instead of the model's size, for this call.
+            batch_size: how many pictures of one padded size go through the network together.
+
+        Raises:
+            RequestError: where a picture cannot be read or is of a form not listed above, or a number is out of range;
+                what :meth:`require` says.
+
+        Warns:
+            UserWarning: once a call for each thing that was scaled, ignored or left out of images, with their count.
+        """
+        single = not isinstance(pictures, list | tuple)
+        if single:
+            pictures = [pictures]
+        threshold, max_detections, size, batch_size = of_prediction(threshold, max_detections, size, batch_size)
+        self.require(threshold, max_detections, size)
+        notes: list[str] = []
+        results: list[Detections | None] = [None] * len(pictures)
+        # Batches hold images of one padded size: an image's detections depend on the others by no more than rounding.
+        waiting: dict[Size, list[tuple[int, Tensor, Size]]] = {}
+
+        def run(padded: Size) -> None:
+            places, images, originals = zip(*waiting.pop(padded))
+            found = self._look(images, padded, originals, threshold, max_detections, size)
+            for place, detections in zip(places, found, strict=True):
+                results[place] = detections
+
+        for place, picture in enumerate(pictures):
+            image = to_tensor(picture, notes)
+            original = (image.shape[1], image.shape[2])
+            image, padded = self._ready(image, size)
+            group = waiting.setdefault(padded, [])
+            group.append((place, image, original))
+            if len(group) == batch_size:
+                run(padded)
+        for padded in list(waiting):
+            run(padded)
+        for note, count in Counter(notes).items():
+            warnings.warn(f"{count} of {len(pictures)} images: {note}", stacklevel=2)
+        found = [detections for detections in results if detections is not None]
+        return found[0] if single else found
+
+    def _ready(self, image: Tensor, size: int | None) -> tuple[Tensor, Size]:
+        """A picture as batches are made of it, and the size that it is padded to there."""
+        settings = self.settings.preprocessing
+        image = prepare(image, settings, size)
+        return image, padded_size([(image.shape[1], image.shape[2])], settings, size)
+
+    def _look(
+        self,
+        images: Sequence[Tensor],
+        padded: Size,
+        originals: Sequence[Size],
+        threshold: float | None,
+        max_detections: int | None,
+        size: int | None,
+    ) -> list[Detections]:
+        """Detections of one batch, of what :meth:`_ready` gave."""
+        sizes = torch.tensor([image.shape[1:] for image in images])
+        settings = self._postprocessing(threshold, max_detections)
+        return self._detect(pad_batch(images, padded), sizes, torch.tensor(originals), settings, size)
+
+    def detect(
+        self, images: Tensor, sizes: Tensor, originals: Tensor, *, threshold: float | None = None
+    ) -> list[Detections]:
+        """Detections of one batch that is resized and padded already.
+
+        Args:
+            images: (B, 3, H, W) uint8 (or float in 0..255), H and W multiples of 32.
+            sizes: (B, 2) int64, height and width of each picture within its padding.
+            originals: (B, 2) int64, height and width before resizing: boxes are given in those pixels.
+            threshold: the model's own setting by default.
+        """
+        return self._detect(images, sizes, originals, self._postprocessing(threshold, None))
+
+    @torch.inference_mode()
+    def outputs(self, images: Tensor, sizes: Tensor) -> Outputs:
+        """Logits and deltas of one batch, on the detector's device; arguments as :meth:`detect` takes them.
+
+        On a GPU the next batch of the same shape may overwrite them.
+        """
+        device = self.device
+        pictures = self.settings.preprocessing
+        assert pictures.mean is not None, "the model fills it in"
+        assert pictures.std is not None, "the model fills it in"
+        images = normalize(images.to(device, non_blocking=True), sizes, pictures.mean, pictures.std)
+        if self._fused is not None and device == self._fused_for:
+            return self._fused(images.to(DTYPES[self.precision]) if device.type == "cpu" else images)
+        return self._network(images)
+
+    def _network(self, images: Tensor) -> Outputs:
+        # A cache of converted weights must not end up outside of a CUDA graph that reads it.
+        kind, dtype = self.device.type, DTYPES[self.precision]
+        with torch.autocast(kind, dtype=dtype, enabled=self.precision != "fp32", cache_enabled=kind != "cuda"):
+            outputs: Outputs = self.model(images)
+        return outputs
+
+    @torch.inference_mode()
+    def _detect(
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        originals: Tensor,
+        settings: PostprocessingSettings,
+        size: int | None = None,
+    ) -> list[Detections]:
+        outputs = self.outputs(images, sizes)
+        anchors = self.model.anchors(images.shape[2], images.shape[3], self.device)
+        pictures = self.settings.preprocessing
+        # In float64: a box that reaches the edge has to end at the edge, not a rounding error beyond.
+        scales = torch.tensor(
+            [
+                box_scale(original, resized, pictures, size)
+                for original, resized in zip(originals.tolist(), sizes.tolist(), strict=True)
+            ],
+            dtype=torch.float64,
+        )
+        results = []
+        for (boxes, scores, labels), scale, original in zip(
+            postprocess(outputs, anchors, originals * scales, settings, scales), scales, originals, strict=True
+        ):
+            boxes = geometry.clip(boxes.cpu() / scale[[1, 0, 1, 0]], *original.unbind())
+            results.append(Detections(boxes.float(), scores.cpu(), labels.cpu(), self.class_names))
+        return results
+
+    def _postprocessing(self, threshold: float | None, max_detections: int | None) -> PostprocessingSettings:
+        settings = self.settings.postprocessing
+        if threshold is not None:
+            settings = replace(settings, threshold=threshold, coarsest_threshold=None)
+        if max_detections is not None:
+            settings = replace(settings, max_detections=max_detections)
+        return settings
+
+    def save(self, path: str | Path, **about: Any) -> None:
+        """Write the detector as one safetensors file that :func:`retinanet.load` takes.
+
+        Args:
+            about: to be added to what is known of the weights (``self.about``).
+        """
+        native.save(path, self.weights(), self.settings, self.class_names, self.about | about)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network's state.
+
+        Raises:
+            RequestError: it is an exported one, which has none.
+        """
+        state: dict[str, Tensor] = self.model.state_dict()
+        if not state:
+            raise RequestError("an exported model has no weights that could be kept: use the checkpoint it is from")
+        return state
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything that :meth:`save` writes and :meth:`from_checkpoint` takes.
+
+        Raises:
+            RequestError: it is an exported detector, which has no weights.
+        """
+        return Checkpoint(self.weights(), self.settings, self.class_names, self.about)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        source: str | Path,
+        device: str | torch.device | None = None,
+        precision: Request | None = None,
+    ) -> Detector:
+        """A detector of a checkpoint, computing in the fastest way that the device offers.
+
+        Args:
+            source: where it is from, for messages. device, precision: as :func:`retinanet.load` takes them.
+
+        Raises:
+            RequestError: the weights do not fit the settings.
+        """
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = build(checkpoint, source).to(device)
+        chosen = for_model(precision, device, checkpoints.origin(checkpoint.extra))
+        computes = f"{chosen.precision} ({chosen.why})"
+        detector = cls(model, checkpoint.class_names, chosen.precision, checkpoint.extra, computes)
+        detector.fuse(fast=chosen.fast)
+        return detector
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo: str,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        precision: Request | None = None,
+    ) -> Detector:
+        """A detector from the Hugging Face hub; ``retinanet.load("user/name@revision")`` opens exported models too.
+
+        Args:
+            repo: "user/name". revision: a branch, tag or commit. device, precision: as :func:`retinanet.load`.
+
+        Raises:
+            RequestError: there is no such model, or it is no RetinaNet that is known.
+            WorkError: the hub cannot be reached, and the model is not in its cache.
+        """
+        path = hub.fetch(repo, revision)
+        return cls.from_checkpoint(checkpoints.load(path), path, device, precision)
+
+    def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None, **card: Any) -> str:
+        """Put the detector on the Hugging Face hub, with a model card of what is known of it.
+
+        Args:
+            repo: "user/name"; made if there is none. private: of a new one. token: by default that of ``hf auth login``
+                or HF_TOKEN.
+            card: ``licence``, ``data`` (the data set's name) and ``metrics`` for the model card.
+
+        Returns:
+            The URL of its page.
+
+        Raises:
+            RequestError: the name is none, or nobody is logged in. WorkError: the hub cannot be reached.
+        """
+        return hub.push(self.checkpoint(), repo, private=private, token=token, **card)
+
+
+def build(checkpoint: Checkpoint, source: str | Path) -> RetinaNet:
+    """The network of a checkpoint, on the processor.
+
+    Raises:
+        RequestError: the weights do not fit the settings, or are no finite numbers; the message names ``source``.
+    """
+    require_fit(source, checkpoint.state, {}, checkpoint.settings, len(checkpoint.class_names))
+    model = RetinaNet(checkpoint.settings, len(checkpoint.class_names), load_weights=False)
+    model.load_state_dict(checkpoint.state)
+    return model
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        RequestError: there is no such device here.
+    """
+    if not isinstance(device, str | torch.device) or device == "":
+        raise RequestError(f'device must be a text such as "cpu" or "cuda:0", not {shown(device)}')
+    try:
+        return torch.zeros(1, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise RequestError(f"device {device} cannot be used here: {first_line(error).rstrip('.')}") from error

@@ -1,0 +1,1 @@
+"""The geometry of the paper: boxes, anchors, their assignment, resizing."""

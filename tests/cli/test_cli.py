@@ -1,0 +1,415 @@
+"""The command line as a user meets it: exit codes, messages, files. Everything runs in this process but the imports."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import retinanet
+from helpers.tiny_coco import write_coco
+from helpers.tiny_run import make_data
+from retinanet.cli import main
+from retinanet.cli.console import clock, number
+from retinanet.model import RetinaNet
+
+TINY = [
+    *("--model.backbone.name", "resnet18", "--model.head.depth", "1", "--model.head.width", "16"),
+    *("--model.pyramid.channels", "16", "--model.preprocessing.size", "64", "--model.preprocessing.longer", "64"),
+    *("--batch-size", "2", "--data.workers", "0", "--train.precision", "fp32"),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_coco(tmp_path_factory.mktemp("data") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory) -> Path:
+    """A trained detector, through the command line."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    assert main(["train", str(data), "--output", str(folder), "--steps", "2", "--quiet", *TINY]) == 0
+    return folder
+
+
+def said(capsys) -> tuple[str, str]:
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+def error(capsys, *arguments: str, code: int = 2) -> str:
+    """The one line that a command ends with."""
+    assert main(list(arguments)) == code
+    line = said(capsys)[1].strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+# ------------------------------------------------------------------------------------------- help and wrong options
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom retinanet.cli import main\n"
+        "assert main(['--help']) == main(['train', '--help']) == main(['train', '--epoch', '3']) - 2 == 0\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'lightning', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in ("demo", "train", "evaluate", "predict"):
+        assert verb in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["demo", "train", "evaluate", "predict"])
+def test_every_verb_explains_itself(capsys, verb):
+    assert main([verb, "--help"]) == 0
+    text, _ = said(capsys)
+    for option in ("--json", "--debug", "--quiet"):
+        assert option in text
+    assert "Settings(" not in text, "a dataclass shown instead of a sentence"
+
+
+def test_settings_stand_in_the_help_of_train(capsys):
+    assert main(["train", "--help"]) == 0
+    text, _ = said(capsys)
+    for option in ("--budget", "--loss.gamma", "--model.anchors.ratios", "--data.augmentation.flip"):
+        assert option in text
+    assert text.index("--epochs") < text.index("--train.lr") < text.index("--loss.beta"), "what is given often, first"
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert said(capsys)[0].strip() == "0.1.0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tran"], 'Unknown command "tran". Did you mean "train"? Available commands: demo, data, train, evaluate, '
+         "predict, convert, export, serve, ... See: retinanet --help"),
+        (["train", "d", "--epoch", "3"], "Unknown option: --epoch. Did you mean --epochs? See: retinanet train --help"),
+        (["train", "d", "--train.lr", "fast"], 'Invalid value for --train.lr: unable to convert "fast" into float. '
+         "See: retinanet train --help"),
+        (["train", "d", "e"], "too many arguments: ['e']. See: retinanet train --help"),
+        (["train"], "which data? retinanet train DATA, or --resume RUN to go on with a run"),
+        (["demo", "--budget", "soon"], "--budget is a time such as 90s, 15m or 2h, not 'soon'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_request_is_one_line(capsys, arguments, message):
+    assert error(capsys, *arguments) == message
+
+
+# ------------------------------------------------------------------------------------------------------------ train
+
+
+def test_train_on_a_missing_folder(capsys, tmp_path):
+    assert error(capsys, "train", str(tmp_path / "no")) == f"there is no data set {tmp_path}/no: no such file or folder"
+
+
+def test_train_on_an_empty_folder(capsys, tmp_path):
+    output = tmp_path / "run"
+    (tmp_path / "empty").mkdir()
+    message = error(capsys, "train", f"{tmp_path}/empty", "--output", str(output))
+    assert message == f"the data set {tmp_path}/empty is an empty folder"
+    assert not output.exists()
+
+
+def test_train_on_an_unknown_layout(capsys, tmp_path):
+    (tmp_path / "odd" / "stuff").mkdir(parents=True)
+    (tmp_path / "odd" / "notes.txt").write_text("hello")
+    message = error(capsys, "train", f"{tmp_path}/odd", "--output", f"{tmp_path}/run")
+    assert message.startswith(f"{tmp_path}/odd has no layout known here, which are COCO (")
+    assert message.endswith("; it holds notes.txt, stuff/")
+
+
+def test_train_with_a_broken_picture_says_so_and_goes_on(capsys, tmp_path):
+    root = write_coco(tmp_path / "data")
+    (root / "train" / "002.png").write_bytes(b"not a picture")
+    result = tmp_path / "result.json"
+    options = ["--output", f"{tmp_path}/run", "--steps", "1", "--json", str(result), *TINY]
+    assert main(["train", str(root), *options]) == 0
+    _, err = said(capsys)
+    assert "split train (COCO): 3 pictures, 6 boxes of 2 classes" in err
+    assert "  id 7 -> label 0: cat (3 boxes)" in err
+    assert "002.png" in err
+    assert json.loads(result.read_text())["steps"] == 1
+
+
+def test_strict_refuses_a_broken_picture(capsys, tmp_path):
+    root = write_coco(tmp_path / "data")
+    (root / "train" / "002.png").write_bytes(b"not a picture")
+    message = error(capsys, "train", str(root), "--strict", "--output", f"{tmp_path}/run", "--steps", "1", *TINY)
+    assert "strict refuses any" in message
+    assert "002.png" in message
+
+
+def test_a_folder_with_a_run_is_not_written_over(capsys, data, run):
+    before = (run / "best.safetensors").read_bytes()
+    message = error(capsys, "train", str(data), "--output", str(run), "--steps", "1", *TINY)
+    assert message == f"the output folder {run} is not empty; choose another with --output, or go on with it: " \
+        f"--resume {run}"  # fmt: skip
+    assert (run / "best.safetensors").read_bytes() == before
+
+
+def test_runs_are_numbered(capsys, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "tiny-1").mkdir(parents=True)
+    assert main(["train", str(data), "--steps", "1", *TINY]) == 0
+    out, err = said(capsys)
+    assert (tmp_path / "runs" / "tiny-2" / "best.safetensors").is_file()
+    assert f"next: retinanet evaluate runs/tiny-2 {data}" in out
+    assert "step 1/1 · class " in err
+
+
+def test_resume_takes_data_and_settings_from_the_run_and_a_new_length(capsys, data, tmp_path):
+    folder = tmp_path / "run"
+    assert main(["train", str(data), "--output", str(folder), "--steps", "1", "-q", *TINY]) == 0
+    assert main(["train", "--resume", str(folder), "--steps", "2", "--json"]) == 0
+    out, err = said(capsys)
+    assert json.loads(out)["steps"] == 2
+    assert "from step 1" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--loss.gamma", "0"], "the run in {run} has loss.gamma 2 and cannot go on with 0: leave it out, or start "
+         "a new run"),
+        (["--config", "digits"], "--resume goes on in {run} with its own settings: leave --config out"),
+        (["--output", "x"], "--resume goes on in {run} with its own settings: leave --output out"),
+    ],
+)  # fmt: skip
+def test_resume_refuses_what_contradicts_the_run(capsys, run, options, message):
+    assert error(capsys, "train", "--resume", str(run), *options) == message.format(run=run)
+
+
+def test_resume_refuses_other_data(capsys, run, data, tmp_path):
+    error(capsys, "train", str(tmp_path), "--resume", str(run))  # no data set at all
+    other = make_data(tmp_path / "other", pictures=7)
+    message = error(capsys, "train", str(other), "--resume", str(run))
+    assert message.startswith(f"cannot resume {run}: it was trained on 4 images")
+
+
+def test_resume_of_what_is_no_run(capsys, tmp_path):
+    assert (
+        error(capsys, "train", "--resume", f"{tmp_path}/no") == f"cannot resume {tmp_path}/no: there is no such folder"
+    )
+    assert error(capsys, "train", "--resume", str(tmp_path)).startswith(
+        f"cannot resume {tmp_path}: it is not the folder of a run"
+    )
+
+
+def test_stopping_says_how_to_go_on(capsys, monkeypatch, data, tmp_path):
+    import retinanet.training.trainer
+
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt("step 3 is saved; go on with --resume somewhere")
+
+    monkeypatch.setattr(retinanet.training.trainer, "train", stopped)
+    assert main(["train", str(data), "--output", f"{tmp_path}/run"]) == 130
+    assert said(capsys)[1].splitlines()[-1] == "stopped; step 3 is saved; go on with --resume somewhere"
+
+
+def test_an_unexpected_error_is_one_line_and_debug_shows_where(capsys, monkeypatch, data, tmp_path):
+    import retinanet.training.trainer
+
+    def broken(*arguments, **options):
+        raise ZeroDivisionError("division\nby zero")
+
+    monkeypatch.setattr(retinanet.training.trainer, "train", broken)
+    message = error(capsys, "train", str(data), "--output", f"{tmp_path}/run", code=1)
+    assert message == "unexpected ZeroDivisionError: division (--debug shows where)"
+    assert main(["train", str(data), "--output", f"{tmp_path}/run", "--debug"]) == 1
+    assert "Traceback (most recent call last)" in said(capsys)[1]
+
+
+def test_only_the_first_process_speaks(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("RANK", "1")
+    assert main(["train", str(tmp_path / "no")]) == 2
+    assert said(capsys) == ("", "")
+
+
+# --------------------------------------------------------------------------------------------------------- evaluate
+
+
+def test_evaluate(capsys, run, data, tmp_path):
+    result = tmp_path / "result.json"
+    assert main(["evaluate", str(run), str(data), "--json", str(result)]) == 0
+    out, err = said(capsys)
+    assert "average precision, IoU 0.50 to 0.95" in out
+    assert "average recall, large" in out
+    assert "cat" in out
+    assert "split val (COCO): 4 pictures, 8 boxes of 2 classes" in err
+    values = json.loads(result.read_text())
+    assert set(values["stats"]) == {
+        *("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+    }
+    assert [(row["name"], row["boxes"]) for row in values["per_class"]] == [("cat", 4), ("dog", 4)]
+    assert f"best F1 {values['best_f1']:.3f}" in out
+    assert set(values["thresholds"]) == {"cat", "dog"}
+    assert 0 <= values["threshold"] <= 1
+
+
+def test_evaluate_maps_classes_by_name(capsys, run, tmp_path):
+    other = write_coco(tmp_path / "other", splits=("val",), names=("dog", "bird"))
+    assert main(["evaluate", str(run), str(other)]) == 0
+    _, err = said(capsys)
+    assert "no boxes of cat: these classes have no AP and are left out of the means" in err
+    assert "class that the model does not know (4 left out)" in err
+
+
+def test_evaluate_on_data_without_any_class_of_the_model(capsys, run, tmp_path):
+    other = write_coco(tmp_path / "other", splits=("val",), names=("car", "bus"))
+    message = error(capsys, "evaluate", str(run), str(other))
+    assert message == (f"no class of {other} (car, bus) is one of the model's (cat, dog); classes are mapped by name")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "{t}/no", "{t}"], "there is no model {t}/no: give a run folder or a checkpoint file"),
+        (["evaluate", "{t}", "{t}"], "{t} is a folder without best.safetensors or last.safetensors: give a run "
+         "folder or a file"),
+        (["evaluate", "{t}", "{t}/no"], "there is no data set {t}/no: no such file or folder"),
+        (["evaluate", "{t}", "{t}", "--json", "{t}/no/x.json"], "--json {t}/no/x.json: there is no folder {t}/no"),
+        (["evaluate", "{t}", "{t}", "--json", "{t}/x.jpg"], "--json {t}/x.jpg: the result goes to a file whose name "
+         "ends in .json; for standard output write --json -"),
+        (["evaluate", "{t}", "{t}", "--batch-size", "0"], "--batch-size must be at least 1, --workers and "
+         "--resamples at least 0"),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_named(capsys, tmp_path, arguments, message):
+    assert error(capsys, *(a.format(t=tmp_path) for a in arguments)) == message.format(t=tmp_path)
+
+
+def test_compare(capsys, run, data, tmp_path):
+    result = tmp_path / "result.json"
+    options = ["--compare", str(run), "--resamples", "20", "--json", str(result)]
+    assert main(["evaluate", str(run), str(data), *options]) == 0
+    out, _ = said(capsys)
+    assert f"compared with {run}, on the same pictures" in out
+    values = json.loads(result.read_text())
+    assert values["differences"]["AP"] == {"value": 0, "low": 0, "high": 0, "resamples": 20}, "a model and itself"
+    assert values["intervals"]["AP"]["value"] == pytest.approx(values["stats"]["AP"], abs=1e-9)
+
+
+def test_compare_wants_the_same_classes(capsys, run, data, tmp_path):
+    settings = retinanet.load(run).settings
+    retinanet.Detector(RetinaNet(settings, 2), ["cat", "cow"]).save(tmp_path / "other.safetensors")
+    message = error(capsys, "evaluate", str(run), str(data), "--compare", f"{tmp_path}/other.safetensors")
+    assert message == (
+        f"--compare {tmp_path}/other.safetensors: the two models do not have the same classes (only one has cow, dog)"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- predict
+
+
+def test_predict(capsys, run, data, tmp_path):
+    folder, result = tmp_path / "found", tmp_path / "result.json"
+    options = ["--threshold", "0", "--max-detections", "5", "--size", "64", "--format", "json", "csv", "yolo"]
+    assert main(["predict", str(run), str(data / "val"), "--output", str(folder), "--json", str(result), *options]) == 0
+    out, _ = said(capsys)
+    values = json.loads(result.read_text())
+    assert values["pictures"] == 4
+    assert f"{sum(values['detections'].values())} found in 4 pictures, score above 0: " in out
+    assert f"in {folder}: the drawn pictures and detections.json, detections.csv, labels" in out
+    assert set(values["detections"]) <= {"cat", "dog"}
+    drawn = sorted(path.name for path in folder.glob("*.png"))
+    assert drawn == ["001.png", "002.png", "003.png", "004.png"]
+
+
+def test_predict_on_a_text_file_named_jpg(capsys, run, data, tmp_path):
+    text = tmp_path / "notes.jpg"
+    text.write_text("these are notes")
+    message = error(capsys, "predict", str(run), str(text), "--output", f"{tmp_path}/a", code=1)
+    assert message == f"no picture could be read: {text}: it is not a picture that Pillow knows"
+    good = str(data / "val" / "001.png")
+    assert main(["predict", str(run), str(text), good, "--output", f"{tmp_path}/b", "--no-draw"]) == 0
+    out, err = said(capsys)
+    assert f"cannot read {text}: it is not a picture that Pillow knows" in err
+    assert "1 that could not be read are left out" in out
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["detections.json"]
+
+
+def test_predictions_are_numbered(capsys, run, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for count in (1, 2):
+        assert main(["predict", str(run), str(data / "val"), "--quiet"]) == 0
+        assert (tmp_path / "runs" / f"predict-{count}" / "detections.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{t}/no", "x.jpg"], "there is no model {t}/no: give a run folder or a checkpoint file"),
+        (["{run}"], "which pictures? retinanet predict MODEL SOURCE..., files, folders or patterns"),
+        (["{run}", "{t}/no.jpg"], "there is no picture or folder {t}/no.jpg"),
+        (["{run}", "{t}/*.jpg"], "nothing matches the pattern {t}/*.jpg"),
+        (["{run}", "{t}"], "there is no picture in the folder {t} or its subfolders"),
+        (["{run}", "{run}", "--output", "{run}"], "{run} exists and is not empty: name a new folder with --output"),
+        (["{run}", "{run}", "--threshold", "1"], "--threshold must be in [0, 1), not 1.0"),
+        (["{run}", "{run}", "--size", "0"], "--size must be at least 1, not 0"),
+        (["{run}", "{run}", "--max-pixels", "0"], "--max-pixels must be at least 1, not 0"),
+        (["{run}", "{run}", "--device", "tpu9"], None),
+    ],
+)
+def test_predict_refuses(capsys, run, tmp_path, arguments, message):
+    line = error(capsys, "predict", *(a.format(t=tmp_path, run=run) for a in arguments))
+    if message is None:
+        assert line.startswith("device tpu9 cannot be used here: ")
+    else:
+        assert line == message.format(t=tmp_path, run=run)
+
+
+# ---------------------------------------------------------------------------------------------------- small helpers
+
+
+def test_times_and_numbers_as_they_are_shown():
+    assert [clock(s) for s in (0, 65, 3599.6, 7265)] == ["0:00", "1:05", "1:00:00", "2:01:05"]
+    assert [number(v) for v in (0.5, -1, None, float("nan"), 0)] == ["0.500", "–", "–", "–", "0.000"]
+
+
+# ------------------------------------------------------------------------------------------------------------- paper
+
+
+def test_paper_curves_need_no_data(tmp_path, capsys):
+    assert main(["paper", "figure-1", "figure-5", "figure-6", "--output", str(tmp_path / "p")]) == 0
+    assert "figure-6" in capsys.readouterr().out
+    assert {p.parent.name for p in (tmp_path / "p").glob("*/figure.svg")} == {"figure-1", "figure-5", "figure-6"}
+    assert not (tmp_path / "p" / "scenes").exists()
+
+
+def test_paper_figure_4_of_any_model(run, data, tmp_path, capsys):
+    file = tmp_path / "four.json"
+    options = ["--model", str(run), "--data", str(data), "--output", str(tmp_path / "p"), "--json", str(file)]
+    assert main(["paper", "figure-4", *options]) == 0
+    assert "the hardest 1 % of" in capsys.readouterr().out
+    numbers = json.loads(file.read_text())["figure-4"]["gamma"]
+    assert set(numbers) == {"0", "0.5", "1", "2"}
+    assert numbers["2"]["negatives"] > 1000
+    assert (tmp_path / "p" / "figure-4" / "figure.png").exists()
+    assert not (tmp_path / "p" / "runs").exists()  # nothing had to be trained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "NAMES requires an argument"),
+        (["table-1b", "--seeds", "0"], "--seeds must be at least 1"),
+        (["table-1b", "--data", "nowhere"], "there is no data set nowhere"),
+        (["table-1b", "--model", "m"], "--model is the model of figure-4"),
+        (["table-1b", "--recipe", "nothing"], "no recipe 'nothing'"),
+        (["table-1b", "--budget", "long"], "a number of steps such as 300, or a time"),
+        (["table-9"], "table-9"),
+    ],
+)
+def test_paper_says_what_is_wrong(arguments, said, tmp_path, capsys):
+    assert main(["paper", *arguments, *([] if not arguments else ["--output", str(tmp_path / "p")])]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "p").exists()

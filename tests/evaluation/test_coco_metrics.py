@@ -1,0 +1,370 @@
+"""COCO's twelve numbers: pycocotools, fed from the annotation JSON alone, is the judge of our judge."""
+
+import contextlib
+import copy
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from retinanet.common.errors import RequestError
+from retinanet.data import open_data
+from retinanet.evaluation import coco_metrics
+from retinanet.inference.detections import Detections
+
+PUBLISHED = (0.505, 0.697, 0.573, 0.586, 0.519, 0.501, 0.387, 0.594, 0.595, 0.640, 0.566, 0.564)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Write a truth and its results; text is written as it is."""
+
+    def write(truth, results):
+        for name, content in (("truth.json", truth), ("results.json", results)):
+            (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        return tmp_path / "truth.json", tmp_path / "results.json"
+
+    return write
+
+
+def pycoco(truth, results, pictures=None):
+    """pycocotools' evaluation; annotations are counted from 1, since an id of 0 means "unmatched" to it."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truths, found = COCO(), COCO()
+    truths.dataset = truth | {"annotations": [box | {"id": n} for n, box in enumerate(truth["annotations"], 1)]}
+    found.dataset = truth | {"annotations": []}
+    with contextlib.redirect_stdout(io.StringIO()):
+        truths.createIndex()
+        found.createIndex()
+        if results:  # it cannot load an empty list
+            found = truths.loadRes(copy.deepcopy(results))
+        judge = COCOeval(truths, found, "bbox")
+        if pictures is not None:
+            judge.params.imgIds = pictures
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    return judge
+
+
+def assert_same(result, judge, truth):
+    np.testing.assert_allclose(list(result.stats.values()), judge.stats, rtol=0, atol=1e-6)
+    assert " ".join(result.stats) == "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl"
+    assert result.pictures == len(judge.params.imgIds)
+    names = {category["id"]: category["name"] for category in truth["categories"]}
+    assert [one.name for one in result.per_class] == [names[ident] for ident in judge.params.catIds]
+    for k, (ident, one) in enumerate(zip(judge.params.catIds, result.per_class)):
+        boxes = [box for box in truth["annotations"] if box["category_id"] == ident and not box["iscrowd"]]
+        assert one.boxes == sum(box["image_id"] in judge.params.imgIds for box in boxes)
+        precision = judge.eval["precision"][:, :, k, 0, -1]
+        if one.boxes:
+            assert (one.ap, one.ap50) == pytest.approx((precision.mean(), precision[0].mean()), abs=1e-6)
+        else:
+            assert one.ap is one.ap50 is None
+
+
+def perturbed(truth, seed):
+    """The truth as a middling detector would find it: jittered, some missed, some of a wrong class, some invented."""
+    random = np.random.default_rng(seed)
+    categories = [category["id"] for category in truth["categories"]]
+    results = []
+    for box in truth["annotations"]:
+        for _ in range(random.choice(3, p=(0.2, 0.6, 0.2))):
+            x, y, w, h = np.array(box["bbox"]) + random.normal(0, 0.08, 4) * np.tile(box["bbox"][2:], 2)
+            label = box["category_id"] if random.random() < 0.9 else int(random.choice(categories))
+            results.append((box["image_id"], label, [x, y, x + abs(w), y + abs(h)], random.random() ** 0.5))
+    for image in truth["images"]:
+        for _ in range(random.integers(4)):
+            x, y, w, h = random.uniform(1, 200, 4)
+            results.append((image["id"], int(random.choice(categories)), [x, y, x + w, y + h], random.random()))
+    results.sort(key=lambda result: -result[3])
+    return results
+
+
+def both(results, image_ids, category_ids, names):
+    """The same detections for COCO's code and for ours: {place: Detections}, rounded to float32 alike."""
+    records, found = [], {}
+    for image, category, corners, score in results:
+        x1, y1, x2, y2 = (float(v) for v in np.float32(corners))
+        bbox, score = [x1, y1, x2 - x1, y2 - y1], float(np.float32(score))
+        records.append({"image_id": image, "category_id": category, "bbox": bbox, "score": score})
+        found.setdefault(image_ids.index(image), []).append(((x1, y1, x2, y2), score, category_ids.index(category)))
+    return records, {
+        place: Detections(*(torch.tensor(column) for column in zip(*rows)), tuple(names))
+        for place, rows in found.items()
+    }
+
+
+# ---------------------------------------------------------------------------------------------- published pictures
+
+
+@pytest.mark.parametrize(("split", "seed"), [("val2017", 0), ("val2017", 1), ("train2017", 2)])
+def test_tiny_coco(real, split, seed):
+    root = real("tiny_coco")
+    truth = json.loads((root / "annotations" / f"instances_{split}.json").read_text())
+    assert sum(box["iscrowd"] for box in truth["annotations"]) == 5
+    data = open_data(root, split)
+    image_ids = [data.image_id(i) for i in range(len(data))]
+    records, found = both(perturbed(truth, seed), image_ids, data.category_ids, data.class_names)
+    judge = pycoco(truth, records)
+    assert 0.1 < judge.stats[0] < 0.9
+    assert -1 not in judge.stats
+    result = coco_metrics.evaluate(data, found)
+    assert_same(result, judge, truth)
+    assert any(one.boxes == 0 for one in result.per_class)  # 80 classes, not all of them in 50 pictures
+    assert any(one.ap == 0 for one in result.per_class)
+
+    some = [3, 40, 7, 7, 21, 22, 30]
+    assert_same(
+        coco_metrics.evaluate(data, found, indices=iter(some)),
+        pycoco(truth, records, [image_ids[i] for i in {*some}]),
+        truth,
+    )
+
+
+def test_tiny_coco_with_nothing_found(real):
+    root = real("tiny_coco")
+    truth = json.loads((root / "annotations" / "instances_val2017.json").read_text())
+    result = coco_metrics.evaluate(open_data(root, "val2017"), {})
+    assert set(result.stats.values()) == {0.0}
+    assert {(one.ap, one.ap50) for one in result.per_class if one.boxes} == {(0.0, 0.0)}
+    assert_same(result, pycoco(truth, []), truth)
+
+
+def test_the_pair_that_coco_publishes(real):
+    paths = [real("coco_eval") / f"instances_val2014_{end}.json" for end in ("100", "fakebbox100_results")]
+    result = coco_metrics.evaluate_json(*paths)
+    assert list(result.stats.values()) == pytest.approx(PUBLISHED, abs=6e-4)
+    truth, found = (json.loads(path.read_text()) for path in paths)
+    assert_same(result, pycoco(truth, found), truth)
+
+
+def test_a_real_detector(real):
+    """Its file counts pictures from 51, in the order of the annotation file, and classes from 1 to 80."""
+    published = json.loads((real("coco_eval") / "tiny_coco_val_stats.json").read_text())
+    results = json.loads((real("coco_eval") / "tiny_coco_val_results.json").read_text())
+    data = open_data(real("tiny_coco"), "val2017")
+    corners = [(x, y, x + w, y + h) for x, y, w, h in (result["bbox"] for result in results)]
+    rows = [(r["image_id"], r["category_id"], box, r["score"]) for r, box in zip(results, corners)]
+    _, found = both(rows, range(51, 101), range(1, 81), data.class_names)
+    assert list(coco_metrics.evaluate(data, found).stats.values()) == pytest.approx(published, abs=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------- invented pictures
+
+
+class Truth:
+    """As much of a data set as evaluation needs."""
+
+    def __init__(self, truth):
+        self.class_names = tuple(category["name"] for category in truth["categories"])
+        ids = [category["id"] for category in truth["categories"]]
+        self.rows = [[b for b in truth["annotations"] if b["image_id"] == image["id"]] for image in truth["images"]]
+        self.labels = lambda i: np.array([ids.index(b["category_id"]) for b in self.rows[i]], np.int64)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def boxes(self, i):
+        corners = [[x, y, x + w, y + h] for x, y, w, h in (b["bbox"] for b in self.rows[i])]
+        return np.array(corners, np.float32).reshape(-1, 4)
+
+    def crowd(self, i):
+        return np.array([b["iscrowd"] for b in self.rows[i]], bool)
+
+    def areas(self, i):
+        return np.array([b["area"] for b in self.rows[i]], np.float64)
+
+
+def invented(seed, pictures=6, boxes=6, crowds=0.2, categories=(0, 1, 5)):
+    """Boxes of all sizes on whole pixels, so that IoUs meet the thresholds exactly; the last category has none."""
+    random = np.random.default_rng(seed)
+    annotations = []
+    for image in range(pictures):
+        for _ in range(random.integers(boxes + 1)):
+            side = [16, 64, 200][random.integers(3)]
+            bbox = [float(v) for v in (*random.integers(0, 60, 2), *random.integers(side // 2, side + 1, 2))]
+            area = bbox[2] * bbox[3] * random.choice([1, 0.5])  # a mask may cover less than its box
+            category, crowd = int(random.choice(categories[:-1])), int(random.random() < crowds)
+            entry = {"id": len(annotations), "image_id": image, "category_id": category}
+            annotations.append(entry | {"bbox": bbox, "area": area, "iscrowd": crowd})
+    return {
+        "images": [{"id": image} for image in range(pictures)],
+        "annotations": annotations,
+        "categories": [{"id": ident, "name": f"class {ident}"} for ident in categories],
+    }
+
+
+def guesses(truth, seed, scores=1000, copies=3):
+    """Copies of the truth cut down to 10, 9, ... 4 tenths; ``scores`` different scores at most."""
+    random = np.random.default_rng(seed)
+    results = []
+    for box in truth["annotations"]:
+        for _ in range(random.integers(copies + 1)):
+            x, y, w, h = box["bbox"]
+            w *= random.integers(4, 11) / 10
+            category = box["category_id"] if random.random() < 0.8 else truth["categories"][-1]["id"]
+            results.append((box["image_id"], category, [x, y, x + w, y + h], random.integers(1, scores + 1) / scores))
+    return sorted(results, key=lambda result: -result[3])
+
+
+CASES = {
+    "usual": ({}, {}),
+    "crowds everywhere": ({"crowds": 0.7}, {}),
+    "only crowds": ({"crowds": 1.0}, {}),
+    "no crowds": ({"crowds": 0.0}, {}),
+    "two scores": ({}, {"scores": 2}),
+    "equal scores": ({}, {"scores": 1}),
+    "more than a hundred in a picture": ({"pictures": 2, "boxes": 40}, {"copies": 12}),
+    "one picture": ({"pictures": 1}, {}),
+    "nothing found": ({}, {"copies": 0}),
+}
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("case", CASES)
+def test_invented_pictures(files, case, seed):
+    truth = invented(seed, **CASES[case][0])
+    image_ids, category_ids = [image["id"] for image in truth["images"]], [0, 1, 5]
+    data = Truth(truth)
+    records, found = both(guesses(truth, seed, **CASES[case][1]), image_ids, category_ids, data.class_names)
+    judge = pycoco(truth, records)
+    assert_same(coco_metrics.evaluate(data, found), judge, truth)
+    assert_same(coco_metrics.evaluate_json(*files(truth, records)), judge, truth)
+
+
+def box(image, bbox, category=0, **more):
+    return {"image_id": image, "category_id": category, "bbox": bbox, **more}
+
+
+TRUTH = {
+    "images": [{"id": 0}, {"id": 3}],
+    "categories": [{"id": 0, "name": "cat"}, {"id": 9, "name": "dog"}, {"id": 4, "name": "owl"}],
+    "annotations": [
+        box(0, [0, 0, 40, 40], id=0, area=1600, iscrowd=0),
+        box(0, [100, 0, 80, 80], id=1, area=6400, iscrowd=1),
+        box(3, [0, 0, 50, 10], 9, id=2, area=500, iscrowd=0),
+    ],
+}
+
+
+def test_numbers_that_a_person_can_count(files):
+    """One box found, one not, one class without truth; what lies in a crowd is not wrong."""
+    results = [box(0, [110, 10, 40, 40], score=0.9), box(0, [0, 0, 40, 40], score=0.5)]
+    result = coco_metrics.evaluate_json(*files(TRUTH, results))
+    assert result.pictures == 2
+    assert result.per_class == [("cat", 1.0, 1.0, 1), ("dog", 0.0, 0.0, 1), ("owl", None, None, 0)]
+    expected = {"AP": 0.5, "AP50": 0.5, "APs": 0.0, "APm": 1.0, "APl": -1.0, "AR1": 0.0, "AR100": 0.5, "ARl": -1.0}
+    assert expected.items() <= {name: round(value, 9) for name, value in result.stats.items()}.items()
+    # IoU 0.7: found at the first five of ten thresholds
+    result = coco_metrics.evaluate_json(*files(TRUTH, [box(0, [0, 0, 40, 28], score=0.5)]))
+    assert result.per_class[0] == ("cat", pytest.approx(0.5), 1.0, 1)
+
+
+def test_results_with_areas_of_their_own_are_judged_by_their_boxes(files):
+    """As pycocotools does; a result file for masks and boxes may bring the areas of the masks."""
+    # the first is wrong, and not small: it is none of those that count among small boxes
+    results = [box(3, [90, 90, 40, 40], 9, score=0.7, area=10), box(3, [0, 0, 50, 10], 9, score=0.5, area=9000)]
+    stats = coco_metrics.evaluate_json(*files(TRUTH, results)).stats
+    assert list(stats.values()) == pytest.approx(pycoco(TRUTH, results).stats.tolist(), abs=1e-6)
+    assert stats["APs"] == pytest.approx(1)
+
+
+def test_results_of_a_class_that_the_truth_has_not_are_left_out(files):
+    results = [box(0, [0, 0, 40, 40], score=0.5)]
+    stats = coco_metrics.evaluate_json(*files(TRUTH, results)).stats
+    assert coco_metrics.evaluate_json(*files(TRUTH, [*results, box(0, [0, 0, 40, 40], 77, score=0.9)])).stats == stats
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_classes_keep_the_order_of_the_file(files, order):
+    truth = TRUTH | {"categories": TRUTH["categories"][::order]}
+    result = coco_metrics.evaluate_json(*files(truth, [box(0, [0, 0, 40, 40], score=0.5)]))
+    assert [one.name for one in result.per_class] == ["cat", "dog", "owl"][::order]
+    assert {one.name: one.ap for one in result.per_class} == {"cat": 1.0, "dog": 0.0, "owl": None}
+
+
+def test_no_pictures_and_no_truth(files):
+    none = [("cat", None, None, 0), ("dog", None, None, 0), ("owl", None, None, 0)]
+    for truth in (TRUTH | {"images": []}, TRUTH | {"annotations": []}):
+        result = coco_metrics.evaluate_json(*files(truth, []))
+        assert set(result.stats.values()) == {-1.0}
+        assert result.per_class == none
+        assert result.pictures == len(truth["images"])
+    result = coco_metrics.evaluate(Truth(TRUTH), {}, indices=[])
+    assert (set(result.stats.values()), result.per_class, result.pictures) == ({-1.0}, none, 0)
+
+
+def test_optional_keys_and_a_byte_order_mark(files):
+    """Truth without area and iscrowd, as converters write it, has the areas of its boxes and no crowds."""
+    plain = [{k: v for k, v in b.items() if k not in ("area", "iscrowd")} for b in TRUTH["annotations"]]
+    results = [box(0, [0, 0, 40, 40], score=0.5)]
+    uncrowded = [b | {"iscrowd": 0} for b in TRUTH["annotations"]]
+    expected = coco_metrics.evaluate_json(*files(TRUTH | {"annotations": uncrowded}, results))
+    assert (
+        coco_metrics.evaluate_json(*files("\ufeff" + json.dumps(TRUTH | {"annotations": plain}), results)) == expected
+    )
+    assert [one.boxes for one in expected.per_class] == [2, 1, 0]
+
+
+# -------------------------------------------------------------------------------------------------------- refused
+
+FOUND = box(0, [0, 0, 9, 9], score=0.5)
+NEEDS = "{results} [1] needs image_id, category_id, bbox [x, y, w, h] and score"
+LISTS = "{truth} is not a COCO annotation file: it needs the lists images, annotations, categories"
+BOXES = "{truth} annotations[0] needs image_id, category_id and bbox [x, y, w, h]"
+REFUSED = {
+    "not json": ("[", [], "{truth} is not valid JSON: Expecting value: line 1 column 2 (char 1)"),
+    "results not json": (TRUTH, "", "{results} is not valid JSON: Expecting value: line 1 column 1 (char 0)"),
+    "a list": ([FOUND], [], LISTS),
+    "no categories": ({"images": [], "annotations": []}, [], LISTS),
+    "images in a dict": (TRUTH | {"images": {}}, [], LISTS),
+    "truth for results": (TRUTH, TRUTH, "{results} is not a COCO result file: it must be a list of detections"),
+    "image without id": (TRUTH | {"images": [{"id": 0}, {}]}, [], "{truth} images[1] needs id"),
+    "no category": (TRUTH | {"categories": ["cat"]}, [], "{truth} categories[0] needs id and name"),
+    "category without name": (TRUTH | {"categories": [{"id": 1}]}, [], "{truth} categories[0] needs id and name"),
+    "annotation without box": (TRUTH | {"annotations": [{"image_id": 0, "category_id": 0}]}, [], BOXES),
+    "annotation of no class": (TRUTH | {"annotations": [{"image_id": 0, "bbox": [0, 0, 1, 1]}]}, [], BOXES),
+    "no dict": (TRUTH, [FOUND, 3], NEEDS),
+    "no picture": (TRUTH, [FOUND, {k: v for k, v in FOUND.items() if k != "image_id"}], NEEDS),
+    "a list for a picture": (TRUTH, [FOUND, FOUND | {"image_id": [0]}], NEEDS),
+    "no class": (TRUTH, [FOUND, FOUND | {"category_id": None}], NEEDS),
+    "no score": (TRUTH, [FOUND, {k: v for k, v in FOUND.items() if k != "score"}], NEEDS),
+    "a score in text": (TRUTH, [FOUND, FOUND | {"score": "0.5"}], NEEDS),
+    "a score that is none": (TRUTH, [FOUND, FOUND | {"score": float("nan")}], NEEDS),
+    "three numbers": (TRUTH, [FOUND, FOUND | {"bbox": [0, 0, 9]}], NEEDS),
+    "five numbers": (TRUTH, [FOUND, FOUND | {"bbox": [0, 0, 9, 9, 9]}], NEEDS),
+    "text of four letters": (TRUTH, [FOUND, FOUND | {"bbox": "0099"}], NEEDS),
+    "coordinates in text": (TRUTH, [FOUND, FOUND | {"bbox": ["0", "0", "9", "9"]}], NEEDS),
+    "unknown picture": (
+        TRUTH,
+        [FOUND, FOUND | {"image_id": 1}],
+        "{results} [1] is of picture 1, which {truth} does not have",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_files_that_cannot_be_judged(files, case):
+    truth, results, message = REFUSED[case]
+    paths = files(truth, results)
+    with pytest.raises(RequestError) as error:
+        coco_metrics.evaluate_json(*paths)
+    assert str(error.value) == message.format(truth=paths[0], results=paths[1])
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_missing_files(files, missing):
+    paths = files(TRUTH, [])
+    paths[missing].unlink()
+    with pytest.raises(RequestError) as error:
+        coco_metrics.evaluate_json(*map(str, paths))
+    assert str(error.value) == f"cannot read {paths[missing]}: no such file or directory"
+    paths[missing].mkdir()
+    with pytest.raises(RequestError) as error:
+        coco_metrics.evaluate_json(*paths)
+    assert str(error.value) == f"cannot read {paths[missing]}: is a directory"

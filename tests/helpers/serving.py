@@ -1,0 +1,174 @@
+"""A real server on a free port, a small detector behind it, and requests byte by byte; for the tests of serve."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from helpers.random_weights import scatter
+from retinanet.config.settings import (
+    AnchorSettings,
+    BackboneSettings,
+    HeadSettings,
+    ModelSettings,
+    PostprocessingSettings,
+    PreprocessingSettings,
+    PyramidSettings,
+)
+from retinanet.inference.detector import Detector
+from retinanet.model import RetinaNet
+
+NAMES = ("dog", "cat", "bird")
+
+
+def small_detector(about: dict[str, Any] | None = None) -> Detector:
+    """Random weights whose scores spread over 0..1; a prediction takes some milliseconds."""
+    torch.manual_seed(0)
+    settings = ModelSettings(
+        backbone=BackboneSettings(name="resnet18", options={"channels": [8, 8, 16, 16]}),
+        pyramid=PyramidSettings(channels=16),
+        head=HeadSettings(depth=1, width=16, norm="group"),
+        anchors=AnchorSettings(sizes=(8, 16, 32, 64, 128)),
+        preprocessing=PreprocessingSettings(size=64, longer=107),
+        postprocessing=PostprocessingSettings(threshold=0.05, max_detections=100),
+    )
+    model = RetinaNet(settings, len(NAMES))
+    scatter(model, 0.18, 0.03, -1.5)
+    return Detector(model, NAMES, about=about)
+
+
+class Gated(Detector):
+    """A detector that works when it is let; to see what waits."""
+
+    def __init__(self) -> None:
+        plain = small_detector()
+        super().__init__(plain.model, plain.class_names)
+        self.gate = threading.Event()
+        self.begun = threading.Semaphore(0)
+        self.batches: list[int] = []
+
+    def predict(self, pictures: Any, **how: Any) -> Any:
+        self.batches.append(len(pictures))
+        self.begun.release()
+        assert self.gate.wait(30), "the test did not open the gate"
+        return super().predict(pictures, **how)
+
+
+def encoded(
+    width: int = 96, height: int = 64, kind: str = "JPEG", seed: int = 0, mode: str = "RGB", **how: Any
+) -> bytes:
+    """A picture of random blocks as a file."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    image = Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST).convert(mode)
+    file = io.BytesIO()
+    image.save(file, kind, **how)
+    return file.getvalue()
+
+
+def form(*files: tuple[str, bytes], boundary: str = "xyz", field: str = "pictures") -> tuple[bytes, str]:
+    """A multipart body and its content type."""
+    parts = b"".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n".encode()
+        + data
+        + b"\r\n"
+        for name, data in files
+    )
+    return parts + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Running:
+    port: int
+    app: Any
+
+    @property
+    def service(self) -> Any:
+        return self.app.state.service
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, method: str, path: str, body: bytes | None = None, kind: str | None = None, **headers: str) -> Reply:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            if kind is not None:
+                sent["Content-Type"] = kind
+            connection.request(method, path, body, sent)
+            response = connection.getresponse()
+            return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Reply:
+        return self.ask("GET", path, **headers)
+
+    def predict(self, picture: bytes, query: str = "", kind: str = "image/jpeg", **headers: str) -> Reply:
+        return self.ask("POST", f"/predict{query}", picture, kind, **headers)
+
+    def send(self, *files: tuple[str, bytes], query: str = "") -> Reply:
+        return self.ask("POST", f"/predict{query}", *form(*files))
+
+    def raw(self, data: bytes, end: bool = True) -> bytes:
+        """What comes back for these bytes, until the connection is closed or a moment has passed."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall(data)
+            if end:
+                connection.shutdown(socket.SHUT_WR)
+            got = b""
+            while chunk := connection.recv(65536):
+                got += chunk
+            return got
+
+
+@contextmanager
+def running(detector: Any, **options: Any) -> Iterator[Running]:
+    from retinanet.serve.app import make_app
+    from retinanet.serve.server import Server, listen
+
+    app = make_app(detector, **options)
+    bound = listen("127.0.0.1", 0)
+    port = bound.getsockname()[1]
+    server = Server(app)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    try:
+        until(lambda: server.started)
+        yield Running(port, app)
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+        assert not app.state.service.busy()
+
+
+def until(true: Any, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.005)

@@ -1,0 +1,402 @@
+"""Files in, files out: names, formats, faults, interruptions."""
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from helpers.agreeing import assert_agree, from_coco
+from helpers.tiny_run import tiny
+from retinanet.common.errors import RequestError, WorkError
+from retinanet.config.settings import PostprocessingSettings
+from retinanet.inference.detector import Detector
+from retinanet.model import RetinaNet
+from retinanet.predict import files
+from retinanet.predict.files import predict_files
+from retinanet.predict.inputs import find_sources
+
+NAMES = ("red", "green")
+
+
+@pytest.fixture(scope="module")
+def detector():
+    """Random weights with scores about a half: something is found everywhere."""
+    torch.manual_seed(0)
+    model = RetinaNet(tiny().model, len(NAMES), load_weights=False)
+    nn.init.normal_(model.class_subnet.output.weight, std=0.3)
+    nn.init.zeros_(model.class_subnet.output.bias)
+    return Detector(model, NAMES)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Seven pictures of several sizes and kinds in folders, some with the same name."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for name, size in {
+        "a.jpg": (60, 90), "a.png": (64, 64), "b.bmp": (100, 50), "inner/a.jpg": (64, 64), "inner/deep/c.jpeg": (1, 1),
+        "inner/ü e.webp": (33, 47), "z.tif": (20, 300),
+    }.items():  # fmt: skip
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def names(sources):
+    return [name for _, name in find_sources(sources).pictures]
+
+
+# ---------------------------------------------------------------------------------------------------------- sources
+
+
+def test_a_folder_with_its_subfolders(pictures):
+    assert names([pictures]) == [
+        "a.jpg", "a-2.png", "b.jpg", "inner/a.jpg", "inner/deep/c.jpeg", "inner/ü e.jpg", "z.jpg",
+    ]  # fmt: skip
+
+
+def test_files_of_one_name_from_two_places(pictures):
+    assert names([pictures / "a.jpg", pictures / "inner" / "a.jpg"]) == ["a.jpg", "a-2.jpg"]
+
+
+def test_a_pattern_and_a_file_named_twice(pictures):
+    assert names([f"{pictures}/*.jpg", pictures / "a.jpg", f"{pictures}/../{pictures.name}/a.jpg"]) == ["a.jpg"]
+    assert names([f"{pictures}/**/*.jp*g"]) == ["a.jpg", "a-2.jpg", "c.jpeg"]
+    assert names([f"{pictures}/in*"]) == ["a.jpg", "deep/c.jpeg", "ü e.jpg"]
+
+
+def test_a_file_with_the_signs_of_a_pattern_in_its_name(pictures, tmp_path):
+    shutil.copy(pictures / "a.jpg", tmp_path / "a[1].jpg")
+    assert names([tmp_path / "a[1].jpg"]) == ["a[1].jpg"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ([], "which pictures? give files, folders or patterns"),
+        (["{t}/no.jpg"], "there is no picture or folder {t}/no.jpg"),
+        (["{t}/*.jpg"], "nothing matches the pattern {t}/*.jpg"),
+        (["{t}"], "there is no picture in the folder {t} or its subfolders"),
+    ],
+)
+def test_sources_without_pictures(tmp_path, sources, message):
+    with pytest.raises(RequestError) as caught:
+        find_sources([s.format(t=tmp_path) for s in sources])
+    assert str(caught.value) == message.format(t=tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------------- results
+
+
+@pytest.mark.kernels
+def test_all_formats_say_what_predict_says(detector, pictures, tmp_path):
+    seen = []
+    output = tmp_path / "found"
+    limits = PostprocessingSettings(threshold=0.4, max_detections=7)
+    made = predict_files(
+        detector, [pictures], output, threshold=0.4, max_detections=7, formats=("json", "csv", "yolo"),
+        on_progress=lambda done, total: seen.append((done, total)), batch_size=3,
+    )  # fmt: skip
+    assert seen == [(3, 7), (6, 7), (7, 7)]
+    assert made.pictures == 7
+    assert made.unreadable == []
+    paths = [str(path) for path, _ in find_sources([pictures]).pictures]
+
+    content = json.loads((output / "detections.json").read_text())
+    assert content["categories"] == [{"id": 1, "name": "red"}, {"id": 2, "name": "green"}]
+    by_id = {image["id"]: image for image in content["images"]}
+    assert [image["file_name"] for image in content["images"]] == paths
+    assert (by_id[1]["height"], by_id[1]["width"]) == (60, 90)
+    assert [a["id"] for a in content["annotations"]] == list(range(1, made.detections.total() + 1))
+    found = {}
+    for ident, path in enumerate(paths, 1):
+        detections = from_coco([a for a in content["annotations"] if a["image_id"] == ident], NAMES)
+        assert_agree(detections, detector.predict(path, threshold=0.4, max_detections=7), limits)
+        found[path] = detections
+    assert made.detections.total() == sum(map(len, found.values())) > 10
+    for ident, (path, detections) in enumerate(found.items(), 1):
+        stem = Path(names([pictures])[ident - 1]).with_suffix(".txt")
+        height, width = by_id[ident]["height"], by_id[ident]["width"]
+        rows = [line.split() for line in (output / "labels" / stem).read_text().splitlines()]
+        assert [int(row[0]) for row in rows] == detections.labels.tolist()
+        x, y, w, h, score = np.array(rows, float).reshape(-1, 6)[:, 1:].T
+        corners = np.stack([(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height], 1)
+        np.testing.assert_allclose(corners, detections.boxes.numpy(), atol=1e-3)
+        np.testing.assert_allclose(score, detections.scores.numpy(), atol=1e-6)
+        with Image.open(output / names([pictures])[ident - 1]) as drawn:
+            assert drawn.size == (width, height), path
+    assert (output / "classes.txt").read_text() == "red\ngreen\n"
+    with open(output / "detections.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["picture"] for row in rows] == [path for path, d in found.items() for _ in range(len(d))]
+    assert [row["name"] for row in rows] == [name for d in found.values() for name in d.names]
+    boxes = torch.cat([d.boxes for d in found.values()]).numpy()
+    np.testing.assert_allclose([[float(row[k]) for k in ("x1", "y1", "x2", "y2")] for row in rows], boxes, atol=0.006)
+
+
+def test_the_json_opens_as_a_coco_file(detector, pictures, tmp_path, capsys):
+    from pycocotools.coco import COCO
+
+    predict_files(detector, [pictures], tmp_path / "found", draw=False)
+    truth = COCO(tmp_path / "found" / "detections.json")
+    assert len(truth.getImgIds()) == 7
+    assert [path.name for path in (tmp_path / "found").iterdir()] == ["detections.json"]
+
+
+def test_where_nothing_is_found(detector, pictures, tmp_path):
+    formats = ("json", "csv", "yolo")
+    made = predict_files(detector, [pictures / "a.jpg"], tmp_path / "found", threshold=0.999, formats=formats)
+    assert made.detections.total() == 0
+    assert json.loads((tmp_path / "found" / "detections.json").read_text())["annotations"] == []
+    assert (tmp_path / "found" / "detections.csv").read_text().splitlines() == ["picture,name,score,x1,y1,x2,y2"]
+    assert (tmp_path / "found" / "labels" / "a.txt").read_text() == ""
+
+
+# ----------------------------------------------------------------------------------------------------------- faults
+
+
+def test_a_damaged_picture_is_told_and_the_rest_is_done(detector, pictures, tmp_path):
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures, folder)
+    (folder / "b.bmp").write_bytes((folder / "b.bmp").read_bytes()[:80])
+    (folder / "text.jpg").write_text("no picture")
+    told = []
+    made = predict_files(detector, [folder], tmp_path / "found", on_problem=lambda *problem: told.append(problem))
+    assert made.pictures == 6
+    assert told == made.unreadable
+    (first, reason), second = told
+    assert first == f"{folder}/b.bmp"
+    assert reason.startswith("it is damaged or cut short")
+    assert second == (f"{folder}/text.jpg", "it is not a picture that Pillow knows")
+    content = json.loads((tmp_path / "found" / "detections.json").read_text())
+    assert [entry["file_name"] for entry in content["unreadable"]] == [first, second[0]]
+    assert len(content["images"]) == 6
+    assert {a["image_id"] for a in content["annotations"]} <= set(range(1, 7))
+
+
+def test_what_is_passed_over_in_a_folder_is_named(detector, pictures, tmp_path):
+    """Nothing is skipped without a word: what cannot be used, and why."""
+    folder = tmp_path / "pictures"
+    (folder / ".cache").mkdir(parents=True)
+    (folder / "inner").mkdir()
+    for name in ("a.png", "inner/b.PNG", ".cache/c.png", ".d.png"):
+        shutil.copy(pictures / "a.png", folder / name)
+    for name in ("e.jxl", "inner/f.DNG", "g.pdf", "h.svg", "notes.txt"):
+        (folder / name).write_text("something")
+    (folder / "i.jpg").symlink_to("nothing")
+    (folder / "linked").symlink_to(pictures)
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "empty.jpg").touch()
+    (folder / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 50)
+    made = predict_files(detector, [folder], tmp_path / "found")
+    assert made.pictures == 2
+    assert [Path(name).name for name, _ in made.unreadable] == ["empty.jpg", "phone.heic"]
+    reasons = {str(Path(name).relative_to(folder)): reason for name, reason in made.passed_over}
+    assert {name: reason.split(":")[0] for name, reason in reasons.items()} == {
+        ".cache": "hidden",
+        ".d.png": "hidden",
+        "e.jxl": "JPEG XL is not read",
+        "g.pdf": "PDF is not read",
+        "h.svg": "SVG is not read",
+        "i.jpg": "a link to nothing",
+        "inner/f.DNG": "a camera's raw file is not read",
+        "linked": "a link to a folder, not followed",
+        "notes.txt": "neither an image nor a video by its ending",
+        "pipe.jpg": "no regular file",
+    }
+    for name in ("a.png", "inner/b.PNG", "empty.jpg", "phone.heic"):
+        (folder / name).unlink()
+    with pytest.raises(RequestError, match=r"no picture in the folder .*; passed over: .*e\.jxl \(JPEG XL"):
+        predict_files(detector, [folder], tmp_path / "none")
+
+
+def test_a_folder_that_may_not_be_read_is_named(detector, pictures, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0)
+    shutil.copy(pictures / "a.png", tmp_path / "a.png")
+    try:
+        if os.access(tmp_path / "closed", os.R_OK):
+            pytest.skip("this user may read everything")
+        assert find_sources([tmp_path]).passed_over == [(f"{tmp_path}/closed", "permission denied")]
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+
+
+def test_what_was_done_to_images_is_noted(detector, tmp_path):
+    grey = np.mgrid[:40, :60][0] * 6
+    Image.fromarray(grey.astype(np.int32)).save(tmp_path / "a.tif")
+    Image.fromarray((grey * 16).astype(np.uint16)).save(tmp_path / "b.png")
+    Image.new("RGBA", (60, 40), (200, 100, 50, 0)).save(tmp_path / "c.png")
+    frames = [Image.new("RGB", (60, 40), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "d.tif", save_all=True, append_images=frames[1:])
+    made = predict_files(detector, [tmp_path], tmp_path / "found")
+    assert {note: [Path(name).name for name in names] for note, names in made.notes.items()} == {
+        "values of 0 to 255 scaled to 8 bits": ["a.tif"],
+        "values of 0 to 4095 scaled to 8 bits": ["b.png"],
+        "alpha that hides the whole image ignored": ["c.png"],
+        "only the first of several pages or frames used": ["d.tif"],
+    }
+
+
+def test_images_above_the_limit_are_named(detector, pictures, tmp_path):
+    sources = [pictures / "a.jpg", pictures / "b.bmp"]  # 5400 and 5000 pixels
+    made = predict_files(detector, sources, tmp_path / "found", max_pixels=5000, slices=40)
+    assert made.pictures == 1
+    ((name, reason),) = made.unreadable
+    assert name == str(pictures / "a.jpg")
+    assert "90 x 60 = 5400 pixels, above the limit of 5000" in reason
+
+
+def test_one_name_that_cannot_be_written_is_no_end(detector, pictures, tmp_path):
+    """A collision makes the longest names too long, a folder stands in the way, a side is too long for JPEG."""
+    long = "x" * 251
+    for folder in "ab":
+        (tmp_path / folder / "k.jpg").mkdir(parents=True)
+        shutil.copy(pictures / "a.png", tmp_path / folder / f"{long}.png")
+        shutil.copy(pictures / "a.png", tmp_path / folder / "k.jpg" / "inner.png")
+        shutil.copy(pictures / "b.bmp", tmp_path / folder / "k.bmp")
+    Image.new("L", (66000, 1)).save(tmp_path / "b" / "wide.png")
+    (tmp_path / "b" / "wide.png").rename(tmp_path / "b" / "wide.bmp")
+    formats = ("json", "csv", "yolo")
+    made = predict_files(detector, [tmp_path / "a", tmp_path / "b"], tmp_path / "found", formats=formats)
+    assert made.pictures == 7
+    assert made.unreadable == []
+    named = {str(Path(name).relative_to(tmp_path)): reason for name, reason in made.unwritten}
+    assert named.pop(f"b/{long}.png").endswith("file name too long")
+    assert named.pop("b/wide.bmp").startswith(f"cannot write {tmp_path}/found/wide.jpg: ")
+    assert list(named) == ["a/k.jpg/inner.png", "b/k.jpg/inner.png"]
+    assert len(json.loads((made.output / "detections.json").read_text())["images"]) == 7
+    assert not [path for path in made.output.rglob("*") if ".part" in path.name]
+
+
+def test_a_name_of_244_characters(detector, pictures, tmp_path):
+    name = "y" * 240 + ".png"
+    shutil.copy(pictures / "a.png", tmp_path / name)
+    made = predict_files(detector, [tmp_path / name], tmp_path / "found", formats=("json", "yolo"))
+    assert (made.pictures, made.unwritten) == (1, [])
+    assert (tmp_path / "found" / name).is_file()
+    assert (tmp_path / "found" / "labels" / name).with_suffix(".txt").is_file()
+
+
+def test_names_that_some_file_system_takes_for_one(pictures, tmp_path):
+    for name in ("a.png", "A.jpg", "e\u0301.png", "\u00e9.jpg"):
+        shutil.copy(pictures / "a.png", tmp_path / name)
+    given = [tmp_path / name for name in ("a.png", "A.jpg", "e\u0301.png", "\u00e9.jpg")]
+    assert names(given) == ["a.png", "A-2.jpg", "e\u0301.png", "\u00e9-2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stride": 0}, "stride must be at least 1, not 0"),
+        ({"max_pixels": 0}, "max_pixels must be at least 1, not 0"),
+        ({"slices": 0}, "slices must be at least 1, not 0"),
+        ({"slices": 64, "overlap": 2}, "the overlap of tiles must be in [0, 0.9], not 2"),
+        ({"formats": ("xml",)}, "there is no format xml: give json, csv, yolo"),
+    ],
+)
+def test_settings_that_cannot_be_used(detector, pictures, tmp_path, options, message):
+    with pytest.raises(RequestError) as caught:
+        predict_files(detector, [pictures], tmp_path / "found", **options)
+    assert str(caught.value) == message
+    assert not (tmp_path / "found").exists()
+
+
+def test_not_one_picture_can_be_read(detector, tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.jpg").write_text("no picture")
+    with pytest.raises(WorkError) as caught:
+        predict_files(detector, [tmp_path], tmp_path / "found")
+    assert str(caught.value) == (
+        f"no picture could be read: {tmp_path}/a.jpg: it is not a picture that Pillow knows "
+        "(and 1 more that cannot be read)"
+    )
+    assert not (tmp_path / "found").exists(), "the same command can run again"
+
+
+def test_images_that_cannot_be_opened_are_refused_without_a_model(pictures, tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(WorkError, match=r"no picture could be read: .*notes\.txt"):
+        files.require_readable(find_sources([tmp_path / "notes.txt"]))
+    files.require_readable(find_sources([tmp_path / "notes.txt", pictures]))
+
+
+def test_a_folder_that_holds_something_is_left_alone(detector, pictures, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(RequestError, match="exists and is not empty: name a new folder with --output"):
+        predict_files(detector, [pictures], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
+def test_what_was_found_before_an_interruption_is_kept(detector, pictures, tmp_path, monkeypatch, kind):
+    real, saved = files._save, []
+
+    def stop_at_third(image, path):
+        if len(saved) == 2:
+            raise kind(28, "No space left on device")
+        saved.append(path)
+        real(image, path)
+
+    monkeypatch.setattr(files, "_save", stop_at_third)
+    with pytest.raises(WorkError if kind is OSError else kind, match=r"(?i)no space left on device"):
+        predict_files(detector, [pictures], tmp_path / "found", formats=("json", "csv"))
+    content = json.loads((tmp_path / "found" / "detections.json").read_text())
+    assert len(content["images"]) == 3
+    left = sorted(path.name for path in (tmp_path / "found").iterdir())
+    assert left == ["a-2.png", "a.jpg", "detections.csv", "detections.json"], "no file that is half written"
+
+
+def test_few_pictures_are_in_memory_at_a_time(detector, tmp_path, monkeypatch):
+    """Decoded pictures that nothing holds any more are gone: at most a batch and those read ahead are there."""
+    import weakref
+
+    for number in range(30):
+        Image.new("RGB", (40, 30), (number, 0, 0)).save(tmp_path / f"{number:02}.png")
+    alive: weakref.WeakSet = weakref.WeakSet()
+    most = 0
+    real = files.read
+
+    def watched(path, **options):
+        nonlocal most
+        image = real(path, **options)
+        alive.add(image)
+        most = max(most, len(alive))
+        return image
+
+    monkeypatch.setattr(files, "read", watched)
+    predict_files(detector, [tmp_path], tmp_path / "found", batch_size=2, draw=False)
+    assert 2 <= most <= 2 * 2 + files.READERS + 1
+
+
+def test_large_pictures_go_alone(detector, tmp_path, monkeypatch):
+    for number in range(3):
+        Image.new("RGB", (50, 50)).save(tmp_path / f"{number}.png")
+    monkeypatch.setattr(files, "CHUNK_PIXELS", 2000)
+    seen = []
+    predict_files(detector, [tmp_path], tmp_path / "found", on_progress=lambda done, _: seen.append(done), draw=False)
+    assert seen == [1, 2, 3]
+
+
+def test_slices(detector, pictures, tmp_path):
+    """Tiles in files are the tiles of Python."""
+    from retinanet.inference.tiling import predict_sliced
+
+    options = {"threshold": 0.5, "max_detections": 9}
+    made = predict_files(detector, [pictures / "z.tif"], tmp_path / "a", slices=48, overlap=0.5, draw=False, **options)
+    tiles = predict_files(
+        detector, [pictures / "z.tif"], tmp_path / "b", slices=48, overlap=0.5, whole=False, draw=False, **options
+    )
+    for folder, whole in ((made.output, True), (tiles.output, False)):
+        expected = predict_sliced(detector, pictures / "z.tif", 48, 0.5, whole=whole, **options)
+        content = json.loads((folder / "detections.json").read_text())
+        assert len(expected) == 9
+        assert [a["bbox"] for a in content["annotations"]] == [a["bbox"] for a in expected.to_coco(1)]

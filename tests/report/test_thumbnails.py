@@ -1,0 +1,78 @@
+import base64
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinanet.data import open_data
+from retinanet.report import thumbnails
+
+
+def decoded(picture):
+    head, body = picture.source.split(",")
+    assert head == "data:image/jpeg;base64"
+    return Image.open(io.BytesIO(base64.b64decode(body))).convert("RGB")
+
+
+def test_every_class_is_seen_in_as_few_pictures_as_reach(real):
+    splits = {name: open_data(real("coco128"), name) for name in ("train", "val")}
+    there = {int(label) for data in splits.values() for label in np.unique(data.annotations.labels)}
+    chosen = thumbnails.choose(splits, 100)
+    assert len(chosen) == len(set(chosen)) == 100
+    seen = {int(label) for split, index in chosen for label in splits[split].labels(index)}
+    assert seen == there
+    few = thumbnails.choose(splits, 5)
+    assert few == chosen[:5]
+    assert len({int(label) for split, index in few for label in splits[split].labels(index)}) >= 5
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 6, 50])
+def test_no_more_pictures_than_asked_for_or_there(make_set, count):
+    splits = {"train": open_data(make_set(), "train")}
+    chosen = thumbnails.choose(splits, count)
+    assert len(chosen) == len(set(chosen)) == min(count, 6)
+    assert thumbnails.choose({}, count) == []
+
+
+def test_pictures_are_small_and_said_in_words(real, make_set):
+    data = open_data(real("bccd"), "test")
+    one = thumbnails.labelled(data, 0, "test")
+    assert decoded(one).size == (one.width, one.height) == (480, 360)
+    assert one.title == data.path(0).name
+    assert one.alt.startswith(one.title)
+    assert "RBC" in one.caption
+    assert one.caption.startswith("test: ")
+    small = thumbnails.labelled(open_data(make_set(), "train"), 0)
+    assert (small.width, small.height) == (240, 180)
+
+
+def test_what_is_wrong_is_red(make_set, run):
+    inputs = run(make_set())
+    data, found = inputs["data"], inputs["found"]
+
+    def reds(picture):
+        image = np.asarray(decoded(picture)).astype(int)
+        return int((np.abs(image - thumbnails.WRONG).max(axis=2) < 60).sum())
+
+    some = next(one for one in inputs["judged"] if len(one.kept))
+    clean = dataclasses.replace(some, missed=np.zeros(3, bool), right=np.ones(len(some.kept), bool))
+    faulty = dataclasses.replace(some, missed=np.ones(3, bool), right=np.zeros(len(some.kept), bool))
+    for good, bad in zip(thumbnails.pair(data, clean, found), thumbnails.pair(data, faulty, found)):
+        assert reds(bad) > reds(good) + 300
+    left, right = thumbnails.pair(data, faulty, found)
+    assert left.caption.startswith("3 boxes, ")
+    assert left.caption.endswith(" missed")
+    assert left.alt == f"{left.title}. Truth: {left.caption}"
+    assert right.caption.endswith(" wrong")
+    left, right = thumbnails.pair(data, clean, found)
+    assert left.caption == "all boxes found"
+    assert right.caption.endswith("all right")
+
+
+def test_a_picture_in_which_nothing_was_found(make_set, run):
+    inputs = run(make_set(), nothing=True)
+    (one, *_) = inputs["judged"]
+    assert thumbnails.pair(inputs["data"], one, inputs["found"])[1].caption == "nothing found"
+    assert thumbnails.pair(inputs["data"], one, {})[1].caption == "nothing found"

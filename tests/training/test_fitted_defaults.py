@@ -1,0 +1,167 @@
+"""Settings chosen from the data and the machine: what the user gave stays, the rest has a reason."""
+
+import json
+
+import pytest
+import torch
+
+import retinanet
+from helpers.black_images import coco
+from helpers.tiny_run import make_data
+from retinanet.cli import main
+from retinanet.config import recipes
+from retinanet.config.settings import Settings, dotted, from_plain, to_plain
+from retinanet.training import fitted_defaults, step_cost
+from retinanet.training.run_folder import read_run
+from retinanet.training.trainer import Surroundings
+
+HERE = Surroundings(torch.device("cpu"), "fp32", 1, 0)
+SMALL = {"model": {"preprocessing": {"size": 64, "longer": 96}}}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Sixty-four pixels, two objects of about twenty in each picture."""
+    boxes = [(4, 6, 22, 28, 0), (30, 20, 52, 40, 1)]
+    return coco(tmp_path_factory.mktemp("data"), [((64, 64), boxes)] * 16)
+
+
+def chosen(data, given, anchors=True):
+    settings, choices = fitted_defaults.fit(given, anchors, data, data, HERE)
+    assert from_plain(Settings, to_plain(settings)) == settings
+    assert all(choice.reason for choice in choices)
+    values = dotted(to_plain(settings))
+    for choice in choices:  # what is told is what is done
+        if choice.setting in values and choice.setting not in ("train.precision", "data.workers"):
+            expected = list(choice.value) if isinstance(choice.value, tuple) else choice.value
+            assert values[choice.setting] == expected, choice
+    return settings, {choice.setting: choice.value for choice in choices}
+
+
+def test_what_the_user_gave_stays(data):
+    given = {
+        "model": {"preprocessing": {"size": 96, "longer": 96}, "anchors": {"sizes": [20.0, 40.0]}},
+        "train": {"steps": 7, "batch_size": 3, "lr": 0.5, "ema": 0.9, "eval_every": 0.0, "accumulate": 2},
+        "loss": {"gamma": 1.0},
+    }
+    settings, made = chosen(data, given)
+    kept = dotted(given)
+    assert {name: value for name, value in dotted(to_plain(settings)).items() if name in kept} == kept
+    assert not set(made) & set(kept)
+    assert settings.train.budget is None
+
+
+def test_without_a_length_there_is_one(data):
+    settings, made = chosen(data, SMALL)
+    assert settings.train.budget is None
+    assert settings.train.steps == made["train.steps"] == fitted_defaults.SCRATCH.steps[0]
+    assert settings.train.batch_size == fitted_defaults.BATCH
+
+
+def test_a_short_budget_gets_small_batches_where_pictures_are_full(tmp_path):
+    boxes = [(4 + 14 * i, 4 + 14 * j, 14 + 14 * i, 15 + 14 * j, 0) for i in range(6) for j in range(5)]
+    full = coco(tmp_path, [((96, 96), boxes)] * 4)
+    settings, _ = chosen(full, {**SMALL, "train": {"budget": "1s"}})
+    assert settings.train.batch_size == 1
+    assert settings.train.lr == pytest.approx(2e-3 * (30 / fitted_defaults.OBJECTS) ** 0.5, rel=1e-2)
+
+
+def test_a_short_budget_gets_a_light_network(data):
+    settings, made = chosen(data, {**SMALL, "train": {"budget": "1s"}})
+    assert made["model"] == fitted_defaults.NETWORKS[-1].name
+    assert settings.model.pyramid.channels == 64
+    assert settings.train.batch_size == fitted_defaults.BATCH, "there are two objects a picture: fewer would be too few"
+    assert settings.train.lr == pytest.approx(2e-3 * (16 / fitted_defaults.OBJECTS) ** 0.5, rel=1e-2)
+    assert settings.train.budget == "1s"
+
+
+def test_a_long_budget_gets_the_larger_network(data):
+    settings, made = chosen(data, {**SMALL, "train": {"budget": "10h"}})
+    assert made["model"] == fitted_defaults.NETWORKS[1].name
+    assert settings.train.batch_size == fitted_defaults.BATCH
+
+
+def test_a_network_that_was_given_is_not_changed(data):
+    given = {**SMALL, "train": {"budget": "1s"}}
+    given["model"] = {**given["model"], "head": {"width": 32, "depth": 1}}
+    settings, made = chosen(data, given)
+    assert "model" not in made
+    assert (settings.model.head.width, settings.model.pyramid.channels) == (32, 128)
+
+
+def test_anchors_of_the_recipe_on_request(data):
+    assert chosen(data, SMALL, anchors=False)[0].model.anchors == recipes.load(recipes.FITTED, {}).model.anchors
+    assert chosen(data, SMALL)[0].model.anchors != recipes.load(recipes.FITTED, {}).model.anchors
+
+
+@pytest.mark.parametrize(("processes", "parts"), [(1, 8), (4, 2)])
+def test_a_batch_that_does_not_fit_is_cut(data, processes, parts):
+    free = step_cost.free_memory(torch.device("cpu"))
+    if free is None:
+        pytest.skip("this system does not tell its free memory")
+    cost = step_cost.Cost(1.0, free * fitted_defaults.MEMORY_SHARE / 1.1)  # one picture fits, two do not
+    settings = recipes.load(recipes.FITTED, {"train": {"batch_size": 8}})
+    (choice,) = fitted_defaults._parts(settings, cost, torch.device("cpu"), processes)
+    assert (choice.setting, choice.value) == ("train.accumulate", parts)
+
+
+def test_a_trial_costs_more_for_larger_pictures():
+    settings = recipes.load("scratch-small", {"model": {"pyramid": {"channels": 32}, "head": {"width": 32}}})
+    small, large = (step_cost.measure(settings, 3, size, HERE.device, "fp32") for size in ((64, 64), (128, 256)))
+    assert large.bytes == pytest.approx(8 * small.bytes, rel=0.2), "memory goes with the pixels"
+    assert small.seconds > 0
+
+
+def test_the_default_command(tmp_path, capsys):
+    """No recipe: choices are told and kept, the report is written, predict takes the threshold of the best F1."""
+    root = make_data(tmp_path / "data")
+    run = tmp_path / "run"
+    light = ["--model.backbone.options.channels", "[8, 8, 16, 16]", "--model.head.width", "16"]
+    assert main(["train", str(root), "--steps", "3", "--output", str(run), *light]) == 0
+    said = capsys.readouterr().err
+    kept = json.loads((run / "run.json").read_text())["choices"]
+    assert {"model.preprocessing.size", "model.anchors.sizes", "train.batch_size"} <= {c["setting"] for c in kept}
+    for choice in kept:
+        assert f"{choice['setting']} " in said
+        assert choice["reason"] in said
+    assert read_run(run)[1].train.steps == 3
+    page = (run / "report.html").read_text()
+    assert "What to do next" in page
+    threshold = retinanet.load(run).threshold
+    assert threshold is not None
+    assert json.loads((run / "evaluation.json").read_text())["threshold"] == threshold
+    assert main(["predict", str(run), str(root / "val"), "--output", str(tmp_path / "found"), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["threshold"] == threshold
+
+
+def test_anchors_auto_with_a_recipe_changes_the_anchors_alone(tmp_path):
+    root = make_data(tmp_path / "data")
+    plain = {"model": {"preprocessing": {"size": 64, "longer": 96}, "head": {"width": 16, "depth": 1},
+                       "pyramid": {"channels": 16}}, "train": {"steps": 1, "report": False}}  # fmt: skip
+    path = tmp_path / "own.yaml"
+    path.write_text(json.dumps(plain))
+    assert (
+        main(["train", str(root), "--config", str(path), "--anchors", "auto", "--output", str(tmp_path / "a"), "-q"])
+        == 0
+    )
+    fitted = read_run(tmp_path / "a")[1]
+    assert fitted.model.anchors != Settings().model.anchors
+    assert fitted.model.preprocessing.size == 64
+    assert fitted.train.lr == Settings().train.lr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--anchors", "auto", "--model.anchors.sizes", "8", "16"],
+            "--anchors auto chooses what model.anchors.sizes sets",
+        ),
+        (["--anchors", "best"], "Invalid value"),
+    ],
+)
+def test_what_contradicts_itself(tmp_path, capsys, options, said):
+    root = make_data(tmp_path / "data")
+    assert main(["train", str(root), "--output", str(tmp_path / "run"), *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
