@@ -36,15 +36,15 @@ def main() -> None:
     parser.add_argument("--iou", type=float, default=0.9)
     options = parser.parse_args()
     data = open_data(options.data, options.split)
-    pictures = [data.read(index) for index in range(len(data))]
+    images = [data.read(index) for index in range(len(data))]
     plain = retinanet.load(options.model, "cpu", "fp32")
-    exact = [plain.predict(picture) for picture in pictures]
+    exact = [plain.predict(image) for image in images]
     for precision in options.precisions:
         fast = retinanet.load(options.model, "cpu", precision)
-        pairs = [found_again(e, fast.predict(p), options.score, options.iou) for e, p in zip(exact, pictures)]
+        pairs = [found_again(e, fast.predict(p), options.score, options.iou) for e, p in zip(exact, images)]
         total, again = (sum(column) for column in zip(*pairs))
         share = f"{100 * again / total:.2f} %" if total else "nothing to find"
-        print(f"{precision} ({fast.precision}): {again} of {total} found again, {share}, in {len(data)} pictures")
+        print(f"{precision} ({fast.precision}): {again} of {total} found again, {share}, in {len(data)} images")
 
 
 if __name__ == "__main__":

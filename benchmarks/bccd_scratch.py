@@ -1,4 +1,4 @@
-"""From scratch on BCCD: this project's RetinaNet beside torchvision's, same backbone, picture size, batch and minutes.
+"""From scratch on BCCD: this project's RetinaNet beside torchvision's, same backbone, image size, batch and minutes.
 
     python benchmarks/bccd_scratch.py --data ../shared/data/bccd --minutes 15
 
@@ -35,8 +35,8 @@ def ours(data: Path, minutes: float, output: Path, seed: int) -> dict[str, Any]:
     length = {"budget": f"{minutes}m", "seed": seed, "eval_every": 0}
     changes = {"train": length, "data": {"train": "trainval", "val": "test"}}
     settings = recipes.load("scratch-small", changes)
-    pictures = settings.model.preprocessing
-    assert (pictures.size, pictures.longer, settings.train.batch_size) == (SIZE, LONGER, BATCH)
+    images = settings.model.preprocessing
+    assert (images.size, images.longer, settings.train.batch_size) == (SIZE, LONGER, BATCH)
     summary = train(data, settings, output / f"ours-{seed}")
     return {"steps": summary["steps"], "seconds": summary["seconds"], **summary["last"]}
 

@@ -1,9 +1,9 @@
-"""How time and memory grow with classes, boxes, picture size and batch, beside torchvision.
+"""How time and memory grow with classes, boxes, image size and batch, beside torchvision.
 
     python benchmarks/growth.py                       # all of it: about an hour on two cores
     python benchmarks/growth.py loss post-processing  # some
 
-One number at a time is changed from 80 classes, 20 boxes a picture, 800 pixels and one picture (for the training step
+One number at a time is changed from 80 classes, 20 boxes an image, 800 pixels and one image (for the training step
 320 pixels and two). Every side of every case runs in a process of its own: once to warm up, then the measured rounds,
 of which there are fewer where they take long. Memory is what the process held at its highest, in the first of them,
 above what it held before.

@@ -1,8 +1,8 @@
 """Opening a data set of COCO's size: seconds, and megabytes in the parent and in each loader process; and checking it.
 
-    python benchmarks/opening.py --pictures 120000 --boxes 1000000
+    python benchmarks/opening.py --images 120000 --boxes 1000000
 
-Makes the annotation file and as many pictures (links to a few small ones) in a temporary folder.
+Makes the annotation file and as many images (links to a few small ones) in a temporary folder.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from retinanet.bench import torchvision_bench
 WIDTH, HEIGHT, SOURCES = 64, 48, 16
 
 
-def make(folder: Path, pictures: int, boxes: int) -> None:
+def make(folder: Path, count: int, boxes: int) -> None:
     (folder / "annotations").mkdir(parents=True)
     (folder / "train2017").mkdir()
-    sources = [torchvision_bench.make_picture(folder / f"source{i}.jpg", WIDTH, HEIGHT) for i in range(SOURCES)]
+    sources = [torchvision_bench.make_image(folder / f"source{i}.jpg", WIDTH, HEIGHT) for i in range(SOURCES)]
     images = []
-    for i in range(pictures):
+    for i in range(count):
         name = f"{i:012d}.jpg"
         (folder / "train2017" / name).symlink_to(sources[i % SOURCES])
         images.append({"id": i + 1, "file_name": name, "width": WIDTH, "height": HEIGHT})
@@ -40,7 +40,7 @@ def make(folder: Path, pictures: int, boxes: int) -> None:
         annotations.append(
             {
                 "id": i + 1,
-                "image_id": draw.randrange(pictures) + 1,
+                "image_id": draw.randrange(count) + 1,
                 "category_id": draw.randrange(80) + 1,
                 "bbox": box,
                 "area": box[2] * box[3],
@@ -60,12 +60,12 @@ def held(name: str, process: str = "self") -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=120_000)
+    parser.add_argument("--images", type=int, default=120_000)
     parser.add_argument("--boxes", type=int, default=1_000_000)
     options = parser.parse_args()
     print(torchvision_bench.machine())
     with tempfile.TemporaryDirectory() as name:
-        make(Path(name), options.pictures, options.boxes)
+        make(Path(name), options.images, options.boxes)
         from retinanet.data import open_data
 
         gc.collect()
@@ -74,7 +74,7 @@ def main() -> None:
         data = open_data(Path(name), "train")
         seconds = time.perf_counter() - begin
         gc.collect()
-        print(f"opened {len(data)} pictures with {data.num_boxes} boxes in {seconds:.1f} s")
+        print(f"opened {len(data)} images with {data.num_boxes} boxes in {seconds:.1f} s")
         print(f"the parent holds {held('Rss:') - before:.0f} MB more, annotations and the allocator's slack together")
         reading, writing = os.pipe()
         child = os.fork()
@@ -90,7 +90,7 @@ def main() -> None:
                 os._exit(0)
         os.close(writing)
         os.waitpid(child, 0)
-        print(f"a loader process holds {os.read(reading, 100).decode()} MB more after 5000 pictures from all over")
+        print(f"a loader process holds {os.read(reading, 100).decode()} MB more after 5000 images from all over")
 
         begin = time.perf_counter()
         command = [sys.executable, "-m", "retinanet", "data", name, "--quiet", "--json", str(Path(name) / "found.json")]

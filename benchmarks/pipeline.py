@@ -1,10 +1,10 @@
-"""Pictures that one processor core decodes, augments and batches a second, beside torchvision's reference pipeline.
+"""Images that one processor core decodes, augments and batches a second, beside torchvision's reference pipeline.
 
     python benchmarks/pipeline.py --data ../shared/data/tiny_coco --size 800
 
 Ours: file to a padded uint8 batch at the training size, flipped half of the time. torchvision's (references/detection):
 decode with Pillow, flip, convert to float32; its model resizes and pads, so that work is added to the second row.
-On one core; both take turns with the same pictures.
+On one core; both take turns with the same images.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
         flip, convert = v2.RandomHorizontalFlip(0.5), v2.ToDtype(torch.float, scale=True)
         for step in range(batches):
             images = []
-            for _, index in steps.pictures(step):
+            for _, index in steps.images(step):
                 with Image.open(data.path(index)) as file:
                     images.append(convert(v2.functional.pil_to_tensor(flip(file.convert("RGB")))))
             if resize:
@@ -77,12 +77,12 @@ def main() -> None:
             if done:
                 times[name].append(time.perf_counter() - begin)
     count = batches * options.batch
-    print(f"{machine()}; one core; {count} pictures of {options.data} at {options.size} pixels")
+    print(f"{machine()}; one core; {count} images of {options.data} at {options.size} pixels")
     for name, seconds in times.items():
         rates = sorted(count / s for s in seconds)
-        print(f"{name:42} {statistics.median(rates):6.1f} pictures/s ({rates[0]:.1f} to {rates[-1]:.1f})")
+        print(f"{name:42} {statistics.median(rates):6.1f} images/s ({rates[0]:.1f} to {rates[-1]:.1f})")
     rate = statistics.median(count / s for s in times["ours"])
-    print(f"cores that feed 100 pictures a second: {100 / rate:.1f}")
+    print(f"cores that feed 100 images a second: {100 / rate:.1f}")
 
 
 if __name__ == "__main__":

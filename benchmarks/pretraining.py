@@ -28,7 +28,7 @@ def run(data: Path, splits: tuple[str, str], weights: Path | None, minutes: floa
     from retinanet.training.trainer import train
 
     backbone = BACKBONE | ({"weights": str(weights), "frozen_norm": True} if weights else {})
-    # Both see the pictures as the weight file wants them.
+    # Both see the images as the weight file wants them.
     model = {"backbone": backbone, "preprocessing": {"mean": [0.5] * 3, "std": [0.5] * 3}}
     changes = {
         "model": model,

@@ -38,14 +38,14 @@ def quantised(fp32: Path, place: Path, detector: Detector, data: Path, preset: s
     openvino, nncf = openvino_runtime.runtime("this"), openvino_int8.nncf()
     model = openvino_runtime.core(openvino).read_model(fp32 / openvino_runtime.NETWORK)
     names = [openvino_int8.last_convolution(output) for output in model.outputs] if ignored else []
-    pictures = openvino_int8.calibration_pictures(data)
+    images = openvino_int8.calibration_images(data)
     with openvino_int8.silent():
         model = nncf.quantize(
             model,
-            nncf.Dataset(pictures, lambda path: openvino_int8.prepared(path, detector.settings).numpy()),
+            nncf.Dataset(images, lambda path: openvino_int8.prepared(path, detector.settings).numpy()),
             preset=nncf.QuantizationPreset[preset],
             target_device=nncf.TargetDevice.CPU,
-            subset_size=len(pictures),
+            subset_size=len(images),
             ignored_scope=nncf.IgnoredScope(names=names),
         )
     place.mkdir()
@@ -88,10 +88,10 @@ def main() -> None:
             quantised(made["fp32"], made[name], plain, options.data, preset, ignored)
 
     data = open_data(options.data, options.split, class_names=plain.class_names)
-    pictures = [data.read(index) for index in spread(len(data), model_comparison.MOST)]
-    timed = model_comparison.compare([str(path) for path in made.values()], pictures, load, options.rounds)
-    print(f"\n{machine()}; {options.data}, split {data.split}, {len(data)} pictures")
-    print(f"{'':28} {'AP':>6} {'AP50':>6} {'size':>8}  a picture (range)        same boxes")
+    images = [data.read(index) for index in spread(len(data), model_comparison.MOST)]
+    timed = model_comparison.compare([str(path) for path in made.values()], images, load, options.rounds)
+    print(f"\n{machine()}; {options.data}, split {data.split}, {len(data)} images")
+    print(f"{'':28} {'AP':>6} {'AP50':>6} {'size':>8}  an image (range)        same boxes")
     rows: list[dict[str, Any]] = []
     for name, row in zip(made, timed, strict=True):
         stats = coco_metrics.evaluate(data, detect_all(load(row.model), data)).stats

@@ -1,10 +1,10 @@
 """One network, torchvision's ResNet-50 RetinaNet, in every runtime that this package writes for, and in torchvision.
 
-    python benchmarks/runtimes.py --pictures ../shared/data/tiny_coco/train2017
+    python benchmarks/runtimes.py --images ../shared/data/tiny_coco/train2017
     python benchmarks/runtimes.py --sides auto int8 --size 512 --json runtimes.json
 
 Weights are random: this is about time alone (benchmarks/quantisation.py is about AP). int8 is calibrated on some of the
-pictures. From pixels to boxes, one picture at a time; all sides look at each in turn, in one process. Exporting takes
+images. From pixels to boxes, one image at a time; all sides look at each in turn, in one process. Exporting takes
 some minutes. On an otherwise idle machine.
 """
 
@@ -26,29 +26,29 @@ from torch import Tensor
 import retinanet
 from retinanet.bench import torchvision_bench
 from retinanet.data.dataset import evenly
-from retinanet.data.formats.listing import picture_files
+from retinanet.data.formats.listing import image_files
 from retinanet.data.image_io import read
 from retinanet.export.onnx import onnx_export
 from retinanet.export.openvino import openvino_export
 from retinanet.inference.detector import Detector
 
 SIDES = ("torchvision", "fp32", "auto", "onnx", "openvino", "int8")
-PICTURES = 4
+IMAGES = 4
 CALIBRATED = 20
 
 Side = Callable[[Tensor], Any]
 
 
-def sides(names: list[str], pictures: list[Path], size: int, folder: Path) -> dict[str, Side]:
-    """What each of them does with a picture (3, H, W) uint8."""
+def sides(names: list[str], images: list[Path], size: int, folder: Path) -> dict[str, Side]:
+    """What each of them does with an image (3, H, W) uint8."""
     torch.manual_seed(0)
     theirs: Any = torchvision_bench.torchvision_model(size)
     detector = Detector(torchvision_bench.same_model(theirs, size), [str(i) for i in range(torchvision_bench.CLASSES)])
     detector.save(folder / "m.safetensors")
 
     @torch.inference_mode()
-    def torchvision(picture: Tensor) -> Any:
-        return theirs([picture / 255])
+    def torchvision(image: Tensor) -> Any:
+        return theirs([image / 255])
 
     found: dict[str, Side] = {}
     for name in names:
@@ -67,7 +67,7 @@ def sides(names: list[str], pictures: list[Path], size: int, folder: Path) -> di
             openvino_export.write(detector, place, "fp32")
         else:
             (folder / "calibrate").mkdir()
-            for path in evenly(pictures, CALIBRATED):
+            for path in evenly(images, CALIBRATED):
                 (folder / "calibrate" / path.name).symlink_to(path.resolve())
             openvino_export.write(detector, place, "int8", folder / "calibrate")
         print(f"exported {name} in {time.perf_counter() - begin:.0f} s", flush=True)
@@ -77,33 +77,33 @@ def sides(names: list[str], pictures: list[Path], size: int, folder: Path) -> di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--size", type=int, default=800)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    files = list(picture_files(options.pictures))
-    pictures = [read(path) for path in evenly(files, PICTURES)]
+    files = list(image_files(options.images))
+    images = [read(path) for path in evenly(files, IMAGES)]
     with tempfile.TemporaryDirectory() as folder:
         compared = sides(options.sides, files, options.size, Path(folder))
         seconds: dict[str, list[float]] = {name: [] for name in compared}
         with torchvision_bench.frozen_heap():
             for number in range(options.rounds + 1):
-                for picture in pictures:
+                for image in images:
                     for name, side in compared.items():
                         gc.collect()
                         begin = time.perf_counter()
-                        side(picture)
+                        side(image)
                         if number:  # the first round warms up
                             seconds[name].append(time.perf_counter() - begin)
     base = next(iter(compared))
-    sizes = ", ".join(f"{p.shape[2]} x {p.shape[1]}" for p in pictures)
+    sizes = ", ".join(f"{p.shape[2]} x {p.shape[1]}" for p in images)
     print(
-        f"\n{torchvision_bench.machine()}; {options.rounds} rounds of {len(pictures)} pictures ({sizes}) "
+        f"\n{torchvision_bench.machine()}; {options.rounds} rounds of {len(images)} images ({sizes}) "
         f"at {options.size} px"
     )
-    print(f"{'':12} {'a picture':>10}  {'range':18} times {base} (range)")
+    print(f"{'':12} {'an image':>10}  {'range':18} times {base} (range)")
     rows = []
     for name, taken in seconds.items():
         ratios = sorted(b / t for b, t in zip(seconds[base], taken, strict=True))

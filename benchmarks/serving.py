@@ -1,4 +1,4 @@
-"""What batching is worth to a server: pictures a second and the time of a request, with batches and without.
+"""What batching is worth to a server: images a second and the time of a request, with batches and without.
 
 python benchmarks/serving.py
 python benchmarks/serving.py --clients 16 --seconds 10 --size 320 --json serving.json
@@ -40,7 +40,7 @@ SERVE = (
 )
 
 
-def picture(side: int) -> bytes:
+def image(side: int) -> bytes:
     import numpy as np
     from PIL import Image
 
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    data = picture(480)
+    data = image(480)
     ways = {"batches of one": 1, f"batches up to {options.batch_size}": options.batch_size}
     results: dict[str, dict[str, list[float]]] = {way: {"times": [], "rates": [], "refused": []} for way in ways}
     with tempfile.TemporaryDirectory() as folder:
@@ -122,11 +122,11 @@ def main() -> None:
                 process.wait()
     rows = {}
     print(f"ResNet-18, {options.size} pixels, {options.clients} clients, {os.cpu_count()} cores, {options.turns} turns")
-    print(f"{'':20} {'pictures/s':>22} {'p50':>9} {'p99':>9} {'refused':>8}")
+    print(f"{'':20} {'images/s':>22} {'p50':>9} {'p99':>9} {'refused':>8}")
     for way, result in results.items():
         cuts = statistics.quantiles(result["times"], n=100)
         row = {
-            "pictures_per_second": statistics.median(result["rates"]),
+            "images_per_second": statistics.median(result["rates"]),
             "lowest": min(result["rates"]),
             "highest": max(result["rates"]),
             "p50_ms": cuts[49] * 1000,
@@ -135,7 +135,7 @@ def main() -> None:
             "refused": int(sum(result["refused"])),
         }
         rows[way] = row
-        rates = f"{row['pictures_per_second']:.1f} ({row['lowest']:.1f} to {row['highest']:.1f})"
+        rates = f"{row['images_per_second']:.1f} ({row['lowest']:.1f} to {row['highest']:.1f})"
         print(f"{way:20} {rates:>22} {row['p50_ms']:6.0f} ms {row['p99_ms']:6.0f} ms {row['refused']:>8}")
     if options.json:
         about = {"size": options.size, "clients": options.clients, "cores": os.cpu_count(), "turns": options.turns}

@@ -3,7 +3,7 @@
     python benchmarks/small_objects.py --minutes 10
 
 Digit scenes of 640 pixels, made in a temporary folder. Three runs, one after the other: the default command; the same
-with the paper's picture size and anchors; the paper's model and schedule as they are (ResNet-50, SGD), all from random
+with the paper's image size and anchors; the paper's model and schedule as they are (ResNet-50, SGD), all from random
 weights.
 """
 
@@ -31,7 +31,7 @@ RUNS = {
     "default, the paper's size and anchors": PAPER_SIGHT,
     "the paper's settings": [
         *("--config", "paper-r50-1x", "--model.backbone.weights", "none"),
-        *("--train.accumulate", "16"),  # sixteen such pictures at once want more memory than many a machine has
+        *("--train.accumulate", "16"),  # sixteen such images at once want more memory than many a machine has
     ],
 }
 

@@ -36,7 +36,7 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
-LIMITS = ("--max-megabytes", "1", "--max-megapixels", "2", "--max-pictures", "4", "--timeout", "5", "--queue", "16")
+LIMITS = ("--max-megabytes", "1", "--max-megapixels", "2", "--max-images", "4", "--timeout", "5", "--queue", "16")
 MODEL = """
 import sys
 import torch
@@ -328,7 +328,7 @@ def main() -> int:
     return 0 if healthy and not wrong and last - warm <= options.growth else 1
 
 
-LEFT = ("queue_pictures", "memory_bytes")
+LEFT = ("queue_images", "memory_bytes")
 
 if __name__ == "__main__":
     raise SystemExit(main())

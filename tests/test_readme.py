@@ -36,7 +36,7 @@ def test_python(tmp_path, monkeypatch):
     detector = retinanet.Detector(RetinaNet(settings, 2), ["red", "green"])
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     detector.save("runs/mine/best.safetensors")
-    Image.new("RGB", (90, 60)).save("picture.jpg")
+    Image.new("RGB", (90, 60)).save("image.jpg")
     (code,) = blocks("python")
     exec(compile(code, "README.md", "exec"), {})
     assert (tmp_path / "found.png").exists()

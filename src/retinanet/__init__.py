@@ -2,7 +2,7 @@
 
     import retinanet
     detector = retinanet.load("runs/mine")
-    found = detector.predict("picture.jpg")
+    found = detector.predict("image.jpg")
     found.boxes, found.scores, found.names
 
 Importing this package imports nothing heavy; what a name needs is imported when it is first used.

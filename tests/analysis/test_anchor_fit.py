@@ -1,4 +1,4 @@
-"""Anchors and picture sizes for the data."""
+"""Anchors and image sizes for the data."""
 
 from dataclasses import replace
 
@@ -13,11 +13,11 @@ from retinanet.config.settings import AnchorSettings, MatchingSettings, ModelSet
 AS_IT_IS = replace(ModelSettings(), preprocessing=PreprocessingSettings(resize="none"))
 
 
-def scattered(root, sides, shapes=(0.7, 1.4), size=(640, 640), pictures=6, count=30, seed=0):
+def scattered(root, sides, shapes=(0.7, 1.4), size=(640, 640), images=6, count=30, seed=0):
     """Boxes of random place, side and shape (height over width)."""
     random = np.random.default_rng(seed)
     rows = []
-    for _ in range(pictures):
+    for _ in range(images):
         boxes = []
         for _ in range(count):
             side = np.exp(random.uniform(*np.log(sides)))
@@ -111,8 +111,8 @@ def test_boxes_below_a_pixel_are_told_whatever_the_anchors_cover(tmp_path, low_q
         ((0.2, 0.5), (1, 1), 1),
     ],
 )
-def test_picture_size(tmp_path, sides, size, wanted):
-    data = scattered(tmp_path, sides, size=size, pictures=2, count=10)
+def test_image_size(tmp_path, sides, size, wanted):
+    data = scattered(tmp_path, sides, size=size, images=2, count=10)
     found, longer, why = fit_size(data, PreprocessingSettings(), 24.0)
     assert found == pytest.approx(wanted, abs=1)
     assert longer >= found * 4 / 3

@@ -51,13 +51,13 @@ def test_best_anchor_is_that_of_the_whole_grid(fractions, padded, offset, conven
 
 def test_covered_boxes_are_those_that_the_trainer_gives_an_anchor(tmp_path):
     random = np.random.default_rng(0)
-    pictures = []
+    images = []
     for _ in range(12):
         height, width = (int(v) for v in random.integers(60, 200, 2))
         x, y = random.uniform(0, width - 30), random.uniform(0, height - 30)
         w, h = random.uniform(3, 29, 2)
-        pictures.append(((height, width), [(x, y, x + w, y + h, 0)]))
-    data = coco(tmp_path, pictures)
+        images.append(((height, width), [(x, y, x + w, y + h, 0)]))
+    data = coco(tmp_path, images)
     model = ModelSettings(preprocessing=PreprocessingSettings(size=128, longer=200))
     model = replace(model, anchors=AnchorSettings(sizes=(16.0, 32.0, 64.0)))
     seen = as_seen(data, model.preprocessing)
@@ -73,7 +73,7 @@ def test_covered_boxes_are_those_that_the_trainer_gives_an_anchor(tmp_path):
 
 
 def test_what_is_told(tmp_path):
-    """One box that an anchor equals, one that is too small for any, a crowd, a picture without a box."""
+    """One box that an anchor equals, one that is too small for any, a crowd, an image without a box."""
     data = coco(tmp_path, [((128, 128), [(32, 32, 64, 64, 0), (3, 3, 7, 7, 1)]), ((128, 128), [(2, 2, 5, 5, 1)]),
                            ((128, 256), [])])  # fmt: skip
     model = replace(ModelSettings(), preprocessing=PreprocessingSettings(resize="none"))

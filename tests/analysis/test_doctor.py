@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import retinanet.data
-from helpers.made_data import CLASSES, HEIGHT, WIDTH, Picture, encoded, pixels, png, sound, write
+from helpers.made_data import CLASSES, HEIGHT, WIDTH, Sample, encoded, pixels, png, sound, write
 from retinanet.analysis.doctor import examine, fault_checks, open_all
 from retinanet.analysis.doctor.overlaps import overlapping
 from retinanet.analysis.near_duplicates import look
@@ -41,7 +41,7 @@ def only(findings, code, split=None):
 
 
 def boxes_of(splits):
-    return [box for pictures in splits.values() for picture in pictures for box in picture.boxes]
+    return [box for images in splits.values() for image in images for box in image.boxes]
 
 
 # ------------------------------------------------------------------------------------------------------- sound data
@@ -58,7 +58,7 @@ def test_sound_data_has_no_errors_and_no_warnings(tmp_path, layout):
 def test_examples_name_file_and_line(tmp_path, layout):
     splits = sound()
     add(splits, [0, 0, 1, WIDTH, HEIGHT], 4)
-    finding = only(diagnose(write(tmp_path, layout, splits)), "boxes.whole-picture")
+    finding = only(diagnose(write(tmp_path, layout, splits)), "boxes.whole-image")
     where = {
         "yolo": "labels/train/train3.txt line 4",
         "coco": "annotations/instances_train.json annotation 16",
@@ -66,10 +66,10 @@ def test_examples_name_file_and_line(tmp_path, layout):
     }
     assert where[layout] in finding.examples
     assert (len(finding.examples), finding.count, finding.split) == (4, 4, "train")
-    assert finding.text == "4 boxes cover more than 95 % of the picture"
+    assert finding.text == "4 boxes cover more than 95 % of the image"
 
 
-def test_without_references_examples_name_the_picture(tmp_path):
+def test_without_references_examples_name_the_image(tmp_path):
     splits = sound()
     splits["train"][3].boxes[1][3] = splits["train"][3].boxes[1][1] + 1
     data = retinanet.data.open_data(write(tmp_path, "yolo", splits), "train")
@@ -136,14 +136,14 @@ def test_the_heading_of_roboflows_categories_is_a_note(tmp_path):
 def test_labels_of_one_split_shifted(tmp_path, layout):
     classes = ("a", "b", "c", "d", "e")
     splits = sound(val=32, classes=4)
-    for pictures in splits.values():
-        for i, picture in enumerate(pictures):
-            picture.boxes = [box for box in picture.boxes if box[0] in (0, 1) or i % 4 < box[0] - 1]
+    for images in splits.values():
+        for i, image in enumerate(images):
+            image.boxes = [box for box in image.boxes if box[0] in (0, 1) or i % 4 < box[0] - 1]
             if i % 3:
-                picture.boxes = [box for box in picture.boxes if box[0] != 0]
+                image.boxes = [box for box in image.boxes if box[0] != 0]
     assert not [f for f in diagnose(write(tmp_path / "sound", layout, splits, classes)) if f.code == "labels.shifted"]
-    for picture in splits["val"]:
-        for box in picture.boxes:
+    for image in splits["val"]:
+        for box in image.boxes:
             box[0] += 1
     finding = only(diagnose(write(tmp_path / "shifted", layout, splits, classes)), "labels.shifted")
     assert finding.split == "val"
@@ -179,7 +179,7 @@ def test_splits_of_other_classes(tmp_path):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("factor", "code"), [(0.5, "labels.smaller-size"), (2, "labels.larger-size")])
-def test_coordinates_of_pictures_of_another_size(tmp_path, layout, factor, code):
+def test_coordinates_of_images_of_another_size(tmp_path, layout, factor, code):
     splits = sound()
     for box in boxes_of(splits):
         box[1:] = [int(value * factor) for value in box[1:]]
@@ -273,16 +273,16 @@ def test_outlines(tmp_path):
 # ------------------------------------------------------------------------------------------------------------ boxes
 
 
-def add(splits, box, pictures=1, split="train"):
-    for picture in splits[split][:pictures]:
-        picture.boxes.append(list(box))
+def add(splits, box, images=1, split="train"):
+    for image in splits[split][:images]:
+        image.boxes.append(list(box))
 
 
 @pytest.mark.parametrize("layout", ["coco", "voc"])  # in YOLO's files equal lines are left out as they are read
 def test_equal_boxes(tmp_path, layout):
     splits = sound()
-    for picture in splits["train"][:2]:
-        picture.boxes.append(list(picture.boxes[1]))
+    for image in splits["train"][:2]:
+        image.boxes.append(list(image.boxes[1]))
     findings = diagnose(write(tmp_path, layout, splits))
     assert serious(findings) == [("warning", "boxes.repeated", "train")]
     assert only(findings, "boxes.repeated").count == 2
@@ -292,16 +292,16 @@ def test_equal_boxes(tmp_path, layout):
 @pytest.mark.parametrize(("label", "code"), [(2, "boxes.double"), (0, "boxes.two-classes")])
 def test_two_boxes_on_one_object(tmp_path, layout, label, code):
     splits = sound()
-    for picture in splits["train"][:2]:
-        _, x1, y1, x2, y2 = picture.boxes[2]
-        picture.boxes.append([label, x1 + 1, y1, x2, y2])
+    for image in splits["train"][:2]:
+        _, x1, y1, x2, y2 = image.boxes[2]
+        image.boxes.append([label, x1 + 1, y1, x2, y2])
     findings = diagnose(write(tmp_path, layout, splits))
     assert serious(findings) == [("warning", code, "train")]
     assert " and " in only(findings, code).examples[0]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_same_boxes_in_several_pictures(tmp_path, layout):
+def test_the_same_boxes_in_several_images(tmp_path, layout):
     splits = sound()
     splits["val"][5].boxes = [list(box) for box in reversed(splits["val"][2].boxes)]
     finding = only(diagnose(write(tmp_path, layout, splits)), "boxes.copied-set")
@@ -318,19 +318,19 @@ def test_long_boxes(tmp_path):
     assert ("warning", "boxes.long", "train") in serious(findings)
 
 
-def test_boxes_of_whole_pictures(tmp_path):
+def test_boxes_of_whole_images(tmp_path):
     splits = sound()
     add(splits, [0, 0, 1, WIDTH, HEIGHT], 2)
-    assert only(diagnose(write(tmp_path / "few", "yolo", splits)), "boxes.whole-picture").severity == "note"
-    for picture in splits["train"]:
-        picture.boxes = [[0, 0, 1, WIDTH, HEIGHT]]
+    assert only(diagnose(write(tmp_path / "few", "yolo", splits)), "boxes.whole-image").severity == "note"
+    for image in splits["train"]:
+        image.boxes = [[0, 0, 1, WIDTH, HEIGHT]]
     finding = only(diagnose(write(tmp_path / "all", "yolo", splits)), "boxes.classification")
     assert (finding.severity, finding.count) == ("error", 40)
 
 
 @st.composite
 def crowds(draw):
-    """Boxes of several pictures on a coarse grid, so that edges and whole boxes coincide."""
+    """Boxes of several images on a coarse grid, so that edges and whole boxes coincide."""
     rows = draw(st.lists(st.tuples(*[st.integers(0, 3)] * 3, st.integers(1, 4), st.integers(1, 4)), max_size=25))
     values = np.array(rows, np.float32).reshape(-1, 5)
     boxes = np.concatenate([values[:, 1:3], values[:, 1:3] + values[:, 3:]], 1)
@@ -360,7 +360,7 @@ def sized(size, longer=1333, **post):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_shrunken_pictures(tmp_path, layout):
+def test_shrunken_images(tmp_path, layout):
     findings = diagnose(write(tmp_path, layout, sound()), sized(HEIGHT // 3))
     shrunk = only(findings, "training.shrunk", "train")
     assert shrunk.severity == "warning"
@@ -375,15 +375,15 @@ def test_shrunken_pictures(tmp_path, layout):
 def test_more_objects_than_detections(tmp_path):
     findings = diagnose(write(tmp_path, "coco", sound()), sized(800, max_detections=2))
     finding = only(findings, "training.max-detections", "train")
-    assert finding.text == "40 pictures have more than 2 objects, at most 3: 40 (33 %) cannot be found"
+    assert finding.text == "40 images have more than 2 objects, at most 3: 40 (33 %) cannot be found"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_objects_that_nms_takes_away(tmp_path, layout):
     splits = sound()
-    for picture in splits["train"][:10]:
-        _, x1, y1, x2, y2 = picture.boxes[2]
-        picture.boxes.append([2, x1, y1, x2 - 8, y2])
+    for image in splits["train"][:10]:
+        _, x1, y1, x2, y2 = image.boxes[2]
+        image.boxes.append([2, x1, y1, x2 - 8, y2])
     findings = diagnose(write(tmp_path, layout, splits))
     assert serious(findings) == [("warning", "training.nms", "train")]
     assert only(findings, "training.nms").count == 20
@@ -393,11 +393,11 @@ def test_objects_that_nms_takes_away(tmp_path, layout):
 
 
 @pytest.mark.parametrize(("height", "width", "code"), [(7100, 7100, "huge"), (20, 120, "small"), (40, 440, "long")])
-def test_pictures_of_strange_sizes(tmp_path, height, width, code):
+def test_images_of_strange_sizes(tmp_path, height, width, code):
     splits = sound()
     content = encoded(Image.new("1", (width, height), 1))
-    splits["val"][0] = Picture("odd.png", content, [[0, 1, 1, 30, 18]], (height, width))
-    finding = only(diagnose(write(tmp_path, "coco", splits)), f"pictures.{code}")
+    splits["val"][0] = Sample("odd.png", content, [[0, 1, 1, 30, 18]], (height, width))
+    finding = only(diagnose(write(tmp_path, "coco", splits)), f"images.{code}")
     assert (finding.severity, finding.examples) == ("warning", ("val/odd.png",))
     assert f"such as {width} x {height}" in finding.text
 
@@ -440,7 +440,7 @@ def test_splits_that_cannot_be_opened(tmp_path):
     for path in root.glob("labels/val/*"):
         path.unlink()
     finding = only(diagnose(root), "splits.unusable", "val")
-    assert "none of the 20 pictures of val has a label file" in finding.text
+    assert "none of the 20 images of val has a label file" in finding.text
     (root / "data.yaml").write_text("train: images/train\nval: images/train\ntest: images/nowhere\nnames: [a, b, c]")
     finding = only(diagnose(root), "splits.unusable")
     assert (finding.severity, finding.split) == ("warning", "test")
@@ -453,15 +453,15 @@ def test_no_data_set_is_refused(tmp_path):
 
 def test_small_splits(tmp_path):
     finding = only(diagnose(write(tmp_path, "coco", sound(val=12))), "splits.small")
-    assert finding.text.startswith("it has 12 pictures (23 % of all) and 36 boxes")
+    assert finding.text.startswith("it has 12 images (23 % of all) and 36 boxes")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_classes_that_a_split_lacks(tmp_path, layout):
     splits = sound()
     for split, label in (("train", 0), ("val", 1)):
-        for picture in splits[split]:
-            picture.boxes = [box for box in picture.boxes if box[0] != label]
+        for image in splits[split]:
+            image.boxes = [box for box in image.boxes if box[0] != label]
     findings = diagnose(write(tmp_path, layout, splits))
     assert only(findings, "splits.only-here").text.endswith("not in train: cell; each counts with AP 0")
     assert only(findings, "splits.not-here").text.endswith("are not measured: star")
@@ -469,8 +469,8 @@ def test_classes_that_a_split_lacks(tmp_path, layout):
 
 def test_rare_and_unused_classes_and_imbalance(tmp_path):
     splits = sound()
-    for picture in splits["train"][1:]:
-        picture.boxes = [box for box in picture.boxes if box[0] != 2]
+    for image in splits["train"][1:]:
+        image.boxes = [box for box in image.boxes if box[0] != 2]
     findings = diagnose(write(tmp_path, "yolo", splits, (*CLASSES, "moon")))
     assert only(findings, "splits.rare-class").text == "1 class has fewer than 10 boxes: ring (1)"
     imbalance = only(findings, "splits.imbalance")
@@ -481,38 +481,38 @@ def test_rare_and_unused_classes_and_imbalance(tmp_path):
 
 def test_other_shares_of_classes(tmp_path):
     splits = sound(train=60, val=60)
-    for i, picture in enumerate(splits["val"]):
-        picture.boxes = [box for box in picture.boxes if box[0] != 0 or i < 5]
+    for i, image in enumerate(splits["val"]):
+        image.boxes = [box for box in image.boxes if box[0] != 0 or i < 5]
     findings = diagnose(write(tmp_path, "coco", splits))
     assert only(findings, "splits.class-skew").text.endswith(
         "in train: cell (4 %, in train 33 %), star (48 %, in train 33 %), ring (48 %, in train 33 %)"
     )
 
 
-def test_other_box_and_picture_sizes(tmp_path):
+def test_other_box_and_image_sizes(tmp_path):
     splits = sound()
-    for i, picture in enumerate(splits["val"]):
-        picture.boxes = [[k, x1, y1, x1 + (x2 - x1) // 2, y1 + (y2 - y1) // 2] for k, x1, y1, x2, y2 in picture.boxes]
+    for i, image in enumerate(splits["val"]):
+        image.boxes = [[k, x1, y1, x1 + (x2 - x1) // 2, y1 + (y2 - y1) // 2] for k, x1, y1, x2, y2 in image.boxes]
         splits["val"][i] = replace(
-            picture,
+            image,
             content=png(5000, HEIGHT * 3, WIDTH * 3),
             size=(HEIGHT * 3, WIDTH * 3),
-            boxes=[[k, *(3 * value for value in box)] for k, *box in picture.boxes],
+            boxes=[[k, *(3 * value for value in box)] for k, *box in image.boxes],
         )
     findings = diagnose(write(tmp_path, "yolo", splits))
-    assert serious(findings) == [("warning", "splits.size-skew", "val"), ("warning", "splits.picture-skew", "val")]
-    assert only(findings, "splits.picture-skew").text.startswith("pictures are 3 times as large as in train")
+    assert serious(findings) == [("warning", "splits.size-skew", "val"), ("warning", "splits.image-skew", "val")]
+    assert only(findings, "splits.image-skew").text.startswith("images are 3 times as large as in train")
     assert only(findings, "splits.size-skew").text.startswith("boxes are 0.5 times as large as in train")
 
 
-def test_pictures_without_boxes(tmp_path):
+def test_images_without_boxes(tmp_path):
     splits = sound()
-    for picture in splits["train"][:25]:
-        picture.boxes = []
-    for picture in splits["val"]:
-        picture.boxes = []
+    for image in splits["train"][:25]:
+        image.boxes = []
+    for image in splits["val"]:
+        image.boxes = []
     findings = diagnose(write(tmp_path, "coco", splits))
-    assert only(findings, "splits.empty-pictures").text == "25 of 40 pictures (62 %) have no box"
+    assert only(findings, "splits.empty-images").text == "25 of 40 images (62 %) have no box"
     assert only(findings, "splits.no-boxes").split == "val"
 
 
@@ -522,7 +522,7 @@ def test_vocs_overlapping_lists_are_no_leak(tmp_path):
     (lists / "trainval.txt").write_text((lists / "train.txt").read_text() + "\n" + (lists / "val.txt").read_text())
     opened, found = open_all(root)
     assert list(opened) == ["train", "val"]
-    assert [f.text for f in found] == ["trainval (60 pictures) is train (40) + val (20): checked as those, and no leak"]
+    assert [f.text for f in found] == ["trainval (60 images) is train (40) + val (20): checked as those, and no leak"]
 
 
 @pytest.mark.parametrize("layout", ["yolo", "voc"])
@@ -541,7 +541,7 @@ def test_one_file_in_two_splits(tmp_path, layout):
     assert Path(only(findings, "splits.leak").examples[0]).name == "train7.png"
 
 
-# ---------------------------------------------------------------------------------------------- inside the pictures
+# ---------------------------------------------------------------------------------------------- inside the images
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -574,18 +574,18 @@ def test_frames_of_a_fixed_camera(tmp_path):
     splits = sound()
     base = np.asarray(pixels(0), np.int16)
     rng = np.random.default_rng(0)
-    for pictures in splits.values():
-        for picture in pictures:
+    for images in splits.values():
+        for image in images:
             frame = np.clip(base + rng.normal(0, 8, base.shape), 0, 255).astype(np.uint8)
-            picture.content = encoded(Image.fromarray(frame))
+            image.content = encoded(Image.fromarray(frame))
     findings = diagnose(write(tmp_path, "coco", splits), look_inside=True)
     assert only(findings, "splits.near-leak").severity == "warning"
-    assert "20 pictures (100 %) look like many of train" in only(findings, "splits.near-leak").text
-    assert only(findings, "looks.alike", "train").text == "40 pictures in 1 group look nearly the same"
+    assert "20 images (100 %) look like many of train" in only(findings, "splits.near-leak").text
+    assert only(findings, "looks.alike", "train").text == "40 images in 1 group look nearly the same"
 
 
-def swapped(picture):
-    red, green, blue = picture.split()
+def swapped(image):
+    red, green, blue = image.split()
     return Image.merge("RGB", (blue, green, red))
 
 
@@ -594,31 +594,31 @@ def test_channels_in_the_wrong_order(tmp_path):
     assert "looks.channels" not in [
         f.code for f in diagnose(write(tmp_path / "sound", "yolo", splits), look_inside=True)
     ]
-    for i, picture in enumerate(splits["val"]):
-        picture.content = encoded(swapped(pixels(1000 + i)))
+    for i, image in enumerate(splits["val"]):
+        image.content = encoded(swapped(pixels(1000 + i)))
     findings = diagnose(write(tmp_path / "val", "yolo", splits), look_inside=True)
     assert only(findings, "looks.channels").split == "val"
 
     splits = sound()
-    for i, picture in enumerate(splits["train"]):
+    for i, image in enumerate(splits["train"]):
         tinted = Image.merge("RGB", [c.point(lambda v, f=f: v * f) for c, f in zip(pixels(i).split(), (1, 0.8, 0.5))])
-        picture.content = encoded(swapped(tinted) if i < 8 else tinted)
+        image.content = encoded(swapped(tinted) if i < 8 else tinted)
     finding = only(diagnose(write(tmp_path / "some", "yolo", splits), look_inside=True), "looks.channels", "train")
     assert finding.count == 8
     assert {Path(name).stem for name in finding.examples} == {f"train{i}" for i in range(8)}
 
 
-def test_grey_blank_and_damaged_pictures(tmp_path):
+def test_grey_blank_and_damaged_images(tmp_path):
     splits = sound()
-    for i, picture in enumerate(splits["val"][:10]):
-        picture.content = encoded(pixels(1000 + i).convert("L"))
+    for i, image in enumerate(splits["val"][:10]):
+        image.content = encoded(pixels(1000 + i).convert("L"))
     splits["train"][1].content = encoded(Image.new("RGB", (WIDTH, HEIGHT), "orange"))
     whole = png(2)
     splits["train"][2].content = whole[:600] + bytes(400) + whole[1000:]
     findings = diagnose(write(tmp_path, "coco", splits), look_inside=True)
-    assert only(findings, "looks.grey").text == "10 of 20 pictures are grey, the others have colours"
-    assert only(findings, "splits.grey-skew").text == "50 % of the pictures are grey, in train 0 %"
-    assert only(findings, "looks.blank").text == "1 picture is of one colour all over, 1 of them with boxes"
+    assert only(findings, "looks.grey").text == "10 of 20 images are grey, the others have colours"
+    assert only(findings, "splits.grey-skew").text == "50 % of the images are grey, in train 0 %"
+    assert only(findings, "looks.blank").text == "1 image is of one colour all over, 1 of them with boxes"
     damaged = only(findings, "looks.undecodable")
     assert damaged.severity == "error"
     assert damaged.examples[0].startswith("train/train2.png: it is damaged")
@@ -627,15 +627,15 @@ def test_grey_blank_and_damaged_pictures(tmp_path):
 def test_a_sample_says_so(tmp_path):
     opened, _ = open_all(write(tmp_path, "coco", sound()))
     findings = examine(opened, ModelSettings(), {name: look(data, limit=15) for name, data in opened.items()})
-    assert only(findings, "looks.sample", "train").text.startswith("looked inside 15 of 40 pictures")
+    assert only(findings, "looks.sample", "train").text.startswith("looked inside 15 of 40 images")
 
 
 # -------------------------------------------------------------------------------------------------------------- files
 
 
-def test_pictures_that_share_one_label_file(tmp_path):
+def test_images_that_share_one_label_file(tmp_path):
     splits = sound()
-    splits["train"].append(Picture("train0.jpg", encoded(pixels(77), "JPEG"), splits["train"][0].boxes))
+    splits["train"].append(Sample("train0.jpg", encoded(pixels(77), "JPEG"), splits["train"][0].boxes))
     finding = only(diagnose(write(tmp_path / "yolo", "yolo", splits)), "files.same-stem")
     assert finding.examples == ("images/train/train0.jpg and images/train/train0.png",)
     root = write(tmp_path / "voc", "voc", sound())
@@ -647,30 +647,30 @@ def test_pictures_that_share_one_label_file(tmp_path):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_names_that_differ_in_case(tmp_path, layout):
     splits = sound()
-    splits["train"].append(Picture("Train0.png", png(77), splits["train"][1].boxes[:2]))
+    splits["train"].append(Sample("Train0.png", png(77), splits["train"][1].boxes[:2]))
     finding = only(diagnose(write(tmp_path, layout, splits)), "files.case")
     assert finding.count == 2
 
 
-def test_a_picture_under_two_ids(tmp_path):
+def test_a_image_under_two_ids(tmp_path):
     splits = sound()
     splits["train"].append(replace(splits["train"][0], boxes=[[0, 50, 50, 70, 70]]))
     finding = only(diagnose(write(tmp_path, "coco", splits)), "files.listed-twice")
     assert (finding.severity, finding.examples) == ("error", ("train/train0.png",))
 
 
-def test_pictures_in_no_split_and_other_files(tmp_path):
+def test_images_in_no_split_and_other_files(tmp_path):
     root = write(tmp_path, "coco", sound())
     (root / "train/extra.png").write_bytes(png(3))
     (root / "train/scan.jxl").write_bytes(b"x")
     (root / "train/readme.txt").write_bytes(b"x")
     findings = diagnose(root)
     assert only(findings, "files.unlisted").examples == ("train/extra.png",)
-    assert only(findings, "files.no-pictures").examples == ("train/scan.jxl",)
+    assert only(findings, "files.no-images").examples == ("train/scan.jxl",)
     assert serious(findings) == []
 
 
-def test_pictures_that_exif_turns(tmp_path):
+def test_images_that_exif_turns(tmp_path):
     splits = sound()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -688,13 +688,13 @@ def test_what_readers_leave_out_and_repair(tmp_path):
     (root / "labels/train/other.txt").write_text("0 .5 .5 .2 .2")
     found = {(f.severity, f.code, f.split) for f in diagnose(root)}
     expected = {
-        ("error", "files.unreadable-picture"),
+        ("error", "files.unreadable-image"),
         ("error", "labels.malformed"),
         ("error", "boxes.no-area"),
         ("error", "boxes.outside"),
         ("error", "boxes.not-finite"),
         ("warning", "boxes.partly-outside"),
-        ("warning", "files.label-without-picture"),
+        ("warning", "files.label-without-image"),
     }
     assert {(*pair, "train") for pair in expected} <= found
     opened, _ = open_all(root)
@@ -731,10 +731,10 @@ def test_bccd(real):
 
 
 @pytest.mark.parametrize(("name", "split"), [("coco128", "val"), ("tiny_coco", "val2017")])
-def test_small_parts_of_coco_have_few_pictures_of_their_classes_and_no_errors(real, name, split):
+def test_small_parts_of_coco_have_few_images_of_their_classes_and_no_errors(real, name, split):
     train = split.replace("val", "train") if name == "tiny_coco" else "train"
     findings = serious(diagnose(real(name), look_inside=True))
-    assert set(findings) - {("warning", "files.label-without-picture", "train")} == {
+    assert set(findings) - {("warning", "files.label-without-image", "train")} == {
         ("warning", "splits.rare-class", train),
         ("warning", "splits.imbalance", train),
         ("warning", "splits.only-here", split),

@@ -1,4 +1,4 @@
-"""Lookalikes: altered copies are found, other pictures are not, and flat ones match nothing but their copies."""
+"""Lookalikes: altered copies are found, other images are not, and flat ones match nothing but their copies."""
 
 import io
 import time
@@ -7,17 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from helpers.made_data import Picture, encoded, pixels, png, sound, write
+from helpers.made_data import Sample, encoded, pixels, png, sound, write
 from retinanet.analysis.near_duplicates import CELLS, PARTNERS, Looks, groups, look, near, spread
 from retinanet.data import open_data
 
 
 def looks_of(root, contents):
-    """Look at pictures with these contents."""
-    pictures = [
-        Picture(f"{i:03}.png", content, [[0, 1, 1, 20, 20]], size(content)) for i, content in enumerate(contents)
-    ]
-    return look(open_data(write(root, "yolo", {"train": pictures}), "train"))
+    """Look at images with these contents."""
+    images = [Sample(f"{i:03}.png", content, [[0, 1, 1, 20, 20]], size(content)) for i, content in enumerate(contents)]
+    return look(open_data(write(root, "yolo", {"train": images}), "train"))
 
 
 def size(content):
@@ -33,7 +31,7 @@ def made_up(cells, contents=None):
     n = len(cells)
     return Looks(
         total=n,
-        indices=np.arange(n) * 2,  # every other picture was looked at
+        indices=np.arange(n) * 2,  # every other image was looked at
         contents=np.arange(n, dtype=np.uint64) if contents is None else np.array(contents, np.uint64),
         cells=np.asarray(cells, np.float16),
         means=np.zeros((n, 3), np.float32),
@@ -80,7 +78,7 @@ def test_between_two_splits():
     assert pairs(near(one, other)) == [(16, 22, False), (18, 20, False), (20, 18, False), (22, 16, False)]
 
 
-def test_flat_pictures_match_their_copies_only():
+def test_flat_images_match_their_copies_only():
     rng = np.random.default_rng(0)
     flat = np.full((6, CELLS, CELLS), 200.0) + rng.normal(0, 0.1, (6, CELLS, CELLS))
     flat[:] = flat[0]  # look the same to the last bit
@@ -97,7 +95,7 @@ def test_a_scene_seen_again_and_again_gives_few_pairs_and_one_group():
     assert groups(found.first, found.second) == [list(range(0, 1800, 2))]
 
 
-def test_five_thousand_pictures_take_a_second():
+def test_five_thousand_images_take_a_second():
     rng = np.random.default_rng(0)
     cells = rng.uniform(0, 255, (5000, CELLS, CELLS))
     cells[4321] = cells[17] + 3
@@ -135,7 +133,7 @@ def test_colours_and_contrast(tmp_path):
     assert abs(seen.cells[2].mean() - grey.mean()) < 0.6
 
 
-def test_damaged_pictures_do_not_stop_the_others(tmp_path):
+def test_damaged_images_do_not_stop_the_others(tmp_path):
     whole = png(1)
     seen = looks_of(tmp_path, [png(0), whole[:500] + bytes(300) + whole[800:], encoded(pixels(2), "JPEG")])
     assert seen.indices.tolist() == [0, 2]
@@ -151,7 +149,7 @@ def test_damaged_pictures_do_not_stop_the_others(tmp_path):
         ("tiny_coco", ("train", "val"), []),
     ],
 )
-def test_published_pictures_have_no_false_matches(real, name, splits, expected):
+def test_published_images_have_no_false_matches(real, name, splits, expected):
     opened = [open_data(real(name), split) for split in splits]
     seen = [look(data) for data in opened]
     found = []

@@ -15,16 +15,16 @@ from retinanet.data import DetectionData, Report, open_data
 from retinanet.data.validate import Checked
 
 
-def made(pictures, crowds=(), classes=4):
-    """Data with the given labels in each picture; ``crowds`` are numbers of boxes."""
-    labels = np.array([label for own in pictures for label in own], np.int32)
-    count, boxes = len(pictures), len(labels)
+def made(images, crowds=(), classes=4):
+    """Data with the given labels in each image; ``crowds`` are numbers of boxes."""
+    labels = np.array([label for own in images for label in own], np.int32)
+    count, boxes = len(images), len(labels)
     checked = Checked(
         paths=[f"{i}.jpg" for i in range(count)],
         ids=np.arange(count),
         sizes=np.full((count, 2), 64, np.int32),
         exif=np.ones(count, np.bool_),
-        offsets=np.cumsum([0, *map(len, pictures)]),
+        offsets=np.cumsum([0, *map(len, images)]),
         boxes=np.tile(np.array([0, 0, 8, 8], np.float32), (boxes, 1)),
         labels=labels,
         crowds=np.isin(np.arange(boxes), crowds),
@@ -42,7 +42,7 @@ few = st.lists(st.lists(st.integers(0, 3), max_size=3), min_size=2, max_size=9)
 
 
 def missing(data, train, val):
-    """How often a class, or the pictures without objects, is not in a part, though there are enough of it."""
+    """How often a class, or the images without objects, is not in a part, though there are enough of it."""
     kinds = [set(data.labels(i)[~data.crowd(i)].tolist()) or {"none"} for i in range(len(data))]
     count = 0
     for kind in set().union(*kinds):
@@ -53,29 +53,29 @@ def missing(data, train, val):
 
 @given(some, fractions, st.integers(0, 2**32))
 @settings(deadline=None)
-def test_sizes_are_exact_and_every_picture_is_in_one_part(pictures, fraction, seed):
-    train, val = split(made(pictures), fraction, seed)
-    assert len(train) == min(max(round(fraction * len(pictures)), 1), len(pictures) - 1)
+def test_sizes_are_exact_and_every_image_is_in_one_part(images, fraction, seed):
+    train, val = split(made(images), fraction, seed)
+    assert len(train) == min(max(round(fraction * len(images)), 1), len(images) - 1)
     assert train.dtype == val.dtype == np.int64
-    assert sorted([*train, *val]) == list(range(len(pictures)))
+    assert sorted([*train, *val]) == list(range(len(images)))
     assert (np.diff(train) > 0).all()
     assert (np.diff(val) > 0).all()
 
 
 @given(st.lists(st.sampled_from([[], [0], [1], [2], [3], [3, 3]]), min_size=10, max_size=40), fractions)
 @settings(deadline=None)
-def test_every_class_is_in_both_parts(pictures, fraction):
-    data = made(pictures)
+def test_every_class_is_in_both_parts(images, fraction):
+    data = made(images)
     train, val = split(data, fraction)
-    if min(len(train), len(val)) >= 5:  # the four classes and the pictures without objects
+    if min(len(train), len(val)) >= 5:  # the four classes and the images without objects
         assert missing(data, train, val) == 0
         assert one_sided(data, train, val) == []
 
 
 @given(few, fractions)
 @settings(max_examples=60, deadline=None)
-def test_no_exchange_of_two_pictures_brings_a_class_into_both_parts(pictures, fraction):
-    data = made(pictures)
+def test_no_exchange_of_two_images_brings_a_class_into_both_parts(images, fraction):
+    data = made(images)
     train, val = split(data, fraction)
     here = missing(data, train, val)
     if here:
@@ -86,14 +86,14 @@ def test_no_exchange_of_two_pictures_brings_a_class_into_both_parts(pictures, fr
 
 @given(some, fractions, st.data())
 @settings(deadline=None)
-def test_groups_stay_together(pictures, fraction, draw):
-    count = len(pictures)
+def test_groups_stay_together(images, fraction, draw):
+    count = len(images)
     groups = np.array(draw.draw(st.lists(st.integers(-3, 5), min_size=count, max_size=count)))
-    data = made(pictures)
+    data = made(images)
     if len(set(groups.tolist())) == 1:
         with pytest.raises(RequestError) as error:
             split(data, fraction, groups=groups)
-        assert str(error.value) == f"all {count} pictures of cells are of one group, which stays in one part"
+        assert str(error.value) == f"all {count} images of cells are of one group, which stays in one part"
         return
     train, val = split(data, fraction, groups=groups)
     assert len(train)
@@ -109,14 +109,14 @@ def test_groups_stay_together(pictures, fraction, draw):
                 assert abs(len(train) + sign * moved - wanted) >= off
 
 
-def test_groups_of_one_picture_give_the_exact_size():
+def test_groups_of_one_image_give_the_exact_size():
     data = made([[i % 4] for i in range(50)])
     train, val = split(data, 0.7, groups=np.arange(50)[::-1])
     assert (len(train), len(val)) == (35, 15)
     assert missing(data, train, val) == 0
 
 
-def test_near_duplicates_and_many_single_pictures_give_the_exact_size():
+def test_near_duplicates_and_many_single_images_give_the_exact_size():
     groups = np.concatenate([np.zeros(30, int), np.ones(10, int), np.arange(2, 62)])
     train, _ = split(made([[i % 4] for i in range(100)]), 0.5, groups=groups)
     assert len(train) == 50
@@ -124,8 +124,8 @@ def test_near_duplicates_and_many_single_pictures_give_the_exact_size():
 
 @given(some, fractions, st.integers(0, 99))
 @settings(deadline=None)
-def test_the_same_seed_gives_the_same_parts(pictures, fraction, seed):
-    for first, second in zip(split(made(pictures), fraction, seed), split(made(pictures), fraction, seed)):
+def test_the_same_seed_gives_the_same_parts(images, fraction, seed):
+    for first, second in zip(split(made(images), fraction, seed), split(made(images), fraction, seed)):
         assert first.tolist() == second.tolist()
 
 
@@ -140,7 +140,7 @@ def test_rare_classes_have_their_share():
     assert [sum(label in data.labels(i) for i in val) for label in range(3)] == [100, 10, 2]
 
 
-def test_pictures_without_objects_have_their_share_and_crowds_are_no_objects():
+def test_images_without_objects_have_their_share_and_crowds_are_no_objects():
     data = made([[0] if i % 4 else [] for i in range(80)] + [[1]] * 20, crowds=range(60, 80))
     _, val = split(data, 0.8)
     empty = [i for i in range(100) if data.crowd(i).all()]
@@ -159,11 +159,11 @@ def test_a_class_that_cannot_be_in_both_parts_is_named():
 def test_fractions_that_are_none(fraction):
     with pytest.raises(RequestError) as error:
         split(made([[0], [1]]), fraction)
-    assert str(error.value) == (f"the fraction of the pictures for train is {fraction:g}: give one above 0 and below 1")
+    assert str(error.value) == (f"the fraction of the images for train is {fraction:g}: give one above 0 and below 1")
 
 
-def test_one_picture_cannot_be_parted():
-    with pytest.raises(RequestError, match=r"^cells has 1 pictures: at least 2 are needed to part them$"):
+def test_one_image_cannot_be_parted():
+    with pytest.raises(RequestError, match=r"^cells has 1 images: at least 2 are needed to part them$"):
         split(made([[0]]), 0.5)
 
 

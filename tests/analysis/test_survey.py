@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.made_data import Picture, png, write
+from helpers.made_data import Sample, png, write
 from retinanet.analysis.survey import Histogram, Percentiles, survey, training_sizes
 from retinanet.config.settings import PreprocessingSettings
 from retinanet.data import open_data
@@ -18,16 +18,16 @@ LAYOUTS = ("yolo", "coco", "voc")
 
 @pytest.fixture
 def three(tmp_path):
-    """Three pictures of two sizes: two boxes of one class and one of another, and one picture without."""
+    """Three images of two sizes: two boxes of one class and one of another, and one image without."""
 
     def opened(layout):
-        pictures = [
-            Picture("a.png", png(0, 100, 200), [[0, 10, 20, 30, 60], [0, 1, 1, 101, 51]], (100, 200)),
-            Picture("b.png", png(1, 100, 200), [], (100, 200)),
-            Picture("c.png", png(2, 50, 50), [[1, 5, 5, 25, 15]], (50, 50)),
+        images = [
+            Sample("a.png", png(0, 100, 200), [[0, 10, 20, 30, 60], [0, 1, 1, 101, 51]], (100, 200)),
+            Sample("b.png", png(1, 100, 200), [], (100, 200)),
+            Sample("c.png", png(2, 50, 50), [[1, 5, 5, 25, 15]], (50, 50)),
         ]
         return open_data(
-            write(tmp_path, layout, {"train": pictures}, ("cell", "star", "tail")[: 2 + (layout != "voc")]), "train"
+            write(tmp_path, layout, {"train": images}, ("cell", "star", "tail")[: 2 + (layout != "voc")]), "train"
         )
 
     return opened
@@ -36,8 +36,8 @@ def three(tmp_path):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_figures(three, layout):
     found = survey(three(layout), PreprocessingSettings(size=200, longer=400))
-    assert (found.split, found.pictures, found.boxes, found.crowds, found.empties) == ("train", 3, 3, 0, 1)
-    by_name = {figures.name: (figures.boxes, figures.pictures) for figures in found.classes}
+    assert (found.split, found.images, found.boxes, found.crowds, found.empties) == ("train", 3, 3, 0, 1)
+    by_name = {figures.name: (figures.boxes, figures.images) for figures in found.classes}
     assert by_name["cell"] == (2, 1)
     assert by_name["star"] == (1, 1)
     assert by_name.get("tail", (0, 0)) == (0, 0)
@@ -46,15 +46,15 @@ def test_figures(three, layout):
     assert found.objects.counts[:4] == (1, 1, 1, 0)
     assert found.stored.size.p50 == pytest.approx(np.sqrt(20 * 40))
     assert found.stored.shorter.p50 == pytest.approx(20)
-    # The first pictures are doubled, the last becomes four times as large.
+    # The first images are doubled, the last becomes four times as large.
     assert found.trained.shorter.p50 == pytest.approx(40)
     assert found.trained.size.p50 == pytest.approx(np.sqrt(40 * 80))
     star = next(figures for figures in found.classes if figures.name == "star")
     assert star.size == pytest.approx(np.sqrt(80 * 40))
     assert found.ratios.p50 == pytest.approx(0.5)
     assert found.ratio_histogram.counts[found.ratio_histogram.edges.index(2.0)] == 1
-    assert found.picture_sizes == ((100, 200, 2), (50, 50, 1))
-    assert (found.picture_median, found.picture_smallest, found.picture_largest) == ((100, 200), (50, 50), (100, 200))
+    assert found.image_sizes == ((100, 200, 2), (50, 50, 1))
+    assert (found.image_median, found.image_smallest, found.image_largest) == ((100, 200), (50, 50), (100, 200))
     assert (found.distinct_sizes, found.trained_median) == (2, (200, 400))
     assert found.covered.p50 == pytest.approx(20 * 10 / 2500)
     assert (found.stored.small, found.stored.medium, found.stored.large) == pytest.approx((2 / 3, 1 / 3, 0))
@@ -77,8 +77,8 @@ def test_plain_is_json(three, layout):
 
 
 def test_a_split_without_boxes(tmp_path):
-    pictures = [Picture("a.png", png(0), []), Picture("b.png", png(1), [])]
-    found = survey(open_data(write(tmp_path, "coco", {"train": pictures}), "train"), PreprocessingSettings())
+    images = [Sample("a.png", png(0), []), Sample("b.png", png(1), [])]
+    found = survey(open_data(write(tmp_path, "coco", {"train": images}), "train"), PreprocessingSettings())
     assert (found.boxes, found.empties, found.imbalance) == (0, 2, 0)
     assert found.stored.size == Percentiles()
     assert json.dumps(found.plain())

@@ -38,7 +38,7 @@ def make(names: tuple[str, ...] = NAMES, size: int = 64) -> Detector:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The same model twice, and one that looks at larger pictures."""
+    """The same model twice, and one that looks at larger images."""
     folder = tmp_path_factory.mktemp("models")
     made = {"a": make(), "b": make(), "larger": make(size=96)}
     for name, detector in made.items():
@@ -46,7 +46,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(folder / f"{name}.safetensors") for name in made]
 
 
-def picture(height: int, width: int, seed: int = 0) -> Tensor:
+def image(height: int, width: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
@@ -56,13 +56,11 @@ def load(source: str) -> Detector:
 
 def test_rows(files: list[str]) -> None:
     said: list[tuple[int, int]] = []
-    rows = model_comparison.compare(
-        files, [picture(64, 80), picture(70, 64, 1)], load, 3, lambda *done: said.append(done)
-    )
+    rows = model_comparison.compare(files, [image(64, 80), image(70, 64, 1)], load, 3, lambda *done: said.append(done))
     assert said == [(1, 4), (2, 4), (3, 4), (4, 4)]
     first, same, larger = (row.row() for row in rows)
     assert [row["model"] for row in (first, same, larger)] == files
-    assert all(len(row.seconds) == 6 for row in rows)  # three rounds of two pictures
+    assert all(len(row.seconds) == 6 for row in rows)  # three rounds of two images
     assert first["boxes_of_first"] > 0
     assert first["agreement"] == same["agreement"] == 1.0
     assert larger["boxes_of_first"] == first["boxes_of_first"]
@@ -71,7 +69,7 @@ def test_rows(files: list[str]) -> None:
         assert row["kind"] == "PyTorch fp32"
         assert row["bytes"] == Path(row["model"]).stat().st_size
         assert 0 < row["seconds_low"] <= row["seconds"] <= row["seconds_high"]
-        assert row["pictures_per_second"] == pytest.approx(1 / row["seconds"])
+        assert row["images_per_second"] == pytest.approx(1 / row["seconds"])
         assert row["load_seconds"] > 0
 
 
@@ -110,42 +108,42 @@ def test_an_openvino_folder(files: list[str], tmp_path: Path) -> None:
 
     openvino_export.write(load(files[0]), tmp_path / "m")
 
-    rows = model_comparison.compare([files[0], str(tmp_path / "m")], [picture(64, 80)], load, 1)
+    rows = model_comparison.compare([files[0], str(tmp_path / "m")], [image(64, 80)], load, 1)
     assert rows[1].kind == "OpenVINO fp32"
     assert rows[1].bytes == sum(path.stat().st_size for path in (tmp_path / "m").iterdir())
     assert rows[1].agreement == 1.0
 
 
 def test_the_command(files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for seed in range(3):
-        Image.fromarray(picture(64, 80, seed).permute(1, 2, 0).numpy()).save(tmp_path / f"pictures/{seed}.png")
-    command = ["bench", *files[::2], "--rounds", "2", "--pictures", str(tmp_path / "pictures"), "--device", "cpu"]
+        Image.fromarray(image(64, 80, seed).permute(1, 2, 0).numpy()).save(tmp_path / f"images/{seed}.png")
+    command = ["bench", *files[::2], "--rounds", "2", "--images", str(tmp_path / "images"), "--device", "cpu"]
     assert main([*command, "--json", str(tmp_path / "result.json")]) == 0
     said = capsys.readouterr().out
-    assert "3 pictures (80 x 64)" in said
+    assert "3 images (80 x 64)" in said
     assert said.count("100.0 %") == 1
     result = json.loads((tmp_path / "result.json").read_text())
     assert [row["model"] for row in result["models"]] == files[::2]
     assert result["rounds"] == 2
-    assert len(result["pictures"]) == 3
+    assert len(result["images"]) == 3
     assert np.isfinite([row["seconds"] for row in result["models"]]).all()
 
 
-def test_made_pictures(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_made_images(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", files[0], "--rounds", "1", "--device", "cpu", "--json", "-"]) == 0
     captured = capsys.readouterr()
-    assert json.loads(captured.out)["pictures"] == []
-    assert "2 pictures (480 x 640, 640 x 480)" in captured.err
+    assert json.loads(captured.out)["images"] == []
+    assert "2 images (480 x 640, 640 x 480)" in captured.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--pictures", "."], "--pictures is for comparing models"),
+        (["--images", "."], "--images is for comparing models"),
         (["--device", "cpu"], "--device is for comparing models"),
-        (["{model}", "--pictures", "nowhere"], "there is no such folder"),
-        (["{model}", "--pictures", "{empty}"], "there is no picture in it"),
+        (["{model}", "--images", "nowhere"], "there is no such folder"),
+        (["{model}", "--images", "{empty}"], "there is no image in it"),
         (["{model}", "nowhere.safetensors"], "there is no model nowhere.safetensors"),
         (["{model}", "--rounds", "0"], "--rounds must be at least 1"),
     ],

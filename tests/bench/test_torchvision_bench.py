@@ -33,7 +33,7 @@ def test_both_sides_find_the_same_boxes_in_the_same_outputs() -> None:
         assert float((boxes[:, None] - found["boxes"]).abs().amax(dim=2).amin(dim=1).max()) < 1e-2
 
 
-def test_both_sides_find_the_same_boxes_in_a_picture() -> None:
+def test_both_sides_find_the_same_boxes_in_a_image() -> None:
     work = torchvision_bench.inference(size=128, precision="fp32")
     found, expected = work.ours(), work.theirs()[0]
     assert len(found) == len(expected["scores"]) >= 5

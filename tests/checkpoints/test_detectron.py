@@ -25,8 +25,8 @@ def contents(cfg: str | None = None, **blobs: Any) -> Contents:
 
 def test_settings_without_configuration_are_those_of_the_zoo() -> None:
     settings = detectron.convert(contents()).settings
-    pictures, found = settings.preprocessing, settings.postprocessing
-    assert (pictures.size, pictures.longer, pictures.multiple) == (800, 1333, 128)
+    images, found = settings.preprocessing, settings.postprocessing
+    assert (images.size, images.longer, images.multiple) == (800, 1333, 128)
     assert (found.threshold, found.candidates, found.nms_iou, found.max_detections) == (0.05, 1000, 0.5, 100)
     assert settings.backbone.name == "resnet50"
     assert settings.backbone.stride_in_1x1

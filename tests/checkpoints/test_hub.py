@@ -313,7 +313,7 @@ def test_numbers_given_by_hand(detector: Detector) -> None:
     made = card(detector, metrics={"AP": 0.5})
     assert made.data.eval_results is not None
     assert [(r.metric_type, r.metric_value) for r in made.data.eval_results] == [("AP", 0.5)]
-    assert "split val" not in made.text  # they are of pictures that are not named
+    assert "split val" not in made.text  # they are of images that are not named
     for wrong in ({"mAP": 0.5}, {"AP": 50.0}, {"AP": "good"}):
         with pytest.raises(RequestError, match=r"^a metric (mAP|AP) of .* is not one of AP, AP50, .*, in 0\.\.1$"):
             model_card(detector.checkpoint(), "user/name", metrics=wrong)  # type: ignore[arg-type]
@@ -327,13 +327,13 @@ def test_facts_of_a_run(detector: Detector, tmp_path: Path) -> None:
         {"name": "x", "AP": None, "AP50": None, "boxes": 0},
     ]
     (tmp_path / "run.json").write_text(json.dumps({"data": "/home/me/secret/pets"}))
-    evaluation = {"step": 120, "pictures": 37, "split": "val", **NUMBERS, "per_class": per_class}
+    evaluation = {"step": 120, "images": 37, "split": "val", **NUMBERS, "per_class": per_class}
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
     detector.save(tmp_path / "best.safetensors")
     for model in (tmp_path, tmp_path / "best.safetensors"):
         run = run_facts(model)
         text = model_card(detector.checkpoint(), "user/name", run=run)
-        assert "on pets, split val, 37 pictures, after 120" in " ".join(text.split())
+        assert "on pets, split val, 37 images, after 120" in " ".join(text.split())
         assert "| dog | 0.500 | 0.750 | 12 |\n| x | – | – | 0 |" in text
         assert "/home/me" not in text
         front = yaml.safe_load(text.split("---")[1])
@@ -342,7 +342,7 @@ def test_facts_of_a_run(detector: Detector, tmp_path: Path) -> None:
     # The evaluation is of a later step than the best checkpoint: its numbers by class are not this one's.
     text = model_card(knowing(detector, **{**ABOUT, "step": 60}).checkpoint(), "user/name", run=run)
     assert "| dog |" not in text
-    assert "37 pictures" not in text
+    assert "37 images" not in text
     assert run_facts(tmp_path / "nothing" / "model.safetensors") is None
 
 

@@ -20,7 +20,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from retinanet.checkpoints.foreign import coco_classes, torchvision
 from retinanet.common.errors import RequestError
-from retinanet.data.image_io import read as picture
+from retinanet.data.image_io import read as image
 from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
 from retinanet.weight_files.reader import Contents, read
@@ -105,13 +105,13 @@ def converted(path: Path, small: bool = True) -> tuple[Detector, Any]:
 
 
 def assert_same(model: Any, detector: Detector, least: int = 10, count: int = 1) -> None:
-    """Their detections and ours on real pictures are the same boxes, labels and scores."""
-    pictures = sorted(DATA.iterdir())[:count]
-    if not pictures:
+    """Their detections and ours on real images are the same boxes, labels and scores."""
+    images = sorted(DATA.iterdir())[:count]
+    if not images:
         pytest.skip("needs ../shared/data/tiny_coco")
-    for path in pictures:
+    for path in images:
         with torch.inference_mode():
-            (expected,) = model([picture(path).float() / 255])
+            (expected,) = model([image(path).float() / 255])
         found = detector.predict(path)
         assert len(found) == len(expected["boxes"]) >= least
         keys = [

@@ -125,22 +125,22 @@ def test_train_on_an_unknown_layout(capsys, tmp_path):
     assert message.endswith("; it holds notes.txt, stuff/")
 
 
-def test_train_with_a_broken_picture_says_so_and_goes_on(capsys, tmp_path):
+def test_train_with_a_broken_image_says_so_and_goes_on(capsys, tmp_path):
     root = write_coco(tmp_path / "data")
-    (root / "train" / "002.png").write_bytes(b"not a picture")
+    (root / "train" / "002.png").write_bytes(b"not an image")
     result = tmp_path / "result.json"
     options = ["--output", f"{tmp_path}/run", "--steps", "1", "--json", str(result), *TINY]
     assert main(["train", str(root), *options]) == 0
     _, err = said(capsys)
-    assert "split train (COCO): 3 pictures, 6 boxes of 2 classes" in err
+    assert "split train (COCO): 3 images, 6 boxes of 2 classes" in err
     assert "  id 7 -> label 0: cat (3 boxes)" in err
     assert "002.png" in err
     assert json.loads(result.read_text())["steps"] == 1
 
 
-def test_strict_refuses_a_broken_picture(capsys, tmp_path):
+def test_strict_refuses_a_broken_image(capsys, tmp_path):
     root = write_coco(tmp_path / "data")
-    (root / "train" / "002.png").write_bytes(b"not a picture")
+    (root / "train" / "002.png").write_bytes(b"not an image")
     message = error(capsys, "train", str(root), "--strict", "--output", f"{tmp_path}/run", "--steps", "1", *TINY)
     assert "strict refuses any" in message
     assert "002.png" in message
@@ -188,7 +188,7 @@ def test_resume_refuses_what_contradicts_the_run(capsys, run, options, message):
 
 def test_resume_refuses_other_data(capsys, run, data, tmp_path):
     error(capsys, "train", str(tmp_path), "--resume", str(run))  # no data set at all
-    other = make_data(tmp_path / "other", pictures=7)
+    other = make_data(tmp_path / "other", count=7)
     message = error(capsys, "train", str(other), "--resume", str(run))
     assert message.startswith(f"cannot resume {run}: it was trained on 4 images")
 
@@ -242,7 +242,7 @@ def test_evaluate(capsys, run, data, tmp_path):
     assert "average precision, IoU 0.50 to 0.95" in out
     assert "average recall, large" in out
     assert "cat" in out
-    assert "split val (COCO): 4 pictures, 8 boxes of 2 classes" in err
+    assert "split val (COCO): 4 images, 8 boxes of 2 classes" in err
     values = json.loads(result.read_text())
     assert set(values["stats"]) == {
         *("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -290,7 +290,7 @@ def test_compare(capsys, run, data, tmp_path):
     options = ["--compare", str(run), "--resamples", "20", "--json", str(result)]
     assert main(["evaluate", str(run), str(data), *options]) == 0
     out, _ = said(capsys)
-    assert f"compared with {run}, on the same pictures" in out
+    assert f"compared with {run}, on the same images" in out
     values = json.loads(result.read_text())
     assert values["differences"]["AP"] == {"value": 0, "low": 0, "high": 0, "resamples": 20}, "a model and itself"
     assert values["intervals"]["AP"]["value"] == pytest.approx(values["stats"]["AP"], abs=1e-9)
@@ -314,9 +314,9 @@ def test_predict(capsys, run, data, tmp_path):
     assert main(["predict", str(run), str(data / "val"), "--output", str(folder), "--json", str(result), *options]) == 0
     out, _ = said(capsys)
     values = json.loads(result.read_text())
-    assert values["pictures"] == 4
-    assert f"{sum(values['detections'].values())} found in 4 pictures, score above 0: " in out
-    assert f"in {folder}: the drawn pictures and detections.json, detections.csv, labels" in out
+    assert values["images"] == 4
+    assert f"{sum(values['detections'].values())} found in 4 images, score above 0: " in out
+    assert f"in {folder}: the drawn images and detections.json, detections.csv, labels" in out
     assert set(values["detections"]) <= {"cat", "dog"}
     drawn = sorted(path.name for path in folder.glob("*.png"))
     assert drawn == ["001.png", "002.png", "003.png", "004.png"]
@@ -326,11 +326,11 @@ def test_predict_on_a_text_file_named_jpg(capsys, run, data, tmp_path):
     text = tmp_path / "notes.jpg"
     text.write_text("these are notes")
     message = error(capsys, "predict", str(run), str(text), "--output", f"{tmp_path}/a", code=1)
-    assert message == f"no picture could be read: {text}: it is not a picture that Pillow knows"
+    assert message == f"no image could be read: {text}: it is not an image that Pillow knows"
     good = str(data / "val" / "001.png")
     assert main(["predict", str(run), str(text), good, "--output", f"{tmp_path}/b", "--no-draw"]) == 0
     out, err = said(capsys)
-    assert f"cannot read {text}: it is not a picture that Pillow knows" in err
+    assert f"cannot read {text}: it is not an image that Pillow knows" in err
     assert "1 that could not be read are left out" in out
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["detections.json"]
 
@@ -346,10 +346,10 @@ def test_predictions_are_numbered(capsys, run, data, tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["{t}/no", "x.jpg"], "there is no model {t}/no: give a run folder or a checkpoint file"),
-        (["{run}"], "which pictures? retinanet predict MODEL SOURCE..., files, folders or patterns"),
-        (["{run}", "{t}/no.jpg"], "there is no picture or folder {t}/no.jpg"),
+        (["{run}"], "which images? retinanet predict MODEL SOURCE..., files, folders or patterns"),
+        (["{run}", "{t}/no.jpg"], "there is no image or folder {t}/no.jpg"),
         (["{run}", "{t}/*.jpg"], "nothing matches the pattern {t}/*.jpg"),
-        (["{run}", "{t}"], "there is no picture in the folder {t} or its subfolders"),
+        (["{run}", "{t}"], "there is no image in the folder {t} or its subfolders"),
         (["{run}", "{run}", "--output", "{run}"], "{run} exists and is not empty: name a new folder with --output"),
         (["{run}", "{run}", "--threshold", "1"], "--threshold must be in [0, 1), not 1.0"),
         (["{run}", "{run}", "--size", "0"], "--size must be at least 1, not 0"),

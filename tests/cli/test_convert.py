@@ -48,7 +48,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def picture() -> Tensor:
+def image() -> Tensor:
     return torch.randint(0, 256, (3, 60, 90), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
@@ -71,7 +71,7 @@ def test_convert(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert ours.class_names == NAMES
     assert ours.settings.preprocessing.size == 64
     assert ours.about["origin"] == facts["origin"]
-    found, expected = ours.predict(picture()), direct.predict(picture(), size=64)
+    found, expected = ours.predict(image()), direct.predict(image(), size=64)
     assert len(found) == len(expected) > 20
     assert torch.equal(found.boxes, expected.boxes)
     assert torch.equal(found.scores, expected.scores)
@@ -94,7 +94,7 @@ def test_precision(theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert kind_of(str(file), detector) == "PyTorch fp32"
     # fp32 is not the fast one, whose rounding is another: what is found is what plain PyTorch finds.
     plain = Detector(detector.model, detector.class_names)
-    ours, other = detector.predict(picture(), size=64), plain.predict(picture(), size=64)
+    ours, other = detector.predict(image(), size=64), plain.predict(image(), size=64)
     assert len(ours) == len(other) > 20
     assert float((ours.scores - other.scores).abs().max()) < 1e-5
     assert retinanet.load(theirs, precision="auto").precision == "bf16"
@@ -112,7 +112,7 @@ def test_precision(theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_predict_with_their_file(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from PIL import Image
 
-    Image.fromarray(to_tensor(picture()).permute(1, 2, 0).numpy()).save(tmp_path / "p.png")
+    Image.fromarray(to_tensor(image()).permute(1, 2, 0).numpy()).save(tmp_path / "p.png")
     result = tmp_path / "r.json"
     arguments = ["predict", str(theirs), str(tmp_path / "p.png"), "--output", str(tmp_path / "found")]
     assert main([*arguments, "--size", "64", "--threshold", "0.05", "--json", str(result)]) == 0
@@ -133,9 +133,7 @@ def test_other_anchors_are_given(theirs: Path, tmp_path: Path, capsys: pytest.Ca
     assert "--model.anchors" in capsys.readouterr().err
     assert main([*command, "--model.anchors.scales", str(2 ** (1 / 3))]) == 0
     assert "assumed: anchors" not in capsys.readouterr().err
-    found, whole = (
-        retinanet.load(file).predict(picture(), size=64) for file in (tmp_path / "three.safetensors", theirs)
-    )
+    found, whole = (retinanet.load(file).predict(image(), size=64) for file in (tmp_path / "three.safetensors", theirs))
     kept = {tuple(box) for box in whole.boxes.round(decimals=1).tolist()}
     assert any(tuple(box) in kept for box in found.boxes.round(decimals=1).tolist())
 

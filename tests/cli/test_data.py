@@ -30,12 +30,12 @@ def test_json(data, capsys):
     assert main(["data", str(data), "--json", "-"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {"data", "kind", "splits", "findings", "coverage", "choices"}
-    assert found["splits"]["train"]["pictures"] == 10
+    assert found["splits"]["train"]["images"] == 10
     assert found["coverage"]["the anchors here"]["share"] == 1.0
     assert {"code", "severity", "split", "count", "text", "remedy", "examples"} == set(found["findings"][0])
 
 
-def test_a_leak_is_named_with_its_pictures_and_strict_exits_with_1(data, tmp_path, capsys):
+def test_a_leak_is_named_with_its_images_and_strict_exits_with_1(data, tmp_path, capsys):
     shutil.copytree(data, tmp_path / "leaking")
     shutil.copy(data / "train" / "2.png", tmp_path / "leaking" / "val" / "2.png")
     annotations = [json.loads((data / "annotations" / f"instances_{s}.json").read_text()) for s in ("train", "val")]
@@ -46,11 +46,11 @@ def test_a_leak_is_named_with_its_pictures_and_strict_exits_with_1(data, tmp_pat
     path.write_text(json.dumps(annotations[1]))
     assert main(["data", str(tmp_path / "leaking")]) == 0
     said = capsys.readouterr().out
-    assert "error: splits.leak (val): 1 picture" in said
+    assert "error: splits.leak (val): 1 image" in said
     assert "val/2.png = train/2.png" in said
     assert main(["data", str(tmp_path / "leaking"), "--strict"]) == 1
     assert "--strict allows none" in capsys.readouterr().err
-    assert main(["data", str(tmp_path / "leaking"), "--pictures", "0"]) == 0
+    assert main(["data", str(tmp_path / "leaking"), "--images", "0"]) == 0
     assert "splits.leak" not in capsys.readouterr().out
 
 
@@ -87,7 +87,7 @@ def test_split_what_has_no_splits(data, tmp_path, capsys):
     (one / "annotations" / "instances_val.json").unlink()
     assert main(["data", str(one), "--convert", "yolo", str(tmp_path / "two"), "--split", "0.8"]) == 0
     assert splits(tmp_path / "two") == {"train": 8, "val": 2}
-    assert "train: 8 pictures" in capsys.readouterr().out
+    assert "train: 8 images" in capsys.readouterr().out
     assert main(["data", str(one), "--convert", "yolo", str(tmp_path / "again"), "--split", "0.8"]) == 0
     names = [sorted(p.name for p in (tmp_path / n / "images" / "val").iterdir()) for n in ("two", "again")]
     assert names[0] == names[1], "the same seed gives the same parts"
@@ -112,7 +112,7 @@ def test_near_duplicates_stay_in_one_part(tmp_path, capsys):
     scenes = [{p.stem[-1] for p in (tmp_path / "parts/images" / part).iterdir()} for part in ("train", "val")]
     assert list(map(len, scenes)) == [3, 2]
     assert not scenes[0] & scenes[1]
-    assert main([*command, str(tmp_path / "single"), "--pictures", "0"]) == 0
+    assert main([*command, str(tmp_path / "single"), "--images", "0"]) == 0
     assert splits(tmp_path / "single") == {"train": 12, "val": 8}
     for path in root.glob("*/*-[1-4].*"):
         path.unlink()
@@ -129,7 +129,7 @@ def test_near_duplicates_stay_in_one_part(tmp_path, capsys):
         (["--convert", "yolo", "{data}"], "not empty"),
         (["--report", "x.txt"], "give a file name that ends in .html"),
         (["--report", "{out}/no/x.html"], "in a folder that is there"),
-        (["--pictures", "-1"], "--pictures must be 0 or more"),
+        (["--images", "-1"], "--images must be 0 or more"),
         (["--train.steps", "3"], "Unknown option"),
         (["--model.anchors.size", "3"], "Did you mean"),
     ],

@@ -105,10 +105,10 @@ class Hostile(ColourFinder):
 @pytest.fixture(scope="module")
 def predicted(tmp_path_factory):
     """The result files of two images, and the folder they came from."""
-    folder = tmp_path_factory.mktemp("pictures")
-    picture = Image.fromarray(draw((60, 80), [(0, (5, 5, 25, 25)), (1, (40, 10, 60, 40))]))
+    folder = tmp_path_factory.mktemp("images")
+    image = Image.fromarray(draw((60, 80), [(0, (5, 5, 25, 25)), (1, (40, 10, 60, 40))]))
     for name in ("@x.png", "\x1b[31m\n\udcff.png"):
-        picture.save(folder / os.fsdecode(os.fsencode(name)))
+        image.save(folder / os.fsdecode(os.fsencode(name)))
     os.mkfifo(folder / "pipe.png")
     os.mkfifo(folder / "pipe.mp4")
     here = os.getcwd()
@@ -130,8 +130,8 @@ def test_a_spreadsheet_calculates_nothing(predicted):
     with open(folder / "found/detections.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
     assert {row["name"] for row in rows} == {"'=1+1", "two\nlines\x1b[31m"}
-    assert {row["picture"] for row in rows} == {"./@x.png", "\x1b[31m\n\udcff.png"}
-    assert all((folder / row["picture"]).exists() for row in rows)
+    assert {row["image"] for row in rows} == {"./@x.png", "\x1b[31m\n\udcff.png"}
+    assert all((folder / row["image"]).exists() for row in rows)
     assert all(value[0] not in "=+-@\t\r" for row in rows for value in row.values())
 
 
@@ -145,6 +145,6 @@ def test_json_and_lists_keep_their_form(predicted):
 
 @pytest.mark.parametrize("name", [*NAMES, "x" * 2_000_000, "\u202e" * 10_000, "\ud800", "e" + "\u0301" * 1000])
 def test_any_name_can_be_drawn(name):
-    picture = Image.new("RGB", (90, 70))
-    assert draw_boxes(picture, [[10, 10, 50, 50]], [name], [0.5]).size == (90, 70)
-    sheet([Row(picture, ([[10, 10, 50, 50]], [name]), ([], [], None), name)])
+    image = Image.new("RGB", (90, 70))
+    assert draw_boxes(image, [[10, 10, 50, 50]], [name], [0.5]).size == (90, 70)
+    sheet([Row(image, ([[10, 10, 50, 50]], [name]), ([], [], None), name)])

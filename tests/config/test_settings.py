@@ -50,7 +50,7 @@ def test_settings_survive_the_way_to_plain_values_and_back():
         ({"train": {"budget": "soon"}}, "train.budget is a time such as 90s, 15m or 2h, not 'soon'"),
         ({"train": {"accumulate": 32}}, "train.accumulate must be from 1 to train.batch_size (16), not 32"),
         ({"train": {"patience": 0}}, "train.patience must be at least 1, not 0"),
-        ({"train": {"eval_pictures": 0}}, "train.eval_pictures must be at least 1, not 0"),
+        ({"train": {"eval_images": 0}}, "train.eval_images must be at least 1, not 0"),
         ({"train": {"warmup": -1}}, "train.warmup must be at least 0, not -1"),
         ({"train": {"weight_decay": -0.1}}, "train.weight_decay must be at least 0, not -0.1"),
         ({"loss": {"alphas": {"cat": 1.5}}}, "loss.alphas.cat must be in [0, 1], not 1.5"),

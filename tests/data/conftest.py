@@ -10,7 +10,7 @@ from retinanet.data import open_data
 
 @pytest.fixture
 def paint():
-    """Write a picture of height x width pixels."""
+    """Write an image of height x width pixels."""
 
     def write(path, height=40, width=60, **options):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is drawn depends on (seed, epoch, picture) alone; what is done to boxes is done to pixels."""
+"""What is drawn depends on (seed, epoch, image) alone; what is done to boxes is done to pixels."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ sides = st.integers(8, 90)
 
 @st.composite
 def labelled(draw, least=1):
-    """A picture size and boxes inside it, on whole pixels."""
+    """An image size and boxes inside it, on whole pixels."""
     height, width = draw(sides), draw(sides)
     corner = st.tuples(st.integers(0, width - 1), st.integers(0, height - 1))
     boxes = []
@@ -42,19 +42,19 @@ keys = st.integers(0, 10**6)
 
 
 @given(keys, st.integers(0, 1000), keys, labelled(least=0))
-def test_the_same_key_draws_the_same_and_others_differ(seed, epoch, picture, given_picture):
-    size, boxes = given_picture
-    first = draw(seed, epoch, picture, size, boxes, ALL, PREPROCESSING)
+def test_the_same_key_draws_the_same_and_others_differ(seed, epoch, image, given_image):
+    size, boxes = given_image
+    first = draw(seed, epoch, image, size, boxes, ALL, PREPROCESSING)
     np.random.default_rng(seed).random(), torch.rand(3)  # what else is drawn in a process has no say
-    assert draw(seed, epoch, picture, size, boxes, ALL, PREPROCESSING) == first
-    for other in ((seed + 1, epoch, picture), (seed, epoch + 1, picture), (seed, epoch, picture + 1)):
+    assert draw(seed, epoch, image, size, boxes, ALL, PREPROCESSING) == first
+    for other in ((seed + 1, epoch, image), (seed, epoch + 1, image), (seed, epoch, image + 1)):
         assert draw(*other, size, boxes, ALL, PREPROCESSING).colour != first.colour
 
 
 @given(keys, keys, labelled())
-def test_a_crop_keeps_a_box_and_every_box_stays_inside(seed, picture, given_picture):
-    size, boxes = given_picture
-    drawn = draw(seed, 0, picture, size, boxes, ALL, PREPROCESSING)
+def test_a_crop_keeps_a_box_and_every_box_stays_inside(seed, source, given_image):
+    size, boxes = given_image
+    drawn = draw(seed, 0, source, size, boxes, ALL, PREPROCESSING)
     x1, y1, x2, y2 = drawn.crop
     assert 0 <= x1 < x2 <= size[1]
     assert 0 <= y1 < y2 <= size[0]
@@ -72,9 +72,9 @@ def test_a_crop_keeps_a_box_and_every_box_stays_inside(seed, picture, given_pict
 
 @given(keys, labelled())
 @settings(max_examples=60)
-def test_boxes_stay_on_what_they_enclose(seed, given_picture):
+def test_boxes_stay_on_what_they_enclose(seed, given_image):
     """A painted box is found again where its own box says, whatever was drawn."""
-    size, boxes = given_picture
+    size, boxes = given_image
     x1, y1, x2, y2 = boxes[0].astype(int)
     image = torch.zeros(3, *size, dtype=torch.uint8)
     image[:, y1:y2, x1:x2] = 255
@@ -88,8 +88,8 @@ def test_boxes_stay_on_what_they_enclose(seed, given_picture):
 
 
 @given(labelled(least=0), st.integers(0, 255))
-def test_flipping_twice_changes_nothing(given_picture, seed):
-    size, boxes = given_picture
+def test_flipping_twice_changes_nothing(given_image, seed):
+    size, boxes = given_image
     image = torch.randint(0, 256, (3, *size), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     once = run(size, boxes, plain(size, flip=True), image)
     assert torch.equal(once[0], image.flip(-1))
@@ -116,7 +116,7 @@ def test_regions_to_ignore_stay_while_any_of_them_is_seen():
     assert labels.tolist() == [IGNORE, 1]
 
 
-def test_a_picture_without_boxes_is_cropped_anywhere():
+def test_a_image_without_boxes_is_cropped_anywhere():
     none = np.zeros((0, 4), np.float32)
     crops = {draw(0, 0, i, (60, 80), none, ALL, PREPROCESSING).crop for i in range(300)}
     assert min(crop[0] for crop in crops) == 0
@@ -169,7 +169,7 @@ def test_colour_against_pillow():
     from PIL import ImageEnhance
 
     image = pixels()
-    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    source = Image.fromarray(image.permute(1, 2, 0).numpy())
     for kind, colour in (
         (ImageEnhance.Brightness, (0.6, 1, 1, 0)),
         (ImageEnhance.Contrast, (1, 1.4, 1, 0)),
@@ -178,9 +178,9 @@ def test_colour_against_pillow():
         (ImageEnhance.Color, (1, 1, 1.5, 0)),
     ):
         factor = next(value for value in colour[:3] if value != 1)
-        expected = np.asarray(kind(picture).enhance(factor)).astype(int)
+        expected = np.asarray(kind(source).enhance(factor)).astype(int)
         actual = recoloured(image, *colour).permute(1, 2, 0).numpy()
-        assert np.abs(actual - expected).max() <= 2  # Pillow rounds its grey picture
+        assert np.abs(actual - expected).max() <= 2  # Pillow rounds its grey image
 
 
 def test_hue_turns_colours_and_leaves_grey():

@@ -21,7 +21,7 @@ KNOWN = (
 
 @pytest.fixture
 def coco(tmp_path, paint):
-    """A COCO data set with the given splits, each of one picture; its boxes are of the classes given."""
+    """A COCO data set with the given splits, each of one image; its boxes are of the classes given."""
 
     def write(names=("train", "val"), classes=("cell", "star")):
         (tmp_path / "annotations").mkdir(exist_ok=True)
@@ -95,9 +95,9 @@ def test_split_names_that_mean_the_same(coco, there, asked, found):
 
 def test_a_missing_split_lists_those_there(coco, refused):
     root = coco(["train", "test"])
-    assert refused(root, "trainval") == f"{root} has no split trainval; it has test (1 pictures) and train (1 pictures)"
+    assert refused(root, "trainval") == f"{root} has no split trainval; it has test (1 images) and train (1 images)"
     assert refused(root, "val") == (
-        f"{root} has no split val; it has test (1 pictures) and train (1 pictures); "
+        f"{root} has no split val; it has test (1 images) and train (1 images); "
         "to measure on test, say --data.val test (train) or --split test (evaluate)"
     )
 
@@ -131,26 +131,25 @@ def test_no_class_in_common(coco, refused):
     )
 
 
-def test_a_picture_that_changes_after_opening(coco, paint):
+def test_a_image_that_changes_after_opening(coco, paint):
     root = coco()
     data = open_data(root, "train")
     paint(root / "train/a.png", 20, 20)
     with pytest.raises(WorkError) as error:
         data.read(0)
-    assert str(error.value) == f"the picture {root}/train/a.png changed its size since the data set was opened"
+    assert str(error.value) == f"the image {root}/train/a.png changed its size since the data set was opened"
     (root / "train/a.png").unlink()
     with pytest.raises(WorkError) as error:
         data.read(0)
     assert str(error.value) == (
-        f"cannot read the picture {root}/train/a.png: there is no such file; "
-        f"remove or replace it in the data set {root}"
+        f"cannot read the image {root}/train/a.png: there is no such file; remove or replace it in the data set {root}"
     )
 
 
 def test_indices_outside(coco):
     data = open_data(coco(), "train")
     assert data.boxes(-1).shape == (2, 4)
-    with pytest.raises(IndexError, match=r"^picture 1 of 1$"):
+    with pytest.raises(IndexError, match=r"^image 1 of 1$"):
         data.boxes(1)
 
 
@@ -165,10 +164,10 @@ def test_a_million_boxes_take_far_less_than_100_mb(tmp_path, paint):
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 19, (1_000_000, 4))
     corners[:, 2:] += 20
-    listing = Listing(["cell"], [1], lambda picture, reference: "")
+    listing = Listing(["cell"], [1], lambda image, reference: "")
     for i in range(20):
-        listing.add_picture(path, i)
-    listing.pictures.frombytes(np.sort(rng.integers(0, 20, 1_000_000)).astype(np.int32).tobytes())
+        listing.add_image(path, i)
+    listing.images.frombytes(np.sort(rng.integers(0, 20, 1_000_000)).astype(np.int32).tobytes())
     listing.boxes.frombytes(corners.tobytes())
     for name, kind in (("labels", np.int32), ("crowds", np.int8), ("areas", np.float64), ("references", np.int64)):
         getattr(listing, name).frombytes(np.zeros(1_000_000, kind).tobytes())

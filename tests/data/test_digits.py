@@ -28,8 +28,8 @@ def digest(folder: Path) -> dict[str, str]:
 def test_the_same_seed_gives_the_same_files_and_another_seed_others(scenes, tmp_path):
     again = digits.write(tmp_path / "again", train=3, val=2)
     first = digest(scenes)
-    pictures = {name: value for name, value in digest(again).items() if name.endswith(".jpg")}
-    assert pictures.items() <= first.items(), "scenes do not depend on how many are made"
+    images = {name: value for name, value in digest(again).items() if name.endswith(".jpg")}
+    assert images.items() <= first.items(), "scenes do not depend on how many are made"
     other = digits.write(tmp_path / "other", train=3, val=2, seed=1)
     assert not set(digest(other).values()) & set(first.values())
 
@@ -40,9 +40,9 @@ def test_boxes_lie_inside_and_are_of_the_sizes_asked_for(scenes):
         assert [c["name"] for c in truth["categories"]] == list(digits.CLASSES)
         assert len(truth["images"]) == count
         for image in truth["images"]:
-            with Image.open(scenes / split / image["file_name"]) as picture:
-                assert picture.size == (image["width"], image["height"]) == (160, 160)
-                assert picture.mode == "RGB"
+            with Image.open(scenes / split / image["file_name"]) as source:
+                assert source.size == (image["width"], image["height"]) == (160, 160)
+                assert source.mode == "RGB"
         assert len({a["id"] for a in truth["annotations"]}) == len(truth["annotations"])
         for annotation in truth["annotations"]:
             x, y, width, height = annotation["bbox"]

@@ -1,4 +1,4 @@
-"""Whatever a picture's file holds, (3, H, W) uint8 RGB comes out, or one line that says why not."""
+"""Whatever an image's file holds, (3, H, W) uint8 RGB comes out, or one line that says why not."""
 
 import os
 import pickle
@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from retinanet.common.errors import RequestError
 from retinanet.data import image_io
-from retinanet.data.image_io import PictureError, read, to_tensor
+from retinanet.data.image_io import ImageError, read, to_tensor
 from retinanet.data.pixel_formats import ALPHA_IGNORED
 
 ORIENTATION = 0x0112
@@ -27,7 +27,7 @@ def colours(height=6, width=8):
     return np.stack([x * 30, y * 40, (x + y) * 15], 2).astype(np.uint8)
 
 
-def saved(tmp_path, image, name="picture.png", **options):
+def saved(tmp_path, image, name="image.png", **options):
     image.save(tmp_path / name, **options)
     return tmp_path / name
 
@@ -54,7 +54,7 @@ def test_one_bit(tmp_path):
 
 def test_palette(tmp_path):
     flat = Image.new("RGB", (8, 6), (10, 200, 30))
-    image = read(saved(tmp_path, flat.quantize(4), "picture.gif"))
+    image = read(saved(tmp_path, flat.quantize(4), "image.gif"))
     assert image[:, 3, 3].tolist() == [10, 200, 30]
 
 
@@ -91,13 +91,13 @@ def test_alpha_is_laid_over_white(tmp_path, mode):
 
 
 def test_cmyk(tmp_path):
-    image = read(saved(tmp_path, Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "picture.jpg", quality=95))
+    image = read(saved(tmp_path, Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "image.jpg", quality=95))
     red, green, blue = image[:, 4, 4].tolist()
     assert red > 240
     assert max(green, blue) < 15
 
 
-@pytest.mark.parametrize("name", ["picture.png", "picture.tif"])
+@pytest.mark.parametrize("name", ["image.png", "image.tif"])
 def test_16_bit_grey_is_scaled_to_8(tmp_path, name):
     values = np.array([[0, 257, 128 * 257, 65535]], np.uint16)
     image = read(saved(tmp_path, Image.fromarray(values), name))
@@ -125,7 +125,7 @@ def test_more_than_8_bits_are_scaled_by_their_range(tmp_path, values, full):
     """From a file, a PIL image, an array and a tensor alike, and noted once."""
     expected = np.clip(np.rint(values.astype(np.float64) * 255 / full), 0, 255)
     assert expected.max() > 200
-    path = saved(tmp_path, Image.fromarray(values), "picture.tif")
+    path = saved(tmp_path, Image.fromarray(values), "image.tif")
     grey = torch.from_numpy(values)[None]
     colour = np.stack([values] * 3, 2)
     for given in (path, Image.fromarray(values), values, colour, grey, torch.from_numpy(colour).permute(2, 0, 1)):
@@ -142,9 +142,9 @@ def test_more_than_8_bits_are_scaled_by_their_range(tmp_path, values, full):
 def test_the_declared_range_counts(tmp_path):
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[281] = 1023  # MaxSampleValue
-    image = read(saved(tmp_path, Image.fromarray(RAMP.astype(np.uint16)), "picture.tif", tiffinfo=tags))
+    image = read(saved(tmp_path, Image.fromarray(RAMP.astype(np.uint16)), "image.tif", tiffinfo=tags))
     assert image.max() == round(234 * 255 / 1023)
-    path = tmp_path / "picture.pgm"
+    path = tmp_path / "image.pgm"
     path.write_bytes(b"P5 60 40 1023\n" + RAMP.astype(">u2").tobytes())
     assert read(path).max() == round(234 * 255 / 1023)
 
@@ -180,7 +180,7 @@ def test_colours_of_16_bits_are_never_black(tmp_path):
     assert np.abs(image.permute(1, 2, 0).numpy().astype(int) - colour).max() <= 4
     assert notes == ["values of 0 to 16383 scaled to 8 bits"]
     for factor in (1, 16):
-        with pytest.raises(PictureError, match="16 bits"):
+        with pytest.raises(ImageError, match="16 bits"):
             read(deep_png(tmp_path / "c.png", colour * factor))
 
 
@@ -196,17 +196,17 @@ def test_colours_of_16_bits_are_never_black(tmp_path):
     ],
 )
 def test_values_that_are_no_colours_are_refused(tmp_path, values, message):
-    path = saved(tmp_path, Image.fromarray(values), "picture.tif")
+    path = saved(tmp_path, Image.fromarray(values), "image.tif")
     for function, given in ((read, path), (image_io.header, path), (to_tensor, values)):
-        with pytest.raises(PictureError, match=message):
+        with pytest.raises(ImageError, match=message):
             function(given)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("name", ["picture.png", "picture.tif"])
+@pytest.mark.parametrize("name", ["image.png", "image.tif"])
 def test_exif_orientation(tmp_path, orientation, name):
     upright = colours()
-    # What a camera held that way stores, so that turning it as EXIF says gives the upright picture back.
+    # What a camera held that way stores, so that turning it as EXIF says gives the upright image back.
     stored = {
         1: upright,
         2: upright[:, ::-1],
@@ -233,7 +233,7 @@ def test_exif_orientation(tmp_path, orientation, name):
 def test_the_first_of_several_pages_or_frames_is_used_and_noted(tmp_path, suffix):
     frames = [Image.new("RGB", (8, 6), colour) for colour in ((255, 0, 0), (0, 255, 0))]
     for count in (2, 1):
-        path = saved(tmp_path, frames[0], f"picture{suffix}", save_all=True, append_images=frames[1:count])
+        path = saved(tmp_path, frames[0], f"image{suffix}", save_all=True, append_images=frames[1:count])
         notes, glance = [], []
         red, green, _ = read(path, notes=notes)[:, 0, 0].tolist()
         image_io.header(path, glance)
@@ -257,7 +257,7 @@ def test_the_limit_of_pixels(tmp_path, monkeypatch, recwarn):
                 if not limited:
                     patch.setenv(image_io.LIMIT_VARIABLE, "1999")
                 with pytest.raises(
-                    PictureError, match=r"40 x 50 = 2000 pixels.*1999.*RETINANET_MAX_PIXELS.*--max-pixels"
+                    ImageError, match=r"40 x 50 = 2000 pixels.*1999.*RETINANET_MAX_PIXELS.*--max-pixels"
                 ):
                     read(path, **limited)
         assert read(path, max_pixels=2000).shape == (3, 50, 40)
@@ -277,7 +277,7 @@ def test_pillows_limit_is_back_after_threads(tmp_path, monkeypatch):
     def attempt(number):
         try:
             return read((sound, tmp_path / "cut.png")[number % 2], max_pixels=(3000, 100, 5000)[number % 3]).shape
-        except PictureError as error:
+        except ImageError as error:
             return error.reason
 
     with ThreadPoolExecutor(8) as pool:
@@ -305,7 +305,7 @@ def test_large_images_are_copied_in_bands(tmp_path, monkeypatch):
     assert np.array_equal(read(saved(tmp_path, Image.fromarray(array))).permute(1, 2, 0).numpy(), array)
 
 
-def test_given_pictures():
+def test_given_images():
     array = colours()
     expected = torch.from_numpy(array).permute(2, 0, 1)
     for given in (array, Image.fromarray(array), expected, np.ascontiguousarray(array[:, ::-1])[:, ::-1]):
@@ -333,16 +333,16 @@ EXPECTED = "give a path, a PIL image, an (H, W, 3) or (H, W) RGB or grey array, 
         (7, "a int"),
     ],
 )
-def test_given_things_that_are_no_pictures(given, what):
-    with pytest.raises(PictureError) as error:
+def test_given_things_that_are_no_images(given, what):
+    with pytest.raises(ImageError) as error:
         to_tensor(given)
-    assert str(error.value) == f"cannot read the picture given: {what}; {EXPECTED}"
+    assert str(error.value) == f"cannot read the image given: {what}; {EXPECTED}"
 
 
 def broken(tmp_path, kind):
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     if kind == "text":
-        path.write_text("not a picture\n")
+        path.write_text("not an image\n")
     elif kind == "empty":
         path.touch()
     elif kind == "folder":
@@ -363,7 +363,7 @@ def broken(tmp_path, kind):
     ("kind", "reason"),
     [
         ("missing", "there is no such file"),
-        ("text", "it is not a picture that Pillow knows"),
+        ("text", "it is not an image that Pillow knows"),
         ("empty", "the file is empty"),
         ("no sides", "its width or height is 0"),
         ("folder", "is a directory"),
@@ -372,17 +372,17 @@ def broken(tmp_path, kind):
         ("program", "EPS is a program, which is not run; save it as PNG"),
     ],
 )
-def test_files_that_are_no_pictures(tmp_path, monkeypatch, kind, reason):
+def test_files_that_are_no_images(tmp_path, monkeypatch, kind, reason):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     path = broken(tmp_path, kind)
     for function in (read, image_io.header, to_tensor):
-        with pytest.raises(PictureError) as error:
+        with pytest.raises(ImageError) as error:
             function(path)
-        assert str(error.value) == f"cannot read the picture {path}: {reason}"
+        assert str(error.value) == f"cannot read the image {path}: {reason}"
         assert error.value.reason == reason
 
 
-@pytest.mark.parametrize("name", ["picture.jpg", "picture.png"])
+@pytest.mark.parametrize("name", ["image.jpg", "image.png"])
 def test_a_file_cut_short_is_found_without_decoding_sound_ones(tmp_path, name):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     path = saved(tmp_path, Image.fromarray(noise), name)
@@ -392,35 +392,35 @@ def test_a_file_cut_short_is_found_without_decoding_sound_ones(tmp_path, name):
     assert image_io.header(path) == (64, 64, False)
     path.write_bytes(content[: len(content) // 2])
     for function in (image_io.header, read):
-        with pytest.raises(PictureError, match=r"^cannot read the picture .*: it is damaged or cut short \(") as error:
+        with pytest.raises(ImageError, match=r"^cannot read the image .*: it is damaged or cut short \(") as error:
             function(path)
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["picture.bmp", "picture.gif", "picture.ppm", "picture.tif", "picture.webp"])
+@pytest.mark.parametrize("name", ["image.bmp", "image.gif", "image.ppm", "image.tif", "image.webp"])
 def test_other_files_cut_short_are_found(tmp_path, name):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     path = saved(tmp_path, Image.fromarray(noise), name)
     assert image_io.header(path) == (64, 64, False)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     for function in (image_io.header, read):
-        with pytest.raises(PictureError, match=r"^cannot read the picture .*: it is "):
+        with pytest.raises(ImageError, match=r"^cannot read the image .*: it is "):
             function(path)
 
 
-def test_whatever_a_decoder_raises_is_a_picture_error(tmp_path, monkeypatch):
-    path = saved(tmp_path, Image.new("RGB", (4, 4)), "picture.png")
+def test_whatever_a_decoder_raises_is_a_image_error(tmp_path, monkeypatch):
+    path = saved(tmp_path, Image.new("RGB", (4, 4)), "image.png")
 
     def fail(*arguments, **options):
         raise RuntimeError("decoder\nfailed")
 
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
-    with pytest.raises(PictureError, match=r"picture\.png: it is damaged or cut short \(decoder failed\)$"):
+    with pytest.raises(ImageError, match=r"image\.png: it is damaged or cut short \(decoder failed\)$"):
         read(path)
 
 
-def test_a_picture_error_travels_between_processes(tmp_path):
-    error = PictureError("a.jpg", "the file is empty")
+def test_a_image_error_travels_between_processes(tmp_path):
+    error = ImageError("a.jpg", "the file is empty")
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.name, again.reason) == (str(error), "a.jpg", "the file is empty")
 
@@ -433,7 +433,7 @@ def test_heic(tmp_path):
     colour[:24], colour[24:, :32] = (200, 30, 30), (30, 200, 30)
     exif = Image.Exif()
     exif[ORIENTATION] = 6
-    path = saved(tmp_path, Image.fromarray(colour), "picture.heic", exif=exif.tobytes())
+    path = saved(tmp_path, Image.fromarray(colour), "image.heic", exif=exif.tobytes())
     assert image_io.header(path)[:2] == (64, 48)
     red, green, _ = read(path)[:, 4, 4].tolist()  # its lower left corner stands upper left
     assert (red < 60, green > 170) == (True, True)

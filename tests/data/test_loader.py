@@ -1,4 +1,4 @@
-"""The stream of training pictures is one, whoever loads it; evaluation sees each picture once, as predict does."""
+"""The stream of training images is one, whoever loads it; evaluation sees each image once, as predict does."""
 
 import itertools
 import pickle
@@ -31,7 +31,7 @@ from retinanet.ops.resize import resize, resized_size
 
 AUGMENTATION = AugmentationSettings(crop=0.5, zoom=(0.7, 1.3), colour=0.5)
 PREPROCESSING = PreprocessingSettings(size=40, longer=80)
-PICTURES = 11
+IMAGES = 11
 
 
 def settings(batch_size=4, accumulate=1, seed=0, augmentation=AUGMENTATION, preprocessing=PREPROCESSING, repeat=0.0):
@@ -43,11 +43,11 @@ def settings(batch_size=4, accumulate=1, seed=0, augmentation=AUGMENTATION, prep
 
 
 def make(root):
-    """A YOLO data set of 11 pictures of different shapes, one of them without boxes."""
+    """A YOLO data set of 11 images of different shapes, one of them without boxes."""
     rng = np.random.default_rng(0)
     for folder in ("images/train", "labels/train"):
         (root / folder).mkdir(parents=True)
-    for i in range(PICTURES):
+    for i in range(IMAGES):
         height, width = 30 + 7 * (i % 3), 40 + 9 * (i % 4)
         pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(root / f"images/train/{i}.png")
@@ -77,7 +77,7 @@ def equal(one, other):
     return True
 
 
-def pictures(parts):
+def images(parts):
     """(times seen, index) -> its pixels, size, boxes and labels, in the order of the parts."""
     found = {}
     for part in parts:
@@ -102,12 +102,12 @@ def test_a_batch_holds_what_it_says(data):
         assert boxes.shape == (len(labels), 4)
 
 
-def test_every_epoch_shows_every_picture_once_in_a_new_order(data):
-    stream = [key for step in take(3 * PICTURES, data, settings(batch_size=3)) for key in pictures(step)]
-    epochs = [stream[i : i + PICTURES] for i in range(0, 9 * PICTURES, PICTURES)]
+def test_every_epoch_shows_every_image_once_in_a_new_order(data):
+    stream = [key for step in take(3 * IMAGES, data, settings(batch_size=3)) for key in images(step)]
+    epochs = [stream[i : i + IMAGES] for i in range(0, 9 * IMAGES, IMAGES)]
     for number, epoch in enumerate(epochs):
         assert {key[0] for key in epoch} == {number}
-        assert sorted(key[1] for key in epoch) == list(range(PICTURES))
+        assert sorted(key[1] for key in epoch) == list(range(IMAGES))
     assert len({tuple(key[1] for key in epoch) for epoch in epochs}) == 9
     upright = data.upright()
     assert not np.array_equal(order(1, 0, upright, 3), order(0, 0, upright, 3))
@@ -129,16 +129,16 @@ def test_batches_of_one_shape(shapes, batch, epoch, seed):
     assert sum(len(set(kinds.tolist())) > 1 for kinds in batches) <= 1
 
 
-def test_the_same_picture_is_augmented_differently_in_each_epoch(data):
-    seen = pictures(part for step in take(2 * PICTURES, data, settings(batch_size=1)) for part in step)
-    assert sum(not torch.equal(seen[0, i][1], seen[1, i][1]) for i in range(PICTURES)) > PICTURES // 2
+def test_the_same_image_is_augmented_differently_in_each_epoch(data):
+    seen = images(part for step in take(2 * IMAGES, data, settings(batch_size=1)) for part in step)
+    assert sum(not torch.equal(seen[0, i][1], seen[1, i][1]) for i in range(IMAGES)) > IMAGES // 2
 
 
-def test_pictures_of_the_rarer_class_come_more_often(data):
-    """Circles are in 6 of 11 pictures, which come sqrt(11 / 6) = 1.35 times an epoch; those with squares alone 1.05
+def test_images_of_the_rarer_class_come_more_often(data):
+    """Circles are in 6 of 11 images, which come sqrt(11 / 6) = 1.35 times an epoch; those with squares alone 1.05
     times, the empty one once: 13.3 draws, rounded to 13."""
     seen = [index for step in take(26, data, settings(batch_size=5, repeat=1.0)) for index in step[0].indices]
-    times = np.bincount(seen, minlength=PICTURES)
+    times = np.bincount(seen, minlength=IMAGES)
     assert times.sum() == 130
     scale = (13 - 11) / (6 * (11 / 6) ** 0.5 + 4 * 1.1**0.5 + 1 - 11)
     for index, count in enumerate(times):
@@ -166,10 +166,10 @@ def test_the_shares_of_all_processes_are_the_global_batch(data, world, repeat):
     whole = take(3, data, one)
     shares = [take(3, data, one, rank=rank, world=world) for rank in range(world)]
     for step in range(3):
-        keys = list(pictures(whole[step]))
-        expected = pictures(whole[step])
+        keys = list(images(whole[step]))
+        expected = images(whole[step])
         for rank in range(world):
-            share = pictures(shares[rank][step])
+            share = images(shares[rank][step])
             assert list(share) == keys[rank::world]
             assert all(torch.equal(x, y) for key in share for x, y in zip(share[key], expected[key]))
 
@@ -197,7 +197,7 @@ def test_workers_change_no_byte(data, repeat):
     assert all(equal(a, b) for a, b in zip(alone, helped))
 
 
-def test_square_pictures_are_padded_to_one_size(data):
+def test_square_images_are_padded_to_one_size(data):
     square = PreprocessingSettings(resize="square", size=64)
     plain = AugmentationSettings()
     shapes = {part.images.shape for step in take(8, data, settings(3, 1, 0, plain, square)) for part in step}
@@ -224,17 +224,17 @@ def test_sizes_without_a_resize_are_refused(data):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_picture_that_breaks_during_training_ends_it_with_one_line(tmp_path, workers):
+def test_a_image_that_breaks_during_training_ends_it_with_one_line(tmp_path, workers):
     data = open_data(make(tmp_path), "train")
-    (tmp_path / "images/train/7.png").write_text("no picture any more")
+    (tmp_path / "images/train/7.png").write_text("no image any more")
     with pytest.raises(WorkError) as error:
         take(4, data, settings(), workers=workers)
     assert str(error.value) == (
-        f"cannot read the picture {tmp_path}/images/train/7.png: it is not a picture that Pillow knows; "
+        f"cannot read the image {tmp_path}/images/train/7.png: it is not an image that Pillow knows; "
         f"remove or replace it in the data set {tmp_path}"
     )
-    with pytest.raises(WorkError, match=r"^cannot read the picture"):
-        list(eval_batches(data, PREPROCESSING, range(PICTURES), 4, workers))
+    with pytest.raises(WorkError, match=r"^cannot read the image"):
+        list(eval_batches(data, PREPROCESSING, range(IMAGES), 4, workers))
 
 
 def test_a_loader_process_that_dies_is_reported(data):
@@ -243,7 +243,7 @@ def test_a_loader_process_that_dies_is_reported(data):
 
         os._exit(9)
 
-    with pytest.raises(WorkError, match=r"^a process that loads pictures died \(.*; use fewer with --data.workers, 0 "):
+    with pytest.raises(WorkError, match=r"^a process that loads images died \(.*; use fewer with --data.workers, 0 "):
         take(1, data, settings(), workers=1, transform=die)
 
 
@@ -263,14 +263,14 @@ def test_a_transform_of_the_user_is_applied_and_repeatable(data):
     given = take(4, data, plain, transform=whiten)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(equal(a, b) for a, b in zip(given, take(4, data, plain, transform=whiten, workers=2)))
-    seen = pictures(part for step in given for part in step)
+    seen = images(part for step in given for part in step)
     for (_, index), (image, _, boxes, labels) in seen.items():
         truth = data.boxes(index)
         assert np.array_equal(boxes.numpy(), truth[:-1])
         assert labels.tolist() == data.labels(index)[:-1].tolist()
         for x1, y1, x2, y2 in truth.astype(int):
             assert (image[:, y1 + 1 : y2, x1 + 1 : x2] == 255).all()
-    assert len({int(image[0, 0, 0]) for image, *_ in seen.values()}) > 8  # a new number for each picture
+    assert len({int(image[0, 0, 0]) for image, *_ in seen.values()}) > 8  # a new number for each image
 
 
 def test_a_transform_with_torchvision(data):
@@ -294,7 +294,7 @@ def test_a_transform_that_changes_the_size_is_refused(data):
     first = order(plain.train.seed, 0, data.upright(), plain.train.batch_size)[0]
     shape = (3, *data.size(int(first)))
     assert str(error.value) == (
-        f"the transform made a uint8 picture of shape (3, 9, 9) from one of {shape}; it must keep uint8 and the size"
+        f"the transform made a uint8 image of shape (3, 9, 9) from one of {shape}; it must keep uint8 and the size"
     )
 
 
@@ -305,7 +305,7 @@ def test_an_opened_data_set_can_be_sent_to_a_process_once(data):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_sees_each_picture_once_alone_with_its_own_padding(data, workers):
+def test_evaluation_sees_each_image_once_alone_with_its_own_padding(data, workers):
     chosen = [7, 2, 9, 0, 5, 3, 10]
     found = list(eval_batches(data, PREPROCESSING, chosen, batch_size=3, workers=workers))
     assert sorted(index for batch in found for index in batch.indices) == sorted(chosen)
@@ -321,12 +321,12 @@ def test_evaluation_sees_each_picture_once_alone_with_its_own_padding(data, work
             assert torch.equal(alone.images[0], batch.images[place])
 
 
-def test_evaluation_of_a_model_that_does_not_antialias_gets_unrounded_pictures(data):
+def test_evaluation_of_a_model_that_does_not_antialias_gets_unrounded_images(data):
     (batch,) = eval_batches(data, replace(PREPROCESSING, interpolation="plain"), [0])
     assert batch.images.dtype == torch.float32
 
 
-def test_evaluation_of_no_pictures_gives_no_batches(data):
+def test_evaluation_of_no_images_gives_no_batches(data):
     assert list(eval_batches(data, PREPROCESSING, [], workers=2)) == []
 
 

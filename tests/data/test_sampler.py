@@ -18,7 +18,7 @@ FACTORS = st.lists(st.one_of(st.just(1.0), st.sampled_from([1.5, 2.0]), st.float
 
 
 def plain_factors(data, threshold):
-    """r = max over the picture's classes of max(1, sqrt(t / f)); regions to ignore make no class present."""
+    """r = max over the image's classes of max(1, sqrt(t / f)); regions to ignore make no class present."""
     present = [set(data.labels(i)[~data.crowd(i)].tolist()) for i in range(len(data))]
     share = {c: sum(c in classes for classes in present) / len(data) for classes in present for c in classes}
     return [max([1.0, *(math.sqrt(threshold / share[c]) for c in classes)]) for classes in present]
@@ -35,7 +35,7 @@ def test_factors_are_those_of_the_paper(real, name, threshold):
 
 @given(FACTORS, st.integers(0, 99), st.one_of(st.integers(0, 50), st.integers(0, 10**9)))
 @hypothesis.settings(deadline=None)
-def test_an_epoch_draws_every_picture_floor_or_ceil_of_its_number(factors, seed, epoch):
+def test_an_epoch_draws_every_image_floor_or_ceil_of_its_number(factors, seed, epoch):
     repeats = Repeats.of(np.array(factors), seed)
     counts, expected = repeats.counts(epoch), repeats.expected
     assert counts.sum() == repeats.draws == round(math.fsum(factors))
@@ -46,26 +46,26 @@ def test_an_epoch_draws_every_picture_floor_or_ceil_of_its_number(factors, seed,
     np.testing.assert_allclose(expected, 1 + (np.array(factors) - 1) * scale, atol=1e-7)
     assert abs(expected.sum() - sum(factors)) <= 0.5 + 1e-6
 
-    pictures, copies = repeats.drawn(epoch)
-    assert np.array_equal(np.bincount(pictures, minlength=len(factors)), counts)
-    assert len(set(zip(pictures.tolist(), copies.tolist()))) == repeats.draws
-    assert (copies < counts[pictures]).all()
+    images, copies = repeats.drawn(epoch)
+    assert np.array_equal(np.bincount(images, minlength=len(factors)), counts)
+    assert len(set(zip(images.tolist(), copies.tolist()))) == repeats.draws
+    assert (copies < counts[images]).all()
 
 
 @given(FACTORS, st.integers(0, 99), st.integers(0, 300))
 @hypothesis.settings(deadline=None, max_examples=50)
-def test_over_epochs_every_picture_has_its_share(factors, seed, epochs):
+def test_over_epochs_every_image_has_its_share(factors, seed, epochs):
     repeats = Repeats.of(np.array(factors), seed)
     total = sum((repeats.counts(epoch) for epoch in range(epochs)), np.zeros(len(factors), np.int64))
     assert np.abs(total - epochs * repeats.expected).max() < 5
-    assert [repeats.seen(epochs, picture) for picture in range(len(factors))] == total.tolist()
+    assert [repeats.seen(epochs, image) for image in range(len(factors))] == total.tolist()
 
 
 def test_the_share_is_exact():
     """The marks meet every place on the line, and 2^32 of them are one round."""
     repeats = Repeats.of(np.array([1.0, 1.25, 1.7, 3.05]), seed=3)
     assert math.gcd(GOLDEN, ONE) == 1
-    assert [repeats.seen(ONE, picture) / ONE for picture in range(4)] == repeats.expected.tolist()
+    assert [repeats.seen(ONE, image) / ONE for image in range(4)] == repeats.expected.tolist()
     np.testing.assert_allclose(repeats.expected, [1.0, 1.25, 1.7, 3.05], atol=1e-9)
 
 
@@ -87,10 +87,10 @@ def settings(threshold, batch_size=7, seed=0):
 
 def stream(data, settings, draws):
     steps = TrainingSteps(data, settings)
-    return [draw for step in range(-(-draws // settings.train.batch_size)) for draw in steps.pictures(step)][:draws]
+    return [draw for step in range(-(-draws // settings.train.batch_size)) for draw in steps.images(step)][:draws]
 
 
-def test_pictures_of_a_rare_class_come_more_often(real):
+def test_images_of_a_rare_class_come_more_often(real):
     data = open_data(real("bccd"), "trainval")
     share = [np.mean([c in data.labels(i) for i in range(len(data))]) for c in range(3)]
     rare = int(np.argmin(share))
@@ -98,7 +98,7 @@ def test_pictures_of_a_rare_class_come_more_often(real):
     some = settings(threshold=1.0)
     has_rare = np.array([rare in data.labels(i) for i in range(len(data))])
     repeats = Repeats.of(repeat_factors(data, 1.0), 0)
-    drawn = [picture for _, picture in stream(data, some, 4 * repeats.draws)]
+    drawn = [image for _, image in stream(data, some, 4 * repeats.draws)]
     factor = math.sqrt(1 / share[rare])
     assert factor > 1.2
     times = np.bincount(drawn, minlength=len(data)) / 4
@@ -112,13 +112,13 @@ def test_a_threshold_of_0_is_a_permutation_an_epoch(real):
     drawn = stream(data, settings(0.0), 3 * len(data))
     for epoch in range(3):
         part = drawn[epoch * len(data) : (epoch + 1) * len(data)]
-        assert sorted(part) == [(epoch, picture) for picture in range(len(data))]
+        assert sorted(part) == [(epoch, image) for image in range(len(data))]
 
 
 def test_batches_are_of_one_shape_with_repeats_too(real):
     data, some = open_data(real("coco128"), "train"), settings(0.3, batch_size=4)
     upright, draws = data.upright(), Repeats.of(repeat_factors(data, 0.3), 0).draws
-    kinds = upright[[picture for _, picture in stream(data, some, 4 * draws)]].reshape(-1, 4).sum(1)
+    kinds = upright[[image for _, image in stream(data, some, 4 * draws)]].reshape(-1, 4).sum(1)
     assert draws > 2 * len(data)
     assert 0.2 < upright.mean() < 0.8
     assert (kinds % 4 != 0).sum() <= 4 * 2  # of an epoch's left-over, and where two epochs meet
@@ -130,12 +130,12 @@ def test_each_draw_is_augmented_on_its_own_and_counted(real):
     repeats = Repeats.of(repeat_factors(data, 0.3), 0)
     drawn = stream(data, some, 3 * repeats.draws)
     assert len(set(drawn)) == len(drawn)
-    of_picture = {}
-    for seen, picture in drawn:
-        of_picture.setdefault(picture, []).append(seen)
-    assert all(sorted(seen) == list(range(len(seen))) for seen in of_picture.values())  # how often it was seen before
+    of_image = {}
+    for seen, image in drawn:
+        of_image.setdefault(image, []).append(seen)
+    assert all(sorted(seen) == list(range(len(seen))) for seen in of_image.values())  # how often it was seen before
     within_epoch = drawn[: repeats.draws]
-    picture = max(of_picture, key=lambda i: len(of_picture[i]))
-    sizes = [TrainingSteps(data, some).draw(*draw).size for draw in within_epoch if draw[1] == picture]
+    image = max(of_image, key=lambda i: len(of_image[i]))
+    sizes = [TrainingSteps(data, some).draw(*draw).size for draw in within_epoch if draw[1] == image]
     assert len(sizes) == len(set(sizes)) > 3
     assert stream(data, replace(some, train=replace(some.train, seed=1)), repeats.draws) != within_epoch

@@ -1,4 +1,4 @@
-"""The bootstrap: weighing pictures gives COCO's AP of a data set in which they stand as often; intervals cover."""
+"""The bootstrap: weighing images gives COCO's AP of a data set in which they stand as often; intervals cover."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ NAMES = ("a", "b", "c")
 
 
 @dataclass
-class Pictures:
+class Images:
     """As much of a data set as evaluation asks for."""
 
     truth: list
@@ -37,11 +37,11 @@ class Pictures:
         return np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
 
 
-def made(seed, pictures=12, noise=6.0):
-    """Truth with crowds and a class without boxes in many pictures, and detections of every quality."""
+def made(seed, images=12, noise=6.0):
+    """Truth with crowds and a class without boxes in many images, and detections of every quality."""
     rng = np.random.default_rng(seed)
     truth, found = [], {}
-    for i in range(pictures):
+    for i in range(images):
         count = int(rng.integers(0, 7))
         corners = rng.integers(0, 150, (count, 2))
         boxes = np.concatenate([corners, corners + rng.integers(8, 90, (count, 2))], axis=1).astype(np.float32)
@@ -55,11 +55,11 @@ def made(seed, pictures=12, noise=6.0):
         if i != 3:  # nothing was said about this one
             values = (torch.from_numpy(v) for v in (again.astype(np.float32), scores.astype(np.float32), names))
             found[i] = Detections(*values, NAMES)
-    return Pictures(truth), found
+    return Images(truth), found
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_every_picture_once_is_cocos_ap(seed):
+def test_every_image_once_is_cocos_ap(seed):
     data, found = made(seed)
     ap = average_precision(match(data, found), np.ones(len(data), np.int64))
     stats = coco_metrics.evaluate(data, found).stats
@@ -70,18 +70,18 @@ def test_every_picture_once_is_cocos_ap(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_weights_are_pictures_that_stand_more_than_once(seed):
-    data, found = made(2 * seed)  # no two scores are equal: among equals the order of the pictures decides
+def test_weights_are_images_that_stand_more_than_once(seed):
+    data, found = made(2 * seed)  # no two scores are equal: among equals the order of the images decides
     weights = np.random.default_rng(seed).integers(0, 4, len(data))
     places = np.repeat(np.arange(len(data)), weights).tolist()
-    copies = Pictures([data.truth[i] for i in places])
+    copies = Images([data.truth[i] for i in places])
     stats = coco_metrics.evaluate(copies, {n: found[i] for n, i in enumerate(places) if i in found}).stats
     ap = average_precision(match(data, found), weights)
     assert ap.mean() == pytest.approx(stats["AP"], abs=1e-9)
     assert ap[0] == pytest.approx(stats["AP50"], abs=1e-9)
 
 
-def test_some_pictures_only():
+def test_some_images_only():
     data, found = made(0)
     some = [1, 4, 5, 9]
     ap = average_precision(match(data, found, some), np.ones(4, np.int64))
@@ -96,12 +96,12 @@ def test_the_same_seed_gives_the_same_interval():
     assert first.resamples == 50
 
 
-def test_more_pictures_make_it_narrower():
-    few, many = (interval(match(*made(0, pictures)), resamples=100)["AP"] for pictures in (10, 160))
+def test_more_images_make_it_narrower():
+    few, many = (interval(match(*made(0, images)), resamples=100)["AP"] for images in (10, 160))
     assert many.high - many.low < 0.5 * (few.high - few.low)
 
 
-def test_it_covers_the_ap_of_all_pictures_about_as_often_as_it_says():
+def test_it_covers_the_ap_of_all_images_about_as_often_as_it_says():
     data, found = made(0, 600)
     whole = match(data, found)
     truth = average_precision(whole, np.ones(len(data), np.int64)).mean()
@@ -119,7 +119,7 @@ def test_a_paired_difference():
     difference = interval(better, worse, resamples=200)["AP"]
     values = [interval(m, resamples=200)["AP"] for m in (better, worse)]
     assert difference.value == pytest.approx(values[0].value - values[1].value)
-    assert 0 < difference.low < difference.high, "better on the same pictures beyond doubt"
+    assert 0 < difference.low < difference.high, "better on the same images beyond doubt"
     assert interval(worse, better, resamples=200)["AP"].high == pytest.approx(-difference.low)
     same = interval(better, better, resamples=20)["AP"]
     assert (same.value, same.low, same.high) == (0, 0, 0)
@@ -127,7 +127,7 @@ def test_a_paired_difference():
 
 def test_without_any_box_there_is_no_value():
     none = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
-    for data in (Pictures([none, none]), Pictures([])):
+    for data in (Images([none, none]), Images([])):
         result = interval(match(data, {}), resamples=5)["AP"]
         assert np.isnan([result.value, result.low, result.high]).all()
         assert result.resamples == 0

@@ -29,7 +29,7 @@ def files(tmp_path):
     return write
 
 
-def pycoco(truth, results, pictures=None):
+def pycoco(truth, results, images=None):
     """pycocotools' evaluation; annotations are counted from 1, since an id of 0 means "unmatched" to it."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -43,8 +43,8 @@ def pycoco(truth, results, pictures=None):
         if results:  # it cannot load an empty list
             found = truths.loadRes(copy.deepcopy(results))
         judge = COCOeval(truths, found, "bbox")
-        if pictures is not None:
-            judge.params.imgIds = pictures
+        if images is not None:
+            judge.params.imgIds = images
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
@@ -54,7 +54,7 @@ def pycoco(truth, results, pictures=None):
 def assert_same(result, judge, truth):
     np.testing.assert_allclose(list(result.stats.values()), judge.stats, rtol=0, atol=1e-6)
     assert " ".join(result.stats) == "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl"
-    assert result.pictures == len(judge.params.imgIds)
+    assert result.images == len(judge.params.imgIds)
     names = {category["id"]: category["name"] for category in truth["categories"]}
     assert [one.name for one in result.per_class] == [names[ident] for ident in judge.params.catIds]
     for k, (ident, one) in enumerate(zip(judge.params.catIds, result.per_class)):
@@ -99,7 +99,7 @@ def both(results, image_ids, category_ids, names):
     }
 
 
-# ---------------------------------------------------------------------------------------------- published pictures
+# ---------------------------------------------------------------------------------------------- published images
 
 
 @pytest.mark.parametrize(("split", "seed"), [("val2017", 0), ("val2017", 1), ("train2017", 2)])
@@ -115,7 +115,7 @@ def test_tiny_coco(real, split, seed):
     assert -1 not in judge.stats
     result = coco_metrics.evaluate(data, found)
     assert_same(result, judge, truth)
-    assert any(one.boxes == 0 for one in result.per_class)  # 80 classes, not all of them in 50 pictures
+    assert any(one.boxes == 0 for one in result.per_class)  # 80 classes, not all of them in 50 images
     assert any(one.ap == 0 for one in result.per_class)
 
     some = [3, 40, 7, 7, 21, 22, 30]
@@ -144,7 +144,7 @@ def test_the_pair_that_coco_publishes(real):
 
 
 def test_a_real_detector(real):
-    """Its file counts pictures from 51, in the order of the annotation file, and classes from 1 to 80."""
+    """Its file counts images from 51, in the order of the annotation file, and classes from 1 to 80."""
     published = json.loads((real("coco_eval") / "tiny_coco_val_stats.json").read_text())
     results = json.loads((real("coco_eval") / "tiny_coco_val_results.json").read_text())
     data = open_data(real("tiny_coco"), "val2017")
@@ -154,7 +154,7 @@ def test_a_real_detector(real):
     assert list(coco_metrics.evaluate(data, found).stats.values()) == pytest.approx(published, abs=1e-6)
 
 
-# ---------------------------------------------------------------------------------------------- invented pictures
+# ---------------------------------------------------------------------------------------------- invented images
 
 
 class Truth:
@@ -180,11 +180,11 @@ class Truth:
         return np.array([b["area"] for b in self.rows[i]], np.float64)
 
 
-def invented(seed, pictures=6, boxes=6, crowds=0.2, categories=(0, 1, 5)):
+def invented(seed, images=6, boxes=6, crowds=0.2, categories=(0, 1, 5)):
     """Boxes of all sizes on whole pixels, so that IoUs meet the thresholds exactly; the last category has none."""
     random = np.random.default_rng(seed)
     annotations = []
-    for image in range(pictures):
+    for image in range(images):
         for _ in range(random.integers(boxes + 1)):
             side = [16, 64, 200][random.integers(3)]
             bbox = [float(v) for v in (*random.integers(0, 60, 2), *random.integers(side // 2, side + 1, 2))]
@@ -193,7 +193,7 @@ def invented(seed, pictures=6, boxes=6, crowds=0.2, categories=(0, 1, 5)):
             entry = {"id": len(annotations), "image_id": image, "category_id": category}
             annotations.append(entry | {"bbox": bbox, "area": area, "iscrowd": crowd})
     return {
-        "images": [{"id": image} for image in range(pictures)],
+        "images": [{"id": image} for image in range(images)],
         "annotations": annotations,
         "categories": [{"id": ident, "name": f"class {ident}"} for ident in categories],
     }
@@ -219,15 +219,15 @@ CASES = {
     "no crowds": ({"crowds": 0.0}, {}),
     "two scores": ({}, {"scores": 2}),
     "equal scores": ({}, {"scores": 1}),
-    "more than a hundred in a picture": ({"pictures": 2, "boxes": 40}, {"copies": 12}),
-    "one picture": ({"pictures": 1}, {}),
+    "more than a hundred in an image": ({"images": 2, "boxes": 40}, {"copies": 12}),
+    "one image": ({"images": 1}, {}),
     "nothing found": ({}, {"copies": 0}),
 }
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("case", CASES)
-def test_invented_pictures(files, case, seed):
+def test_invented_images(files, case, seed):
     truth = invented(seed, **CASES[case][0])
     image_ids, category_ids = [image["id"] for image in truth["images"]], [0, 1, 5]
     data = Truth(truth)
@@ -256,7 +256,7 @@ def test_numbers_that_a_person_can_count(files):
     """One box found, one not, one class without truth; what lies in a crowd is not wrong."""
     results = [box(0, [110, 10, 40, 40], score=0.9), box(0, [0, 0, 40, 40], score=0.5)]
     result = coco_metrics.evaluate_json(*files(TRUTH, results))
-    assert result.pictures == 2
+    assert result.images == 2
     assert result.per_class == [("cat", 1.0, 1.0, 1), ("dog", 0.0, 0.0, 1), ("owl", None, None, 0)]
     expected = {"AP": 0.5, "AP50": 0.5, "APs": 0.0, "APm": 1.0, "APl": -1.0, "AR1": 0.0, "AR100": 0.5, "ARl": -1.0}
     assert expected.items() <= {name: round(value, 9) for name, value in result.stats.items()}.items()
@@ -288,15 +288,15 @@ def test_classes_keep_the_order_of_the_file(files, order):
     assert {one.name: one.ap for one in result.per_class} == {"cat": 1.0, "dog": 0.0, "owl": None}
 
 
-def test_no_pictures_and_no_truth(files):
+def test_no_images_and_no_truth(files):
     none = [("cat", None, None, 0), ("dog", None, None, 0), ("owl", None, None, 0)]
     for truth in (TRUTH | {"images": []}, TRUTH | {"annotations": []}):
         result = coco_metrics.evaluate_json(*files(truth, []))
         assert set(result.stats.values()) == {-1.0}
         assert result.per_class == none
-        assert result.pictures == len(truth["images"])
+        assert result.images == len(truth["images"])
     result = coco_metrics.evaluate(Truth(TRUTH), {}, indices=[])
-    assert (set(result.stats.values()), result.per_class, result.pictures) == ({-1.0}, none, 0)
+    assert (set(result.stats.values()), result.per_class, result.images) == ({-1.0}, none, 0)
 
 
 def test_optional_keys_and_a_byte_order_mark(files):
@@ -330,8 +330,8 @@ REFUSED = {
     "annotation without box": (TRUTH | {"annotations": [{"image_id": 0, "category_id": 0}]}, [], BOXES),
     "annotation of no class": (TRUTH | {"annotations": [{"image_id": 0, "bbox": [0, 0, 1, 1]}]}, [], BOXES),
     "no dict": (TRUTH, [FOUND, 3], NEEDS),
-    "no picture": (TRUTH, [FOUND, {k: v for k, v in FOUND.items() if k != "image_id"}], NEEDS),
-    "a list for a picture": (TRUTH, [FOUND, FOUND | {"image_id": [0]}], NEEDS),
+    "no image": (TRUTH, [FOUND, {k: v for k, v in FOUND.items() if k != "image_id"}], NEEDS),
+    "a list for an image": (TRUTH, [FOUND, FOUND | {"image_id": [0]}], NEEDS),
     "no class": (TRUTH, [FOUND, FOUND | {"category_id": None}], NEEDS),
     "no score": (TRUTH, [FOUND, {k: v for k, v in FOUND.items() if k != "score"}], NEEDS),
     "a score in text": (TRUTH, [FOUND, FOUND | {"score": "0.5"}], NEEDS),
@@ -340,10 +340,10 @@ REFUSED = {
     "five numbers": (TRUTH, [FOUND, FOUND | {"bbox": [0, 0, 9, 9, 9]}], NEEDS),
     "text of four letters": (TRUTH, [FOUND, FOUND | {"bbox": "0099"}], NEEDS),
     "coordinates in text": (TRUTH, [FOUND, FOUND | {"bbox": ["0", "0", "9", "9"]}], NEEDS),
-    "unknown picture": (
+    "unknown image": (
         TRUTH,
         [FOUND, FOUND | {"image_id": 1}],
-        "{results} [1] is of picture 1, which {truth} does not have",
+        "{results} [1] is of image 1, which {truth} does not have",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Confusion at a threshold and the worst pictures: by hand, and by what must add up."""
+"""Confusion at a threshold and the worst images: by hand, and by what must add up."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ NOTHING = 3
 THRESHOLDS = st.integers(0, 16).map(lambda n: n / 16)
 pytestmark = pytest.mark.filterwarnings("error")
 
-# One picture each: boxes, detections, and (truth, found) -> how often.
+# One image each: boxes, detections, and (truth, found) -> how often.
 BY_HAND = {
     "right": ([(0, *BOX)], [(0, *BOX, 0.9)], {(0, 0): 1}),
     "taken for another class": ([(0, *BOX)], [(1, *BOX, 0.9)], {(0, 1): 1}),
@@ -85,7 +85,7 @@ def test_one_class_is_confused_with_nothing_but_background(made, threshold):
 
 @settings(max_examples=100, deadline=None)
 @given(scenes(), THRESHOLDS)
-def test_judged_pictures_add_up_to_the_curves(made, threshold):
+def test_judged_images_add_up_to_the_curves(made, threshold):
     data, found = made
     judged = judge(data, found, threshold)
     assert [one.index for one in judged] == list(range(len(data)))
@@ -114,7 +114,7 @@ def test_the_threshold_is_compared_as_detections_compare_it():
     assert len(judge(data, found, 0.29)[0].kept) == confusion(data, found, 0.29).matrix[0, 0] == 1
 
 
-def test_a_judged_picture():
+def test_a_judged_image():
     truth = [(0, *BOX), (1, *AWAY), (0, *CROWD)]
     rows = [(0, *BOX, 0.9), (0, *INSIDE, 0.8), (0, *AWAY, 0.7), (2, *EMPTY, 0.5), (1, *AWAY, 0.2)]
     (one,) = judge(*scene((truth, rows)), threshold=0.3)
@@ -143,7 +143,7 @@ def test_the_worst_first():
     assert worst(judged, 0) == worst(judged[:1], 5) == worst([], 5) == []
 
 
-def test_some_pictures_only_and_another_iou():
+def test_some_images_only_and_another_iou():
     data, found = scene(([(0, *BOX)], [(0, *HALF, 0.9)]), ([(1, *BOX)], None))
     assert confusion(data, found, 0.3, indices=iter([1, 1])).matrix.sum() == 1
     assert confusion(data, found, 0.3, iou=0.6).matrix[NOTHING, 0] == 1

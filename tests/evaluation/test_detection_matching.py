@@ -1,4 +1,4 @@
-"""One picture at one IoU; interval.match, which is held against COCO's own code, is the judge."""
+"""One image at one IoU; interval.match, which is held against COCO's own code, is the judge."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_an_overlap_that_just_reaches_is_enough(iou, right):
     assert pair(data, found, 0, iou).right.tolist() == [right]
 
 
-def test_a_picture_without_boxes_or_without_detections():
+def test_a_image_without_boxes_or_without_detections():
     data, found = scene(([], [(0, *BOX, 0.9)]), ([(0, *BOX)], None), ([], []))
     shapes = [pair(data, found, i, 0.5).overlap.shape for i in range(3)]
     assert shapes == [(1, 0), (0, 1), (0, 0)]

@@ -29,14 +29,14 @@ def detector():
 
 
 def examples(detector, data, index):
-    """x_t of the positives and negatives of one picture, the long way."""
-    picture = data.read(index)
-    image = prepare(picture, detector.settings.preprocessing)
+    """x_t of the positives and negatives of one image, the long way."""
+    source = data.read(index)
+    image = prepare(source, detector.settings.preprocessing)
     height, width = image.shape[1:]
     padded = torch.zeros((1, 3, -(-height // 32) * 32, -(-width // 32) * 32), dtype=image.dtype)
     padded[0, :, :height, :width] = image
     logits = torch.cat(detector.outputs(padded, torch.tensor([[height, width]])).logits, dim=1)[0]
-    scale = torch.tensor([width / picture.shape[2], height / picture.shape[1]] * 2)
+    scale = torch.tensor([width / source.shape[2], height / source.shape[1]] * 2)
     boxes, labels = torch.as_tensor(data.boxes(index)) * scale, torch.as_tensor(data.labels(index))
     anchors = torch.cat(detector.model.anchors(*padded.shape[2:]))
     targets = match(anchors, [boxes], [labels], MatchingSettings()).labels[0]

@@ -153,16 +153,16 @@ def test_nothing_right(rows):
     assert (curve.threshold, curve.best_f1, curve.ap50) == (0.3, 0, 0)
 
 
-@pytest.mark.parametrize("pictures", [[], [([], [(0, *BOX, 0.7)])], [([], None)], [([(0, *BOX, True)], None)]])
-def test_no_truth(pictures):
-    result = curves(*scene(*pictures))
+@pytest.mark.parametrize("images", [[], [([], [(0, *BOX, 0.7)])], [([], None)], [([(0, *BOX, True)], None)]])
+def test_no_truth(images):
+    result = curves(*scene(*images))
     assert (result.threshold, result.best_f1) == (0.3, 0)
     assert [curve.ap50 for curve in result.per_class] == [None] * 3
     for means in (result.f1, result.precision, result.recall):
         np.testing.assert_array_equal(means, np.zeros(1001))
 
 
-def test_some_pictures_only_and_another_iou():
+def test_some_images_only_and_another_iou():
     half = (0, 0, 0, 10, 5)
     data, found = scene(([(0, *BOX)], [(*half, 0.9)]), ([(0, *BOX)], [(0, *BOX, 0.8)]))
     assert curves(data, found).per_class[0].ap50 == 1

@@ -1,4 +1,4 @@
-"""Every picture of a data set once, however the work is shared out."""
+"""Every image of a data set once, however the work is shared out."""
 
 import itertools
 import os
@@ -31,12 +31,12 @@ def detector():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data") / "squares", pictures=9)
+    return make_data(tmp_path_factory.mktemp("data") / "squares", count=9)
 
 
 @pytest.fixture(scope="module")
 def data(folder):
-    """Pictures of two padded sizes, so that batches are not in the order of the data."""
+    """Images of two padded sizes, so that batches are not in the order of the data."""
     data = open_data(folder, "val")
     assert {data.size(i)[1] <= 64 for i in range(9)} == {True, False}
     return data
@@ -44,7 +44,7 @@ def data(folder):
 
 @pytest.fixture(scope="module")
 def alone(detector, data):
-    """Each picture by itself, through the front door."""
+    """Each image by itself, through the front door."""
     return [detector.predict(data.path(i)) for i in range(len(data))]
 
 
@@ -58,13 +58,13 @@ def assert_same(found, alone):
         torch.testing.assert_close(one.boxes, alone[index].boxes, rtol=0, atol=1e-3)
 
 
-def test_pictures_differ(alone):
+def test_images_differ(alone):
     """What the tests below tell apart."""
     assert len({tuple(one.scores.tolist()[:3]) for one in alone}) == len(alone)
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (2, 1), (4, 0), (100, 0), (100, 1)])
-def test_every_picture_once(detector, data, alone, batch_size, workers):
+def test_every_image_once(detector, data, alone, batch_size, workers):
     reads, progress = [], []
     wide = sum(data.size(i)[1] > 64 for i in range(9))
     largest = max(wide, 9 - wide)  # a batch is of one padded size
@@ -95,7 +95,7 @@ class Counted:
         return self.data.read(index)
 
 
-def test_some_pictures_in_the_order_asked_for(detector, data, alone):
+def test_some_images_in_the_order_asked_for(detector, data, alone):
     reads = []
     found = detect_all(detector, Counted(data, reads), indices=[8, 1, 5, 1, 0, 8])
     assert list(found) == [8, 1, 5, 0]
@@ -111,7 +111,7 @@ def test_threshold(detector, data, alone):
     assert len(detect_all(detector, data, indices=[2], threshold=0.9999)[2]) == 0
 
 
-# Not a network, whose imports take seconds: a picture of w pixels has w % 3 boxes that tell which picture it is.
+# Not a network, whose imports take seconds: an image of w pixels has w % 3 boxes that tell which image it is.
 PROCESS = """
 import pickle, sys
 import torch, torch.distributed as dist
@@ -146,7 +146,7 @@ dist.destroy_process_group()
 """
 
 
-def test_two_processes_share_the_pictures_and_both_have_them_all(folder, data, tmp_path):
+def test_two_processes_share_the_images_and_both_have_them_all(folder, data, tmp_path):
     command = [sys.executable, "-c", PROCESS, folder, tmp_path]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -158,7 +158,7 @@ def test_two_processes_share_the_pictures_and_both_have_them_all(folder, data, t
     finally:
         for process in processes:  # one would wait for the other
             process.kill()
-    # what each process looked at: together every picture, none twice; of one picture the second process has none
+    # what each process looked at: together every image, none twice; of one image the second process has none
     shares = {"all": ([(5, 5)], [(4, 4)]), "some": ([(2, 2)], [(1, 1)]), "one": ([(1, 1)], [])}
     counts = set()
     for name, chosen in (("all", range(9)), ("some", [7, 2, 3]), ("one", [4])):

@@ -25,7 +25,7 @@ def only(**counts):
     return dict.fromkeys(KINDS, 0) | counts
 
 
-# One picture each: boxes, detections, how many errors of each kind, AP50, and what repairing each kind alone adds.
+# One image each: boxes, detections, how many errors of each kind, AP50, and what repairing each kind alone adds.
 BY_HAND = {
     "all right": ([(0, *BOX)], [(0, *BOX, 0.9)], only(), 1, only()),
     "class": ([(0, *BOX)], [(1, *BOX, 0.9)], only(**{"class": 1}), 0, only(**{"class": 1})),
@@ -102,15 +102,15 @@ def test_location_comes_before_class_and_class_before_duplicate():
     assert errors(*taken_and_other).counts == only(**{"class": 1})
 
 
-def test_of_each_class_in_a_picture_a_hundred_detections_count():
+def test_of_each_class_in_a_image_a_hundred_detections_count():
     rows = [(label, *EMPTY, 0.9) for label in (0, 0, 1)] * 60
     result = errors(*scene(([(0, *BOX)], [*rows, (0, *BOX, 0.1)])))
     assert result.counts == only(background=160, missed=1)
 
 
-@pytest.mark.parametrize("pictures", [[], [([], None)], [([(0, *BOX, True)], [(0, *BOX, 0.9)])]])
-def test_no_truth(pictures):
-    result = errors(*scene(*pictures))
+@pytest.mark.parametrize("images", [[], [([], None)], [([(0, *BOX, True)], [(0, *BOX, 0.9)])]])
+def test_no_truth(images):
+    result = errors(*scene(*images))
     assert (result.ap50, result.counts, result.cost) == (0, only(), only())
     assert (result.false_positives, result.false_negatives) == (0, 0)
 
@@ -120,7 +120,7 @@ def test_no_truth_but_detections():
     assert (result.ap50, result.counts, result.cost) == (0, only(background=1), only())
 
 
-def test_some_pictures_only():
+def test_some_images_only():
     data, found = scene(([(0, *BOX)], [(0, *BOX, 0.9)]), ([(0, *BOX)], None))
     assert errors(data, found, indices=iter([0, 0])).counts == only()
     assert errors(data, found).counts == only(missed=1)
@@ -141,7 +141,7 @@ def share(a, b):
 
 
 def sorted_out(truth, rows):
-    """The kinds one picture's detections are of, the boxes they are about, and the kind of each box."""
+    """The kinds one image's detections are of, the boxes they are about, and the kind of each box."""
     kinds, about = [None] * len(rows), [None] * len(rows)
     fate = [None if row[5] else "missed" for row in truth]
     real = [j for j, row in enumerate(truth) if not row[5]]
@@ -245,7 +245,7 @@ def test_tides_own_figures(real):
     """tidecv 1.0.1's on the same boxes, with what the module says differs changed there, and recalls as COCO's.
 
     Counts need no change. There are no crowds here, and no two scores are equal: tidecv orders equals in a way of its
-    own. The result file counts pictures from 51 and classes from 1.
+    own. The result file counts images from 51 and classes from 1.
     """
     results = json.loads((real("coco_eval") / "tiny_coco_val_results.json").read_text())
     whole = open_data(real("tiny_coco"), "val2017")

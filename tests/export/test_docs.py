@@ -45,13 +45,13 @@ def shown(page: str, language: str, starts: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the pages take for granted: a trained model, pictures, a data set, and to be where they are."""
+    """What the pages take for granted: a trained model, images, a data set, and to be where they are."""
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     detector = models.make()
     detector.save(tmp_path / "runs" / "mine" / "best.safetensors")
     data = write(tmp_path / "DATA", "yolo", sound(train=12, val=4), detector.class_names)
     (tmp_path / "more").mkdir()
-    for place, name in enumerate(("holiday", "pictures")):
+    for place, name in enumerate(("holiday", "images")):
         (tmp_path / name).mkdir()
         for source in sorted((data / "images" / "val").iterdir())[2 * place : 2 * place + 2]:
             Image.open(source).save(tmp_path / name / source.name)
@@ -111,7 +111,7 @@ def test_serving(folder: Path) -> None:
     if which("curl") is None:
         pytest.skip("curl is not installed")
     for seed, name in enumerate(("a.jpg", "b.png")):
-        Image.fromarray(models.picture(64, 96, seed).permute(1, 2, 0).numpy()).save(name)
+        Image.fromarray(models.make_image(64, 96, seed).permute(1, 2, 0).numpy()).save(name)
     (start,) = (line for line in shown("serve", "sh", "retinanet serve") if "--port 0" in line)
     server = subprocess.Popen([sys.executable, "-m", *shlex.split(start)], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
@@ -124,7 +124,7 @@ def test_serving(folder: Path) -> None:
                 capture_output=True,
                 check=True,
             )
-            entries = json.loads(asked.stdout)["pictures"]
+            entries = json.loads(asked.stdout)["images"]
             assert all(set(entry) == {"file", "width", "height", "detections"} for entry in entries)
             assert len(entries) == line.count("@")
         program = "".join(re.findall(r"^```text\n(import json.*?)^```$", (DOCS / "serve.md").read_text(), re.M | re.S))

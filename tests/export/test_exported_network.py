@@ -22,8 +22,8 @@ def detector() -> Detector:
     """A network as Detectron2's can be."""
     plain = models.make()
     head = replace(plain.settings.head, box_weights=(10.0, 10.0, 5.0, 4.0))
-    pictures = replace(plain.settings.preprocessing, channels="bgr", mean=(0.6, 0.5, 0.3), std=(0.2, 0.3, 0.4))
-    model = RetinaNet(replace(plain.settings, head=head, preprocessing=pictures), 3)
+    images = replace(plain.settings.preprocessing, channels="bgr", mean=(0.6, 0.5, 0.3), std=(0.2, 0.3, 0.4))
+    model = RetinaNet(replace(plain.settings, head=head, preprocessing=images), 3)
     model.load_state_dict(plain.model.state_dict())
     with torch.no_grad():
         model.box_subnet.output.weight.mul_(7)
@@ -62,7 +62,7 @@ def test_fused(detector: Detector) -> None:
 def assert_same(found: Detector, expected: Detector) -> None:
     together = Agreement()
     for shape in ((50, 90), (128, 214)):
-        picture = models.picture(*shape)
-        together.add(found.predict(picture), expected.predict(picture), expected.settings.postprocessing)
+        image = models.make_image(*shape)
+        together.add(found.predict(image), expected.predict(image), expected.settings.postprocessing)
     assert together.detections > 20
     assert together.others == 0

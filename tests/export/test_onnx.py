@@ -44,7 +44,7 @@ def made(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
     detector.save(folder / "m.safetensors")
     (folder / "check").mkdir()
     for seed in range(3):
-        Image.fromarray(models.picture(50, 90, seed).permute(1, 2, 0).numpy()).save(folder / "check" / f"{seed}.png")
+        Image.fromarray(models.make_image(50, 90, seed).permute(1, 2, 0).numpy()).save(folder / "check" / f"{seed}.png")
     command(
         str(folder / "m.safetensors"),
         format="onnx",
@@ -97,12 +97,12 @@ def test_same_detections(name: str, traced: Any, detector: Detector, tmp_path: P
     assert exported.settings == model.settings
     together = Agreement()
     for shape in models.SHAPES:
-        picture = models.picture(*shape)
-        together.add(exported.predict(picture), model.predict(picture), model.settings.postprocessing)
+        image = models.make_image(*shape)
+        together.add(exported.predict(image), model.predict(image), model.settings.postprocessing)
     assert together.detections > 100
     assert together.others == 0
     assert together.limits <= 4
-    # Pillow resizes tall pictures in the other order: single pixels are another grey level.
+    # Pillow resizes tall images in the other order: single pixels are another grey level.
     grey = model.settings.preprocessing.interpolation == "pillow"
     assert together.pixels < (0.4 if grey else 0.005)
     assert together.score < (1e-3 if grey else 1e-5)
@@ -137,10 +137,10 @@ def test_file(complete: Path, detector: Detector) -> None:
 
 
 def test_outputs_behind_the_last_detection(traced: Any, detector: Detector, tmp_path: Path) -> None:
-    limit = float(detector.predict(models.picture(50, 90)).scores[20])
+    limit = float(detector.predict(models.make_image(50, 90)).scores[20])
     strict = models.changed(detector, {"postprocessing": {"threshold": limit}})
     run = onnx_runtime.session(assemble(traced, strict, tmp_path / "m.onnx")).run
-    batch = np.stack([models.picture(50, 90, seed).permute(1, 2, 0).numpy() for seed in range(3)])
+    batch = np.stack([models.make_image(50, 90, seed).permute(1, 2, 0).numpy() for seed in range(3)])
     boxes, scores, labels, counts = run(None, {"images": batch})
     assert (boxes.dtype, scores.dtype, labels.dtype, counts.dtype) == (np.float32, np.float32, np.int64, np.int64)
     assert (scores.shape, counts.shape) == ((3, 100), (3,))
@@ -163,7 +163,7 @@ def test_outputs_behind_the_last_detection(traced: Any, detector: Detector, tmp_
 def test_nothing_found(clip: str, traced: Any, detector: Detector, tmp_path: Path) -> None:
     strict = models.changed(detector, {"postprocessing": {"threshold": 0.9999, "clip": clip, "drop_empty": True}})
     exported = onnx_runtime.load_onnx(assemble(traced, strict, tmp_path / "m.onnx"))
-    found = exported.predict([models.picture(50, 90)] * 2)
+    found = exported.predict([models.make_image(50, 90)] * 2)
     assert [len(one) for one in found] == [0, 0]
     assert found[0].boxes.shape == (0, 4)
 
@@ -176,30 +176,30 @@ def test_network_only(alone: Path, detector: Detector) -> None:
     assert exported.threshold == 0.4
     assert exported.about["origin"] == "nowhere"
     for shape in models.SHAPES[:3]:
-        picture = models.picture(*shape)
+        image = models.make_image(*shape)
         for size in (None, 96):
             together = Agreement()
-            found = exported.predict(picture, size=size, threshold=0.1)
-            together.add(found, detector.predict(picture, size=size, threshold=0.1), detector.settings.postprocessing)
+            found = exported.predict(image, size=size, threshold=0.1)
+            together.add(found, detector.predict(image, size=size, threshold=0.1), detector.settings.postprocessing)
             assert together.good
             assert together.detections > 5
             assert together.pixels < 0.01
 
 
 def test_predict(complete: Path, detector: Detector, tmp_path: Path) -> None:
-    """What a detector takes: paths, pictures, arrays, tensors and lists of them, of several sizes."""
+    """What a detector takes: paths, images, arrays, tensors and lists of them, of several sizes."""
     from PIL import Image
 
     exported = onnx_runtime.load_onnx(complete)
     assert exported.class_names == detector.class_names
     assert exported.threshold == 0.4
     assert exported.device == torch.device("cpu")
-    tensor = models.picture(50, 90)
+    tensor = models.make_image(50, 90)
     array = tensor.permute(1, 2, 0).numpy()
     Image.fromarray(array).save(tmp_path / "p.png")
     once = exported.predict(tensor)
     assert isinstance(once, Detections)
-    others = [models.picture(64, 64, 5), models.picture(50, 90, 7)]
+    others = [models.make_image(64, 64, 5), models.make_image(50, 90, 7)]
     found = exported.predict([others[0], tmp_path / "p.png", array, Image.fromarray(array), others[1]], batch_size=2)
     for one in found[1:4]:
         torch.testing.assert_close(one.boxes, once.boxes, atol=1e-3, rtol=0)
@@ -209,7 +209,7 @@ def test_predict(complete: Path, detector: Detector, tmp_path: Path) -> None:
     assert len(exported.predict(tensor, max_detections=2)) == 2
     assert exported.predict([]) == []
     for wrong, words in (
-        ({"size": 100}, "resizes pictures by itself"),
+        ({"size": 100}, "resizes images by itself"),
         ({"threshold": 0.2}, "drops scores at or below 0.3"),
         ({"max_detections": 101}, "at most 100 detections"),
         ({"threshold": "0.5"}, "threshold must be a number"),
@@ -244,7 +244,7 @@ def test_a_limit_inside_the_file(traced: Any, detector: Detector, tmp_path: Path
             assert reply.status == 422
             assert words in reply.json["error"]
             assert str(tmp_path) not in reply.json["error"]
-    Image.fromarray(models.picture(50, 90).permute(1, 2, 0).numpy()).save(tmp_path / "p.png")
+    Image.fromarray(models.make_image(50, 90).permute(1, 2, 0).numpy()).save(tmp_path / "p.png")
     said = tmp_path / "said.json"
     predict(str(tmp_path / "m.onnx"), str(tmp_path / "p.png"), output=tmp_path / "o", common=Common(json=str(said)))
     assert json.loads(said.read_text())["threshold"] == 0.6
@@ -258,7 +258,7 @@ def test_documented_program(complete: Path, tmp_path: Path, monkeypatch: pytest.
     program = re.search(r"```py\n(import json\nimport numpy.*?)```", text, re.DOTALL)
     assert program is not None
     (tmp_path / "mine.onnx").write_bytes(complete.read_bytes())
-    Image.fromarray(models.picture(50, 90).permute(1, 2, 0).numpy()).save(tmp_path / "street.jpg")
+    Image.fromarray(models.make_image(50, 90).permute(1, 2, 0).numpy()).save(tmp_path / "street.jpg")
     monkeypatch.chdir(tmp_path)
     printed: list[tuple[Any, ...]] = []
     exec(program[1], {"print": lambda *values: printed.append(values)})
@@ -304,8 +304,8 @@ def test_verification(complete: Path, alone: Path, detector: Detector) -> None:
         assert differences["outputs"] < 1e-4
         assert differences["correlation"] > 0.999999
         assert differences["detections"] > 20
-    chosen = [models.picture(40, 60), models.picture(70, 50)]
-    assert verify.verify(complete, detector, onnx_runtime.load_onnx, chosen)["pictures"] == 3
+    chosen = [models.make_image(40, 60), models.make_image(70, 50)]
+    assert verify.verify(complete, detector, onnx_runtime.load_onnx, chosen)["images"] == 3
 
 
 @pytest.mark.parametrize(
@@ -327,9 +327,9 @@ def test_verification_sees_a_change(
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"preprocessing": {"interpolation": "plain"}}, "resizes pictures in another way"),
-        ({"preprocessing": {"size": 65}}, "resizes a picture to"),
-        ({"preprocessing": {"mean": (0.4, 0.5, 0.5)}}, "resizes pictures in another way"),
+        ({"preprocessing": {"interpolation": "plain"}}, "resizes images in another way"),
+        ({"preprocessing": {"size": 65}}, "resizes an image to"),
+        ({"preprocessing": {"mean": (0.4, 0.5, 0.5)}}, "resizes images in another way"),
         ({"postprocessing": {"nms_iou": 0.6}}, "post-processing in the export disagrees"),
         ({"anchors": {"offset": 0.0}}, "post-processing in the export disagrees"),
     ],
@@ -361,11 +361,11 @@ def test_command(made: Path, detector: Detector, tmp_path: Path) -> None:
     output = made / "m.onnx"
     result = json.loads((made / "m.json").read_text())
     assert result["files"] == [str(output)]
-    assert result["differences"]["pictures"] == 4
+    assert result["differences"]["images"] == 4
     assert result["differences"]["pixels"] < 0.01
-    picture = models.picture(50, 90, 9)
+    image = models.make_image(50, 90, 9)
     together, exported = Agreement(), onnx_runtime.load_onnx(output)
-    together.add(exported.predict(picture), detector.predict(picture), detector.settings.postprocessing)
+    together.add(exported.predict(image), detector.predict(image), detector.settings.postprocessing)
     assert together.good
     assert together.detections > 5
     with pytest.raises(RequestError, match="exists"):

@@ -54,7 +54,7 @@ RULES = {
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_pictures(name: str) -> None:
+def test_images(name: str) -> None:
     settings = replace(PreprocessingSettings(size=64, longer=107, mean=MEAN, std=STD), **RULES[name])
     ops = Ops("before/")
     sides = write_preprocess(ops, "images", settings, "pixels")
@@ -65,13 +65,13 @@ def test_pictures(name: str) -> None:
         else [*models.SHAPES, (128, 128), (127, 129), (900, 31), (214, 128), (1211, 1600)]
     )
     for shape in shapes:
-        picture = torch.randint(
+        source = torch.randint(
             0, 256, (3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(shape[0])
         )
-        image = prepare(picture, settings)
+        image = prepare(source, settings)
         size = (image.shape[1], image.shape[2])
         expected = normalize(pad_batch([image], padded_size([size], settings)), torch.tensor([size]), MEAN, STD)
-        given = {"images": picture.permute(1, 2, 0)[None].numpy()}
+        given = {"images": source.permute(1, 2, 0)[None].numpy()}
         pixels, resized, scale = run(ops, given, ["pixels", sides.resized, sides.scale])
         assert resized.tolist() == list(size)
         np.testing.assert_allclose(scale, box_scale(shape, size, settings), rtol=1e-15)
@@ -94,7 +94,7 @@ def test_detections(classes: int, name: str) -> None:
     height, width, original, scale = 96, 160, (61, 99), (90 / 61, 150 / 99)
     levels = make_anchors(anchors, height, width, torch.device("cpu"))
     random = torch.Generator().manual_seed(classes)
-    # The second picture has a few objects, the third none.
+    # The second image has a few objects, the third none.
     shift = torch.tensor([0.0, -6.0, -12.0])[:, None, None]
     spread = 1.5 if classes < 1000 else 0.8
     logits = [spread * torch.randn(3, len(one), classes, generator=random) - spread + shift for one in levels]

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers.exported_models import picture
+from helpers.exported_models import make_image
 from helpers.random_weights import scatter
 from helpers.tiny_run import make_data, tiny
 from retinanet.common.errors import RequestError, WorkError
@@ -66,10 +66,16 @@ def assert_same(a: Detections, b: Detections) -> None:
 
 
 def test_the_folder_finds_what_the_model_finds(detector: Detector, loaded: Detector) -> None:
-    pictures = [picture(64, 64), picture(200, 90, 1), picture(31, 87, 2), picture(64, 64, 3), picture(300, 20, 4)]
-    for found, expected in zip(loaded.predict(pictures), detector.predict(pictures), strict=True):
+    images = [
+        make_image(64, 64),
+        make_image(200, 90, 1),
+        make_image(31, 87, 2),
+        make_image(64, 64, 3),
+        make_image(300, 20, 4),
+    ]
+    for found, expected in zip(loaded.predict(images), detector.predict(images), strict=True):
         assert_same(found, expected)
-    assert_same(loaded.predict(pictures[1], size=160), detector.predict(pictures[1], size=160))
+    assert_same(loaded.predict(images[1], size=160), detector.predict(images[1], size=160))
 
 
 def test_what_is_known_comes_along(detector: Detector, loaded: Detector) -> None:
@@ -81,14 +87,14 @@ def test_what_is_known_comes_along(detector: Detector, loaded: Detector) -> None
 
 
 def test_nothing_found_is_no_error(loaded: Detector) -> None:
-    assert len(loaded.predict(picture(64, 80), threshold=0.9999)) == 0
+    assert len(loaded.predict(make_image(64, 80), threshold=0.9999)) == 0
 
 
 def test_outputs_are_not_overwritten_by_the_next_call(loaded: Detector) -> None:
     sizes = torch.tensor([[64, 64]])
-    first = loaded.outputs(picture(64, 64)[None], sizes)
+    first = loaded.outputs(make_image(64, 64)[None], sizes)
     before = copy.deepcopy(first)
-    loaded.outputs(picture(64, 64, 9)[None], sizes)
+    loaded.outputs(make_image(64, 64, 9)[None], sizes)
     for kept, now in zip(before.logits + before.deltas, first.logits + first.deltas, strict=True):
         assert torch.equal(kept, now)
         assert now.dtype == torch.float32
@@ -97,10 +103,10 @@ def test_outputs_are_not_overwritten_by_the_next_call(loaded: Detector) -> None:
 def test_several_threads_may_call_it(loaded: Detector) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    pictures = [picture(64, 64 + 32 * (seed % 3), seed) for seed in range(12)]
-    expected = loaded.predict(pictures)
+    images = [make_image(64, 64 + 32 * (seed % 3), seed) for seed in range(12)]
+    expected = loaded.predict(images)
     with ThreadPoolExecutor(4) as pool:
-        for found, alone in zip(pool.map(loaded.predict, pictures), expected, strict=True):
+        for found, alone in zip(pool.map(loaded.predict, images), expected, strict=True):
             assert_same(found, alone)
 
 
@@ -139,22 +145,22 @@ def test_weights_of_bf16_take_half_the_room(detector: Detector, folder: Path, tm
     (place / "retinanet.json").write_text(json.dumps(known))
     assert (place / "model.bin").stat().st_size < 0.6 * (folder / "model.bin").stat().st_size
     rounded = openvino_runtime.load(place)
-    a, b = rounded.predict(picture(64, 96)), detector.predict(picture(64, 96))
+    a, b = rounded.predict(make_image(64, 96)), detector.predict(make_image(64, 96))
     assert abs(len(a) - len(b)) <= 0.1 * len(b)
     torch.testing.assert_close(a.scores[:5], b.scores[:5], rtol=0, atol=0.03)
 
 
 def test_int8(detector: Detector, folder: Path, tmp_path: Path) -> None:
     data, said = make_data(tmp_path / "data", 9), []
-    pictures = openvino_int8.calibration_pictures(data)
-    assert {path.parent.name for path in pictures} == {"train"}
-    assert len(pictures) == 9
+    sources = openvino_int8.calibration_images(data)
+    assert {path.parent.name for path in sources} == {"train"}
+    assert len(sources) == 9
     model = openvino_runtime.core(openvino).read_model(folder / "model.xml")
     last = {openvino_int8.last_convolution(output) for output in model.outputs}
     assert len(last) == len(model.outputs)
-    with pytest.warns(UserWarning, match="calibrated on 9 pictures alone"):
-        model = openvino_int8.quantise(model, detector.settings, pictures, said.append)
-    assert said[0] == "calibrating on 9 pictures"
+    with pytest.warns(UserWarning, match="calibrated on 9 images alone"):
+        model = openvino_int8.quantise(model, detector.settings, sources, said.append)
+    assert said[0] == "calibrating on 9 images"
     quantised = {
         node.get_friendly_name()
         for node in model.get_ops()
@@ -183,30 +189,30 @@ def _is_quantised(node: object) -> bool:
     return node.input_value(0).get_node().get_type_name() == "FakeQuantize"  # type: ignore[attr-defined]
 
 
-def test_int8_needs_pictures(detector: Detector, tmp_path: Path) -> None:
+def test_int8_needs_images(detector: Detector, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="--calibrate FOLDER"):
         openvino_export.write(detector, tmp_path / "m", "int8")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RequestError, match="there is no picture in it"):
+    with pytest.raises(RequestError, match="there is no image in it"):
         openvino_export.write(detector, tmp_path / "m", "int8", tmp_path / "empty")
     with pytest.raises(RequestError, match="no such file or folder"):
         openvino_export.write(detector, tmp_path / "m", "int8", tmp_path / "nothing")
     assert not (tmp_path / "m").exists()
 
 
-def test_pictures_to_calibrate_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_to_calibrate_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = make_data(tmp_path / "data", 11)
     plain = tmp_path / "plain"
     shutil.copytree(data / "val", plain)
-    assert len(openvino_int8.calibration_pictures(plain)) == 11  # no labels needed
+    assert len(openvino_int8.calibration_images(plain)) == 11  # no labels needed
     monkeypatch.setattr(openvino_int8, "MOST", 10)
-    chosen = [path.name for path in openvino_int8.calibration_pictures(plain)]
+    chosen = [path.name for path in openvino_int8.calibration_images(plain)]
     assert len(set(chosen)) == 10
 
 
 def test_what_is_lost_when_the_network_is_followed_is_noticed(detector: Detector) -> None:
     class Odd(nn.Module):
-        """What it computes depends on a picture's size."""
+        """What it computes depends on an image's size."""
 
         def forward(self, images: Tensor) -> tuple[Tensor, ...]:
             return (images * (int(images.shape[2]) // 32),)

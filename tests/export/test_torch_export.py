@@ -37,7 +37,7 @@ def detector() -> Detector:
 @pytest.fixture(scope="module")
 def file(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("torch") / "m.pt2"
-    made = export(detector, "torch", place, check=[models.picture(50, 90), models.picture(1, 1)])
+    made = export(detector, "torch", place, check=[models.make_image(50, 90), models.make_image(1, 1)])
     assert made.files == (place,)
     assert made.differences["detections"] > 5
     assert made.differences["pixels"] < 0.01
@@ -51,12 +51,12 @@ def test_same_detections(file: Path, detector: Detector) -> None:
     assert exported.class_names == detector.class_names
     assert exported.threshold == 0.4
     together = Agreement()
-    pictures = [models.picture(*shape) for shape in models.SHAPES] * 2
-    for a, b in zip(exported.predict(pictures), detector.predict(pictures), strict=True):
+    images = [models.make_image(*shape) for shape in models.SHAPES] * 2
+    for a, b in zip(exported.predict(images), detector.predict(images), strict=True):
         together.add(a, b, detector.settings.postprocessing)
     assert together.good
     assert together.pixels < 0.01
-    assert len(exported.predict(pictures[0], size=96, threshold=0.1)) > 0
+    assert len(exported.predict(images[0], size=96, threshold=0.1)) > 0
 
 
 def test_a_program_is_loaded_only_where_it_is_trusted(file: Path, tmp_path: Path) -> None:

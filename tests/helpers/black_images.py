@@ -1,4 +1,4 @@
-"""Data sets of black pictures with boxes, for what looks at annotations alone."""
+"""Data sets of black images with boxes, for what looks at annotations alone."""
 
 import json
 
@@ -7,12 +7,12 @@ from PIL import Image
 from retinanet.data import open_data
 
 
-def coco(root, pictures, names=("a", "b")):
-    """A data set of black pictures: ((height, width), [(x1, y1, x2, y2, label)]) each."""
+def coco(root, scenes, names=("a", "b")):
+    """A data set of black images: ((height, width), [(x1, y1, x2, y2, label)]) each."""
     (root / "train").mkdir(parents=True)
     (root / "annotations").mkdir()
     images, annotations = [], []
-    for i, ((height, width), boxes) in enumerate(pictures):
+    for i, ((height, width), boxes) in enumerate(scenes):
         Image.new("RGB", (width, height)).save(root / "train" / f"{i}.png")
         images.append({"id": i, "file_name": f"{i}.png", "height": height, "width": width})
         for x1, y1, x2, y2, label in boxes:

@@ -1,4 +1,4 @@
-"""A detector without a network: it finds red, green and blue rectangles in any picture, by their pixels."""
+"""A detector without a network: it finds red, green and blue rectangles in any image, by their pixels."""
 
 from typing import Any, ClassVar
 
@@ -28,11 +28,11 @@ class ColourFinder:
         self.smallest = smallest  # pixels; video codecs leave specks
         self.calls: list[int] = []
 
-    def predict(self, pictures: Any, *, threshold=None, max_detections=None, size=None, batch_size=8):
-        if not isinstance(pictures, list | tuple):
-            return self.predict([pictures], threshold=threshold, max_detections=max_detections)[0]
-        self.calls.append(len(pictures))
-        return [self._look(to_tensor(picture).numpy(), threshold or 0.0, max_detections) for picture in pictures]
+    def predict(self, images: Any, *, threshold=None, max_detections=None, size=None, batch_size=8):
+        if not isinstance(images, list | tuple):
+            return self.predict([images], threshold=threshold, max_detections=max_detections)[0]
+        self.calls.append(len(images))
+        return [self._look(to_tensor(image).numpy(), threshold or 0.0, max_detections) for image in images]
 
     def _look(self, image: np.ndarray, threshold: float, most: int | None) -> Detections:
         from scipy.ndimage import find_objects, label
@@ -58,8 +58,8 @@ class ColourFinder:
 
 
 def draw(shape: tuple[int, int], rectangles: list[tuple[int, tuple[int, int, int, int]]]) -> np.ndarray:
-    """A black picture (H, W, 3) with rectangles: (channel, (x1, y1, x2, y2))."""
-    picture = np.zeros((*shape, 3), np.uint8)
+    """A black image (H, W, 3) with rectangles: (channel, (x1, y1, x2, y2))."""
+    image = np.zeros((*shape, 3), np.uint8)
     for channel, (x1, y1, x2, y2) in rectangles:
-        picture[y1:y2, x1:x2, channel] = 230
-    return picture
+        image[y1:y2, x1:x2, channel] = 230
+    return image

@@ -27,7 +27,7 @@ from retinanet.model import RetinaNet
 from retinanet.weight_files.reader import Contents
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data" / "tiny_coco"
-SIZE, LONGER = 160, 267  # small, for the time it takes; short and long pictures meet either limit
+SIZE, LONGER = 160, 267  # small, for the time it takes; short and long images meet either limit
 RESNEXT = 32  # groups, of 4 channels in the first stage
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 SIZES = tuple((float(x), x * 2 ** (1 / 3), x * 2 ** (2 / 3)) for x in (32, 64, 128, 256, 512))
@@ -37,7 +37,7 @@ State = dict[str, Tensor]
 
 
 class Origin(NamedTuple):
-    """What the model's configuration says; here as the zoo's, but for the sizes of pictures."""
+    """What the model's configuration says; here as the zoo's, but for the sizes of images."""
 
     size: int = SIZE
     longer: int = LONGER
@@ -66,11 +66,11 @@ class Found(NamedTuple):
     boxes: Tensor
     scores: Tensor
     labels: Tensor
-    outside: int = 0  # boxes among the best hundred that lay outside the picture
+    outside: int = 0  # boxes among the best hundred that lay outside the image
 
 
-def pictures() -> list[Path]:
-    """Three pictures of different shapes, upright and wide."""
+def images() -> list[Path]:
+    """Three images of different shapes, upright and wide."""
     if not DATA.is_dir():
         pytest.skip("needs ../shared/data/tiny_coco")
     chosen: dict[tuple[int, int], Path] = {}
@@ -102,7 +102,7 @@ def convolve(state: State, name: str, x: Tensor, stride: int = 1, calibrate: boo
 
 
 def features(state: State, x: Tensor, calibrate: bool = False, stride_in_1x1: bool = True) -> list[Tensor]:
-    """P3 to P7 of a normalised and padded picture (1, 3, H, W)."""
+    """P3 to P7 of a normalised and padded image (1, 3, H, W)."""
     body = "backbone.bottom_up"
     x = convolve(state, f"{body}.stem.conv1", x, 2, calibrate).relu()
     x = F.max_pool2d(x, 3, stride=2, padding=1)
@@ -311,7 +311,7 @@ def made(
     state, early = layout(depth, classes, p6_inputs, norm, resnext, there.anchors), there.stride_in_1x1
     with torch.no_grad():
         side = there.size // 32 * 32
-        x = torch.cat([network_input(path, there)[0][:, :, :side, :side] for path in pictures()])
+        x = torch.cat([network_input(path, there)[0][:, :, :side, :side] for path in images()])
         maps = features(state, x, True, early)
         # Their few positions have to be seen among many; but large boxes show the last bits that a deep network loses.
         for level, loud in ((6, 1.7), (7, 1.6 if depth < 101 else 1.0)):
@@ -374,7 +374,7 @@ def contents(state: State) -> Contents:
 
 
 def settings_with(settings: ModelSettings, **changes: Any) -> ModelSettings:
-    """Settings changed by their dotted names, the dot as two underscores; small pictures in any case."""
+    """Settings changed by their dotted names, the dot as two underscores; small images in any case."""
     for name, value in {"preprocessing__size": SIZE, "preprocessing__longer": LONGER, **changes}.items():
         group, key = name.split("__")
         part = replace(getattr(settings, group), **{key: value})

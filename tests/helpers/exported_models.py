@@ -78,6 +78,6 @@ def changed(detector: Detector, values: Mapping[str, Mapping[str, Any]]) -> Dete
     return Detector(model, detector.class_names, about=detector.about)
 
 
-def picture(height: int, width: int, seed: int = 0) -> Tensor:
+def make_image(height: int, width: int, seed: int = 0) -> Tensor:
     coarse = torch.randint(0, 256, (1, 3, 5, 6), generator=torch.Generator().manual_seed(seed)).float()
     return nn.functional.interpolate(coarse, size=(height, width), mode="nearest")[0].to(torch.uint8)

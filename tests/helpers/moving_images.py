@@ -7,20 +7,20 @@ from helpers.colour_finder import draw
 from retinanet.predict.video import CLOCK
 
 
-def make_video(path, pictures, rate=10, times=None, codec="libx264", options=None, container=None):
-    """A video of these pictures (H, W, 3) RGB, at these times in seconds."""
+def make_video(path, images, rate=10, times=None, codec="libx264", options=None, container=None):
+    """A video of these images (H, W, 3) RGB, at these times in seconds."""
     with av.open(str(path), "w", options=container or {}) as file:
         stream = file.add_stream(codec, rate=rate)
         if codec == "libx264":
             stream.options = {"crf": "10", "preset": "ultrafast"} | (options or {})
         if times is not None:
             stream.codec_context.time_base = CLOCK
-        for number, picture in enumerate(pictures):
-            height, width = picture.shape[:2]
+        for number, image in enumerate(images):
+            height, width = image.shape[:2]
             if number == 0:
                 stream.height, stream.width = height, width
                 stream.pix_fmt = "yuv420p" if height % 2 == width % 2 == 0 else "yuv444p"
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             if times is not None:
                 frame.pts, frame.time_base = round(times[number] / CLOCK), CLOCK
             file.mux(stream.encode(frame))

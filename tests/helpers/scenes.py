@@ -1,4 +1,4 @@
-"""Pictures of a few boxes and what was found in them, written by hand or drawn by hypothesis."""
+"""Images of a few boxes and what was found in them, written by hand or drawn by hypothesis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAMES = ("a", "b", "c")
 
 
 class Scenes:
-    """As much of a data set as evaluation needs: of each picture (label, x1, y1, x2, y2, crowd) for every box."""
+    """As much of a data set as evaluation needs: of each image (label, x1, y1, x2, y2, crowd) for every box."""
 
     def __init__(self, truth, names=NAMES):
         self.truth, self.class_names = truth, names
@@ -42,10 +42,10 @@ def detections(rows, names=NAMES):
     return Detections(boxes, scores, torch.tensor([row[0] for row in rows], dtype=torch.int64), names)
 
 
-def scene(*pictures, names=NAMES):
-    """Of each picture its boxes and its detections -> data, found."""
-    data = Scenes([[(*row, False)[:6] for row in truth] for truth, _ in pictures], names)
-    return data, {i: detections(rows, names) for i, (_, rows) in enumerate(pictures) if rows is not None}
+def scene(*images, names=NAMES):
+    """Of each image its boxes and its detections -> data, found."""
+    data = Scenes([[(*row, False)[:6] for row in truth] for truth, _ in images], names)
+    return data, {i: detections(rows, names) for i, (_, rows) in enumerate(images) if rows is not None}
 
 
 @st.composite
@@ -57,9 +57,9 @@ def scenes(draw, classes=3):
         return x, y, x + draw(st.sampled_from((4, 6, 8))), y + draw(st.sampled_from((4, 8)))
 
     label, score = st.integers(0, classes - 1), st.integers(1, 16).map(lambda n: n / 16)
-    pictures = []
+    images = []
     for _ in range(draw(st.integers(0, 3))):
         truth = [(draw(label), *box(), draw(st.integers(0, 4)) == 0) for _ in range(draw(st.integers(0, 4)))]
         rows = [(draw(label), *box(), draw(score)) for _ in range(draw(st.integers(0, 6)))]
-        pictures.append((truth, rows if rows or draw(st.booleans()) else None))
-    return scene(*pictures, names=NAMES[:classes])
+        images.append((truth, rows if rows or draw(st.booleans()) else None))
+    return scene(*images, names=NAMES[:classes])

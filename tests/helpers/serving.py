@@ -59,17 +59,17 @@ class Gated(Detector):
         self.begun = threading.Semaphore(0)
         self.batches: list[int] = []
 
-    def predict(self, pictures: Any, **how: Any) -> Any:
-        self.batches.append(len(pictures))
+    def predict(self, images: Any, **how: Any) -> Any:
+        self.batches.append(len(images))
         self.begun.release()
         assert self.gate.wait(30), "the test did not open the gate"
-        return super().predict(pictures, **how)
+        return super().predict(images, **how)
 
 
 def encoded(
     width: int = 96, height: int = 64, kind: str = "JPEG", seed: int = 0, mode: str = "RGB", **how: Any
 ) -> bytes:
-    """A picture of random blocks as a file."""
+    """An image of random blocks as a file."""
     blocks = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     image = Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST).convert(mode)
     file = io.BytesIO()
@@ -77,7 +77,7 @@ def encoded(
     return file.getvalue()
 
 
-def form(*files: tuple[str, bytes], boundary: str = "xyz", field: str = "pictures") -> tuple[bytes, str]:
+def form(*files: tuple[str, bytes], boundary: str = "xyz", field: str = "images") -> tuple[bytes, str]:
     """A multipart body and its content type."""
     parts = b"".join(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
@@ -128,8 +128,8 @@ class Running:
     def get(self, path: str, **headers: str) -> Reply:
         return self.ask("GET", path, **headers)
 
-    def predict(self, picture: bytes, query: str = "", kind: str = "image/jpeg", **headers: str) -> Reply:
-        return self.ask("POST", f"/predict{query}", picture, kind, **headers)
+    def predict(self, image: bytes, query: str = "", kind: str = "image/jpeg", **headers: str) -> Reply:
+        return self.ask("POST", f"/predict{query}", image, kind, **headers)
 
     def send(self, *files: tuple[str, bytes], query: str = "") -> Reply:
         return self.ask("POST", f"/predict{query}", *form(*files))

@@ -1,4 +1,4 @@
-"""Three pictures with anchors, boxes and outputs, for tests of what is summed over a batch."""
+"""Three images with anchors, boxes and outputs, for tests of what is summed over a batch."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 
-def write_coco(root: Path, splits=("train", "val"), names=("cat", "dog"), pictures: int = 4) -> Path:
+def write_coco(root: Path, splits=("train", "val"), names=("cat", "dog"), count: int = 4) -> Path:
     """A tiny COCO data set: a bright box of each class in noise; category ids start at 7.
 
     The noise is in blocks, as sheets of fine noise take long to pack.
@@ -17,7 +17,7 @@ def write_coco(root: Path, splits=("train", "val"), names=("cat", "dog"), pictur
     for split in splits:
         (root / split).mkdir(parents=True)
         images, annotations = [], []
-        for ident in range(1, pictures + 1):
+        for ident in range(1, count + 1):
             pixels = rng.integers(0, 60, (3, 4, 3), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
             for label, x in enumerate((4, 36)):
                 pixels[10:34, x : x + 22] = (240, 200, 40) if label else (30, 90, 250)

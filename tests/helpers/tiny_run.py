@@ -35,10 +35,10 @@ def tiny(**train):
     return recipes.load(None, recipes.merge(TINY, {"train": train}))
 
 
-def make_data(root: Path, pictures: int = 10) -> Path:
-    """A COCO data set of rectangles on noise; the pictures with odd numbers hold none.
+def make_data(root: Path, count: int = 10) -> Path:
+    """A COCO data set of rectangles on noise; the images with odd numbers hold none.
 
-    The noise is in blocks: each evaluation of a run writes a sheet of these pictures enlarged, and to pack fine noise
+    The noise is in blocks: each evaluation of a run writes a sheet of these images enlarged, and to pack fine noise
     takes ten times as long.
     """
     random = np.random.default_rng(0)
@@ -46,19 +46,19 @@ def make_data(root: Path, pictures: int = 10) -> Path:
     for split in ("train", "val"):
         (root / split).mkdir()
         images, annotations = [], []
-        for number in range(pictures):
+        for number in range(count):
             height, width = 64, int(random.integers(48, 97))
-            picture = random.integers(0, 60, (height, width, 3), dtype=np.uint8)
-            picture = picture[::16, ::16].repeat(16, axis=0).repeat(16, axis=1)[:, :width]
+            pixels = random.integers(0, 60, (height, width, 3), dtype=np.uint8)
+            pixels = pixels[::16, ::16].repeat(16, axis=0).repeat(16, axis=1)[:, :width]
             for _ in range(0 if number % 2 else int(random.integers(1, 4))):
                 w, h = random.integers(14, 30, 2)
                 x, y = int(random.integers(0, width - w)), int(random.integers(0, height - h))
                 label = int(random.integers(0, 2))
-                picture[y : y + h, x : x + w, label] = 220
+                pixels[y : y + h, x : x + w, label] = 220
                 box = [x, y, int(w), int(h)]
                 entry = {"id": len(annotations) + 1, "image_id": number, "category_id": label + 1, "bbox": box}
                 annotations.append(entry | {"area": int(w * h), "iscrowd": 0})
-            Image.fromarray(picture).save(root / split / f"{number}.png")
+            Image.fromarray(pixels).save(root / split / f"{number}.png")
             images.append({"id": number, "file_name": f"{number}.png", "height": height, "width": width})
         categories = [{"id": 1, "name": "red"}, {"id": 2, "name": "green"}]
         content = {"images": images, "annotations": annotations, "categories": categories}

@@ -102,39 +102,39 @@ def test_supervision_is_not_installed(found, monkeypatch):
 
 
 def kinds(array, folder):
-    Image.fromarray(array).save(folder / "picture.png")
+    Image.fromarray(array).save(folder / "image.png")
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
-    yield from (array.copy(), Image.fromarray(array), tensor, tensor.contiguous(), str(folder / "picture.png"))
+    yield from (array.copy(), Image.fromarray(array), tensor, tensor.contiguous(), str(folder / "image.png"))
 
 
-def pixels(picture):
-    if isinstance(picture, torch.Tensor):
-        return picture.permute(1, 2, 0).numpy().copy()
-    return np.array(Image.open(picture) if isinstance(picture, str) else picture)
+def pixels(image):
+    if isinstance(image, torch.Tensor):
+        return image.permute(1, 2, 0).numpy().copy()
+    return np.array(Image.open(image) if isinstance(image, str) else image)
 
 
 @pytest.mark.parametrize("size", [(100, 80), (1, 1), (1, 90), (90, 1)])
-def test_draw_leaves_the_picture_as_it_is(found, tmp_path, size):
-    """Pictures of a pixel's width or height are the ones whose memory a conversion may share."""
+def test_draw_leaves_the_image_as_it_is(found, tmp_path, size):
+    """Images of a pixel's width or height are the ones whose memory a conversion may share."""
     array = np.full((*size, 3), 90, np.uint8)
     results = []
-    for picture in kinds(array, tmp_path):
-        image = found.draw(picture)
+    for source in kinds(array, tmp_path):
+        image = found.draw(source)
         assert (image.mode, image.size) == ("RGB", size[::-1])
-        assert (pixels(picture) == 90).all()
+        assert (pixels(source) == 90).all()
         results.append(image.tobytes())
     assert len(set(results)) == 1
     assert results[0] != array.tobytes()
 
 
 def test_what_is_drawn(found, empty):
-    picture = Image.new("RGB", (160, 120), (90, 90, 90))
-    assert empty.draw(picture).tobytes() == picture.tobytes()
-    image = found.draw(picture)
+    source = Image.new("RGB", (160, 120), (90, 90, 90))
+    assert empty.draw(source).tobytes() == source.tobytes()
+    image = found.draw(source)
     assert image.getpixel((89, 60)) == PALETTE[2]  # a bird: the colour of the third class, though no cat is there
     assert (np.asarray(image) == PALETTE[0]).all(axis=-1).any()
     # classes are named, with their scores
     renamed = Detections(found.boxes, found.scores, found.labels, ("dog", "cat", "bard"))
-    assert renamed.draw(picture).tobytes() != image.tobytes()
+    assert renamed.draw(source).tobytes() != image.tobytes()
     surer = Detections(found.boxes, found.scores + 0.1, found.labels, NAMES)
-    assert surer.draw(picture).tobytes() != image.tobytes()
+    assert surer.draw(source).tobytes() != image.tobytes()

@@ -1,4 +1,4 @@
-"""The detector: any picture in, boxes in that picture's pixels out."""
+"""The detector: any image in, boxes in that image's pixels out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch import nn
 
 import retinanet
 from helpers.agreeing import assert_agree
-from helpers.exported_models import picture
+from helpers.exported_models import make_image
 from helpers.random_weights import scatter
 from retinanet.common.errors import RequestError
 from retinanet.common.precision import Precision
@@ -76,7 +76,7 @@ def assert_same(a: Detections, b: Detections, tolerance: float = 1e-3) -> None:
 
 
 def test_result(detector: Detector) -> None:
-    found = detector.predict(picture(50, 90))
+    found = detector.predict(make_image(50, 90))
     assert isinstance(found, Detections)
     assert 5 < len(found) <= 100
     assert found.boxes.shape == (len(found), 4)
@@ -90,8 +90,8 @@ def test_result(detector: Detector) -> None:
 
 
 @pytest.mark.parametrize("size", [(50, 90), (641, 333), (1, 1), (1, 300), (300, 1), (64, 64)])
-def test_boxes_lie_in_the_picture(detector: Detector, size: tuple[int, int]) -> None:
-    found = detector.predict(picture(*size), threshold=0.01)
+def test_boxes_lie_in_the_make_image(detector: Detector, size: tuple[int, int]) -> None:
+    found = detector.predict(make_image(*size), threshold=0.01)
     assert len(found) > 0
     x1, y1, x2, y2 = found.boxes.unbind(1)
     assert (x1 >= 0).all()
@@ -117,7 +117,7 @@ def test_no_rounding_beyond_the_edge(detector: Detector) -> None:
 def test_boxes_are_in_original_pixels() -> None:
     """Without resizing and padding, detections are decoded outputs of the network; resized ones are scaled back."""
     detector = make(resize="none")
-    image = picture(64, 96)
+    image = make_image(64, 96)
     found = detector.predict(image)
     mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.inference_mode():
@@ -129,7 +129,7 @@ def test_boxes_are_in_original_pixels() -> None:
     limits = torch.tensor([96.0, 64, 96, 64])
     torch.testing.assert_close(found.boxes[0], boxes[best].clamp(min=0).minimum(limits), rtol=0, atol=1e-2)
 
-    # twice the picture by repeating pixels, seen at half its size, is the same picture
+    # twice the image by repeating pixels, seen at half its size, is the same image
     double = image.repeat_interleave(2, 1).repeat_interleave(2, 2)
     halved = make(size=64, interpolation="plain").predict(double)
     assert_same(
@@ -142,16 +142,16 @@ def test_boxes_are_in_original_pixels() -> None:
 @pytest.mark.kernels
 def test_alone_or_in_a_batch(detector: Detector) -> None:
     sizes = [(50, 90), (90, 50), (50, 90), (64, 64), (30, 33), (50, 91), (1, 1), (200, 100), (50, 90)]
-    pictures = [picture(h, w, seed) for seed, (h, w) in enumerate(sizes)]
-    alone = [detector.predict(image) for image in pictures]
+    images = [make_image(h, w, seed) for seed, (h, w) in enumerate(sizes)]
+    alone = [detector.predict(image) for image in images]
     for batch_size in (1, 2, 8):
-        together = detector.predict(pictures, batch_size=batch_size)
+        together = detector.predict(images, batch_size=batch_size)
         assert isinstance(together, list)
-        assert len(together) == len(pictures)
+        assert len(together) == len(images)
         for a, b in zip(alone, together):
             assert len(a) > 0
             assert_agree(b, a, detector.settings.postprocessing)
-    assert [len(found) for found in detector.predict(tuple(pictures))] == [len(found) for found in alone]
+    assert [len(found) for found in detector.predict(tuple(images))] == [len(found) for found in alone]
     assert detector.predict([]) == []
 
 
@@ -163,7 +163,7 @@ def test_outputs_alone_or_in_a_batch(detector: Detector, precision: Precision, f
     own = Detector(detector.model, NAMES, precision)
     if fused:
         own.fuse()
-    images = torch.stack([picture(64, 96, seed) for seed in range(8)])
+    images = torch.stack([make_image(64, 96, seed) for seed in range(8)])
     sizes = torch.tensor([[64, 96]] * 8)
     together = own.outputs(images, sizes)
     tolerance = {"fp32": 1e-4, "bf16": 2**-5}[precision]
@@ -173,13 +173,13 @@ def test_outputs_alone_or_in_a_batch(detector: Detector, precision: Precision, f
             torch.testing.assert_close(one[0].float(), other[i].float(), rtol=tolerance, atol=tolerance)
 
 
-def test_every_kind_of_picture(detector: Detector, tmp_path: Path) -> None:
-    tensor = picture(50, 90)
+def test_every_kind_of_image(detector: Detector, tmp_path: Path) -> None:
+    tensor = make_image(50, 90)
     array = tensor.permute(1, 2, 0).numpy()
     image = Image.fromarray(array)
-    image.save(tmp_path / "picture.png")
+    image.save(tmp_path / "image.png")
     expected = detector.predict(tensor)
-    kinds: list[Any] = [tmp_path / "picture.png", str(tmp_path / "picture.png"), image, array, np.asfortranarray(array)]
+    kinds: list[Any] = [tmp_path / "image.png", str(tmp_path / "image.png"), image, array, np.asfortranarray(array)]
     for kind in kinds:
         assert_same(detector.predict(kind), expected, 1e-6)
     for found in detector.predict(kinds):
@@ -191,31 +191,31 @@ def test_every_kind_of_picture(detector: Detector, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (3, "cannot read the picture given: a int; give a path, "),
-        (None, "cannot read the picture given: a NoneType; give a path, "),
-        (torch.zeros(8, 8), "cannot read the picture given: a tensor of float32 and shape (8, 8); give a path, "),
-        (torch.zeros(3, 8, 8) - 1, "cannot read the picture given: its values go from -1 to -1"),
+        (3, "cannot read the image given: a int; give a path, "),
+        (None, "cannot read the image given: a NoneType; give a path, "),
+        (torch.zeros(8, 8), "cannot read the image given: a tensor of float32 and shape (8, 8); give a path, "),
+        (torch.zeros(3, 8, 8) - 1, "cannot read the image given: its values go from -1 to -1"),
         (
             torch.zeros(8, 8, 3, dtype=torch.uint8),
-            "cannot read the picture given: a tensor of uint8 and shape (8, 8, 3)",
+            "cannot read the image given: a tensor of uint8 and shape (8, 8, 3)",
         ),
-        (np.zeros((8, 8, 4), dtype=np.uint8), "cannot read the picture given: an array of uint8 and shape (8, 8, 4)"),
+        (np.zeros((8, 8, 4), dtype=np.uint8), "cannot read the image given: an array of uint8 and shape (8, 8, 4)"),
         (
             torch.zeros(3, 0, 8, dtype=torch.uint8),
-            "cannot read the picture given: a tensor of uint8 and shape (3, 0, 8)",
+            "cannot read the image given: a tensor of uint8 and shape (3, 0, 8)",
         ),
-        ("missing.jpg", "cannot read the picture missing.jpg: there is no such file"),
+        ("missing.jpg", "cannot read the image missing.jpg: there is no such file"),
     ],
 )
-def test_pictures_that_cannot_be_used(detector: Detector, wrong: Any, message: str) -> None:
+def test_images_that_cannot_be_used(detector: Detector, wrong: Any, message: str) -> None:
     with pytest.raises(RequestError, match=f"^{re.escape(message)}"):
         detector.predict(wrong)
     with pytest.raises(RequestError, match=f"^{re.escape(message)}"):
-        detector.predict([picture(9, 9), wrong])
+        detector.predict([make_image(9, 9), wrong])
 
 
 def test_options(detector: Detector) -> None:
-    image = picture(50, 90)
+    image = make_image(50, 90)
     usual = detector.predict(image)
     fewer = detector.predict(image, max_detections=3)
     assert_same(fewer, Detections(usual.boxes[:3], usual.scores[:3], usual.labels[:3], NAMES))
@@ -257,7 +257,7 @@ WRONG_NUMBERS: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("options", "message"), WRONG_NUMBERS)
 def test_numbers_that_cannot_be_used(detector: Detector, tmp_path: Path, options: dict[str, Any], message: str) -> None:
     """Alike for one image, for many, for tiles and for files."""
-    image = picture(9, 9)
+    image = make_image(9, 9)
     with pytest.raises(RequestError, match=f"^{re.escape(message)}$"):
         detector.predict(image, **options)
     with pytest.raises(RequestError, match=f"^{re.escape(message)}$"):
@@ -270,7 +270,7 @@ def test_numbers_that_cannot_be_used(detector: Detector, tmp_path: Path, options
 
 
 def test_numbers_of_numpy_and_none(detector: Detector) -> None:
-    image = picture(50, 90)
+    image = make_image(50, 90)
     given = {"threshold": 0.25, "max_detections": 3, "size": 64, "batch_size": 2}
     numpy: dict[str, Any] = {"threshold": np.float32(0.25), **{k: np.int32(v) for k, v in given.items() if k[0] != "t"}}
     assert_same(detector.predict(image, **numpy), detector.predict(image, **given))
@@ -278,7 +278,7 @@ def test_numbers_of_numpy_and_none(detector: Detector) -> None:
 
 
 def test_images_of_other_numbers_are_scaled_with_a_warning(detector: Detector) -> None:
-    image = picture(50, 90)
+    image = make_image(50, 90)
     expected = detector.predict(image)
     array = image.permute(1, 2, 0).numpy()
     top = array.copy()
@@ -298,14 +298,14 @@ def test_images_of_other_numbers_are_scaled_with_a_warning(detector: Detector) -
 
 
 def test_square_preprocessing_takes_another_size() -> None:
-    image = picture(50, 90)
+    image = make_image(50, 90)
     assert_same(make(resize="square").predict(image, size=96), make(resize="square", size=96).predict(image))
 
 
 @pytest.mark.kernels
 def test_detect_a_batch(detector: Detector) -> None:
-    """What evaluation calls: pictures resized and padded already."""
-    images = [picture(50, 90), picture(50, 90, 1)]
+    """What evaluation calls: images resized and padded already."""
+    images = [make_image(50, 90), make_image(50, 90, 1)]
     resized = [prepare(image, detector.settings.preprocessing) for image in images]
     assert {tuple(r.shape) for r in resized} == {(3, 59, 107)}  # 64 / 50 would make the longer side 115
     batch = torch.zeros((2, 3, 64, 128), dtype=torch.uint8)
@@ -325,7 +325,7 @@ def test_save_and_load(detector: Detector, tmp_path: Path) -> None:
     assert loaded.class_names == NAMES
     assert loaded.settings == detector.settings
     assert not loaded.model.training
-    image = picture(50, 90)
+    image = make_image(50, 90)
     a, b = detector.predict(image), loaded.predict(image)
     assert len(a) > 5
     assert_same(a, b)
@@ -341,31 +341,31 @@ def test_save_and_load(detector: Detector, tmp_path: Path) -> None:
 def test_loading_fuses(tmp_path: Path) -> None:
     detector = make()
     sizes = ((48, 90), (64, 64))
-    plain = [detector.predict(picture(*size)) for size in sizes]
+    plain = [detector.predict(make_image(*size)) for size in sizes]
     detector.save(tmp_path / "model.safetensors")
     loaded = retinanet.load(tmp_path / "model.safetensors", "cpu", "fp32")
     assert loaded._fused is not None
     # It travels to other processes and can be copied, though oneDNN's weights cannot.
     for each in (loaded, copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
         for size, expected in zip(sizes, plain):
-            assert_same(each.predict(picture(*size)), expected, 1e-2)
+            assert_same(each.predict(make_image(*size)), expected, 1e-2)
 
 
 def test_fusing_again_takes_new_weights() -> None:
     detector = make()
     detector.fuse()
-    before = detector.predict(picture(64, 64))
+    before = detector.predict(make_image(64, 64))
     bias = detector.model.class_subnet.output.bias
     assert bias is not None
     nn.init.constant_(bias, -9.0)
-    assert len(before) == len(detector.predict(picture(64, 64))) > 0
+    assert len(before) == len(detector.predict(make_image(64, 64))) > 0
     detector.fuse()
-    assert len(detector.predict(picture(64, 64))) == 0
+    assert len(detector.predict(make_image(64, 64))) == 0
 
 
 def test_what_cannot_be_fused_works_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     detector = make()
-    expected = detector.predict(picture(64, 64))
+    expected = detector.predict(make_image(64, 64))
 
     def fails(*args: Any) -> None:
         raise NotImplementedError("no such operation\nwith details")
@@ -373,7 +373,7 @@ def test_what_cannot_be_fused_works_as_it_is(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("retinanet.inference.cpu_fusion.fuse", fails)
     with pytest.warns(UserWarning, match=r"^the network stays as it is, which is slower: no such operation$"):
         detector.fuse()
-    assert_same(detector.predict(picture(64, 64)), expected, 0)
+    assert_same(detector.predict(make_image(64, 64)), expected, 0)
 
 
 def test_weights_that_do_not_fit(detector: Detector, tmp_path: Path) -> None:
@@ -500,11 +500,11 @@ def test_auto_is_what_the_environment_says(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setenv("RETINANET_PRECISION", value)
         loaded = retinanet.load(tmp_path / "model.safetensors", "cpu", "auto")
         assert loaded.precision == value
-        assert len(loaded.predict(picture(50, 90))) > 5
+        assert len(loaded.predict(make_image(50, 90))) > 5
 
 
 def test_bfloat16_finds_nearly_the_same(detector: Detector) -> None:
-    image = picture(50, 90)
+    image = make_image(50, 90)
     narrow = Detector(detector.model, NAMES, precision="bf16").predict(image)
     usual = detector.predict(image)
     assert narrow.boxes.dtype == narrow.scores.dtype == torch.float32
@@ -514,7 +514,7 @@ def test_bfloat16_finds_nearly_the_same(detector: Detector) -> None:
 def test_prediction_leaves_the_model_trainable() -> None:
     """Evaluation within training: predict, then train on the same size."""
     detector = make()
-    detector.predict(picture(64, 96))
+    detector.predict(make_image(64, 96))
     model = detector.model.train()
     anchors = model.anchors(64, 96)
     targets = match(torch.cat(anchors), [torch.tensor([[0.0, 0, 32, 32]])], [torch.tensor([1])], MatchingSettings())

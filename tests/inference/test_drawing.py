@@ -1,4 +1,4 @@
-"""What is drawn, by its pixels: frames on their boxes, labels inside the picture, one colour a class."""
+"""What is drawn, by its pixels: frames on their boxes, labels inside the image, one colour a class."""
 
 import itertools
 
@@ -71,7 +71,7 @@ def test_a_frame_lies_on_its_box_with_a_dark_edge_on_both_sides():
         ((90, 60, 50, 100), (90, 60, 91, 100)),  # right before left
     ],
 )
-def test_the_part_of_a_box_in_the_picture_is_framed(labels, box, frame):
+def test_the_part_of_a_box_in_the_image_is_framed(labels, box, frame):
     image = draw_boxes(grey(), [box], ["cat"], line=1)
     assert image.size == (320, 240)
     x1, y1, x2, y2 = frame
@@ -100,7 +100,7 @@ def test_a_box_of_a_pixel_leaves_a_mark_no_larger_than_its_line(labels, box, lin
     assert max(abs(x - 160).max(), abs(y - 120).max()) <= reach
 
 
-def test_lines_grow_with_the_picture():
+def test_lines_grow_with_the_image():
     def thickness(size):
         image = draw_boxes(grey(size, size), [[size // 4, size // 4, size // 2, size // 2]], ["cat"])
         return int(where(image, PALETTE[0])[size * 3 // 8, : size * 3 // 8].sum())
@@ -110,12 +110,12 @@ def test_lines_grow_with_the_picture():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (2, 3), (12, 9), (7, 2000)])
 @pytest.mark.parametrize("name", ["", "cat", "a very long name of a class"])
-def test_pictures_smaller_than_a_label(size, name):
-    picture = grey(*size)
-    image = draw_boxes(picture, [[0, 0, *size], [-5, -5, 90, 90], [0, 0, 1, 1]], [name] * 3, [0.9, 0.5, 0.1])
+def test_images_smaller_than_a_label(size, name):
+    source = grey(*size)
+    image = draw_boxes(source, [[0, 0, *size], [-5, -5, 90, 90], [0, 0, 1, 1]], [name] * 3, [0.9, 0.5, 0.1])
     assert (image.size, image.mode) == (size, "RGB")
     assert not where(image, GREY).all()
-    assert where(picture, GREY).all()
+    assert where(source, GREY).all()
 
 
 def test_the_surest_is_on_top_and_nothing_found_changes_nothing():
@@ -147,14 +147,14 @@ def test_a_label_is_whole_wherever_its_box_lies(labels, name):
         ends = [(left, top), (right - 1, top), (left, bottom - 1), (right - 1, bottom - 1)]
         assert [image.getpixel(end) for end in ends] == [DARK] * 4
         assert image.getpixel((left + 2, top + 2)) == PALETTE[0]
-        # beside the part of the box that is in the picture
+        # beside the part of the box that is in the image
         assert min(max(x, 0), 319) - 4 <= right
         assert left <= min(max(x + 60, 0), 319) + 4
         assert min(max(y, 0), 239) - 4 <= bottom
         assert top <= min(max(y + 50, 0), 239) + 4
 
 
-def test_a_label_longer_than_the_picture_keeps_its_beginning(labels):
+def test_a_label_longer_than_the_image_keeps_its_beginning(labels):
     image = draw_boxes(grey(100, 80), [[30, 40, 60, 70]], ["cat" * 40])
     ((_, (left, _, right, _), letters),) = labels
     assert (left, right) == (0, 100)
@@ -217,7 +217,7 @@ def test_letters_stand_out_from_every_colour(labels):
 # -------------------------------------------------------------------------------------------------------- colours
 
 
-def test_a_class_has_one_colour_in_every_picture():
+def test_a_class_has_one_colour_in_every_image():
     names = [f"class {i}" for i in range(1500)]
     for label in (0, 11, 12, 1499):
         for company in ([], ["class 3", "class 700"]):
@@ -245,12 +245,12 @@ def test_colours_of_many_classes():
 
 
 def row(width=40, height=30, rgb=(200, 60, 60), title=""):
-    picture = np.full((height, width, 3), rgb, np.uint8)
-    return Row(picture, ([], []), ([], [], None), title)
+    image = np.full((height, width, 3), rgb, np.uint8)
+    return Row(image, ([], []), ([], [], None), title)
 
 
 def panels(page, rgb):
-    """left, top, right, bottom of the pixels of a picture, one area a panel."""
+    """left, top, right, bottom of the pixels of an image, one area a panel."""
     mask = where(page, rgb)
     halves = (mask[:, : page.width // 2], mask[:, page.width // 2 :])
     boxes = [Image.fromarray(half).getbbox() for half in halves]
@@ -271,8 +271,8 @@ def panels(page, rgb):
         ((1, 1), (560, 560)),
     ],
 )
-def test_a_picture_is_scaled_into_its_panels(size, panel):
-    """Both panels are the same, and centred where the picture is tall."""
+def test_a_image_is_scaled_into_its_panels(size, panel):
+    """Both panels are the same, and centred where the image is tall."""
     page = sheet([row(*size)])
     left, right = panels(page, (200, 60, 60))
     for x1, y1, x2, y2 in (left, right):
@@ -291,12 +291,12 @@ def test_the_width_of_a_panel(width):
 
 
 def test_rows_follow_each_other_up_to_the_limit():
-    def pictures():
+    def images():
         for number in itertools.count():
-            assert number < 3, "a picture beyond the limit is read"
+            assert number < 3, "an image beyond the limit is read"
             yield row(rgb=(200, 10 * number, 60))
 
-    page = sheet(pictures(), limit=3)
+    page = sheet(images(), limit=3)
     places = [panels(page, (200, 10 * number, 60))[0] for number in range(3)]
     assert [bottom - top for _, top, _, bottom in places] == [420] * 3
     assert places[0][3] < places[1][1]
@@ -307,17 +307,17 @@ def test_rows_follow_each_other_up_to_the_limit():
     assert sheet([row()] * 20).height == sheet([row()] * 8).height
 
 
-def test_truth_is_left_and_found_is_right_in_the_pixels_of_the_picture():
+def test_truth_is_left_and_found_is_right_in_the_pixels_of_the_image():
     names = ["cat", "dog"]
     truth, found = ([[4, 10, 20, 25]], ["cat"]), (torch.tensor([[10.0, 10, 30, 25]] * 2), ["dog"] * 2, [0.9, 0.4])
     page = sheet([Row(np.full((30, 40, 3), 90, np.uint8), truth, found)], class_names=names)
     scale = 14  # 560 / 40
     for panel, rgb, other, box in zip(panels(page, GREY), PALETTE, PALETTE[1::-1], ((4, 25, 20), (10, 25, 30))):
-        picture = np.asarray(page.crop(panel))
-        assert picture.shape == (420, 560, 3)
-        below = where(picture, rgb)[350 - 2]
+        image = np.asarray(page.crop(panel))
+        assert image.shape == (420, 560, 3)
+        below = where(image, rgb)[350 - 2]
         assert np.flatnonzero(below)[[0, -1]].tolist() == [box[0] * scale, box[2] * scale - 1]
-        assert not where(picture, other).any()
+        assert not where(image, other).any()
 
 
 def test_headings(monkeypatch):
@@ -330,7 +330,7 @@ def test_headings(monkeypatch):
         text(self, place, words, font=font, anchor=anchor, **options)
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", note)
-    long = "folder/" * 40 + "picture.jpg"
+    long = "folder/" * 40 + "image.jpg"
     one = Row(grey(), ([[0, 0, 9, 9]] * 12, ["a"] * 12), ([], [], None), long)
     sheet([one])
     headings = {words: box for words, box in seen if words != "a"}
@@ -349,5 +349,5 @@ def test_headings(monkeypatch):
 
 @pytest.mark.parametrize(("rows", "limit"), [([], 8), ([row()], 0)])
 def test_a_sheet_of_nothing(rows, limit):
-    with pytest.raises(ValueError, match=r"^a sheet needs at least one picture$"):
+    with pytest.raises(ValueError, match=r"^a sheet needs at least one image$"):
         sheet(rows, limit=limit)

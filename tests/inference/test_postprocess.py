@@ -1,4 +1,4 @@
-"""Post-processing against the plain algorithm, with Python loops over levels, pictures and classes."""
+"""Post-processing against the plain algorithm, with Python loops over levels, images and classes."""
 
 from __future__ import annotations
 
@@ -53,22 +53,22 @@ def plain(
     out: Outputs, sizes: Tensor, rules: PostprocessingSettings, anchors: Any = ANCHORS, scale: float = 1.0
 ) -> Found:
     results = []
-    for picture, (height, width) in enumerate(sizes.tolist()):
+    for image, (height, width) in enumerate(sizes.tolist()):
         boxes, scores, labels = [], [], []
         for number, (logits, deltas, level) in enumerate(zip(out.logits, out.deltas, anchors)):
             threshold = rules.threshold
             if rules.coarsest_threshold is not None and number == len(anchors) - 1:
                 threshold = rules.coarsest_threshold
-            score = torch.sigmoid(logits[picture]).flatten()
+            score = torch.sigmoid(logits[image]).flatten()
             pairs = torch.sort(score, descending=True, stable=True).indices[: rules.candidates].tolist()
             for pair in pairs:
                 if score[pair] > threshold:
                     row, label = divmod(pair, logits.shape[2])
-                    delta = deltas[picture, row].clone()
+                    delta = deltas[image, row].clone()
                     if rules.limit_shrinking:
                         delta[2:] = delta[2:].clamp(min=-math.log(62.5))
                     box = decode(delta, level[row])
-                    if rules.inclusive:  # in pixels of the picture as it was given
+                    if rules.inclusive:  # in pixels of the image as it was given
                         last = ((box[2:] - 1) / scale).clamp(min=0).minimum(torch.tensor([width, height]) / scale - 1)
                         first = (box[:2] / scale).clamp(min=0).minimum(torch.tensor([width, height]) / scale - 1)
                         box = torch.cat((first, last + 1)) * scale
@@ -154,7 +154,7 @@ def test_other_conventions(rules: PostprocessingSettings, seed: int, shift: floa
 
 
 def test_conventions_differ() -> None:
-    """The pictures of the test above tell them apart."""
+    """The images of the test above tell them apart."""
     out = outputs(1, 3, shift=-5.0)
     out = Outputs(out.logits, [deltas * 10 for deltas in out.deltas])
     sizes, every_box = torch.tensor([[50.0, 33.0]]), 2000
@@ -262,7 +262,7 @@ def test_many_boxes_for_one_object() -> None:
 
 
 @pytest.mark.kernels
-def test_a_picture_alone_and_in_a_batch() -> None:
+def test_a_image_alone_and_in_a_batch() -> None:
     out, sizes, rules = outputs(3, 4), torch.tensor([[64, 96], [40, 30], [1, 1]]), PostprocessingSettings()
     together = postprocess(out, ANCHORS, sizes, rules)
     for i in range(3):

@@ -1,4 +1,4 @@
-"""Tiles cover the picture; every object is found once, wherever the edges of tiles cut it."""
+"""Tiles cover the image; every object is found once, wherever the edges of tiles cut it."""
 
 import math
 
@@ -50,7 +50,7 @@ def test_every_pixel_is_in_a_tile(height, width, slices, overlap):
     assert seen.min() >= 1
 
 
-def test_small_pictures_are_one_tile():
+def test_small_images_are_one_tile():
     assert tiles(640, 640, 640) == [(0, 0, 640, 640)]
     assert tiles(10, 20, 640) == [(0, 0, 20, 10)]
     assert tiles(100, 641, 640) == [(0, 0, 640, 100), (1, 0, 641, 100)]
@@ -78,7 +78,7 @@ def test_settings_out_of_range(slices, overlap, message):
 
 
 def found(rectangles, shape=(240, 300), slices=100, overlap=0.3, **options):
-    """What is found of rectangles in a picture, as rectangles again."""
+    """What is found of rectangles in an image, as rectangles again."""
     result = predict_sliced(ColourFinder(), draw(shape, rectangles), slices, overlap, **options)
     assert result.scores.tolist() == sorted(result.scores.tolist(), reverse=True)
     return sorted(zip(result.labels.tolist(), (tuple(box) for box in result.boxes.int().tolist())))
@@ -86,7 +86,7 @@ def found(rectangles, shape=(240, 300), slices=100, overlap=0.3, **options):
 
 @st.composite
 def rectangles(draw_from, most=200):
-    """Rectangles of three colours in a picture of 300 x 240 with a pixel or more between them."""
+    """Rectangles of three colours in an image of 300 x 240 with a pixel or more between them."""
     taken = np.zeros((242, 302), bool)
     result = []
     for _ in range(draw_from(st.integers(1, 8))):
@@ -108,7 +108,7 @@ def test_objects_up_to_the_overlap_are_found_once_and_exactly(truth):
 @given(rectangles())
 @settings(max_examples=20, deadline=None)
 def test_objects_of_any_size_are_found_once_and_exactly(truth):
-    """Larger than the overlap, and than tiles: put together from pieces, or taken from the whole picture."""
+    """Larger than the overlap, and than tiles: put together from pieces, or taken from the whole image."""
     assert found(truth, whole=False) == truth
     assert found(truth, whole=True) == truth
 
@@ -124,9 +124,9 @@ def test_an_object_is_found_once_wherever_it_lies():
 def test_suppression_alone_would_fail():
     """The pieces are there, and surer than the whole: what the other tests rest on."""
     truth = [(0, (60, 10, 90, 40))]
-    picture = draw((240, 300), truth)
-    piece = ColourFinder().predict(picture[:, 70:170])
-    whole = ColourFinder().predict(picture[:, :100])
+    image = draw((240, 300), truth)
+    piece = ColourFinder().predict(image[:, 70:170])
+    whole = ColourFinder().predict(image[:, :100])
     assert piece.boxes.tolist() == [[0, 10, 20, 40]]
     assert piece.scores > whole.scores
     assert found(truth) == truth
@@ -151,8 +151,8 @@ class Unsteady(ColourFinder):
 def test_boxes_that_are_a_little_off(cells, shift):
     """Objects of 16 to 24 pixels, 40 apart; each is found once, where it is."""
     truth = torch.tensor([[40 * i + shift, 40 * j + shift, 40 * i + 25, 40 * j + 25] for i, j in cells])
-    picture = draw((320, 400), [(0, tuple(box)) for box in truth.tolist()])
-    result = predict_sliced(Unsteady(), picture, 128, 0.3)
+    image = draw((320, 400), [(0, tuple(box)) for box in truth.tolist()])
+    result = predict_sliced(Unsteady(), image, 128, 0.3)
     nearest = (result.boxes[:, None] - truth).abs().amax(dim=2)  # (found, truth)
     assert len(result) == len(truth)
     assert nearest.amin(dim=0).max() <= 1.5
@@ -196,29 +196,29 @@ def test_nothing_to_find():
 # ----------------------------------------------------------------------------------------------------------- limits
 
 
-def test_the_most_detections_are_of_the_picture():
+def test_the_most_detections_are_of_the_image():
     truth = [(0, (20 * i, 20 * j, 20 * i + 9, 20 * j + 9)) for i in range(15) for j in range(12)]
     assert len(found(truth)) == 180
     assert len(found(truth, max_detections=50)) == 50
     assert found(truth, threshold=0.99) == []
 
 
-def test_memory_for_a_large_picture():
+def test_memory_for_a_large_image():
     """8000 x 8000 pixels, 192 MB: tiles are views of it, looked at a batch at a time."""
-    picture = torch.zeros((3, 8000, 8000), dtype=torch.uint8)
+    image = torch.zeros((3, 8000, 8000), dtype=torch.uint8)
     truth = [(70 * k, 75 * k, 70 * k + 40, 75 * k + 50) for k in range(1, 100)]
     for x1, y1, x2, y2 in truth:
-        picture[0, y1:y2, x1:x2] = 255
-    start, size = picture.data_ptr(), picture.numel()
+        image[0, y1:y2, x1:x2] = 255
+    start, size = image.data_ptr(), image.numel()
 
     class Watched(ColourFinder):
-        def predict(self, pictures, **options):
-            assert all(start <= piece.data_ptr() < start + size for piece in pictures), "no copy of a tile is kept"
-            assert len(pictures) <= 4
-            return super().predict(pictures, **options)
+        def predict(self, images, **options):
+            assert all(start <= piece.data_ptr() < start + size for piece in images), "no copy of a tile is kept"
+            assert len(images) <= 4
+            return super().predict(images, **options)
 
     detector = Watched()
-    result = predict_sliced(detector, picture, 1000, 0.1, whole=False, batch_size=4)
+    result = predict_sliced(detector, image, 1000, 0.1, whole=False, batch_size=4)
     assert sorted(tuple(box) for box in result.boxes.int().tolist()) == sorted(truth)
     assert sum(detector.calls) == 81
 
@@ -237,9 +237,9 @@ def detector():
 
 
 def test_one_tile_is_what_predict_says(detector):
-    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
-    plain = detector.predict(picture, max_detections=20)
-    sliced = predict_sliced(detector, picture, 120, max_detections=20)
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    plain = detector.predict(image, max_detections=20)
+    sliced = predict_sliced(detector, image, 120, max_detections=20)
     assert len(plain) == 20
     torch.testing.assert_close(sliced.boxes, plain.boxes, rtol=0, atol=0)
     torch.testing.assert_close(sliced.scores, plain.scores, rtol=0, atol=0)
@@ -247,14 +247,14 @@ def test_one_tile_is_what_predict_says(detector):
 
 
 def test_tiles_of_a_real_network(detector, tmp_path):
-    """Boxes in the pixels of the picture, from a file as from an array, no two of a class nearly the same."""
+    """Boxes in the pixels of the image, from a file as from an array, no two of a class nearly the same."""
     from PIL import Image
     from torchvision.ops import box_iou
 
-    picture = np.random.default_rng(1).integers(0, 256, (150, 210, 3), dtype=np.uint8)
-    Image.fromarray(picture).save(tmp_path / "a.png")
+    image = np.random.default_rng(1).integers(0, 256, (150, 210, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
     result = predict_sliced(detector, tmp_path / "a.png", 64, 0.25, threshold=0.5)
-    same = predict_sliced(detector, picture, 64, 0.25, threshold=0.5, batch_size=1)
+    same = predict_sliced(detector, image, 64, 0.25, threshold=0.5, batch_size=1)
     torch.testing.assert_close(result.boxes, same.boxes, rtol=0, atol=1e-3)
     assert len(result) > 20
     assert result.scores.min() > 0.5

@@ -1,4 +1,4 @@
-"""The loss of a batch: levels, pictures and weights put together."""
+"""The loss of a batch: levels, images and weights put together."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from retinanet.ops.iou_assigner import match
 
 
 @pytest.mark.parametrize("box", ["smooth_l1", "l1", "giou"])
-def test_is_the_sum_over_pictures_levels_and_anchors(box: Any) -> None:
+def test_is_the_sum_over_images_levels_and_anchors(box: Any) -> None:
     out, settings = outputs(), LossSettings(gamma=1.5, alpha=0.4, box=box, beta=0.3, box_weight=2.5)
     targets = match(torch.cat(ANCHORS), BOXES, LABELS, MatchingSettings())
     assert targets.num_positives > 5
@@ -128,7 +128,7 @@ class NoAnswers(TorchDispatchMode):
         )
         asks = name in ("nonzero", "_local_scalar_dense", "masked_select", "equal", "bincount")
         assert not asks, f"{name} of {args[0].shape}"
-        assert not by_mask or len(args[0]) <= 2, f"{name} of {args[0].shape} by a mask"  # not the boxes of a picture
+        assert not by_mask or len(args[0]) <= 2, f"{name} of {args[0].shape} by a mask"  # not the boxes of an image
         return function(*args, **(kwargs or {}))
 
 

@@ -35,7 +35,7 @@ def plain(losses: Tensor, labels: Tensor, anchors: Tensor, s: OhemSettings) -> l
 
 
 @st.composite
-def pictures(draw: Any) -> tuple[Tensor, Tensor, Tensor]:
+def images(draw: Any) -> tuple[Tensor, Tensor, Tensor]:
     count = draw(st.integers(0, 60))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     corner = torch.rand((count, 2), generator=generator) * 40
@@ -48,12 +48,12 @@ def pictures(draw: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @settings(max_examples=300)
-@given(pictures(), st.integers(1, 20), st.sampled_from([0.3, 0.5, 0.7, 1.0]), st.sampled_from([None, 1.0, 3.0]))
+@given(images(), st.integers(1, 20), st.sampled_from([0.3, 0.5, 0.7, 1.0]), st.sampled_from([None, 1.0, 3.0]))
 def test_takes_what_the_plain_loop_takes(
-    picture: tuple[Tensor, Tensor, Tensor], batch: int, nms: float, negatives: float | None
+    image: tuple[Tensor, Tensor, Tensor], batch: int, nms: float, negatives: float | None
 ) -> None:
     rules = OhemSettings(batch, nms, negatives)
-    assert hardest(*picture, rules).tolist() == plain(*picture, rules)
+    assert hardest(*image, rules).tolist() == plain(*image, rules)
 
 
 @pytest.mark.parametrize("negatives", [None, 3.0])
@@ -105,7 +105,7 @@ def test_mining_ranks_by_the_loss_of_classes_with_weights(kind: Any) -> None:
     assert gradient.ne(0).flatten(0, 1).any(0).tolist() == [True, False, True]
 
 
-def test_picture_without_boxes_gives_nothing_under_a_ratio() -> None:
+def test_image_without_boxes_gives_nothing_under_a_ratio() -> None:
     labels = torch.full((5,), -1)
     assert len(hardest(torch.rand(5), labels, torch.rand(5, 4).cumsum(1), OhemSettings(4, 1.0, 3.0))) == 0
 

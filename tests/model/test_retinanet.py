@@ -111,7 +111,7 @@ def test_the_papers_network() -> None:
 
 @pytest.mark.parametrize("prior", [0.01, 0.1])
 def test_prior_probability(prior: float) -> None:
-    """Every anchor starts with probability ``prior`` for every class, on whatever picture."""
+    """Every anchor starts with probability ``prior`` for every class, on whatever image."""
     torch.manual_seed(0)
     settings = ModelSettings(backbone=BackboneSettings(name="resnet18"), head=HeadSettings(prior=prior))
     model = RetinaNet(settings, 5).eval()
@@ -229,7 +229,7 @@ def test_numbers_of_classes_that_cannot_be_used(count: Any) -> None:
 
 
 def test_learns() -> None:
-    """Thirty steps on one picture with one box: the loss falls far and the box is found."""
+    """Thirty steps on one image with one box: the loss falls far and the box is found."""
     torch.manual_seed(0)
     settings = small(norm="group", anchors=AnchorSettings(sizes=(16, 32, 64, 128, 256)))
     model = RetinaNet(settings, 2).train()

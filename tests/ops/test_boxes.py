@@ -134,7 +134,7 @@ def test_clip_like_torchvision(a: Tensor) -> None:
     assert torch.equal(clip(a, 40, 25), ops.clip_boxes_to_image(a, (40, 25)))
 
 
-def test_clip_each_picture_to_its_own_size() -> None:
+def test_clip_each_image_to_its_own_size() -> None:
     a = torch.tensor([[-5.0, -5, 100, 100]]).expand(2, 3, 4)
     height, width = torch.tensor([[10], [20]]), torch.tensor([[30], [40]])
     found = clip(a, height, width)

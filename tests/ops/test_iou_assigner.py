@@ -24,7 +24,7 @@ PAPER, LOW = MatchingSettings(), MatchingSettings(low_quality=True)
 
 
 @st.composite
-def pictures(draw: Any) -> tuple[Tensor, Tensor]:
+def images(draw: Any) -> tuple[Tensor, Tensor]:
     """Boxes (n, 4) and labels (n,); among them small ones, copies, ignore regions and boxes off the grid."""
     seed, count = draw(st.integers(0, 2**31)), draw(st.integers(0, 8))
     generator = torch.Generator().manual_seed(seed)
@@ -63,7 +63,7 @@ def plain(anchors: Tensor, boxes: Tensor, labels: Tensor, settings: MatchingSett
 
 @pytest.mark.parametrize("low_quality", [False, True])
 @pytest.mark.parametrize("thresholds", [(0.5, 0.4), (0.5, 0.5), (0.7, 0.3)])
-@given(batch=st.lists(pictures(), min_size=1, max_size=3))
+@given(batch=st.lists(images(), min_size=1, max_size=3))
 @settings(max_examples=12, deadline=None)
 def test_plain_search(batch: list[tuple[Tensor, Tensor]], thresholds: tuple[float, float], low_quality: bool) -> None:
     rules = MatchingSettings(*thresholds, low_quality)
@@ -92,12 +92,12 @@ def test_plain_search(batch: list[tuple[Tensor, Tensor]], thresholds: tuple[floa
 
 
 @pytest.mark.parametrize("low_quality", [False, True])
-@given(picture=pictures())
+@given(image=images())
 @settings(max_examples=30, deadline=None)
-def test_torchvisions_matcher(low_quality: bool, picture: tuple[Tensor, Tensor]) -> None:
+def test_torchvisions_matcher(low_quality: bool, image: tuple[Tensor, Tensor]) -> None:
     from torchvision.models.detection._utils import Matcher
 
-    boxes, labels = picture
+    boxes, labels = image
     boxes = boxes[iou(boxes, ANCHORS).amax(dim=1) > 0]  # one that touches no anchor makes all of them positive there
     labels = labels[: len(boxes)].abs()
     if len(boxes) == 0:

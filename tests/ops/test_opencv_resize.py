@@ -1,7 +1,7 @@
 """Our resize against OpenCV's, bit by bit.
 
-GOLDEN and SMALL were written by OpenCV itself, ``cv2.resize(picture, (w, h), interpolation=cv2.INTER_LINEAR)`` on the
-pictures of :func:`picture`; 4.5.5, 4.8.1, 4.10.0, 4.13.0 and 5.0.0 (x86-64 wheels) gave the same bytes. Where OpenCV is
+GOLDEN and SMALL were written by OpenCV itself, ``cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)`` on the
+images of :func:`image`; 4.5.5, 4.8.1, 4.10.0, 4.13.0 and 5.0.0 (x86-64 wheels) gave the same bytes. Where OpenCV is
 installed, it is asked again, for many sizes.
 """
 
@@ -45,7 +45,7 @@ SMALL = (
 """Before and after, the only channel of each."""
 
 
-def picture(height: int, width: int) -> Tensor:
+def make_image(height: int, width: int) -> Tensor:
     """(3, height, width) uint8: gradients, hard edges and what looks like noise, by whole-number arithmetic alone."""
     y, x, c = torch.meshgrid(torch.arange(height), torch.arange(width), torch.arange(3), indexing="ij")
     noise = (x * 73 + y * 151 + c * 57 + x * y * 13 + x * x * y * 7) % 256
@@ -60,31 +60,31 @@ def digest(image: Tensor) -> str:
 
 @pytest.mark.parametrize(("before", "after"), GOLDEN, ids=lambda size: "x".join(map(str, size)))
 def test_golden(before: Size, after: Size) -> None:
-    found = resize(picture(*before), after)
+    found = resize(make_image(*before), after)
     assert found.dtype == torch.uint8
     assert found.shape == (3, *after)
     assert digest(found) == GOLDEN[before, after]
 
 
 @pytest.mark.parametrize(("before", "after"), SMALL)
-def test_small_pictures(before: list[list[int]], after: list[list[int]]) -> None:
+def test_small_images(before: list[list[int]], after: list[list[int]]) -> None:
     image = torch.tensor(before, dtype=torch.uint8)[None]
     assert resize(image, (len(after), len(after[0])))[0].tolist() == after
 
 
 def test_the_layout_in_memory_does_not_matter() -> None:
-    image = picture(75, 101)
+    image = make_image(75, 101)
     last = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     for size in ((130, 33), (20, 150), (75, 101)):
         assert torch.equal(resize(image, size), resize(last, size))
         assert torch.equal(resize(image, size), torch.cat([resize(channel[None], size) for channel in image]))
 
 
-def test_the_picture_given_stays_as_it_is() -> None:
-    image = picture(40, 60)
+def test_the_image_given_stays_as_it_is() -> None:
+    image = make_image(40, 60)
     for size in ((20, 30), (13, 17), (100, 90)):
         resize(image, size)
-    assert torch.equal(image, picture(40, 60))
+    assert torch.equal(image, make_image(40, 60))
 
 
 @pytest.mark.parametrize("thousand", range(3))

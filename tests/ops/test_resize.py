@@ -150,7 +150,7 @@ def test_resize_to_the_same_size_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)])
-def test_resize_of_the_smallest_pictures(size: tuple[int, int]) -> None:
+def test_resize_of_the_smallest_images(size: tuple[int, int]) -> None:
     image = torch.full((3, *size), 77, dtype=torch.uint8)
     target = resized_size(*size, PAPER, 64)
     for interpolation in get_args(Interpolation):

@@ -30,11 +30,11 @@ from retinanet.weight_files import reader
 from retinanet.weight_files.reader import Contents
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "tiny_coco" / "val2017"
-needs_pictures = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/tiny_coco")
+needs_images = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/tiny_coco")
 
 
 def resize(image: np.ndarray, scale: float) -> np.ndarray:
-    """cv2.resize(image, None, fx=scale, fy=scale) of a float picture (H, W, 3)."""
+    """cv2.resize(image, None, fx=scale, fy=scale) of a float image (H, W, 3)."""
 
     def samples(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         centres = (np.arange(np.rint(count * scale)) + 0.5) / scale - 0.5
@@ -49,7 +49,7 @@ def resize(image: np.ndarray, scale: float) -> np.ndarray:
 
 
 def network_input(image: np.ndarray) -> tuple[Tensor, float]:
-    """(1, 3, H, W) in B, G, R, and the scale, of a picture (H, W, 3) in R, G, B."""
+    """(1, 3, H, W) in B, G, R, and the scale, of an image (H, W, 3) in R, G, B."""
     shorter, longer = sorted(image.shape[:2])
     scale = SIZE / shorter
     if np.round(scale * longer) > LONGER:
@@ -129,7 +129,7 @@ def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def reference(blobs: dict[str, np.ndarray], image: np.ndarray) -> dict[str, Tensor]:
-    """What Detectron writes into its results: boxes as x, y, x + w, y + h in pixels of the picture, scores, labels."""
+    """What Detectron writes into its results: boxes as x, y, x + w, y + h in pixels of the image, scores, labels."""
     x, scale = network_input(image)
     found: dict[int, list[np.ndarray]] = {}
     for level, (logits, deltas) in enumerate(zip(*network(blobs, x)), start=3):
@@ -193,8 +193,8 @@ def agree(found: Detections, expected: dict[str, Tensor]) -> bool:
     )
 
 
-def pictures(count: int) -> list[Path]:
-    """Pictures of different shapes, after resizing as well; all but few need rounding to whole pixels."""
+def images(count: int) -> list[Path]:
+    """Images of different shapes, after resizing as well; all but few need rounding to whole pixels."""
     chosen: dict[tuple[int, int], Path] = {}
     for path in sorted(DATA.glob("*.jpg")):
         with Image.open(path) as image:
@@ -213,7 +213,7 @@ def resnet() -> Checkpoint:
     return detectron.convert(Contents(Path("model_final.pkl"), tensors, {"cfg": CFG}))
 
 
-@needs_pictures
+@needs_images
 def test_detections_of_a_file(tmp_path: Path) -> None:
     blobs = resnet_blobs()
     path = tmp_path / "model_final.pkl"
@@ -224,42 +224,42 @@ def test_detections_of_a_file(tmp_path: Path) -> None:
     assert checkpoint.extra["origin"] == "Detectron, ResNet-50"
     assert checkpoint.class_names[:2] == ("person", "bicycle")
     here = detector(checkpoint)
-    for picture in pictures(3):
-        expected = reference(blobs, pixels(picture))
+    for image in images(3):
+        expected = reference(blobs, pixels(image))
         assert len(expected["boxes"]) > 20
         assert float(expected["scores"].max()) > 0.5
-        assert agree(here.predict(picture), expected), picture.name
+        assert agree(here.predict(image), expected), image.name
 
 
-@needs_pictures
+@needs_images
 def test_low_scores_of_the_coarsest_level() -> None:
     blobs, checkpoint = resnet_blobs(), resnet()
     shift = np.float32(-1.5)
     blobs = blobs | {"retnet_cls_pred_fpn3_b": blobs["retnet_cls_pred_fpn3_b"] + shift}
     state = checkpoint.state | {"class_subnet.output.bias": checkpoint.state["class_subnet.output.bias"] + float(shift)}
     checkpoint = checkpoint._replace(state=state)
-    (picture,) = pictures(1)
-    expected = reference(blobs, pixels(picture))
+    (image,) = images(1)
+    expected = reference(blobs, pixels(image))
     low = int((expected["scores"] < 0.05).sum())
     assert 0 < low < len(expected["scores"]) == 100
-    assert agree(detector(checkpoint).predict(picture), expected)
-    plain = detector(checkpoint, postprocessing={"coarsest_threshold": None}).predict(picture)
+    assert agree(detector(checkpoint).predict(image), expected)
+    plain = detector(checkpoint, postprocessing={"coarsest_threshold": None}).predict(image)
     assert len(plain) < 100, "without that level's own threshold there is nothing below 0.05"
 
 
-@needs_pictures
+@needs_images
 def test_detections_of_a_resnext() -> None:
     blobs = random_blobs(101, groups=64, width=4)
     tensors = {name: torch.from_numpy(blob) for name, blob in blobs.items()}
     checkpoint = detectron.convert(Contents(Path("X-101.pkl"), tensors, {"cfg": CFG}))
     assert checkpoint.extra["origin"] == "Detectron, ResNeXt-101-64x4d"
-    (picture,) = pictures(1)
-    expected = reference(blobs, pixels(picture))
+    (image,) = images(1)
+    expected = reference(blobs, pixels(image))
     assert len(expected["boxes"]) > 20
-    assert agree(detector(checkpoint).predict(picture), expected)
+    assert agree(detector(checkpoint).predict(image), expected)
 
 
-@needs_pictures
+@needs_images
 @pytest.mark.parametrize(
     ("part", "setting"),
     [
@@ -270,10 +270,10 @@ def test_detections_of_a_resnext() -> None:
     ],
 )
 def test_every_convention_matters(part: str, setting: dict[str, Any]) -> None:
-    (picture,) = pictures(1)
-    assert not agree(detector(resnet(), **{part: setting}).predict(picture), expected_of_the_first())
+    (image,) = images(1)
+    assert not agree(detector(resnet(), **{part: setting}).predict(image), expected_of_the_first())
 
 
 @functools.cache
 def expected_of_the_first() -> dict[str, Tensor]:
-    return reference(resnet_blobs(), pixels(pictures(1)[0]))
+    return reference(resnet_blobs(), pixels(images(1)[0]))

@@ -17,11 +17,11 @@ from helpers.detectron2_origin import (
     contents,
     detector,
     different,
+    images,
     layout_18,
     made,
     old,
     origin,
-    pictures,
     resized,
     settings_with,
     written,
@@ -56,24 +56,24 @@ def test_detections(kind: str, depth: int, classes: int, p6_inputs: int | None, 
     assert checkpoint.class_names == coco_classes.names(classes)
     assert checkpoint.extra["origin"] == f"Detectron2, ResNet-{depth}"
     here, outside = detector(checkpoint), 0
-    for picture in pictures()[: 2 if depth == 101 else 3]:
-        expected = expected_of_50(picture) if depth == 50 else origin(state, picture)
+    for image in images()[: 2 if depth == 101 else 3]:
+        expected = expected_of_50(image) if depth == 50 else origin(state, image)
         assert len(expected.boxes) > 20
         assert len(expected.labels.unique()) > 2
-        assert not different(here.predict(picture), expected)
+        assert not different(here.predict(image), expected)
         outside += expected.outside
     assert outside or depth == 18, "the test should see boxes that are dropped"
 
 
 @lru_cache
-def expected_of_50(picture: Path) -> Found:
-    return origin(made(50), picture)
+def expected_of_50(image: Path) -> Found:
+    return origin(made(50), image)
 
 
 @lru_cache(maxsize=1)
 def fifty() -> tuple[Checkpoint, RetinaNet, list[Path], list[Found]]:
-    """A ResNet-50, and what the origin finds in the pictures."""
-    some = pictures()
+    """A ResNet-50, and what the origin finds in the images."""
+    some = images()
     checkpoint = detectron2.convert(contents(made(50)))
     return checkpoint, detector(checkpoint).model, some, [expected_of_50(path) for path in some]
 
@@ -153,9 +153,9 @@ def test_zoo_and_trainer_files_are_the_same(tmp_path: Path) -> None:
 def test_normalisation_given_in_the_file() -> None:
     state = old(layout_18())
     state["pixel_std"] = torch.tensor([57.375, 57.12, 58.395])[:, None, None]
-    pictures = detectron2.convert(contents(state)).settings.preprocessing
-    assert pictures.mean == pytest.approx((0.485, 0.456, 0.406))
-    assert pictures.std == pytest.approx((0.229, 0.224, 0.225))
+    images = detectron2.convert(contents(state)).settings.preprocessing
+    assert images.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert images.std == pytest.approx((0.229, 0.224, 0.225))
 
 
 def test_a_backbone_that_was_trained_with_statistics() -> None:

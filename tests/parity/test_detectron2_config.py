@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from helpers.detectron2_origin import ZOO, Origin, detector, different, layout_18, made, origin, pictures, written
+from helpers.detectron2_origin import ZOO, Origin, detector, different, images, layout_18, made, origin, written
 from retinanet.checkpoints.foreign import detectron2
 from retinanet.checkpoints.native import Checkpoint
 from retinanet.common.errors import RequestError
@@ -87,26 +87,26 @@ def given(there: Origin) -> dict[str, Any]:
     }
 
 
-def same(checkpoint: Checkpoint, expected: Any, picture: Path, there: Origin) -> bool:
+def same(checkpoint: Checkpoint, expected: Any, image: Path, there: Origin) -> bool:
     sizes = {"preprocessing__size": there.size, "preprocessing__longer": there.longer}
-    return not different(detector(checkpoint, **sizes).predict(picture), expected)
+    return not different(detector(checkpoint, **sizes).predict(image), expected)
 
 
 def test_a_config_beside_the_file_or_given_settings(tmp_path: Path) -> None:
-    state, picture = dict(made(18, 3, there=OTHER)), pictures()[-1]
+    state, image = dict(made(18, 3, there=OTHER)), images()[-1]
     state["head.cls_score.bias"] = state["head.cls_score.bias"] + 3  # more boxes than are kept
-    expected = origin(state, picture, OTHER)
+    expected = origin(state, image, OTHER)
     assert len(expected.boxes) == OTHER.most
     path = written(state, tmp_path, "pth")
     with pytest.raises(RequestError, match=r"48 box outputs and 36 class outputs.*config\.yaml.*--model\.anchors"):
         detectron2.convert(read(path))
     by_settings = detectron2.convert(read(path), given(OTHER))
-    assert same(by_settings, expected, picture, OTHER)
+    assert same(by_settings, expected, image, OTHER)
     assert not any(key in line for line in by_settings.extra["assumed"] for key in ("FORMAT", "SIZES", "WEIGHTS"))
 
     (tmp_path / "config.yaml").write_text(yaml.dump(config(OTHER)))
     beside = detectron2.convert(read(path))
-    assert same(beside, expected, picture, OTHER)
+    assert same(beside, expected, image, OTHER)
     assert len(beside.extra["assumed"]) == 1, "only the names of the classes"
     size = beside.settings.preprocessing
     assert (size.size, size.longer) == (OTHER.size, OTHER.longer)
@@ -118,17 +118,17 @@ def test_a_config_beside_the_file_or_given_settings(tmp_path: Path) -> None:
         {"head": {"box_weights": [1.0] * 4}},
         {"anchors": {"ratios": [0.4, 1.0, 2.0, 3.0]}},  # in another order than the outputs are
     ):
-        assert not same(detectron2.convert(read(path), change), expected, picture, OTHER)
+        assert not same(detectron2.convert(read(path), change), expected, image, OTHER)
 
 
 def test_resnext(tmp_path: Path) -> None:
     there = ZOO._replace(size=96, longer=160, stride_in_1x1=False, std=(57.375, 57.12, 58.395))
-    state, picture = made(50, 3, resnext=True, there=there), pictures()[-1]
+    state, image = made(50, 3, resnext=True, there=there), images()[-1]
     checkpoint = detectron2.convert(read(written(state, tmp_path, "pkl")))
     assert checkpoint.settings.backbone.name == "resnext50_32x4d"
-    expected = origin(state, picture, there)
+    expected = origin(state, image, there)
     assert len(expected.boxes) > 20
-    assert same(checkpoint, expected, picture, there)
+    assert same(checkpoint, expected, image, there)
     (line, _) = checkpoint.extra["assumed"]
     assert "PIXEL_STD [57.375, 57.12, 58.395]" in line
     assert "STRIDE_IN_1X1 False" in line
@@ -163,8 +163,8 @@ def test_parts_of_a_configuration() -> None:
     zoo = settings_of("_BASE_: ../Base-RetinaNet.yaml\nMODEL: {RESNETS: {DEPTH: 18}}")
     assert zoo == detectron2.convert(contents(None)).settings
     assert settings_of("INPUT: {MIN_SIZE_TEST: 0}").preprocessing.resize == "none"
-    pictures = settings_of("INPUT: {MIN_SIZE_TEST: 900, MAX_SIZE_TEST: 640}").preprocessing
-    assert (pictures.size, pictures.longer) == (640, 640), "the longer side is 640 in any case"
+    images = settings_of("INPUT: {MIN_SIZE_TEST: 900, MAX_SIZE_TEST: 640}").preprocessing
+    assert (images.size, images.longer) == (640, 640), "the longer side is 640 in any case"
     one_for_all = "MODEL: {ANCHOR_GENERATOR: {SIZES: [[32, 64, 96]], ASPECT_RATIOS: [0.5, 1, 2]}}"
     assert settings_of(one_for_all).anchors.sizes == (32.0,) * 5
     assert settings_of(one_for_all).anchors.scales == (1.0, 2.0, 3.0)

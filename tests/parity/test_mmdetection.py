@@ -166,7 +166,7 @@ def layer(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
 
 
 def heads(state: dict[str, Tensor], features: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Per level (9 K, h, w) logits and (36, h, w) deltas of the first picture; there is no ReLU between P6 and P7."""
+    """Per level (9 K, h, w) logits and (36, h, w) deltas of the first image; there is no ReLU between P6 and P7."""
     merged = [conv(state, f"neck.lateral_convs.{i}.conv", c) for i, c in enumerate(features)]
     for i in (1, 0):
         merged[i] = merged[i] + F.interpolate(merged[i + 1], size=merged[i].shape[2:], mode="nearest")
@@ -185,7 +185,7 @@ def heads(state: dict[str, Tensor], features: list[Tensor]) -> list[tuple[Tensor
 
 
 def prepare(path: Path, kind: Kind) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
-    """The network's input (1, 3, H, W), the picture's height and width within it, and as it was."""
+    """The network's input (1, 3, H, W), the image's height and width within it, and as it was."""
     pixels = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)
     height, width = pixels.shape[1:]
     scale = min(LONG / max(height, width), SHORT / min(height, width))
@@ -235,8 +235,8 @@ def expected(state: dict[str, Tensor], kind: Kind, path: Path, most: int = 100) 
 # ------------------------------------------------------------------------------------------------- files to convert
 
 
-def pictures() -> list[Path]:
-    """Two pictures of different shapes."""
+def images() -> list[Path]:
+    """Two images of different shapes."""
     if not DATA.is_dir():
         pytest.skip("needs ../shared/data/tiny_coco")
     shapes = {Image.open(path).size: path for path in sorted(DATA.glob("*.jpg"))}
@@ -301,7 +301,7 @@ def weights(name: str) -> dict[str, Tensor]:
     """Random weights whose scores spread and whose boxes are plausible, with some that the clamp concerns."""
     kind = KINDS[name]
     state = empty(kind)
-    inputs = [prepare(path, kind)[0] for path in pictures()]
+    inputs = [prepare(path, kind)[0] for path in images()]
     sides = [max(x.shape[i] for x in inputs) for i in (2, 3)]
     batch = torch.cat([F.pad(x, (0, sides[1] - x.shape[3], 0, sides[0] - x.shape[2])) for x in inputs])
     MEASURE.update(key.removesuffix(".running_var") for key in state if key.endswith("running_var"))
@@ -337,8 +337,8 @@ def detector(checkpoint: Checkpoint, settings: ModelSettings) -> Detector:
 
 
 def smaller(settings: ModelSettings) -> ModelSettings:
-    pictures = dataclasses.replace(settings.preprocessing, size=SHORT, longer=LONG)
-    return dataclasses.replace(settings, preprocessing=pictures)
+    images = dataclasses.replace(settings.preprocessing, size=SHORT, longer=LONG)
+    return dataclasses.replace(settings, preprocessing=images)
 
 
 def agree(found: Detections, wanted: tuple[Tensor, Tensor, Tensor]) -> bool:
@@ -365,9 +365,9 @@ def test_detections(name: str, tmp_path: Path) -> None:
     plain = name.startswith("r18")
     assert bool(checkpoint.extra["assumed"]) == plain
     assert any("GN" in line for line in checkpoint.extra["assumed"]) == (kind.head_norm == "gn")
-    # The configurations in the files ask for these small pictures themselves.
+    # The configurations in the files ask for these small images themselves.
     here = detector(checkpoint, smaller(checkpoint.settings) if plain else checkpoint.settings)
-    for path in pictures():
+    for path in images():
         wanted = expected(state, kind, path)
         assert len(wanted[0]) > 20
         assert wanted[1].max() < 0.999
@@ -379,7 +379,7 @@ def test_every_convention_matters(tmp_path: Path) -> None:
     """With any of them changed the boxes are no longer MMDetection's."""
     state = weights("r18")
     checkpoint = convert(write(tmp_path, state, KINDS["r18"].meta))
-    path = pictures()[0]
+    path = images()[0]
     wanted = expected(state, KINDS["r18"], path, most=1000)  # boxes of P7 among them
     right = smaller(checkpoint.settings)
     right = dataclasses.replace(right, postprocessing=dataclasses.replace(right.postprocessing, max_detections=1000))

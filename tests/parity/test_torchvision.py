@@ -25,8 +25,8 @@ SIZE, LONGER = 200, 333  # small, and no multiple of 128: torchvision's strides 
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/tiny_coco")
 
 
-def pictures() -> list[tuple[Path, Tensor, Tensor]]:
-    """Five pictures of different shapes with their boxes (n, 4) and COCO ids (n,)."""
+def labelled_images() -> list[tuple[Path, Tensor, Tensor]]:
+    """Five images of different shapes with their boxes (n, 4) and COCO ids (n,)."""
     truth = json.loads((DATA / "annotations" / "instances_val2017.json").read_text())
     chosen: dict[tuple[int, int], tuple[Path, Tensor, Tensor]] = {}
     for image in truth["images"]:
@@ -88,7 +88,7 @@ def test_losses_and_gradients(version: str) -> None:
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
     settings = LossSettings(box="l1" if version == "v1" else "giou")
-    for path, boxes, labels in pictures()[:2]:
+    for path, boxes, labels in labelled_images()[:2]:
         image = read(path).float() / 255
         target = {"boxes": boxes, "labels": labels}
         there.zero_grad()
@@ -126,7 +126,7 @@ def test_the_loss_of_a_batch_divided_image_by_image() -> None:
     for module in there.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-    some = pictures()[:3]
+    some = labelled_images()[:3]
     images = [read(path).float() / 255 for path, _, _ in some]
     given = [{"boxes": boxes, "labels": labels} for _, boxes, labels in some]
     with torch.no_grad():
@@ -151,7 +151,7 @@ def test_detections(version: str) -> None:
     model = ours(version, there.state_dict())
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     detector = Detector(model, [str(i) for i in range(NUM_CLASSES)])
-    for path, _, _ in pictures()[:3]:
+    for path, _, _ in labelled_images()[:3]:
         image = read(path)
         with torch.inference_mode():
             (expected,) = there([image.float() / 255])

@@ -36,9 +36,9 @@ def detector():
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Seven pictures of several sizes and kinds in folders, some with the same name."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    """Seven images of several sizes and kinds in folders, some with the same name."""
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for name, size in {
         "a.jpg": (60, 90), "a.png": (64, 64), "b.bmp": (100, 50), "inner/a.jpg": (64, 64), "inner/deep/c.jpeg": (1, 1),
@@ -47,48 +47,48 @@ def pictures(tmp_path_factory):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
 def names(sources):
-    return [name for _, name in find_sources(sources).pictures]
+    return [name for _, name in find_sources(sources).images]
 
 
 # ---------------------------------------------------------------------------------------------------------- sources
 
 
-def test_a_folder_with_its_subfolders(pictures):
-    assert names([pictures]) == [
+def test_a_folder_with_its_subfolders(images):
+    assert names([images]) == [
         "a.jpg", "a-2.png", "b.jpg", "inner/a.jpg", "inner/deep/c.jpeg", "inner/ü e.jpg", "z.jpg",
     ]  # fmt: skip
 
 
-def test_files_of_one_name_from_two_places(pictures):
-    assert names([pictures / "a.jpg", pictures / "inner" / "a.jpg"]) == ["a.jpg", "a-2.jpg"]
+def test_files_of_one_name_from_two_places(images):
+    assert names([images / "a.jpg", images / "inner" / "a.jpg"]) == ["a.jpg", "a-2.jpg"]
 
 
-def test_a_pattern_and_a_file_named_twice(pictures):
-    assert names([f"{pictures}/*.jpg", pictures / "a.jpg", f"{pictures}/../{pictures.name}/a.jpg"]) == ["a.jpg"]
-    assert names([f"{pictures}/**/*.jp*g"]) == ["a.jpg", "a-2.jpg", "c.jpeg"]
-    assert names([f"{pictures}/in*"]) == ["a.jpg", "deep/c.jpeg", "ü e.jpg"]
+def test_a_pattern_and_a_file_named_twice(images):
+    assert names([f"{images}/*.jpg", images / "a.jpg", f"{images}/../{images.name}/a.jpg"]) == ["a.jpg"]
+    assert names([f"{images}/**/*.jp*g"]) == ["a.jpg", "a-2.jpg", "c.jpeg"]
+    assert names([f"{images}/in*"]) == ["a.jpg", "deep/c.jpeg", "ü e.jpg"]
 
 
-def test_a_file_with_the_signs_of_a_pattern_in_its_name(pictures, tmp_path):
-    shutil.copy(pictures / "a.jpg", tmp_path / "a[1].jpg")
+def test_a_file_with_the_signs_of_a_pattern_in_its_name(images, tmp_path):
+    shutil.copy(images / "a.jpg", tmp_path / "a[1].jpg")
     assert names([tmp_path / "a[1].jpg"]) == ["a[1].jpg"]
 
 
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        ([], "which pictures? give files, folders or patterns"),
-        (["{t}/no.jpg"], "there is no picture or folder {t}/no.jpg"),
+        ([], "which images? give files, folders or patterns"),
+        (["{t}/no.jpg"], "there is no image or folder {t}/no.jpg"),
         (["{t}/*.jpg"], "nothing matches the pattern {t}/*.jpg"),
-        (["{t}"], "there is no picture in the folder {t} or its subfolders"),
+        (["{t}"], "there is no image in the folder {t} or its subfolders"),
     ],
 )
-def test_sources_without_pictures(tmp_path, sources, message):
+def test_sources_without_images(tmp_path, sources, message):
     with pytest.raises(RequestError) as caught:
         find_sources([s.format(t=tmp_path) for s in sources])
     assert str(caught.value) == message.format(t=tmp_path)
@@ -98,18 +98,18 @@ def test_sources_without_pictures(tmp_path, sources, message):
 
 
 @pytest.mark.kernels
-def test_all_formats_say_what_predict_says(detector, pictures, tmp_path):
+def test_all_formats_say_what_predict_says(detector, images, tmp_path):
     seen = []
     output = tmp_path / "found"
     limits = PostprocessingSettings(threshold=0.4, max_detections=7)
     made = predict_files(
-        detector, [pictures], output, threshold=0.4, max_detections=7, formats=("json", "csv", "yolo"),
+        detector, [images], output, threshold=0.4, max_detections=7, formats=("json", "csv", "yolo"),
         on_progress=lambda done, total: seen.append((done, total)), batch_size=3,
     )  # fmt: skip
     assert seen == [(3, 7), (6, 7), (7, 7)]
-    assert made.pictures == 7
+    assert made.images == 7
     assert made.unreadable == []
-    paths = [str(path) for path, _ in find_sources([pictures]).pictures]
+    paths = [str(path) for path, _ in find_sources([images]).images]
 
     content = json.loads((output / "detections.json").read_text())
     assert content["categories"] == [{"id": 1, "name": "red"}, {"id": 2, "name": "green"}]
@@ -124,7 +124,7 @@ def test_all_formats_say_what_predict_says(detector, pictures, tmp_path):
         found[path] = detections
     assert made.detections.total() == sum(map(len, found.values())) > 10
     for ident, (path, detections) in enumerate(found.items(), 1):
-        stem = Path(names([pictures])[ident - 1]).with_suffix(".txt")
+        stem = Path(names([images])[ident - 1]).with_suffix(".txt")
         height, width = by_id[ident]["height"], by_id[ident]["width"]
         rows = [line.split() for line in (output / "labels" / stem).read_text().splitlines()]
         assert [int(row[0]) for row in rows] == detections.labels.tolist()
@@ -132,73 +132,73 @@ def test_all_formats_say_what_predict_says(detector, pictures, tmp_path):
         corners = np.stack([(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height], 1)
         np.testing.assert_allclose(corners, detections.boxes.numpy(), atol=1e-3)
         np.testing.assert_allclose(score, detections.scores.numpy(), atol=1e-6)
-        with Image.open(output / names([pictures])[ident - 1]) as drawn:
+        with Image.open(output / names([images])[ident - 1]) as drawn:
             assert drawn.size == (width, height), path
     assert (output / "classes.txt").read_text() == "red\ngreen\n"
     with open(output / "detections.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [row["picture"] for row in rows] == [path for path, d in found.items() for _ in range(len(d))]
+    assert [row["image"] for row in rows] == [path for path, d in found.items() for _ in range(len(d))]
     assert [row["name"] for row in rows] == [name for d in found.values() for name in d.names]
     boxes = torch.cat([d.boxes for d in found.values()]).numpy()
     np.testing.assert_allclose([[float(row[k]) for k in ("x1", "y1", "x2", "y2")] for row in rows], boxes, atol=0.006)
 
 
-def test_the_json_opens_as_a_coco_file(detector, pictures, tmp_path, capsys):
+def test_the_json_opens_as_a_coco_file(detector, images, tmp_path, capsys):
     from pycocotools.coco import COCO
 
-    predict_files(detector, [pictures], tmp_path / "found", draw=False)
+    predict_files(detector, [images], tmp_path / "found", draw=False)
     truth = COCO(tmp_path / "found" / "detections.json")
     assert len(truth.getImgIds()) == 7
     assert [path.name for path in (tmp_path / "found").iterdir()] == ["detections.json"]
 
 
-def test_where_nothing_is_found(detector, pictures, tmp_path):
+def test_where_nothing_is_found(detector, images, tmp_path):
     formats = ("json", "csv", "yolo")
-    made = predict_files(detector, [pictures / "a.jpg"], tmp_path / "found", threshold=0.999, formats=formats)
+    made = predict_files(detector, [images / "a.jpg"], tmp_path / "found", threshold=0.999, formats=formats)
     assert made.detections.total() == 0
     assert json.loads((tmp_path / "found" / "detections.json").read_text())["annotations"] == []
-    assert (tmp_path / "found" / "detections.csv").read_text().splitlines() == ["picture,name,score,x1,y1,x2,y2"]
+    assert (tmp_path / "found" / "detections.csv").read_text().splitlines() == ["image,name,score,x1,y1,x2,y2"]
     assert (tmp_path / "found" / "labels" / "a.txt").read_text() == ""
 
 
 # ----------------------------------------------------------------------------------------------------------- faults
 
 
-def test_a_damaged_picture_is_told_and_the_rest_is_done(detector, pictures, tmp_path):
-    folder = tmp_path / "pictures"
-    shutil.copytree(pictures, folder)
+def test_a_damaged_image_is_told_and_the_rest_is_done(detector, images, tmp_path):
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
     (folder / "b.bmp").write_bytes((folder / "b.bmp").read_bytes()[:80])
-    (folder / "text.jpg").write_text("no picture")
+    (folder / "text.jpg").write_text("no image")
     told = []
     made = predict_files(detector, [folder], tmp_path / "found", on_problem=lambda *problem: told.append(problem))
-    assert made.pictures == 6
+    assert made.images == 6
     assert told == made.unreadable
     (first, reason), second = told
     assert first == f"{folder}/b.bmp"
     assert reason.startswith("it is damaged or cut short")
-    assert second == (f"{folder}/text.jpg", "it is not a picture that Pillow knows")
+    assert second == (f"{folder}/text.jpg", "it is not an image that Pillow knows")
     content = json.loads((tmp_path / "found" / "detections.json").read_text())
     assert [entry["file_name"] for entry in content["unreadable"]] == [first, second[0]]
     assert len(content["images"]) == 6
     assert {a["image_id"] for a in content["annotations"]} <= set(range(1, 7))
 
 
-def test_what_is_passed_over_in_a_folder_is_named(detector, pictures, tmp_path):
+def test_what_is_passed_over_in_a_folder_is_named(detector, images, tmp_path):
     """Nothing is skipped without a word: what cannot be used, and why."""
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     (folder / ".cache").mkdir(parents=True)
     (folder / "inner").mkdir()
     for name in ("a.png", "inner/b.PNG", ".cache/c.png", ".d.png"):
-        shutil.copy(pictures / "a.png", folder / name)
+        shutil.copy(images / "a.png", folder / name)
     for name in ("e.jxl", "inner/f.DNG", "g.pdf", "h.svg", "notes.txt"):
         (folder / name).write_text("something")
     (folder / "i.jpg").symlink_to("nothing")
-    (folder / "linked").symlink_to(pictures)
+    (folder / "linked").symlink_to(images)
     os.mkfifo(folder / "pipe.jpg")
     (folder / "empty.jpg").touch()
     (folder / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 50)
     made = predict_files(detector, [folder], tmp_path / "found")
-    assert made.pictures == 2
+    assert made.images == 2
     assert [Path(name).name for name, _ in made.unreadable] == ["empty.jpg", "phone.heic"]
     reasons = {str(Path(name).relative_to(folder)): reason for name, reason in made.passed_over}
     assert {name: reason.split(":")[0] for name, reason in reasons.items()} == {
@@ -215,13 +215,13 @@ def test_what_is_passed_over_in_a_folder_is_named(detector, pictures, tmp_path):
     }
     for name in ("a.png", "inner/b.PNG", "empty.jpg", "phone.heic"):
         (folder / name).unlink()
-    with pytest.raises(RequestError, match=r"no picture in the folder .*; passed over: .*e\.jxl \(JPEG XL"):
+    with pytest.raises(RequestError, match=r"no image in the folder .*; passed over: .*e\.jxl \(JPEG XL"):
         predict_files(detector, [folder], tmp_path / "none")
 
 
-def test_a_folder_that_may_not_be_read_is_named(detector, pictures, tmp_path):
+def test_a_folder_that_may_not_be_read_is_named(detector, images, tmp_path):
     (tmp_path / "closed").mkdir(mode=0)
-    shutil.copy(pictures / "a.png", tmp_path / "a.png")
+    shutil.copy(images / "a.png", tmp_path / "a.png")
     try:
         if os.access(tmp_path / "closed", os.R_OK):
             pytest.skip("this user may read everything")
@@ -246,28 +246,28 @@ def test_what_was_done_to_images_is_noted(detector, tmp_path):
     }
 
 
-def test_images_above_the_limit_are_named(detector, pictures, tmp_path):
-    sources = [pictures / "a.jpg", pictures / "b.bmp"]  # 5400 and 5000 pixels
+def test_images_above_the_limit_are_named(detector, images, tmp_path):
+    sources = [images / "a.jpg", images / "b.bmp"]  # 5400 and 5000 pixels
     made = predict_files(detector, sources, tmp_path / "found", max_pixels=5000, slices=40)
-    assert made.pictures == 1
+    assert made.images == 1
     ((name, reason),) = made.unreadable
-    assert name == str(pictures / "a.jpg")
+    assert name == str(images / "a.jpg")
     assert "90 x 60 = 5400 pixels, above the limit of 5000" in reason
 
 
-def test_one_name_that_cannot_be_written_is_no_end(detector, pictures, tmp_path):
+def test_one_name_that_cannot_be_written_is_no_end(detector, images, tmp_path):
     """A collision makes the longest names too long, a folder stands in the way, a side is too long for JPEG."""
     long = "x" * 251
     for folder in "ab":
         (tmp_path / folder / "k.jpg").mkdir(parents=True)
-        shutil.copy(pictures / "a.png", tmp_path / folder / f"{long}.png")
-        shutil.copy(pictures / "a.png", tmp_path / folder / "k.jpg" / "inner.png")
-        shutil.copy(pictures / "b.bmp", tmp_path / folder / "k.bmp")
+        shutil.copy(images / "a.png", tmp_path / folder / f"{long}.png")
+        shutil.copy(images / "a.png", tmp_path / folder / "k.jpg" / "inner.png")
+        shutil.copy(images / "b.bmp", tmp_path / folder / "k.bmp")
     Image.new("L", (66000, 1)).save(tmp_path / "b" / "wide.png")
     (tmp_path / "b" / "wide.png").rename(tmp_path / "b" / "wide.bmp")
     formats = ("json", "csv", "yolo")
     made = predict_files(detector, [tmp_path / "a", tmp_path / "b"], tmp_path / "found", formats=formats)
-    assert made.pictures == 7
+    assert made.images == 7
     assert made.unreadable == []
     named = {str(Path(name).relative_to(tmp_path)): reason for name, reason in made.unwritten}
     assert named.pop(f"b/{long}.png").endswith("file name too long")
@@ -277,18 +277,18 @@ def test_one_name_that_cannot_be_written_is_no_end(detector, pictures, tmp_path)
     assert not [path for path in made.output.rglob("*") if ".part" in path.name]
 
 
-def test_a_name_of_244_characters(detector, pictures, tmp_path):
+def test_a_name_of_244_characters(detector, images, tmp_path):
     name = "y" * 240 + ".png"
-    shutil.copy(pictures / "a.png", tmp_path / name)
+    shutil.copy(images / "a.png", tmp_path / name)
     made = predict_files(detector, [tmp_path / name], tmp_path / "found", formats=("json", "yolo"))
-    assert (made.pictures, made.unwritten) == (1, [])
+    assert (made.images, made.unwritten) == (1, [])
     assert (tmp_path / "found" / name).is_file()
     assert (tmp_path / "found" / "labels" / name).with_suffix(".txt").is_file()
 
 
-def test_names_that_some_file_system_takes_for_one(pictures, tmp_path):
+def test_names_that_some_file_system_takes_for_one(images, tmp_path):
     for name in ("a.png", "A.jpg", "e\u0301.png", "\u00e9.jpg"):
-        shutil.copy(pictures / "a.png", tmp_path / name)
+        shutil.copy(images / "a.png", tmp_path / name)
     given = [tmp_path / name for name in ("a.png", "A.jpg", "e\u0301.png", "\u00e9.jpg")]
     assert names(given) == ["a.png", "A-2.jpg", "e\u0301.png", "\u00e9-2.jpg"]
 
@@ -303,41 +303,41 @@ def test_names_that_some_file_system_takes_for_one(pictures, tmp_path):
         ({"formats": ("xml",)}, "there is no format xml: give json, csv, yolo"),
     ],
 )
-def test_settings_that_cannot_be_used(detector, pictures, tmp_path, options, message):
+def test_settings_that_cannot_be_used(detector, images, tmp_path, options, message):
     with pytest.raises(RequestError) as caught:
-        predict_files(detector, [pictures], tmp_path / "found", **options)
+        predict_files(detector, [images], tmp_path / "found", **options)
     assert str(caught.value) == message
     assert not (tmp_path / "found").exists()
 
 
-def test_not_one_picture_can_be_read(detector, tmp_path):
+def test_not_one_image_can_be_read(detector, tmp_path):
     for name in "ab":
-        (tmp_path / f"{name}.jpg").write_text("no picture")
+        (tmp_path / f"{name}.jpg").write_text("no image")
     with pytest.raises(WorkError) as caught:
         predict_files(detector, [tmp_path], tmp_path / "found")
     assert str(caught.value) == (
-        f"no picture could be read: {tmp_path}/a.jpg: it is not a picture that Pillow knows "
+        f"no image could be read: {tmp_path}/a.jpg: it is not an image that Pillow knows "
         "(and 1 more that cannot be read)"
     )
     assert not (tmp_path / "found").exists(), "the same command can run again"
 
 
-def test_images_that_cannot_be_opened_are_refused_without_a_model(pictures, tmp_path):
-    (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(WorkError, match=r"no picture could be read: .*notes\.txt"):
+def test_images_that_cannot_be_opened_are_refused_without_a_model(images, tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(WorkError, match=r"no image could be read: .*notes\.txt"):
         files.require_readable(find_sources([tmp_path / "notes.txt"]))
-    files.require_readable(find_sources([tmp_path / "notes.txt", pictures]))
+    files.require_readable(find_sources([tmp_path / "notes.txt", images]))
 
 
-def test_a_folder_that_holds_something_is_left_alone(detector, pictures, tmp_path):
+def test_a_folder_that_holds_something_is_left_alone(detector, images, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(RequestError, match="exists and is not empty: name a new folder with --output"):
-        predict_files(detector, [pictures], tmp_path)
+        predict_files(detector, [images], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
-def test_what_was_found_before_an_interruption_is_kept(detector, pictures, tmp_path, monkeypatch, kind):
+def test_what_was_found_before_an_interruption_is_kept(detector, images, tmp_path, monkeypatch, kind):
     real, saved = files._save, []
 
     def stop_at_third(image, path):
@@ -348,15 +348,15 @@ def test_what_was_found_before_an_interruption_is_kept(detector, pictures, tmp_p
 
     monkeypatch.setattr(files, "_save", stop_at_third)
     with pytest.raises(WorkError if kind is OSError else kind, match=r"(?i)no space left on device"):
-        predict_files(detector, [pictures], tmp_path / "found", formats=("json", "csv"))
+        predict_files(detector, [images], tmp_path / "found", formats=("json", "csv"))
     content = json.loads((tmp_path / "found" / "detections.json").read_text())
     assert len(content["images"]) == 3
     left = sorted(path.name for path in (tmp_path / "found").iterdir())
     assert left == ["a-2.png", "a.jpg", "detections.csv", "detections.json"], "no file that is half written"
 
 
-def test_few_pictures_are_in_memory_at_a_time(detector, tmp_path, monkeypatch):
-    """Decoded pictures that nothing holds any more are gone: at most a batch and those read ahead are there."""
+def test_few_images_are_in_memory_at_a_time(detector, tmp_path, monkeypatch):
+    """Decoded images that nothing holds any more are gone: at most a batch and those read ahead are there."""
     import weakref
 
     for number in range(30):
@@ -377,7 +377,7 @@ def test_few_pictures_are_in_memory_at_a_time(detector, tmp_path, monkeypatch):
     assert 2 <= most <= 2 * 2 + files.READERS + 1
 
 
-def test_large_pictures_go_alone(detector, tmp_path, monkeypatch):
+def test_large_images_go_alone(detector, tmp_path, monkeypatch):
     for number in range(3):
         Image.new("RGB", (50, 50)).save(tmp_path / f"{number}.png")
     monkeypatch.setattr(files, "CHUNK_PIXELS", 2000)
@@ -386,17 +386,17 @@ def test_large_pictures_go_alone(detector, tmp_path, monkeypatch):
     assert seen == [1, 2, 3]
 
 
-def test_slices(detector, pictures, tmp_path):
+def test_slices(detector, images, tmp_path):
     """Tiles in files are the tiles of Python."""
     from retinanet.inference.tiling import predict_sliced
 
     options = {"threshold": 0.5, "max_detections": 9}
-    made = predict_files(detector, [pictures / "z.tif"], tmp_path / "a", slices=48, overlap=0.5, draw=False, **options)
+    made = predict_files(detector, [images / "z.tif"], tmp_path / "a", slices=48, overlap=0.5, draw=False, **options)
     tiles = predict_files(
-        detector, [pictures / "z.tif"], tmp_path / "b", slices=48, overlap=0.5, whole=False, draw=False, **options
+        detector, [images / "z.tif"], tmp_path / "b", slices=48, overlap=0.5, whole=False, draw=False, **options
     )
     for folder, whole in ((made.output, True), (tiles.output, False)):
-        expected = predict_sliced(detector, pictures / "z.tif", 48, 0.5, whole=whole, **options)
+        expected = predict_sliced(detector, images / "z.tif", 48, 0.5, whole=whole, **options)
         content = json.loads((folder / "detections.json").read_text())
         assert len(expected) == 9
         assert [a["bbox"] for a in content["annotations"]] == [a["bbox"] for a in expected.to_coco(1)]

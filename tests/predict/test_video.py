@@ -73,16 +73,16 @@ def test_an_annotated_video_and_a_line_for_each_frame(clip, tmp_path):
         red = [d["box"] for d in line["detections"] if d["name"] == "red"]
         assert len(red) == (0 if 14 <= i < 18 else 2)
     assert video.detections == made.detections == {"green": 30, "red": 52}
-    pictures = decoded(made.files[0])
-    assert [time for time, _ in pictures] == [pytest.approx(i / 10) for i in range(30)]
+    images = decoded(made.files[0])
+    assert [time for time, _ in images] == [pytest.approx(i / 10) for i in range(30)]
     original = decoded(clip)[0][1]
-    assert pictures[0][1].shape == original.shape
-    assert np.abs(pictures[0][1].astype(int) - original).mean() > 2, "boxes are drawn"
+    assert images[0][1].shape == original.shape
+    assert np.abs(images[0][1].astype(int) - original).mean() > 2, "boxes are drawn"
     assert [(pace.frames, pace.total) for pace in seen] == [(8, 30), (16, 30), (24, 30), (30, 30), (30, 30)]
     assert seen[0].seconds_left > 0
 
 
-def test_a_real_network_finds_in_frames_what_it_finds_in_pictures(clip, tmp_path):
+def test_a_real_network_finds_in_frames_what_it_finds_in_images(clip, tmp_path):
     torch.manual_seed(0)
     model = RetinaNet(tiny().model, 2, load_weights=False)
     nn.init.normal_(model.class_subnet.output.weight, std=0.3)
@@ -92,7 +92,7 @@ def test_a_real_network_finds_in_frames_what_it_finds_in_pictures(clip, tmp_path
     made = predict_files(detector, [clip], tmp_path / "found", batch_size=4, draw=False, **options)
     assert [path.name for path in made.files] == ["clip.jsonl"]
     lines = lines_of(made.files[0])
-    expected = detector.predict([picture for _, picture in decoded(clip)], **options)
+    expected = detector.predict([image for _, image in decoded(clip)], **options)
     assert sum(map(len, expected)) > 50
     for line, found in zip(lines, expected, strict=True):
         np.testing.assert_allclose([d["box"] for d in line["detections"]], found.boxes.numpy(), atol=0.02)
@@ -115,7 +115,7 @@ def test_slices_of_frames(clip, tmp_path):
         assert sorted(d["box"] for d in one["detections"]) == sorted(d["box"] for d in other["detections"])
 
 
-def test_pictures_and_videos_of_a_folder(clip, tmp_path):
+def test_images_and_videos_of_a_folder(clip, tmp_path):
     from PIL import Image
 
     folder = tmp_path / "mixed"
@@ -131,7 +131,7 @@ def test_pictures_and_videos_of_a_folder(clip, tmp_path):
         "inner/clip.jsonl",
     }  # fmt: skip
     assert seen == [(1, 1)]
-    assert made.pictures == 1
+    assert made.images == 1
     assert made.detections == {"blue": 1, "red": 18, "green": 9}
 
 
@@ -149,9 +149,9 @@ def test_variable_frame_rate(tmp_path):
 def test_odd_sizes(tmp_path):
     clip = make_video(tmp_path / "clip.mp4", list(moving(4, 97, 131)))
     made = predict_files(finder(), [clip], tmp_path / "found")
-    pictures = decoded(made.files[0])
-    assert len(pictures) == 4
-    assert pictures[0][1].shape == (98, 132, 3), "one row and one column more"
+    images = decoded(made.files[0])
+    assert len(images) == 4
+    assert images[0][1].shape == (98, 132, 3), "one row and one column more"
     assert lines_of(made.files[1])[0]["detections"][0]["box"] == pytest.approx(
         lines_of(made.files[1])[3]["detections"][0]["box"], abs=10
     )
@@ -172,11 +172,11 @@ def turned(path, degrees):
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_a_video_that_is_stored_turned(tmp_path, degrees):
-    picture = draw((96, 128), [(2, (10, 20, 50, 40))])
-    clip = turned(make_video(tmp_path / "clip.mp4", [picture] * 3), degrees)
+    image = draw((96, 128), [(2, (10, 20, 50, 40))])
+    clip = turned(make_video(tmp_path / "clip.mp4", [image] * 3), degrees)
     with av.open(str(clip)) as file:
         assert next(file.decode(video=0)).rotation % 360 == degrees, "the file is as it is meant"
-    upright = np.rot90(picture, degrees // 90)
+    upright = np.rot90(image, degrees // 90)
     made = predict_files(finder(), [clip], tmp_path / "found")
     (expected,) = finder().predict(np.ascontiguousarray(upright)).boxes.tolist()
     assert lines_of(made.files[1])[0]["detections"][0]["box"] == pytest.approx(expected, abs=1)
@@ -188,8 +188,8 @@ def test_sound_is_left_out_and_that_is_said(tmp_path, capsys, model_file):
     with av.open(str(clip), "w") as file:
         video, audio = file.add_stream("libx264", rate=10), file.add_stream("aac", rate=44100)
         video.width, video.height, video.pix_fmt = 128, 96, "yuv420p"
-        for picture in moving(3):
-            file.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for image in moving(3):
+            file.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         sound.rate = 44100
         file.mux(audio.encode(sound))
@@ -259,9 +259,9 @@ def test_tracking_asks_for_no_fainter_detections_than_the_model_gives(clip, tmp_
     class Strict(ColourFinder):
         least_threshold = 0.45
 
-        def predict(self, pictures, *, threshold=None, **options):
+        def predict(self, images, *, threshold=None, **options):
             asked.add(threshold)
-            return super().predict(pictures, threshold=threshold, **options)
+            return super().predict(images, threshold=threshold, **options)
 
     made = predict_files(Strict(smallest=60), [clip], tmp_path / "found", threshold=0.6, track=True, draw=False)
     assert asked == {0.45}
@@ -269,11 +269,11 @@ def test_tracking_asks_for_no_fainter_detections_than_the_model_gives(clip, tmp_
 
 
 def test_numbers_are_drawn():
-    picture = draw((200, 300), [(0, (50, 60, 150, 160))])
-    found = ColourFinder().predict(picture)
-    plain, numbered = (np.asarray(found.draw(picture, numbers)) for numbers in ([None], [7]))
-    other = np.asarray(found.draw(picture, [8]))
-    np.testing.assert_array_equal(plain, np.asarray(found.draw(picture)))
+    image = draw((200, 300), [(0, (50, 60, 150, 160))])
+    found = ColourFinder().predict(image)
+    plain, numbered = (np.asarray(found.draw(image, numbers)) for numbers in ([None], [7]))
+    other = np.asarray(found.draw(image, [8]))
+    np.testing.assert_array_equal(plain, np.asarray(found.draw(image)))
     assert (plain != numbered).any(axis=2)[:60].sum() > 50, "in the label above the box"
     assert (numbered != other).any()
     np.testing.assert_array_equal(plain[62:158], numbered[62:158])
@@ -285,8 +285,8 @@ def test_numbers_are_drawn():
 def test_a_video_that_is_cut_short(tmp_path):
     """The head is at the front and promises 30 frames; half of the rest is there."""
     noise = np.random.default_rng(0).integers(0, 60, (30, 96, 128, 3), dtype=np.uint8)
-    pictures = [np.maximum(picture, grain) for picture, grain in zip(moving(30), noise)]
-    clip = make_video(tmp_path / "clip.mp4", pictures, container={"movflags": "faststart"}, options={"g": "5"})
+    images = [np.maximum(image, grain) for image, grain in zip(moving(30), noise)]
+    clip = make_video(tmp_path / "clip.mp4", images, container={"movflags": "faststart"}, options={"g": "5"})
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     made = predict_files(finder(), [clip], tmp_path / "found")
     (video,) = made.videos
@@ -312,7 +312,7 @@ def test_files_that_are_no_videos(clip, tmp_path):
     assert [video.frames for video in made.videos] == [30]
     reasons = {Path(name).name: reason for name, reason in told}
     assert set(reasons) == {"headless.mp4", "empty.mp4", "text.avi", "list.mkv", "sound.mp4"}
-    assert reasons.pop("sound.mp4") == "there is no picture track in it"
+    assert reasons.pop("sound.mp4") == "there is no image track in it"
     assert all(reason.startswith("it is damaged, cut short or no video") for reason in reasons.values()), reasons
     assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["clip.jsonl", "clip.mp4"]
     with pytest.raises(WorkError, match=r"no video could be read: .*text.avi: it is damaged, cut short or no video"):
@@ -357,7 +357,7 @@ def test_the_disk_is_full(clip, tmp_path, monkeypatch):
 
 
 def _look(detector):
-    return lambda pictures, threshold: detector.predict(list(pictures), threshold=threshold)
+    return lambda images, threshold: detector.predict(list(images), threshold=threshold)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, None])
@@ -366,12 +366,12 @@ def test_an_end_in_the_middle_finishes_the_files(clip, tmp_path, error):
     calls = itertools.count()
     asked = []
 
-    def look(pictures, threshold):
+    def look(images, threshold):
         if next(calls) == 3:
             if error:
                 raise error
             asked.append(True)
-        return finder().predict(list(pictures), threshold=threshold)
+        return finder().predict(list(images), threshold=threshold)
 
     video = Video(str(clip), "file", "clip")
     options = {"threshold": 0.3, "batch_size": 2, "stop": lambda: bool(asked)}
@@ -438,7 +438,7 @@ def server(tmp_path):
     """Files of ``tmp_path / "web"``; /live is an endless MJPEG stream as cameras send it, until the client leaves."""
     folder = tmp_path / "web"
     folder.mkdir()
-    picture = _jpeg(draw((96, 128), [(0, (10, 10, 40, 40))]))
+    image = _jpeg(draw((96, 128), [(0, (10, 10, 40, 40))]))
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def do_GET(self):
@@ -450,8 +450,8 @@ def server(tmp_path):
             self.end_headers()
             try:
                 while True:
-                    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
-                    self.wfile.write(head.encode() + picture + b"\r\n")
+                    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}\r\n\r\n"
+                    self.wfile.write(head.encode() + image + b"\r\n")
                     threading.Event().wait(0.01)
             except OSError:
                 pass
@@ -468,13 +468,13 @@ def server(tmp_path):
         serving.shutdown()
 
 
-def _jpeg(picture):
+def _jpeg(image):
     import io
 
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=95)
+    Image.fromarray(image).save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
 
 
@@ -577,7 +577,7 @@ def test_a_file_named_0_is_no_camera(clip, tmp_path, monkeypatch):
         (["no.mp4"], "there is no video no.mp4"),
         (["ftp://a/b.mp4"], "ftp:// is not read: give http, https, rtsp, rtmp, udp, tcp or srt, or a file"),
         (["http:///b.mp4"], "http:///b.mp4 is no address: there is no host in it"),
-        (["https://me:x@a.org/b.jpg"], "https://a.org/b.jpg is a picture: download it, and name the file"),
+        (["https://me:x@a.org/b.jpg"], "https://a.org/b.jpg is an image: download it, and name the file"),
         (["0", "rtsp://a/b"], "one camera or stream at a time, not camera:0 and rtsp://a/b: start a command for each"),
     ],
 )

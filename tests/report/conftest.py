@@ -26,7 +26,7 @@ VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """A page, read: its ids, headings, links, what it fetches, its pictures and its words."""
+    """A page, read: its ids, headings, links, what it fetches, its images and its words."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -98,9 +98,9 @@ def sound():
 
 @pytest.fixture
 def make_set(tmp_path):
-    """A COCO data set with the splits train and val: pictures with up to three boxes each, of the classes in turn."""
+    """A COCO data set with the splits train and val: images with up to three boxes each, of the classes in turn."""
 
-    def make(names=("red", "green"), pictures=6, boxes=3, val_boxes=None) -> Path:
+    def make(names=("red", "green"), count=6, boxes=3, val_boxes=None) -> Path:
         root = tmp_path / "a set"
         random = np.random.default_rng(0)
         (root / "annotations").mkdir(parents=True)
@@ -108,7 +108,7 @@ def make_set(tmp_path):
         for split, most in (("train", boxes), ("val", boxes if val_boxes is None else val_boxes)):
             (root / split).mkdir()
             images, annotations = [], []
-            for number in range(pictures):
+            for number in range(count):
                 pixels = random.integers(0, 255, (60, 80, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(root / split / f"{number}.png")
                 images.append({"id": number, "file_name": f"{number}.png", "height": 60, "width": 80})

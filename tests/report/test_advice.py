@@ -20,7 +20,7 @@ from retinanet.evaluation.pr_curves import Curves
 from retinanet.evaluation.tide import KINDS, Errors
 from retinanet.report.advice import RunFacts, reading
 
-NOTHING = ["Nothing stands out. More pictures, or a larger backbone, are the usual next steps."]
+NOTHING = ["Nothing stands out. More images, or a larger backbone, are the usual next steps."]
 
 
 def course(ap, class_loss=None):
@@ -141,7 +141,7 @@ def test_missed_for_want_of_anchors():
     (line,) = read(errors_=errors(missed=0.2), share=0.7)
     assert line == (
         "Most is lost by objects not found at all: 7, worth 0.200 of AP50. Only 70\u202f% of the boxes have an anchor "
-        "that may learn them: `retinanet data cells` proposes anchors and a picture size that fit."
+        "that may learn them: `retinanet data cells` proposes anchors and an image size that fit."
     )
 
 
@@ -172,7 +172,7 @@ def test_location():
 
 def test_class():
     (line,) = read(errors_=errors(**{"class": 0.1}), confusion_=confusion(ba=9, ab=2))
-    assert "b is most often taken for a (9 times): more pictures of both" in line
+    assert "b is most often taken for a (9 times): more images of both" in line
     (line,) = read(errors_=errors(**{"class": 0.1}), confusion_=confusion(ba=2))
     assert "spread over many pairs" in line
     (line,) = read(errors_=errors(**{"class": 0.1}))
@@ -181,7 +181,7 @@ def test_class():
 
 def test_background():
     (line,) = read(errors_=errors(background=0.1), confusion_=confusion(nb=5, na=3))
-    assert "Add pictures without any object" in line
+    assert "Add images without any object" in line
     assert "most often as b (5 times at the best threshold)" in line
     (line,) = read(errors_=errors(background=0.1))
     assert "most often" not in line
@@ -221,9 +221,9 @@ def test_rare_classes():
     assert "b (AP 0.200), c (AP 0.200), d (AP 0.200) and 2 more" in line
 
 
-def test_waiting_for_pictures():
+def test_waiting_for_images():
     (line,) = read(facts(seconds_in={"data": 50.0, "forward": 50.0}))
-    assert line.startswith("50\u202f% of the time (50\u202fs) went by waiting for pictures")
+    assert line.startswith("50\u202f% of the time (50\u202fs) went by waiting for images")
     assert "more of them with `--data.workers`" in line
     (line,) = read(with_settings({"data": {"workers": 3}}, seconds_in={"data": 50.0, "forward": 50.0}))
     assert "`--data.workers 6`" in line

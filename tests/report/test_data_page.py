@@ -18,7 +18,7 @@ def test_a_page_of_a_real_data_set(tmp_path, real, sound):
     write_data_page(tmp_path / "data.html", **inputs)
     page = sound(tmp_path / "data.html")
     for name, one in inputs["surveys"].items():
-        assert f"{name} {one.pictures} {one.empties} {one.boxes:,}".replace(",", " ") in page.said
+        assert f"{name} {one.images} {one.empties} {one.boxes:,}".replace(",", " ") in page.said
     for words in ("bccd", "Pascal VOC layout", "640 × 480", "Platelets", "the commonest 11.4 times the rarest"):
         assert words in page.said
     for one in inputs["findings"]:
@@ -80,7 +80,7 @@ def test_a_hostile_class_and_finding_are_only_words(tmp_path, make_set, sound):
 @pytest.mark.parametrize("classes", [1, 300])
 def test_one_class_and_many(tmp_path, make_set, sound, classes):
     names = [f"class {i}" for i in range(classes)]
-    write_data_page(tmp_path / "data.html", **facts(make_set(names, pictures=40, boxes=9)))
+    write_data_page(tmp_path / "data.html", **facts(make_set(names, count=40, boxes=9)))
     page = sound(tmp_path / "data.html")
     assert all(name in page.said for name in names)
 

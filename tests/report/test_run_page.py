@@ -16,7 +16,7 @@ def test_a_page_of_a_run(tmp_path, make_set, run, sound):
     stats = inputs["facts"].stats
     for words in (f"AP {stats['AP']:.3f}", f"AP50 {stats['AP50']:.3f}", "1 h 2 min", "12 steps, 6 epochs"):
         assert words in page.said
-    for name in ("numbers", "next", "course", "classes", "confusion", "errors", "pictures", "loss", "time", "settings"):
+    for name in ("numbers", "next", "course", "classes", "confusion", "errors", "images", "loss", "time", "settings"):
         assert name in page.ids
     assert page.said.count("missed") > 1
     assert len([one for one in page.images if one.get("src")]) == 2 * len(inputs["judged_worst"])
@@ -48,7 +48,7 @@ def test_a_hostile_class_is_only_a_name(tmp_path, make_set, run, sound):
 @pytest.mark.parametrize("classes", [1, 300])
 def test_one_class_and_many(tmp_path, make_set, run, sound, classes):
     names = [f"class {i}" for i in range(classes)]
-    write_run_page(tmp_path / "report.html", **run(make_set(names, pictures=40, boxes=9)))
+    write_run_page(tmp_path / "report.html", **run(make_set(names, count=40, boxes=9)))
     page = sound(tmp_path / "report.html")
     assert all(name in page.said for name in names)
     assert ("matrix" in page.classes) == (classes == 1)
@@ -73,7 +73,7 @@ def test_no_truth_to_measure_on(tmp_path, make_set, run, sound):
 
 
 def test_what_is_not_known_is_a_dash(tmp_path, make_set, run, sound):
-    """Without difficulty, coverage, judged pictures, metrics and times; numbers that are None or NaN."""
+    """Without difficulty, coverage, judged images, metrics and times; numbers that are None or NaN."""
     inputs = run(make_set(), metrics=[], choices=[], seconds_in={}, seconds=math.nan)
     stats = dict.fromkeys(inputs["facts"].stats, math.nan) | {"AP75": None}
     rows = [row | {"AP": None, "AP50": math.nan} for row in inputs["facts"].per_class]
@@ -89,7 +89,7 @@ def test_what_is_not_known_is_a_dash(tmp_path, make_set, run, sound):
         "time –",
         "No step was recorded",
         "No times were recorded",
-        "No picture",
+        "No image",
     ):
         assert words in page.said
     assert "loss" not in page.ids

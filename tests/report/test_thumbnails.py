@@ -10,13 +10,13 @@ from retinanet.data import open_data
 from retinanet.report import thumbnails
 
 
-def decoded(picture):
-    head, body = picture.source.split(",")
+def decoded(image):
+    head, body = image.source.split(",")
     assert head == "data:image/jpeg;base64"
     return Image.open(io.BytesIO(base64.b64decode(body))).convert("RGB")
 
 
-def test_every_class_is_seen_in_as_few_pictures_as_reach(real):
+def test_every_class_is_seen_in_as_few_images_as_reach(real):
     splits = {name: open_data(real("coco128"), name) for name in ("train", "val")}
     there = {int(label) for data in splits.values() for label in np.unique(data.annotations.labels)}
     chosen = thumbnails.choose(splits, 100)
@@ -29,14 +29,14 @@ def test_every_class_is_seen_in_as_few_pictures_as_reach(real):
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 6, 50])
-def test_no_more_pictures_than_asked_for_or_there(make_set, count):
+def test_no_more_images_than_asked_for_or_there(make_set, count):
     splits = {"train": open_data(make_set(), "train")}
     chosen = thumbnails.choose(splits, count)
     assert len(chosen) == len(set(chosen)) == min(count, 6)
     assert thumbnails.choose({}, count) == []
 
 
-def test_pictures_are_small_and_said_in_words(real, make_set):
+def test_images_are_small_and_said_in_words(real, make_set):
     data = open_data(real("bccd"), "test")
     one = thumbnails.labelled(data, 0, "test")
     assert decoded(one).size == (one.width, one.height) == (480, 360)
@@ -52,8 +52,8 @@ def test_what_is_wrong_is_red(make_set, run):
     inputs = run(make_set())
     data, found = inputs["data"], inputs["found"]
 
-    def reds(picture):
-        image = np.asarray(decoded(picture)).astype(int)
+    def reds(source):
+        image = np.asarray(decoded(source)).astype(int)
         return int((np.abs(image - thumbnails.WRONG).max(axis=2) < 60).sum())
 
     some = next(one for one in inputs["judged"] if len(one.kept))
@@ -71,7 +71,7 @@ def test_what_is_wrong_is_red(make_set, run):
     assert right.caption.endswith("all right")
 
 
-def test_a_picture_in_which_nothing_was_found(make_set, run):
+def test_a_image_in_which_nothing_was_found(make_set, run):
     inputs = run(make_set(), nothing=True)
     (one, *_) = inputs["judged"]
     assert thumbnails.pair(inputs["data"], one, inputs["found"])[1].caption == "nothing found"

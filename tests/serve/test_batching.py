@@ -15,19 +15,19 @@ from retinanet.serve.batching import Batcher, Closed, Dropped, Full, ModelFailed
 from retinanet.serve.limits import Refused, Room
 
 
-def picture(seed: int, height: int = 64, width: int = 96) -> Any:
-    return models.picture(height, width, seed)
+def image(seed: int, height: int = 64, width: int = 96) -> Any:
+    return models.make_image(height, width, seed)
 
 
 def test_each_request_gets_what_it_would_get_alone() -> None:
     """One batch, many thresholds and limits: the parts are those of single calls."""
     detector, sizes = small_detector(), []
     asked = [(0.05, 100), (0.5, 100), (0.5, 3), (0.9, 1000), (0.0, 7), (0.3, 1)]
-    pictures = [picture(seed, 64, 96 - 8 * (seed % 2)) for seed in range(len(asked))]
-    alone = [detector.predict(p, threshold=t, max_detections=m) for p, (t, m) in zip(pictures, asked)]
+    images = [image(seed, 64, 96 - 8 * (seed % 2)) for seed in range(len(asked))]
+    alone = [detector.predict(p, threshold=t, max_detections=m) for p, (t, m) in zip(images, asked)]
     batcher = Batcher(detector, batch_size=len(asked), wait=0, on_batch=sizes.append)
     with batcher.reserve(len(asked)) as places:
-        futures = [places.put(p, t, m) for p, (t, m) in zip(pictures, asked)]
+        futures = [places.put(p, t, m) for p, (t, m) in zip(images, asked)]
         batcher.start()
         found = [future.result(30) for future in futures]
     assert sizes == [len(asked)]
@@ -45,9 +45,9 @@ def test_what_gathers_meanwhile_is_one_batch() -> None:
     batcher = Batcher(detector, batch_size=4, wait=0)
     batcher.start()
     with batcher.reserve(7) as places:
-        first = places.put(picture(0), 0.3, 100)
+        first = places.put(image(0), 0.3, 100)
         assert detector.begun.acquire(timeout=10)
-        rest = [places.put(picture(n), 0.3, 100) for n in range(1, 7)]
+        rest = [places.put(image(n), 0.3, 100) for n in range(1, 7)]
         assert batcher.waiting == 6
         detector.gate.set()
         wait([first, *rest], 30)
@@ -61,7 +61,7 @@ def test_full() -> None:
     batcher = Batcher(detector, batch_size=1, capacity=3, wait=0)
     batcher.start()
     with batcher.reserve(1) as working:
-        future = working.put(picture(0), 0.3, 100)
+        future = working.put(image(0), 0.3, 100)
         assert detector.begun.acquire(timeout=10)  # what is worked on has left the queue
         with batcher.reserve(2):
             with pytest.raises(Full):
@@ -80,12 +80,12 @@ def test_what_nobody_waits_for_is_dropped() -> None:
     batcher = Batcher(detector, batch_size=2, wait=0)
     batcher.start()
     with batcher.reserve(1) as first:
-        begun = first.put(picture(0), 0.3, 100)
+        begun = first.put(image(0), 0.3, 100)
         assert detector.begun.acquire(timeout=10)
         with batcher.reserve(3) as gone:
-            dropped = [gone.put(picture(1), 0.3, 100) for _ in range(2)]
+            dropped = [gone.put(image(1), 0.3, 100) for _ in range(2)]
         with batcher.reserve(1) as last:
-            kept = last.put(picture(2), 0.3, 100)
+            kept = last.put(image(2), 0.3, 100)
             assert batcher.waiting == 1
             detector.gate.set()
             assert len(kept.result(30)) > 0
@@ -104,9 +104,9 @@ def test_dropped_while_company_is_waited_for() -> None:
     batcher = Batcher(detector, batch_size=2, wait=0.2)
     batcher.start()
     with batcher.reserve(1) as places:
-        places.put(picture(0), 0.3, 100)
+        places.put(image(0), 0.3, 100)
     with batcher.reserve(1) as places:
-        assert len(places.put(picture(0), 0.3, 100).result(30)) > 0
+        assert len(places.put(image(0), 0.3, 100).result(30)) > 0
     assert detector.batches == [1]
     assert batcher.close(10)
 
@@ -116,7 +116,7 @@ def test_closing_finishes_what_was_taken() -> None:
     batcher = Batcher(detector, batch_size=2, wait=0)
     batcher.start()
     places = batcher.reserve(5)
-    futures = [places.put(picture(n), 0.3, 100) for n in range(5)]
+    futures = [places.put(image(n), 0.3, 100) for n in range(5)]
     closing = threading.Thread(target=batcher.close)
     closing.start()
     until(lambda: not batcher.ready)
@@ -132,7 +132,7 @@ def test_closing_waits_no_longer_than_it_is_told() -> None:
     detector = Gated()
     batcher = Batcher(detector, wait=0)
     batcher.start()
-    future = batcher.reserve(1).put(picture(0), 0.3, 100)
+    future = batcher.reserve(1).put(image(0), 0.3, 100)
     assert detector.begun.acquire(timeout=10)
     assert not batcher.close(0.01)
     assert batcher.alive
@@ -141,19 +141,19 @@ def test_closing_waits_no_longer_than_it_is_told() -> None:
     assert batcher.close(10)
 
 
-def test_one_bad_picture_does_not_spoil_the_batch() -> None:
+def test_one_bad_image_does_not_spoil_the_batch() -> None:
     """Such as one that does not fit into memory: the others are worked on alone."""
     detector = small_detector()
     batcher = Batcher(detector, batch_size=3, wait=0)
     with batcher.reserve(3) as places:
-        futures = [places.put(p, 0.3, 100) for p in (picture(0), torch.zeros(4, 4), picture(1))]
+        futures = [places.put(p, 0.3, 100) for p in (image(0), torch.zeros(4, 4), image(1))]
         batcher.start()
         assert len(futures[0].result(30)) > 0
         assert len(futures[2].result(30)) > 0
         with pytest.raises(ModelFailed, match="float32"):
             futures[1].result(30)
     with batcher.reserve(1) as places:
-        assert len(places.put(picture(2), 0.3, 100).result(30)) > 0
+        assert len(places.put(image(2), 0.3, 100).result(30)) > 0
     assert batcher.close(10)
 
 

@@ -35,7 +35,7 @@ ESCAPES = "\x1b[31m\r\n\x07\x9b\u202e\u2028<img src=x onerror=alert(1)>.jpg"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    with running(small_detector(), limits=Limits(megabytes=1, megapixels=1, pictures=4)) as it:
+    with running(small_detector(), limits=Limits(megabytes=1, megapixels=1, images=4)) as it:
         yield it
 
 
@@ -444,7 +444,7 @@ STARTER = """
 import sys, time
 from retinanet.serve import app
 plain = app.decode
-def slow(*arguments):  # as long as a picture may take that was built for it
+def slow(*arguments):  # as long as an image may take that was built for it
     print("begun", flush=True)
     time.sleep(60)
     return plain(*arguments)
@@ -455,7 +455,7 @@ sys.exit(main(["serve", sys.argv[1], "--port", "0"]))
 
 
 def test_a_second_sigterm_stops_at_once(tmp_path: Path) -> None:
-    """Even where a picture is being decoded that takes a minute, and a client has stopped reading."""
+    """Even where an image is being decoded that takes a minute, and a client has stopped reading."""
     small_detector().save(tmp_path / "mine.safetensors")
     process = subprocess.Popen(
         [sys.executable, "-c", STARTER, str(tmp_path / "mine.safetensors")],

@@ -73,7 +73,7 @@ def give(page: Page, *files: tuple[str, bytes], how: str = DROP) -> None:
 
 def looked_at(page: Page) -> None:
     page.until("/found above|Nothing found/.test(document.querySelector('#status').textContent)")
-    page.until("document.querySelector('#picture').complete")
+    page.until("document.querySelector('#image').complete")
 
 
 def slide(page: Page, percent: int) -> None:
@@ -91,11 +91,11 @@ def number(page: Page, selector: str) -> int:
 
 
 def answer(server: Running, data: bytes, percent: int) -> list[Any]:
-    return server.predict(data, f"?threshold={percent / 100}").json["pictures"][0]["detections"]
+    return server.predict(data, f"?threshold={percent / 100}").json["images"][0]["detections"]
 
 
 @pytest.mark.parametrize("how", [DROP, PASTE])
-def test_a_picture_comes_in(page: Page, server: Running, how: str) -> None:
+def test_a_image_comes_in(page: Page, server: Running, how: str) -> None:
     """The slider starts at the model's threshold; rows, boxes and words say what the server says there."""
     assert page.run("document.querySelector('#model').textContent") == "mine"
     give(page, ("a.png", encoded(kind="PNG")), how=how)
@@ -180,19 +180,19 @@ def test_a_row_and_its_box_light_up_together(page: Page) -> None:
 
 
 def test_saving(page: Page, server: Running) -> None:
-    picture = encoded(200, 120, "PNG")
-    give(page, ("my street.png", picture))
+    image = encoded(200, 120, "PNG")
+    give(page, ("my street.png", image))
     looked_at(page)
     page.run(CATCH)
     slide(page, 60)
-    page.run("document.querySelector('#save-json').click(); document.querySelector('#save-picture').click()")
+    page.run("document.querySelector('#save-json').click(); document.querySelector('#save-image').click()")
     page.until("window.saved.length === 2")
     files = {name: base64.b64decode(data) for name, data in page.run("window.saved")}
     said = json.loads(files["my street-detections.json"])
-    found = answer(server, picture, 60)
+    found = answer(server, image, 60)
     assert said["detections"] == found
     assert (said["file"], said["width"], said["height"], said["threshold"]) == ("my street.png", 200, 120, 0.6)
-    with Image.open(io.BytesIO(files["my street-detections.png"])) as drawn, Image.open(io.BytesIO(picture)) as plain:
+    with Image.open(io.BytesIO(files["my street-detections.png"])) as drawn, Image.open(io.BytesIO(image)) as plain:
         assert drawn.size == (200, 120)
         difference = np.abs(np.asarray(drawn.convert("RGB")).astype(int) - np.asarray(plain))
         changed = int((difference.max(axis=2) > 30).sum())
@@ -202,7 +202,7 @@ def test_saving(page: Page, server: Running) -> None:
 def test_what_cannot_be_used_is_said_in_words(page: Page) -> None:
     give(page, ("notes.txt", b"hello"))
     said = page.until("document.querySelector('#error').textContent")
-    assert said.startswith("notes.txt could not be used: it is not a picture of a known format")
+    assert said.startswith("notes.txt could not be used: it is not an image of a known format")
     assert page.run("document.querySelector('#error').getAttribute('role')") == "alert"
     assert page.run("document.querySelector('#work').hidden")
     give(page, ("huge.jpg", bytes(1_500_000)))
@@ -210,13 +210,13 @@ def test_what_cannot_be_used_is_said_in_words(page: Page) -> None:
     give(page, ("wide.png", encoded(1100, 1000, "PNG")))
     page.until("document.querySelector('#error').textContent.includes('1 megapixels')")
     give(page)
-    page.until("document.querySelector('#error').textContent.startsWith('There was no picture')")
+    page.until("document.querySelector('#error').textContent.startsWith('There was no image')")
     give(page, ("a.png", encoded(kind="PNG")))  # and on it goes
     looked_at(page)
     assert page.run("document.querySelector('#error').hidden")
 
 
-def test_several_pictures_in_a_row(page: Page) -> None:
+def test_several_images_in_a_row(page: Page) -> None:
     give(page, ("a.png", encoded(kind="PNG")), ("b.txt", b"hello"), ("c.png", encoded(64, 96, "PNG", 5)))
     looked_at(page)
     page.until("!document.querySelector('#strip').textContent.includes('…')")
@@ -234,7 +234,7 @@ def test_a_turned_photo(page: Page) -> None:
     exif[0x0112] = 6
     give(page, ("a.jpg", encoded(200, 120, exif=exif)))
     looked_at(page)
-    sizes = page.run("(p => [p.naturalWidth, p.naturalHeight])(document.querySelector('#picture'))")
+    sizes = page.run("(p => [p.naturalWidth, p.naturalHeight])(document.querySelector('#image'))")
     assert sizes == [120, 200]
     assert page.run("document.querySelector('#boxes').getAttribute('viewBox')") == "0 0 120 200"
 

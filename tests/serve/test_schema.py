@@ -26,13 +26,13 @@ FEW = settings(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-# A schema cannot say that a string of bytes has to be a picture: that any is accepted would be wrong.
+# A schema cannot say that a string of bytes has to be an image: that any is accepted would be wrong.
 UNSAID = {"positive_data_acceptance"}
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    with running(small_detector(), limits=Limits(megabytes=1, megapixels=1, pictures=4)) as it:
+    with running(small_detector(), limits=Limits(megabytes=1, megapixels=1, images=4)) as it:
         yield it
 
 
@@ -61,7 +61,7 @@ def test_made_cases(server: Running, path: str, method: str) -> None:
 
 
 def test_good_answers_are_as_promised(server: Running) -> None:
-    """Pictures are not made from a schema: real ones, with detections and with an error in an entry."""
+    """Images are not made from a schema: real ones, with detections and with an error in an entry."""
     jsonschema = pytest.importorskip("jsonschema_rs")  # schemathesis brings it
 
     spec = server.get("/openapi.json").json

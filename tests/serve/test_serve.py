@@ -32,7 +32,7 @@ from retinanet.data.image_io import read
 from retinanet.serve.guard import Hosts
 from retinanet.serve.limits import Limits
 
-LIMITS = Limits(megabytes=1, megapixels=1, pictures=4, seconds=20)
+LIMITS = Limits(megabytes=1, megapixels=1, images=4, seconds=20)
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +55,12 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["image/jpeg", "application/octet-stream", "image/png", None])
-def test_one_picture_as_the_body(server: Running, kind: str | None, tmp_path: Path) -> None:
+def test_one_image_as_the_body(server: Running, kind: str | None, tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(encoded())
     reply = server.predict(file.read_bytes(), kind=kind)
     assert reply.status == 200
-    (entry,) = reply.json["pictures"]
+    (entry,) = reply.json["images"]
     found = server.service.detector.predict(read(file), threshold=0.4)
     assert (entry["width"], entry["height"]) == (96, 64)
     assert [d["label"] for d in entry["detections"]] == found.labels.tolist()
@@ -71,29 +71,29 @@ def test_one_picture_as_the_body(server: Running, kind: str | None, tmp_path: Pa
 
 
 @pytest.mark.kernels
-def test_several_pictures(server: Running) -> None:
+def test_several_images(server: Running) -> None:
     """Entries stand in the order of the files; names lose what is not theirs."""
     files = [("a.jpg", encoded()), ("../../etc/b.png", encoded(50, 70, "PNG", 1)), ("C:\\c.webp", encoded(kind="WEBP"))]
     reply = server.send(*files, query="?threshold=0.6&max_detections=5")
     assert reply.status == 200
-    entries = reply.json["pictures"]
+    entries = reply.json["images"]
     assert [e["file"] for e in entries] == ["a.jpg", "b.png", "c.webp"]
     assert [(e["width"], e["height"]) for e in entries] == [(96, 64), (50, 70), (96, 64)]
     assert all(0 < len(e["detections"]) <= 5 for e in entries)
     assert all(d["score"] > 0.6 for e in entries for d in e["detections"])
     assert reply.json["threshold"] == 0.6
-    alone = server.predict(encoded(), "?threshold=0.6&max_detections=5").json["pictures"][0]["detections"]
+    alone = server.predict(encoded(), "?threshold=0.6&max_detections=5").json["images"][0]["detections"]
     limits = PostprocessingSettings(threshold=0.6, max_detections=5)
     assert_agree(from_reply(entries[0]["detections"], NAMES), from_reply(alone, NAMES), limits)
 
 
-def test_a_bad_picture_among_good_ones(server: Running) -> None:
+def test_a_bad_image_among_good_ones(server: Running) -> None:
     reply = server.send(("a.jpg", encoded()), ("b.txt", b"hello"), ("c.jpg", encoded()[:-300]), ("d.png", b""))
     assert reply.status == 200
-    good, *bad = reply.json["pictures"]
+    good, *bad = reply.json["images"]
     assert good["detections"]
     assert [e["file"] for e in bad] == ["b.txt", "c.jpg", "d.png"]
-    for entry, words in zip(bad, ("not a picture", "cut short", "empty")):
+    for entry, words in zip(bad, ("not an image", "cut short", "empty")):
         assert words in entry["error"]
         assert "\n" not in entry["error"]
 
@@ -114,16 +114,16 @@ def test_a_bad_picture_among_good_ones(server: Running) -> None:
         (lambda: turned(3), (96, 64)),
     ],
 )
-def test_kinds_of_pictures(server: Running, make: object, size: tuple[int, int], tmp_path: Path) -> None:
+def test_kinds_of_images(server: Running, make: object, size: tuple[int, int], tmp_path: Path) -> None:
     """The same detections as from the file."""
     assert callable(make)
     data = make()
-    (tmp_path / "picture").write_bytes(data)
+    (tmp_path / "image").write_bytes(data)
     reply = server.predict(data, "?threshold=0.1")
     assert reply.status == 200, reply.json
-    (entry,) = reply.json["pictures"]
+    (entry,) = reply.json["images"]
     assert (entry["width"], entry["height"]) == size
-    found = server.service.detector.predict(read(tmp_path / "picture"), threshold=0.1)
+    found = server.service.detector.predict(read(tmp_path / "image"), threshold=0.1)
     assert [d["label"] for d in entry["detections"]] == found.labels.tolist()
 
 
@@ -172,14 +172,14 @@ def test_metrics(server: Running) -> None:
         return float(found)
 
     names = [f'retinanet_requests_total{{outcome="{o}"}}' for o in ("ok", "refused", "too_large")]
-    names += ['retinanet_pictures_total{outcome="found"}', "retinanet_batch_pictures_count"]
+    names += ['retinanet_images_total{outcome="found"}', "retinanet_batch_images_count"]
     before = [value(name) for name in names]
     assert server.predict(encoded()).status == 200
     assert server.predict(b"hello").status == 415
     assert server.predict(bytes(2_000_000)).status == 413
     assert [value(name) - b for name, b in zip(names, before)] == [1, 1, 1, 1, 1]
     assert value("retinanet_memory_bytes") == 0
-    assert value("retinanet_queue_pictures") == 0
+    assert value("retinanet_queue_images") == 0
     reply = server.get("/metrics")
     assert reply.headers["content-type"].startswith("text/plain")
     line = re.compile(r'# (HELP|TYPE) retinanet_\w+ .+|retinanet_\w+(\{\w+="[^"]*"\})? [0-9.e+-]+')
@@ -395,7 +395,7 @@ def test_malformed_http(server: Running, data: bytes) -> None:
 
 
 def test_full_queue_and_deadline(capfd: pytest.CaptureFixture[str]) -> None:
-    """One picture is worked on, two wait, the fourth gets 503; those that wait too long get 504 and are dropped."""
+    """One image is worked on, two wait, the fourth gets 503; those that wait too long get 504 and are dropped."""
     detector = Gated()
     with running(detector, limits=Limits(seconds=2), batch_size=1, capacity=2, wait=0) as server:
         replies: list[int] = []
@@ -423,7 +423,7 @@ def test_full_queue_and_deadline(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_memory_is_shared() -> None:
-    """A picture that will never fit is refused for good, one that others stand in the way of for the moment."""
+    """An image that will never fit is refused for good, one that others stand in the way of for the moment."""
     with running(small_detector()) as server:
         room = server.service.room
         with room.share() as others:
@@ -490,13 +490,13 @@ import sys, threading
 from retinanet.inference.detector import Detector
 plain = Detector.predict
 calls = 0
-def slow(self, *pictures, **how):  # it takes as long as a large model on an old machine
+def slow(self, *images, **how):  # it takes as long as a large model on an old machine
     global calls
     calls += 1
     if calls > 1:  # the first warms up
         print("begun", flush=True)
         threading.Event().wait(0.5)
-    return plain(self, *pictures, **how)
+    return plain(self, *images, **how)
 Detector.predict = slow
 from retinanet.cli.serve_command import serve
 serve(sys.argv[1], port=0, batch_size=1)
@@ -524,7 +524,7 @@ def test_sigterm_finishes_what_was_taken(tmp_path: Path) -> None:
         for thread in threads:
             thread.start()
         assert process.stdout.readline() == "begun\n"
-        until(lambda: "retinanet_queue_pictures 2\n" in server.get("/metrics").body.decode())
+        until(lambda: "retinanet_queue_images 2\n" in server.get("/metrics").body.decode())
         process.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join(30)
@@ -556,9 +556,9 @@ def test_wrong_requests(tmp_path: Path) -> None:
         done = command(model, "--port", port)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"cannot listen on 127.0.0.1 port {port}: address already in use" in done.stderr
-    done = command(model, "--queue", "4", "--max-pictures", "5")
+    done = command(model, "--queue", "4", "--max-images", "5")
     assert done.returncode == 2
-    assert "--max-pictures must be from 1 to 4 (--queue), not 5" in done.stderr
+    assert "--max-images must be from 1 to 4 (--queue), not 5" in done.stderr
 
 
 def test_json_says_where_and_ctrl_c_ends_it(tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ def simulate(
 
     while True:
         while run.trial_due(steps, elapsed):
-            picture = image * factor()
-            elapsed += 5 * picture
-            run.tried(picture, IMAGES, IMAGES, 1, elapsed, 5 * picture)
+            source = image * factor()
+            elapsed += 5 * source
+            run.tried(source, IMAGES, IMAGES, 1, elapsed, 5 * source)
         decision = run.decide(steps, elapsed)
         if decision.evaluate:
             took = image * factor() * IMAGES

@@ -21,7 +21,7 @@ SMALL = {"model": {"preprocessing": {"size": 64, "longer": 96}}}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Sixty-four pixels, two objects of about twenty in each picture."""
+    """Sixty-four pixels, two objects of about twenty in each image."""
     boxes = [(4, 6, 22, 28, 0), (30, 20, 52, 40, 1)]
     return coco(tmp_path_factory.mktemp("data"), [((64, 64), boxes)] * 16)
 
@@ -58,7 +58,7 @@ def test_without_a_length_there_is_one(data):
     assert settings.train.batch_size == fitted_defaults.BATCH
 
 
-def test_a_short_budget_gets_small_batches_where_pictures_are_full(tmp_path):
+def test_a_short_budget_gets_small_batches_where_images_are_full(tmp_path):
     boxes = [(4 + 14 * i, 4 + 14 * j, 14 + 14 * i, 15 + 14 * j, 0) for i in range(6) for j in range(5)]
     full = coco(tmp_path, [((96, 96), boxes)] * 4)
     settings, _ = chosen(full, {**SMALL, "train": {"budget": "1s"}})
@@ -70,7 +70,7 @@ def test_a_short_budget_gets_a_light_network(data):
     settings, made = chosen(data, {**SMALL, "train": {"budget": "1s"}})
     assert made["model"] == fitted_defaults.NETWORKS[-1].name
     assert settings.model.pyramid.channels == 64
-    assert settings.train.batch_size == fitted_defaults.BATCH, "there are two objects a picture: fewer would be too few"
+    assert settings.train.batch_size == fitted_defaults.BATCH, "there are two objects an image: fewer would be too few"
     assert settings.train.lr == pytest.approx(2e-3 * (16 / fitted_defaults.OBJECTS) ** 0.5, rel=1e-2)
     assert settings.train.budget == "1s"
 
@@ -99,13 +99,13 @@ def test_a_batch_that_does_not_fit_is_cut(data, processes, parts):
     free = step_cost.free_memory(torch.device("cpu"))
     if free is None:
         pytest.skip("this system does not tell its free memory")
-    cost = step_cost.Cost(1.0, free * fitted_defaults.MEMORY_SHARE / 1.1)  # one picture fits, two do not
+    cost = step_cost.Cost(1.0, free * fitted_defaults.MEMORY_SHARE / 1.1)  # one image fits, two do not
     settings = recipes.load(recipes.FITTED, {"train": {"batch_size": 8}})
     (choice,) = fitted_defaults._parts(settings, cost, torch.device("cpu"), processes)
     assert (choice.setting, choice.value) == ("train.accumulate", parts)
 
 
-def test_a_trial_costs_more_for_larger_pictures():
+def test_a_trial_costs_more_for_larger_images():
     settings = recipes.load("scratch-small", {"model": {"pyramid": {"channels": 32}, "head": {"width": 32}}})
     small, large = (step_cost.measure(settings, 3, size, HERE.device, "fp32") for size in ((64, 64), (128, 256)))
     assert large.bytes == pytest.approx(8 * small.bytes, rel=0.2), "memory goes with the pixels"

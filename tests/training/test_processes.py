@@ -1,4 +1,4 @@
-"""Several processes make the steps of one, a process whose pictures hold no boxes included."""
+"""Several processes make the steps of one, a process whose images hold no boxes included."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ from retinanet.training import resume_state
 from retinanet.training.run_folder import read_metrics
 from retinanet.training.trainer import train
 
-# Batches of 4 pictures of which half hold no boxes: in some steps one of three processes has none.
+# Batches of 4 images of which half hold no boxes: in some steps one of three processes has none.
 # They are measured after steps 3 and 5.
 TRAIN = {"optimizer": "sgd", "lr": 0.02, "lr_batch": 0, "steps": 5, "eval_every": 1.2}
 
@@ -57,7 +57,7 @@ def alone(data, tmp_path_factory):
 
 
 def test_some_process_has_no_boxes(data):
-    """What the test below is about does happen in it; and three share neither a batch of 4 nor 10 pictures evenly."""
+    """What the test below is about does happen in it; and three share neither a batch of 4 nor 10 images evenly."""
     settings = recipes.load(None, recipes.merge(TINY, {"train": TRAIN}))
     steps = [TrainingSteps(open_data(data, "train"), settings, rank, 3) for rank in range(3)]
     boxes = [[sum(len(b) for part in rank[step] for b in part.boxes) for rank in steps] for step in range(5)]
@@ -71,7 +71,7 @@ def test_processes_make_the_steps_of_one(data, alone, tmp_path, count):
     folder = tmp_path / "run"
     names = ["class_loss", "box_loss"]
     torch.testing.assert_close(numbers(folder, names), numbers(alone, names), rtol=1e-4, atol=1e-6)
-    # The evaluation is shared out, and no picture counts twice: the numbers are those of one process.
+    # The evaluation is shared out, and no image counts twice: the numbers are those of one process.
     torch.testing.assert_close(numbers(folder, METRICS), numbers(alone, METRICS), rtol=1e-3, atol=1e-4)
     one, several = load_file(alone / "last.safetensors"), load_file(folder / "last.safetensors")
     for name in one:

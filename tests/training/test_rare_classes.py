@@ -49,13 +49,13 @@ def test_a_run_finishes_and_resumes_exactly(data, tmp_path):
         train(data, changed, tmp_path / "parts", resume=True)
 
 
-def test_pictures_of_a_run_are_those_of_its_threshold(data):
+def test_images_of_a_run_are_those_of_its_threshold(data):
     opened = open_data(data, "train")
     factors = repeat_factors(opened, 0.9)
     assert 1.1 < factors.max() < 2
     draws = Repeats.of(factors, 0).draws
     steps = TrainingSteps(opened, rare())
-    first = [picture for step in range(draws) for _, picture in steps.pictures(step)][:draws]
+    first = [image for step in range(draws) for _, image in steps.images(step)][:draws]
     assert set(first) == set(range(len(opened)))
     assert len(first) > len(opened)
 

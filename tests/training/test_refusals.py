@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.made_data import Picture, png, write
+from helpers.made_data import Sample, png, write
 from helpers.tiny_run import make_data, tiny
 from retinanet.checkpoints import native
 from retinanet.cli import main
@@ -105,7 +105,7 @@ def test_data_that_were_moved(data: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(["train", *resume]) == 2
     assert f"retinanet train DATA --resume {tmp_path}/run" in " ".join(capsys.readouterr().err.split())
     assert main(["train", str(tmp_path / "nowhere"), *resume]) == 2
-    make_data(tmp_path / "other", pictures=7)
+    make_data(tmp_path / "other", count=7)
     assert main(["train", str(tmp_path / "other"), *resume]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "on 10 images of 2 classes" in said
@@ -128,8 +128,8 @@ def test_data_that_were_moved(data: Path, tmp_path: Path, capsys: Any) -> None:
 def test_a_split_without_a_usable_box(
     boxes: Any, crowd: int, reason: str, split: str, tmp_path: Path, capsys: Any
 ) -> None:
-    good = [Picture("v.png", png(9), [[0, 2, 2, 40, 40]])]
-    bad = [Picture(f"{i}.png", png(i), boxes) for i in range(2)]
+    good = [Sample("v.png", png(9), [[0, 2, 2, 40, 40]])]
+    bad = [Sample(f"{i}.png", png(i), boxes) for i in range(2)]
     root = write(tmp_path / "data", "coco", {"train": good, "val": good} | {split: bad})
     path = root / "annotations" / f"instances_{split}.json"
     content = json.loads(path.read_text())

@@ -10,9 +10,9 @@ from retinanet.config.settings import TrainSettings
 from retinanet.training.schedule import Plan, lr_factor, scaled_lr
 
 
-def rate(settings: TrainSettings, step: int, elapsed: float = 0.0, pictures: int = 1000) -> float:
+def rate(settings: TrainSettings, step: int, elapsed: float = 0.0, images: int = 1000) -> float:
     """Learning rate of the step after ``step`` done ones."""
-    plan = Plan.of(settings, pictures)
+    plan = Plan.of(settings, images)
     return scaled_lr(settings) * lr_factor(settings, step, plan.progress(step, elapsed))
 
 
@@ -31,7 +31,7 @@ def rate(settings: TrainSettings, step: int, elapsed: float = 0.0, pictures: int
     ],
 )
 def test_the_papers_schedule(step: int, expected: float) -> None:
-    """90 000 steps of 16 pictures, lr 0.01, a tenth at 60 000 and again at 80 000."""
+    """90 000 steps of 16 images, lr 0.01, a tenth at 60 000 and again at 80 000."""
     assert rate(TrainSettings(steps=90_000), step) == pytest.approx(expected, rel=1e-12)
 
 

@@ -31,12 +31,12 @@ def test_run_folder(data, tmp_path):
     assert sorted(p.name for p in run.iterdir() if p.is_file()) == [*expected.split(), "validation.png"]
     assert any((run / "tensorboard").iterdir())
     for name in ("curves.png", "validation.png"):
-        with Image.open(run / name) as picture:
-            picture.load()
+        with Image.open(run / name) as image:
+            image.load()
     with open(run / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows if row["class_loss"]] == list(range(1, 6))
-    # 10 pictures in batches of 4: an epoch is 2.5 steps, evaluated after steps 2 and 4 and at the end
+    # 10 images in batches of 4: an epoch is 2.5 steps, evaluated after steps 2 and 4 and at the end
     assert [int(row["step"]) for row in rows if row["AP"]] == [2, 4, 5]
     assert json.loads((run / "evaluation.json").read_text())["AP"] == pytest.approx(summary["last"]["AP"])
     kinds = {event["event"] for event in events}
@@ -139,16 +139,16 @@ def test_loss_that_is_not_finite_stops_the_run(data, tmp_path):
     assert all(torch.isfinite(value).all() for value in resume["model"].values())
 
 
-def test_pictures_of_a_bad_step_are_named(data, tmp_path, monkeypatch):
+def test_images_of_a_bad_step_are_named(data, tmp_path, monkeypatch):
     real, settings = trainer.backward, tiny()
     monkeypatch.setattr(trainer, "backward", lambda *arguments: real(*arguments) * float("nan"))
     with pytest.raises(WorkError) as caught:
         train(data, settings, tmp_path / "run")
-    order = [data_index for _, data_index in TrainingSteps(open_data(data, "train"), settings).pictures(0)]
+    order = [data_index for _, data_index in TrainingSteps(open_data(data, "train"), settings).images(0)]
     names = ", ".join(f"{index}.png" for index in order)
     assert str(caught.value) == (
         f"the loss is not finite at step 1 (class nan, box nan); the last good checkpoint is {tmp_path}/run/resume.pt; "
-        f"the pictures of that step are {names}; try a smaller train.lr, train.clip or train.precision fp32"
+        f"the images of that step are {names}; try a smaller train.lr, train.clip or train.precision fp32"
     )
 
 
@@ -207,9 +207,9 @@ def test_devices_that_are_not_there(data, tmp_path):
         train(data, tiny(accelerator="cuda"), tmp_path / "run")
 
 
-def test_evaluation_on_some_pictures_and_the_last_on_all(data, tmp_path):
+def test_evaluation_on_some_images_and_the_last_on_all(data, tmp_path):
     events = []
-    train(data, tiny(steps=4, eval_pictures=3), tmp_path / "run", on_event=events.append)
+    train(data, tiny(steps=4, eval_images=3), tmp_path / "run", on_event=events.append)
     totals = [event["total"] for event in events if event["event"] == "evaluation_progress"]
     assert min(totals) == 3
     assert totals[-1] == 10

@@ -1,4 +1,4 @@
-"""Picture size and anchors that suit a data set.
+"""Image size and anchors that suit a data set.
 
 Anchors are fitted by a search over a handful of numbers, scored by the IoU of boxes with their best anchors. It draws
 nothing at random and looks at a fixed number of boxes, so the same data give the same anchors, in seconds.
@@ -28,7 +28,7 @@ from retinanet.data.dataset import DetectionData
 
 LOOKED_AT = 3000  # boxes that the search scores; more change the third digit
 COUNTED = 200_000  # boxes at most over which its shares are told
-SMALL = 5.0  # percentile: the picture size is chosen for the smallest boxes but these
+SMALL = 5.0  # percentile: the image size is chosen for the smallest boxes but these
 LEAST, MOST = 224, 800  # sizes that are chosen; the paper's is 800
 WORTH = 0.05  # P2 costs more than the rest of the network: only for so many more of the boxes covered
 NEEDLESS = 0.002  # a coarse level goes if no more than this share of the boxes has its best anchor there
@@ -82,7 +82,7 @@ class FittedAnchors:
 
 
 def fit_anchors(data: DetectionData, model: ModelSettings, matching: MatchingSettings) -> FittedAnchors:
-    """Sizes, ratios and levels for the boxes of ``data`` in pictures of ``model``'s size.
+    """Sizes, ratios and levels for the boxes of ``data`` in images of ``model``'s size.
 
     There stay as many anchors at a position as before (scales times ratios), so weights of a trained model fit.
     The present settings are among what is compared: the result covers no fewer boxes, on those looked at.
@@ -192,11 +192,11 @@ def _round(value: float) -> float:
 
 
 def fit_size(data: DetectionData, preprocessing: PreprocessingSettings, side: float) -> tuple[int, int, str]:
-    """Shorter and longer side of the pictures, as small as the small boxes allow: time grows with its square.
+    """Shorter and longer side of the images, as small as the small boxes allow: time grows with its square.
 
     Args:
         side: the smallest boxes (those at the fifth percentile, by the square root of their area) get about this many
-            pixels. Pictures are never enlarged for it.
+            pixels. Images are never enlarged for it.
 
     Returns:
         ``size``, ``longer``, and the reason in words.
@@ -205,7 +205,7 @@ def fit_size(data: DetectionData, preprocessing: PreprocessingSettings, side: fl
     shorter = int(np.median(data.annotations.sizes.min(axis=1)))
     if not len(boxes.labels):
         size = min(shorter, MOST)
-        return size, _longer(size), "as large as the pictures, for there is no box to go by"
+        return size, _longer(size), "as large as the images, for there is no box to go by"
     small = float(np.percentile(boxes.sides, SMALL))
     wanted = shorter * side / small
     limited = min(max(wanted, min(LEAST, shorter)), shorter, MOST)
@@ -273,7 +273,7 @@ def _remedies(data: DetectionData, model: ModelSettings, matching: MatchingSetti
 def fit_model(
     data: DetectionData, settings: Settings, fixed: Collection[str], device: str, anchors: bool = True
 ) -> tuple[Settings, list[Choice]]:
-    """Picture size and anchors for the data.
+    """Image size and anchors for the data.
 
     Args:
         fixed: dotted names of settings that the user gave; what belongs to them is left alone.

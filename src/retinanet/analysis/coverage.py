@@ -23,7 +23,7 @@ from retinanet.ops.iou_assigner import match
 from retinanet.ops.resize import padded_size, resized_size
 
 BLOCK = 1 << 16  # boxes compared at a time
-SAMPLED = 24  # pictures whose anchors are matched one by one, to count the positives
+SAMPLED = 24  # images whose anchors are matched one by one, to count the positives
 SIZES = (8, 16, 32, 64, 128, 256)  # limits of the classes of sizes, in pixels at the training size
 
 
@@ -31,12 +31,12 @@ class Boxes(NamedTuple):
     """The M boxes of a data set that are to be found (no crowds), as the network gets them."""
 
     corners: NDArray[np.float32]
-    """(M, 4) in pixels of the resized picture."""
+    """(M, 4) in pixels of the resized image."""
     padded: NDArray[np.int64]
-    """(M, 2) height and width that a box's picture is padded to when it is alone in its batch."""
+    """(M, 2) height and width that a box's image is padded to when it is alone in its batch."""
     labels: NDArray[np.int32]
-    pictures: NDArray[np.int64]
-    """(M,) the picture of each."""
+    images: NDArray[np.int64]
+    """(M,) the image of each."""
 
     @property
     def sides(self) -> NDArray[np.float32]:
@@ -48,7 +48,7 @@ class Boxes(NamedTuple):
         if len(self.labels) <= count:
             return self
         places = spread(len(self.labels), count)
-        return Boxes(self.corners[places], self.padded[places], self.labels[places], self.pictures[places])
+        return Boxes(self.corners[places], self.padded[places], self.labels[places], self.images[places])
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Coverage:
     per_level: list[tuple[int, float]]
     """Number of the level, share of all boxes that have their best anchor there."""
     without: float
-    """Share of the pictures with boxes in which no anchor is positive."""
+    """Share of the images with boxes in which no anchor is positive."""
     anchors: int
-    """Anchors of a picture, on average over the sampled ones."""
+    """Anchors of an image, on average over the sampled ones."""
     positives: float
     """Of these the positive ones."""
     ignored: float
@@ -98,9 +98,9 @@ class Coverage:
             "per_class": [dict(zip(("name", "boxes", "share"), row)) for row in self.per_class],
             "per_size": [dict(zip(("side", "boxes", "share"), row)) for row in self.per_size],
             "per_level": [dict(zip(("level", "share"), row)) for row in self.per_level],
-            "pictures_without_positive": self.without,
-            "anchors_per_picture": self.anchors,
-            "positives_per_picture": self.positives,
+            "images_without_positive": self.without,
+            "anchors_per_image": self.anchors,
+            "positives_per_image": self.positives,
             "background_per_positive": None if math.isinf(self.ratio) else self.ratio,
         }
 
@@ -113,9 +113,9 @@ def as_seen(data: DetectionData, preprocessing: PreprocessingSettings) -> Boxes:
     scale = np.array([[w / own[1], h / own[0]] * 2 for (h, w), own in zip(resized, sizes)], np.float32).reshape(-1, 4)
     padded = np.array([padded_size([size], preprocessing) for size in resized], np.int64).reshape(-1, 2)
     counted = ~all_.crowds
-    pictures = all_.pictures[counted]
-    kind = kinds.reshape(-1)[pictures]
-    return Boxes(all_.boxes[counted] * scale[kind], padded[kind], all_.labels[counted], pictures)
+    images = all_.images[counted]
+    kind = kinds.reshape(-1)[images]
+    return Boxes(all_.boxes[counted] * scale[kind], padded[kind], all_.labels[counted], images)
 
 
 def share_text(share: float, digits: int = 1) -> str:
@@ -165,7 +165,7 @@ def _nearest(
 
 
 def cover(data: DetectionData, model: ModelSettings, matching: MatchingSettings) -> Coverage:
-    """Hold the anchors of ``model`` against the boxes of ``data``, in pictures as large as ``model`` wants them."""
+    """Hold the anchors of ``model`` against the boxes of ``data``, in images as large as ``model`` wants them."""
     boxes = as_seen(data, model.preprocessing)
     best, level_of = best_anchors(boxes, model.anchors)
     covered = best >= matching.foreground
@@ -176,7 +176,7 @@ def cover(data: DetectionData, model: ModelSettings, matching: MatchingSettings)
     size_of = np.searchsorted(SIZES, boxes.sides, side="right")
     names = [f"below {SIZES[0]} px", *(f"{a} to {b} px" for a, b in pairwise(SIZES)), f"from {SIZES[-1]} px"]
     anchors, positives, ignored, sampled = _count(data, model, matching)
-    with_boxes, with_positive = (len(np.unique(boxes.pictures[chosen])) for chosen in (slice(None), covered))
+    with_boxes, with_positive = (len(np.unique(boxes.images[chosen])) for chosen in (slice(None), covered))
     return Coverage(
         best=best,
         foreground=matching.foreground,
@@ -195,7 +195,7 @@ def cover(data: DetectionData, model: ModelSettings, matching: MatchingSettings)
 
 
 def _count(data: DetectionData, model: ModelSettings, matching: MatchingSettings) -> tuple[int, float, float, int]:
-    """Anchors, positive and ignored ones of a picture, on average; pictures that this was counted in."""
+    """Anchors, positive and ignored ones of an image, on average; images that this was counted in."""
     chosen = spread(len(data), SAMPLED).tolist()
     counts = np.zeros(3)
     for index in chosen:

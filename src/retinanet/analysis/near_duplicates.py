@@ -1,8 +1,8 @@
-"""What pictures look like: which are copies of each other or nearly so, their colours, whether they show anything.
+"""What images look like: which are copies of each other or nearly so, their colours, whether they show anything.
 
-Two pictures look alike where their brightness rises and falls in the same places: each becomes the differences
-between neighbouring cells of a 16 x 16 grey picture, 480 numbers of length 1, and the product of two such vectors is
-their likeness, from -1 to 1. Unlike a hash of signs this is exact where a picture is flat (a clear sky, the glass of a
+Two images look alike where their brightness rises and falls in the same places: each becomes the differences
+between neighbouring cells of a 16 x 16 grey image, 480 numbers of length 1, and the product of two such vectors is
+their likeness, from -1 to 1. Unlike a hash of signs this is exact where an image is flat (a clear sky, the glass of a
 microscope): what hardly rises hardly counts. And all pairs are one matrix product, taken in blocks.
 """
 
@@ -25,40 +25,40 @@ from retinanet.data.pixel_formats import to_rgb
 from retinanet.data.validate import Progress
 
 CELLS = 16
-"""Cells a side that pictures are compared in. Fine enough that pictures of one kind (blood cells on the same glass)
+"""Cells a side that images are compared in. Fine enough that images of one kind (blood cells on the same glass)
 differ, coarse enough that compression and another size do not show."""
 ALIKE = 0.75
-"""Likeness from which pictures count as nearly the same. Measured on BCCD, COCO128 and tiny COCO: different pictures
+"""Likeness from which images count as nearly the same. Measured on BCCD, COCO128 and tiny COCO: different images
 reach 0.47 at most; JPEG at quality 30, half the size, a gamma of 0.7 and a blur of 2 pixels together leave 0.96 at
 least, a crop of 2 % at each side 0.79."""
 FLAT = 1.5
-"""Root mean square of the differences, in grey levels of 0..255, below which a picture shows too little to be told
-from others: such pictures are only compared byte by byte."""
+"""Root mean square of the differences, in grey levels of 0..255, below which an image shows too little to be told
+from others: such images are only compared byte by byte."""
 BLANK = 1.0  # standard deviation of the grey cells: one colour all over, give or take compression
-GREY = 2.0  # mean distance of R, G and B from each other: JPEG's colours of a grey picture stay below
+GREY = 2.0  # mean distance of R, G and B from each other: JPEG's colours of a grey image stay below
 LARGEST = 1 << 30  # bytes of a file whose content is compared
-SMALL = 4 * CELLS  # pixels a side that a picture is reduced to before it is looked at
-BLOCK = 256  # pictures compared with all others at a time: 20 MB for 20 000 others
-PARTNERS = 8  # pairs kept of each picture, the likest: the frames of a fixed camera are all alike
+SMALL = 4 * CELLS  # pixels a side that an image is reduced to before it is looked at
+BLOCK = 256  # images compared with all others at a time: 20 MB for 20 000 others
+PARTNERS = 8  # pairs kept of each image, the likest: the frames of a fixed camera are all alike
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".bmp": "BMP"}
 FORMATS |= {".webp": "WEBP", ".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF"}
 
 
 @dataclass(frozen=True)
 class Looks:
-    """What n of a split's pictures look like, as flat arrays."""
+    """What n of a split's images look like, as flat arrays."""
 
     total: int
-    """Pictures in the split."""
+    """Images in the split."""
     indices: NDArray[np.int64]  # (n,) places in the split, rising
     contents: NDArray[np.uint64]  # (n,) hash of the file's bytes
     cells: NDArray[np.float16]  # (n, 16, 16) grey, 0..255
     means: NDArray[np.float32]  # (n, 3) mean R, G and B, 0..255
     grey: NDArray[np.bool_]  # (n,) R, G and B are the same all over
     failed: tuple[tuple[int, str], ...] = ()
-    """Pictures that cannot be decoded, and why."""
+    """Images that cannot be decoded, and why."""
     disguised: tuple[tuple[int, str], ...] = ()
-    """Pictures of another format than their name's ending says, and which."""
+    """Images of another format than their name's ending says, and which."""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -76,7 +76,7 @@ class Looks:
 
 @dataclass(frozen=True)
 class Pairs:
-    """P pairs of pictures that are the same file or look alike."""
+    """P pairs of images that are the same file or look alike."""
 
     first: NDArray[np.int64]  # (P,) places in the one split
     second: NDArray[np.int64]  # (P,) places in the other split, or in the same one and then later than the first
@@ -93,11 +93,11 @@ def look(
     on_progress: Progress | None = None,
     limit: int | None = None,
 ) -> Looks:
-    """Decode pictures, small and in threads (1 to 3 ms each), and note what they look like.
+    """Decode images, small and in threads (1 to 3 ms each), and note what they look like.
 
     Args:
-        indices: the pictures; all by default.
-        on_progress: called with (pictures looked at, pictures in all) now and then.
+        indices: the images; all by default.
+        on_progress: called with (images looked at, images in all) now and then.
         limit: look at no more than so many, evenly spread over ``indices``.
     """
     chosen = np.arange(len(data)) if indices is None else np.unique(np.asarray(indices, np.int64))
@@ -154,7 +154,7 @@ def _look(path: os.PathLike[str]) -> tuple[int, NDArray[np.float16], NDArray[np.
 
 
 def slopes(cells: NDArray[np.float16]) -> NDArray[np.float32]:
-    """(n, 16, 16) -> (n, 480): differences between neighbours, of length 1; all 0 for pictures that show too little."""
+    """(n, 16, 16) -> (n, 480): differences between neighbours, of length 1; all 0 for images that show too little."""
     grey = cells.astype(np.float32)
     across = np.diff(grey, axis=2).reshape(len(grey), -1)
     down = np.diff(grey, axis=1).reshape(len(grey), -1)
@@ -165,10 +165,10 @@ def slopes(cells: NDArray[np.float16]) -> NDArray[np.float32]:
 
 
 def near(one: Looks, other: Looks | None = None, alike: float = ALIKE) -> Pairs:
-    """Pairs of pictures that are copies or look alike, within ``one`` or between ``one`` and ``other``.
+    """Pairs of images that are copies or look alike, within ``one`` or between ``one`` and ``other``.
 
-    Each picture of ``one`` is paired with the first of its copies and with at most 8 others, the likest; that is enough
-    to know which have a partner, and to tie all that are alike into groups. 20 000 pictures are compared with each
+    Each image of ``one`` is paired with the first of its copies and with at most 8 others, the likest; that is enough
+    to know which have a partner, and to tie all that are alike into groups. 20 000 images are compared with each
     other in some 6 s on one core.
     """
     within, target = other is None, one if other is None else other
@@ -180,7 +180,7 @@ def near(one: Looks, other: Looks | None = None, alike: float = ALIKE) -> Pairs:
     for start in range(0, len(a), BLOCK):
         shift = start if within else 0
         product = a[start : start + BLOCK] @ b[shift:].T
-        if within:  # each pair once, its later picture second
+        if within:  # each pair once, its later image second
             product[np.tril_indices(len(product))] = -1
         if product.shape[1] > PARTNERS:
             best = np.argpartition(product, -PARTNERS, axis=1)[:, -PARTNERS:]
@@ -215,7 +215,7 @@ def _copies(a: NDArray[np.uint64], b: NDArray[np.uint64], within: bool) -> tuple
 
 
 def groups(first: NDArray[np.int64], second: NDArray[np.int64]) -> list[list[int]]:
-    """Sets of pictures that the pairs tie together, each rising, in the order of their first pictures (union-find)."""
+    """Sets of images that the pairs tie together, each rising, in the order of their first images (union-find)."""
     parent: dict[int, int] = {}
 
     def root(i: int) -> int:

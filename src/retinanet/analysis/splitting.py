@@ -1,9 +1,9 @@
-"""One list of pictures parted into train and val, so that every class has its share of both.
+"""One list of images parted into train and val, so that every class has its share of both.
 
 This is the iterative stratification of Sechidis, Tsoumakas and Vlahavas (On the stratification of multi-label data,
-2011) for two parts: the class with the fewest pictures left is dealt out first, each picture to the part that lacks it
-most, because a frequent class still finds its share later and a rare one does not. Pictures without objects are dealt
-out as if they were of one more class. What is dealt out are pictures, or groups of pictures that must stay together.
+2011) for two parts: the class with the fewest images left is dealt out first, each image to the part that lacks it
+most, because a frequent class still finds its share later and a rare one does not. Images without objects are dealt
+out as if they were of one more class. What is dealt out are images, or groups of images that must stay together.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ Ints = NDArray[np.int64]
 TRAIN, VAL = 0, 1
 WORK = (
     3 * 10**7
-)  # bounds the search for exchanges in large data, where each looks at every class of every picture: seconds
+)  # bounds the search for exchanges in large data, where each looks at every class of every image: seconds
 
 
 def split(
     data: DetectionData, fraction: float, seed: int = 0, groups: Ints | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Part the pictures of a data set; the same seed gives the same parts.
+    """Part the images of a data set; the same seed gives the same parts.
 
-    Every class with two pictures or more comes into both parts, as far as exchanging pictures two by two brings it:
-    a part of one picture cannot hold ten classes. :func:`one_sided` names the others. Crowd regions do not count.
+    Every class with two images or more comes into both parts, as far as exchanging images two by two brings it:
+    a part of one image cannot hold ten classes. :func:`one_sided` names the others. Crowd regions do not count.
 
     Args:
-        data: N pictures.
-        fraction: of the pictures for train, above 0 and below 1. Both parts have one picture at least, and train has
+        data: N images.
+        fraction: of the images for train, above 0 and below 1. Both parts have one image at least, and train has
             exactly ``round(fraction * N)`` else.
-        seed: of the order in which pictures are dealt out.
-        groups: (N,) whole numbers: pictures with the same number, such as near-duplicates, stay in one part. Then
+        seed: of the order in which images are dealt out.
+        groups: (N,) whole numbers: images with the same number, such as near-duplicates, stay in one part. Then
             train is as large as ``round(fraction * N)`` only as far as moving or exchanging single groups brings it.
 
     Returns:
-        The places of the pictures for train and for val, each ascending.
+        The places of the images for train and for val, each ascending.
 
     Raises:
-        RequestError: the fraction is not between 0 and 1, or there are fewer than two pictures, or groups.
+        RequestError: the fraction is not between 0 and 1, or there are fewer than two images, or groups.
     """
     if not 0 < fraction < 1:
-        raise RequestError(f"the fraction of the pictures for train is {fraction:g}: give one above 0 and below 1")
+        raise RequestError(f"the fraction of the images for train is {fraction:g}: give one above 0 and below 1")
     if len(data) < 2:
-        raise RequestError(f"{data.root} has {len(data)} pictures: at least 2 are needed to part them")
+        raise RequestError(f"{data.root} has {len(data)} images: at least 2 are needed to part them")
     item_of: Ints = np.arange(len(data)) if groups is None else np.unique(groups, return_inverse=True)[1]
     if len(item_of) != len(data):
-        raise ValueError(f"{len(item_of)} groups for {len(data)} pictures")
+        raise ValueError(f"{len(item_of)} groups for {len(data)} images")
     if not item_of.any():
-        raise RequestError(f"all {len(data)} pictures of {data.root} are of one group, which stays in one part")
+        raise RequestError(f"all {len(data)} images of {data.root} are of one group, which stays in one part")
     size = min(max(round(fraction * len(data)), 1), len(data) - 1)
     items = _items(data, item_of)
     part = _deal(items, size, np.random.default_rng(seed))
@@ -66,7 +66,7 @@ def split(
 
 
 def look_alikes(seen: Looks) -> Ints:
-    """(N,) for :func:`split`: a number for each picture, the same for those that are copies or look nearly the same."""
+    """(N,) for :func:`split`: a number for each image, the same for those that are copies or look nearly the same."""
     numbers = np.arange(seen.total)
     pairs = near(seen)
     for group in groups(pairs.first, pairs.second):
@@ -75,7 +75,7 @@ def look_alikes(seen: Looks) -> Ints:
 
 
 def one_sided(data: DetectionData, train: Ints, val: Ints) -> list[str]:
-    """Names of the classes that have two pictures or more, all of them in one of the parts."""
+    """Names of the classes that have two images or more, all of them in one of the parts."""
     held = np.zeros((2, len(data.class_names)), np.int64)
     owners, labels = _presence(data)
     for part, places in ((TRAIN, train), (VAL, val)):
@@ -85,42 +85,42 @@ def one_sided(data: DetectionData, train: Ints, val: Ints) -> list[str]:
 
 @dataclass(frozen=True)
 class _Items:
-    """G pictures or groups of pictures, and the E pairs of an item and a class that it has, in the order of items."""
+    """G images or groups of images, and the E pairs of an item and a class that it has, in the order of items."""
 
-    weights: Ints  # (G,) pictures of the item
+    weights: Ints  # (G,) images of the item
     owners: Ints  # (E,) the item
-    labels: Ints  # (E,) the class; the last class is that of pictures without objects
-    counts: Ints  # (E,) pictures of the item that have the class
+    labels: Ints  # (E,) the class; the last class is that of images without objects
+    counts: Ints  # (E,) images of the item that have the class
     classes: int
     spread: NDArray[np.bool_]  # (classes,) whether two items or more have the class: it can be in both parts
 
 
 def _presence(data: DetectionData) -> tuple[Ints, Ints]:
-    """Every picture with every class that it has, once: (P,) pictures, (P,) labels, ascending."""
+    """Every image with every class that it has, once: (P,) images, (P,) labels, ascending."""
     all_boxes = data.annotations
     counted = ~all_boxes.crowds
     width = len(data.class_names)
-    pairs = np.unique(all_boxes.pictures[counted] * width + all_boxes.labels[counted])
+    pairs = np.unique(all_boxes.images[counted] * width + all_boxes.labels[counted])
     return pairs // width, pairs % width
 
 
 def _items(data: DetectionData, item_of: Ints) -> _Items:
-    pictures, labels = _presence(data)
-    empty = np.setdiff1d(np.arange(len(data)), pictures)
+    images, labels = _presence(data)
+    empty = np.setdiff1d(np.arange(len(data)), images)
     classes = len(data.class_names) + 1
-    pictures, labels = np.concatenate([pictures, empty]), np.concatenate([labels, np.full(len(empty), classes - 1)])
-    pairs, counts = np.unique(item_of[pictures] * classes + labels, return_counts=True)
+    images, labels = np.concatenate([images, empty]), np.concatenate([labels, np.full(len(empty), classes - 1)])
+    pairs, counts = np.unique(item_of[images] * classes + labels, return_counts=True)
     spread = np.bincount(pairs % classes, minlength=classes) > 1
     return _Items(np.bincount(item_of), pairs // classes, pairs % classes, counts, classes, spread)
 
 
 def _deal(items: _Items, size: int, rng: np.random.Generator) -> Ints:
-    """(G,) the part of each item; train gets ``size`` pictures, exactly so where items are single pictures."""
+    """(G,) the part of each item; train gets ``size`` images, exactly so where items are single images."""
     total = int(items.weights.sum())
-    pictures = np.bincount(items.labels, items.counts, items.classes).astype(np.int64)
-    to_train = np.rint(pictures * (size / total)).astype(np.int64)
-    to_train = np.where(items.spread, np.clip(to_train, 1, pictures - 1), to_train)
-    lacking = [to_train.tolist(), (pictures - to_train).tolist()]  # pictures of each class, by part
+    images = np.bincount(items.labels, items.counts, items.classes).astype(np.int64)
+    to_train = np.rint(images * (size / total)).astype(np.int64)
+    to_train = np.where(items.spread, np.clip(to_train, 1, images - 1), to_train)
+    lacking = [to_train.tolist(), (images - to_train).tolist()]  # images of each class, by part
     room = [size, total - size]
 
     turn = rng.permutation(len(items.weights))
@@ -148,7 +148,7 @@ def _deal(items: _Items, size: int, rng: np.random.Generator) -> Ints:
 
 
 def _resize(items: _Items, part: Ints, size: int) -> None:
-    """Bring train nearer to ``size`` pictures by moving one group, or exchanging two of different size, at a time."""
+    """Bring train nearer to ``size`` images by moving one group, or exchanging two of different size, at a time."""
     for side in (TRAIN, VAL):
         if not (part == side).any():
             part[items.weights.argmin()] = side

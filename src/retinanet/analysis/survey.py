@@ -16,11 +16,11 @@ from retinanet.ops.resize import resized_size
 
 PERCENTS = (1, 5, 25, 50, 75, 95, 99)
 COCO_AREAS = (32.0**2, 96.0**2)  # where COCO parts small from medium and large objects
-COMMONEST = 5  # picture sizes named
+COMMONEST = 5  # image sizes named
 HALF_OCTAVES = 2  # bins of the histograms of sides per factor of 2
 LONGEST_SIDE = 1 << 14  # pixels, the end of those histograms; the last bin holds all above
 RATIO_BINS = tuple(2.0 ** (step / 4) for step in range(-16, 17))  # h / w from 1/16 to 16, in quarters of an octave
-COUNT_BINS = (0, 1, 2, 3, 4, 5, 6, 8, 11, 16, 21, 31, 51, 101, 201, 501, 1001)  # objects of a picture
+COUNT_BINS = (0, 1, 2, 3, 4, 5, 6, 8, 11, 16, 21, 31, 51, 101, 201, 501, 1001)  # objects of an image
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class ClassFigures:
     name: str
     category_id: int
     boxes: int
-    pictures: int
-    """Pictures with at least one box of the class."""
+    images: int
+    """Images with at least one box of the class."""
     size: float
     """Median of the square root of width times height at the training size; 0 without boxes."""
 
@@ -88,11 +88,11 @@ class SplitSurvey:
 
     split: str
     kind: str
-    pictures: int
+    images: int
     boxes: int
     crowds: int
     empties: int
-    """Pictures without a box (crowd regions apart)."""
+    """Images without a box (crowd regions apart)."""
     classes: tuple[ClassFigures, ...]
     imbalance: float
     """Boxes of the commonest class for each of the rarest that occurs; 0 without boxes."""
@@ -100,7 +100,7 @@ class SplitSurvey:
     objects_median: float
     objects_max: int
     objects: Histogram
-    """Boxes of a picture."""
+    """Boxes of an image."""
     stored: Sides
     """In the pixels of the files."""
     trained: Sides
@@ -108,17 +108,17 @@ class SplitSurvey:
     ratios: Percentiles
     """Of height divided by width."""
     ratio_histogram: Histogram
-    picture_median: tuple[int, int]
+    image_median: tuple[int, int]
     """Height and width: the median of each."""
-    picture_smallest: tuple[int, int]
-    picture_largest: tuple[int, int]
-    picture_sizes: tuple[tuple[int, int, int], ...]
-    """The commonest sizes: height, width, how many pictures."""
+    image_smallest: tuple[int, int]
+    image_largest: tuple[int, int]
+    image_sizes: tuple[tuple[int, int, int], ...]
+    """The commonest sizes: height, width, how many images."""
     distinct_sizes: int
     trained_median: tuple[int, int]
     """Height and width of the network's input, before padding: the median of each."""
     covered: Percentiles
-    """Of the share of its picture that a box covers."""
+    """Of the share of its image that a box covers."""
 
     def plain(self) -> dict[str, Any]:
         """Dictionaries, lists, numbers and strings, as JSON has them."""
@@ -132,17 +132,17 @@ def _plain(value: Any) -> Any:
 
 
 def training_sizes(sizes: NDArray[np.int32], settings: PreprocessingSettings) -> NDArray[np.int32]:
-    """(N, 2) heights and widths of pictures -> (N, 2) what they are resized to; each size is computed once."""
+    """(N, 2) heights and widths of images -> (N, 2) what they are resized to; each size is computed once."""
     keys, inverse = np.unique(sizes[:, 0].astype(np.int64) << 32 | sizes[:, 1], return_inverse=True)
     resized = [resized_size(key >> 32, key & 0xFFFFFFFF, settings) for key in keys.tolist()]
     return np.array(resized, np.int32).reshape(-1, 2)[inverse]
 
 
 def survey(data: DetectionData, preprocessing: PreprocessingSettings) -> SplitSurvey:
-    """Count a split; ``preprocessing`` says at what size its pictures are trained on."""
+    """Count a split; ``preprocessing`` says at what size its images are trained on."""
     all_of_it = data.annotations
     counted = ~all_of_it.crowds
-    owner = all_of_it.pictures[counted]
+    owner = all_of_it.images[counted]
     boxes, labels = all_of_it.boxes[counted], all_of_it.labels[counted]
     sizes = all_of_it.sizes
     resized = training_sizes(sizes, preprocessing)
@@ -150,7 +150,7 @@ def survey(data: DetectionData, preprocessing: PreprocessingSettings) -> SplitSu
     scale = (resized / sizes).astype(np.float32)[:, ::-1]
     trained = sides * scale[owner]
     trained_size = np.sqrt(trained.prod(1))
-    per_picture = np.bincount(owner, minlength=len(sizes))
+    per_image = np.bincount(owner, minlength=len(sizes))
     ratio = sides[:, 1] / sides[:, 0]
 
     count = np.bincount(labels, minlength=len(data.class_names))
@@ -165,27 +165,27 @@ def survey(data: DetectionData, preprocessing: PreprocessingSettings) -> SplitSu
     return SplitSurvey(
         split=data.split,
         kind=data.kind,
-        pictures=len(data),
+        images=len(data),
         boxes=len(boxes),
         crowds=int((~counted).sum()),
-        empties=int((per_picture == 0).sum()),
+        empties=int((per_image == 0).sum()),
         classes=tuple(
             ClassFigures(name, ident, int(n), int(m), float(np.median(part)) if len(part) else 0.0)
             for name, ident, n, m, part in zip(data.class_names, data.category_ids, count, spread, parts)
         ),
         imbalance=float(found.max() / found.min()) if len(found) else 0.0,
-        objects_mean=float(per_picture.mean()),
-        objects_median=float(np.median(per_picture)),
-        objects_max=int(per_picture.max()),
-        objects=Histogram.of(per_picture, COUNT_BINS),
+        objects_mean=float(per_image.mean()),
+        objects_median=float(np.median(per_image)),
+        objects_max=int(per_image.max()),
+        objects=Histogram.of(per_image, COUNT_BINS),
         stored=_sides(sides),
         trained=_sides(trained),
         ratios=Percentiles.of(ratio),
         ratio_histogram=Histogram.of(ratio, RATIO_BINS),
-        picture_median=_two(np.median(sizes, axis=0)),
-        picture_smallest=_two(sizes[area.argmin()]),
-        picture_largest=_two(sizes[area.argmax()]),
-        picture_sizes=tuple((int(keys[i] >> 32), int(keys[i] & 0xFFFFFFFF), int(amount[i])) for i in commonest),
+        image_median=_two(np.median(sizes, axis=0)),
+        image_smallest=_two(sizes[area.argmin()]),
+        image_largest=_two(sizes[area.argmax()]),
+        image_sizes=tuple((int(keys[i] >> 32), int(keys[i] & 0xFFFFFFFF), int(amount[i])) for i in commonest),
         distinct_sizes=len(keys),
         trained_median=_two(np.median(resized, axis=0)),
         covered=Percentiles.of(sides.prod(1) / area[owner]),

@@ -20,7 +20,7 @@ from retinanet.inference.detections import Detections
 from retinanet.inference.detector import Detector
 
 MOST = 12
-"""Pictures, evenly spread over those that are given."""
+"""Images, evenly spread over those that are given."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Row:
     """On disk."""
     load_seconds: float
     seconds: list[float] = field(default_factory=list)
-    """Of each picture and round, from pixels to boxes, one picture at a time."""
+    """Of each image and round, from pixels to boxes, one image at a time."""
     wanted: int = 0
     """Boxes of the first model above ``SCORE``..."""
     found: int = 0
@@ -54,7 +54,7 @@ class Row:
             "seconds": median,
             "seconds_low": min(self.seconds),
             "seconds_high": max(self.seconds),
-            "pictures_per_second": 1 / median,
+            "images_per_second": 1 / median,
             "boxes_of_first": self.wanted,
             "found_again": self.found,
             "agreement": self.agreement,
@@ -63,16 +63,16 @@ class Row:
 
 def compare(
     models: Sequence[str],
-    pictures: Sequence[Tensor],
+    images: Sequence[Tensor],
     load: Callable[[str], Detector],
     rounds: int = 5,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
-    """Load each, then look at every picture with all of them in turn, ``rounds`` times after one that is not counted.
+    """Load each, then look at every image with all of them in turn, ``rounds`` times after one that is not counted.
 
     Args:
         models: whatever ``load`` takes.
-        pictures: (3, H, W) uint8.
+        images: (3, H, W) uint8.
         load: such as :func:`retinanet.load`.
         on_progress: called with (rounds done, rounds in all).
     """
@@ -86,12 +86,12 @@ def compare(
         detectors.append(detector)
     with frozen_heap():
         for number in range(rounds + 1):
-            for picture in pictures:
+            for image in images:
                 first: Detections | None = None
                 for row, detector in zip(rows, detectors):
                     gc.collect()
                     begin = time.perf_counter()
-                    found = detector.predict(picture)
+                    found = detector.predict(image)
                     seconds = time.perf_counter() - begin
                     first = found if first is None else first
                     if number:

@@ -96,7 +96,7 @@ class Comparison:
 
 
 def torchvision_model(size: int = 800, longer: int = 1333, classes: int = CLASSES) -> nn.Module:
-    """``retinanet_resnet50_fpn`` with random weights, of which some thousand scores of a picture pass 0.05."""
+    """``retinanet_resnet50_fpn`` with random weights, of which some thousand scores of an image pass 0.05."""
     from torchvision.models.detection import retinanet_resnet50_fpn
 
     torch.manual_seed(0)
@@ -104,7 +104,7 @@ def torchvision_model(size: int = 800, longer: int = 1333, classes: int = CLASSE
         weights=None, weights_backbone=None, num_classes=classes, min_size=size, max_size=longer
     )
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:  # statistics as of trained weights, or nothing of the picture would reach the heads
+    for norm in norms:  # statistics as of trained weights, or nothing of the image would reach the heads
         norm.momentum = 1.0
     with torch.no_grad():
         model.backbone.train()(torch.randn(1, 3, 256, 256))
@@ -135,11 +135,11 @@ def same_model(model: nn.Module, size: int = 800, longer: int = 1333, classes: i
     return result
 
 
-def inference(picture: Path | None = None, size: int = 800, precision: str = "auto", fair: bool = False) -> Work:
-    """From a picture's file to its boxes.
+def inference(image: Path | None = None, size: int = 800, precision: str = "auto", fair: bool = False) -> Work:
+    """From an image's file to its boxes.
 
     Args:
-        picture: a JPEG file; by default one of 640 x 480 pixels that is made for it.
+        image: a JPEG file; by default one of 640 x 480 pixels that is made for it.
         precision: ours, as :func:`retinanet.load` takes it. torchvision computes in fp32, as its users run it.
         fair: torchvision under bf16 autocast with channels-last memory instead.
     """
@@ -151,7 +151,7 @@ def inference(picture: Path | None = None, size: int = 800, precision: str = "au
     if fair:
         model = model.to(memory_format=torch.channels_last)
     folder = tempfile.TemporaryDirectory()  # removed with the last reference to it
-    path = picture or make_picture(Path(folder.name) / "picture.jpg")
+    path = image or make_image(Path(folder.name) / "image.jpg")
 
     @torch.inference_mode()
     def theirs() -> Any:
@@ -159,11 +159,11 @@ def inference(picture: Path | None = None, size: int = 800, precision: str = "au
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fair):
             return model([pixels])
 
-    name = f"a picture, file to boxes, {size} px, {precision} ({detector.precision})"
+    name = f"an image, file to boxes, {size} px, {precision} ({detector.precision})"
     return Work(name + (" against bf16 channels-last" if fair else ""), lambda: detector.predict(path), theirs, folder)
 
 
-def make_picture(path: Path, width: int = 640, height: int = 480) -> Path:
+def make_image(path: Path, width: int = 640, height: int = 480) -> Path:
     """A JPEG with edges and textures, about as large as a photograph's."""
     from PIL import Image
 
@@ -213,7 +213,7 @@ def post_processing(height: int = 800, width: int = 1216, classes: int = CLASSES
 
 
 def count_anchors(height: int, width: int) -> int:
-    """Anchors of a picture, nine at each position of the five levels."""
+    """Anchors of an image, nine at each position of the five levels."""
     return 9 * sum(h * w for h, w in grid_shapes(height, width))
 
 
@@ -291,7 +291,7 @@ def training_step(
     precision: Precision = "fp32",
     theirs_precision: Precision = "fp32",
 ) -> Work:
-    """Forward, loss, backward, and an SGD step of R50 on square pictures, from uint8 pictures in memory.
+    """Forward, loss, backward, and an SGD step of R50 on square images, from uint8 images in memory.
 
     The same weights are trained on both sides: all but the stem and the first stage, with frozen batch norm.
     """

@@ -27,9 +27,9 @@ METRICS = {
     "APs": "average precision of small objects, area below 32 × 32 pixels",
     "APm": "average precision of medium objects",
     "APl": "average precision of large objects, area from 96 × 96 pixels",
-    "AR1": "average recall, 1 detection a picture",
-    "AR10": "average recall, 10 detections a picture",
-    "AR100": "average recall, 100 detections a picture",
+    "AR1": "average recall, 1 detection an image",
+    "AR10": "average recall, 10 detections an image",
+    "AR100": "average recall, 100 detections an image",
     "ARs": "average recall of small objects",
     "ARm": "average recall of medium objects",
     "ARl": "average recall of large objects",
@@ -74,7 +74,7 @@ def model_card(
         raise RequestError(f"the licence {licence!r} is not an identifier such as apache-2.0, mit or cc-by-4.0")
     given = about.get("metrics") if metrics is None else metrics
     numbers = _numbers(given if isinstance(given, Mapping) else {}, strict=metrics is not None)
-    own = metrics is None  # numbers given by hand are not of the stored split, step and pictures
+    own = metrics is None  # numbers given by hand are not of the stored split, step and images
     evaluation = run.get("evaluation", {}) if own and numbers else {}
     if not isinstance(evaluation, Mapping) or evaluation.get("step", -1) != about.get("step"):
         evaluation = {}
@@ -90,7 +90,7 @@ def model_card(
         shown=SHOWN,
         rows=[(key, words, f"{numbers[key]:.3f}") for key, words in METRICS.items() if key in numbers],
         per_class=_per_class(evaluation.get("per_class")),
-        pictures=evaluation.get("pictures"),
+        images=evaluation.get("images"),
         split=split,
         step=about.get("step"),
         data=name,
@@ -111,11 +111,11 @@ def _parameters(state: Mapping[str, Tensor]) -> int:
 
 def described(settings: ModelSettings) -> list[tuple[str, str]]:
     """The settings that a reader asks about, in words."""
-    pictures, anchors, after = settings.preprocessing, settings.anchors, settings.postprocessing
+    images, anchors, after = settings.preprocessing, settings.anchors, settings.postprocessing
     size = {
-        "shorter": f"shorter side {pictures.size}, longer at most {pictures.longer} pixels",
-        "none": "pictures are not resized",
-    }.get(pictures.resize, f"{pictures.size} pixels ({pictures.resize})")
+        "shorter": f"shorter side {images.size}, longer at most {images.longer} pixels",
+        "none": "images are not resized",
+    }.get(images.resize, f"{images.size} pixels ({images.resize})")
     levels = f"P{anchors.first_level} to P{anchors.first_level + len(anchors.sizes) - 1}"
     numbers = [", ".join(f"{value:.3g}" for value in part) for part in (anchors.sizes, anchors.scales, anchors.ratios)]
     return [
@@ -123,8 +123,8 @@ def described(settings: ModelSettings) -> list[tuple[str, str]]:
         ("pyramid", f"{levels}, {settings.pyramid.channels} channels"),
         ("subnets", f"depth {settings.head.depth}, {settings.head.width} channels, norm {settings.head.norm}"),
         ("anchors", f"sizes {numbers[0]} pixels, times {numbers[1]}; height to width {numbers[2]}"),
-        ("picture size", size),
-        ("detections", f"at most {after.max_detections} a picture, score above {after.threshold:.3g}, "
+        ("image size", size),
+        ("detections", f"at most {after.max_detections} an image, score above {after.threshold:.3g}, "
          f"NMS at IoU {after.nms_iou:.3g}"),
     ]  # fmt: skip
 

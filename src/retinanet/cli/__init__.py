@@ -31,7 +31,7 @@ from retinanet.common.version import __version__
 
 app = App(
     name="retinanet",
-    help="RetinaNet: train a detector on your own labelled pictures, measure it, find objects with it.",
+    help="RetinaNet: train a detector on your own labelled images, measure it, find objects with it.",
     version=__version__,
     suppress_keyboard_interrupt=False,  # main says how to go on
 )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def bench(
     *models: str,
-    pictures: Path | None = None,
+    images: Path | None = None,
     device: str | None = None,
     precision: Precision = None,
     rounds: int = 5,
@@ -36,15 +36,15 @@ def bench(
 
     Takes a few minutes on two cores. Leave the machine alone meanwhile.
 
-    Example: retinanet bench runs/mine mine.onnx mine-int8 --pictures holiday
+    Example: retinanet bench runs/mine mine.onnx mine-int8 --images holiday
 
     Parameters
     ----------
     models
         Run folders, checkpoints, exported files and folders: whatever retinanet predict takes. All look at the same
-        pictures in turn; the boxes of the first are looked for in what the others find.
-    pictures
-        A folder of pictures for the models to look at, at most twelve of them; by default two that are made.
+        images in turn; the boxes of the first are looked for in what the others find.
+    images
+        A folder of images for the models to look at, at most twelve of them; by default two that are made.
     device
         Where checkpoints run: cpu, cuda, cuda:1, ...; by default a GPU where there is one.
     precision
@@ -60,8 +60,8 @@ def bench(
     if rounds < 1:
         raise RequestError(f"--rounds must be at least 1, not {rounds}")
     if models:
-        return _compare(out, models, pictures, device, precision, rounds, trust)
-    for name, value in (("--pictures", pictures), ("--device", device), ("--precision", precision)):
+        return _compare(out, models, images, device, precision, rounds, trust)
+    for name, value in (("--images", images), ("--device", device), ("--precision", precision)):
         if value is not None:
             raise RequestError(f"{name} is for comparing models: retinanet bench MODEL... {name} {value}")
     out.note("importing PyTorch and torchvision")
@@ -104,7 +104,7 @@ def _compare(
 ) -> None:
     for model in models:
         require_model(model)
-    files = _pictures(folder)
+    files = _images(folder)
     out.note("importing PyTorch")
 
     from retinanet.bench import model_comparison
@@ -123,48 +123,48 @@ def _compare(
     sizes = ", ".join(sorted({f"{p.shape[2]} x {p.shape[1]}" for p in looked_at})[:4])
     out.say(
         "",
-        f"median and range over {rounds} rounds of {len(looked_at)} pictures ({sizes}), from pixels to boxes, one at a "
+        f"median and range over {rounds} rounds of {len(looked_at)} images ({sizes}), from pixels to boxes, one at a "
         "time",
         f"same boxes: of the {rows[0].wanted} boxes of {models[0]} with a score above {box_recall.SCORE}, "
         f"how many are found again with the same label at an IoU of {box_recall.IOU} or more",
     )
     if not rows[0].wanted:
-        out.say("there are none here: give pictures that show something, with --pictures FOLDER")
-    out.json({"machine": about, "pictures": files, "rounds": rounds, "models": [row.row() for row in rows]})
+        out.say("there are none here: give images that show something, with --images FOLDER")
+    out.json({"machine": about, "images": files, "rounds": rounds, "models": [row.row() for row in rows]})
 
 
-def _pictures(folder: Path | None) -> list[Path]:
-    """None of them means pictures that are made."""
+def _images(folder: Path | None) -> list[Path]:
+    """None of them means images that are made."""
     if folder is None:
         return []
     from retinanet.bench.model_comparison import MOST
     from retinanet.data.dataset import evenly
-    from retinanet.data.formats.listing import picture_files
+    from retinanet.data.formats.listing import image_files
 
     if not folder.is_dir():
-        raise RequestError(f"--pictures {folder}: there is no such folder")
-    files = list(picture_files(folder))
+        raise RequestError(f"--images {folder}: there is no such folder")
+    files = list(image_files(folder))
     if not files:
-        raise RequestError(f"--pictures {folder}: there is no picture in it")
+        raise RequestError(f"--images {folder}: there is no image in it")
     return evenly(files, MOST)
 
 
 def _read(files: list[Path]) -> list[Tensor]:
     import tempfile
 
-    from retinanet.bench.torchvision_bench import make_picture
+    from retinanet.bench.torchvision_bench import make_image
     from retinanet.data.image_io import read
 
     if files:
         return [read(path) for path in files]
     with tempfile.TemporaryDirectory() as place:
-        made = read(make_picture(Path(place) / "picture.jpg"))
+        made = read(make_image(Path(place) / "image.jpg"))
     return [made, made.transpose(1, 2).contiguous()]
 
 
 def _lines(rows: list[Row]) -> list[str]:
     """A table; lines of text, which a narrow terminal wraps but does not cut."""
-    cells = [("model", "by", "size", "to load", "a picture", "(range)", "pictures/s", "same boxes")]
+    cells = [("model", "by", "size", "to load", "an image", "(range)", "images/s", "same boxes")]
     for row in rows:
         r = row.row()
         cells.append(
@@ -175,7 +175,7 @@ def _lines(rows: list[Row]) -> list[str]:
                 _time(row.load_seconds),
                 _time(r["seconds"]),
                 f"{_time(r['seconds_low'])} to {_time(r['seconds_high'])}",
-                f"{r['pictures_per_second']:.2f}",
+                f"{r['images_per_second']:.2f}",
                 "–" if row.agreement is None else f"{100 * row.agreement:.1f} %",
             )
         )

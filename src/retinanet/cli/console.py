@@ -39,7 +39,7 @@ class Output:
         self.common = common or Common()
         self.silent = self.common.quiet or rank() > 0
         if self.common.json not in (None, "-"):
-            # Said before the work, not after it; and no picture is taken for the file to write.
+            # Said before the work, not after it; and no image is taken for the file to write.
             path = Path(self.common.json or "").absolute()
             if path.suffix.lower() != ".json" or path.is_dir():
                 raise RequestError(
@@ -64,7 +64,7 @@ class Output:
     def data(self, data: DetectionData, label_map: bool = True) -> None:
         """What was opened: size, label map, and what was found wrong."""
         boxes = f"{data.num_boxes} boxes of {len(data.class_names)} classes"
-        self.note(f"{data.root}, split {data.split} ({data.kind}): {len(data)} pictures, {boxes}")
+        self.note(f"{data.root}, split {data.split} ({data.kind}): {len(data)} images, {boxes}")
         if label_map:
             self.note(*(f"  {line}" for line in data.label_map_lines()))
         self.note(*(f"  {line}" for line in data.report.lines()))

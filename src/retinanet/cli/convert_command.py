@@ -83,7 +83,7 @@ def convert(
     out.say(f"  precision by default: {precision}")
     out.say(f"  {len(names)} classes: {_some(names)}")
     out.note(*(f"  assumed: {line}" for line in found.extra.get("assumed", ())))
-    out.say(f"written: {file}, {file.stat().st_size / 1e6:.0f} MB", f"next: retinanet predict {file} PICTURE...")
+    out.say(f"written: {file}, {file.stat().st_size / 1e6:.0f} MB", f"next: retinanet predict {file} IMAGE...")
     out.json(
         {
             "checkpoint": checkpoint,
@@ -98,14 +98,14 @@ def convert(
 
 
 def conventions(checkpoint: Checkpoint) -> list[str]:
-    """What a model does to a picture and to boxes, in words."""
+    """What a model does to an image and to boxes, in words."""
     model = checkpoint.settings
-    pictures, after, anchors = model.preprocessing, model.postprocessing, model.anchors
+    images, after, anchors = model.preprocessing, model.postprocessing, model.anchors
     size = {
-        "shorter": f"shorter side {pictures.size}, longer at most {pictures.longer}",
-        "square": f"longer side {pictures.size}, in a square",
+        "shorter": f"shorter side {images.size}, longer at most {images.longer}",
+        "square": f"longer side {images.size}, in a square",
         "none": "as large as they are",
-    }[pictures.resize]
+    }[images.resize]
     how = {
         "antialias": "bilinear, antialiased",
         "pillow": "Pillow's bilinear",
@@ -115,8 +115,8 @@ def conventions(checkpoint: Checkpoint) -> list[str]:
     strides = "strides from the padded size" if anchors.strides == "torchvision" else "fixed strides"
     rounded = "" if anchors.rounding == "none" else f", rounded as by {anchors.rounding}"
     return [
-        f"pictures: {size}, {how[pictures.interpolation]}, padded to a multiple of {pictures.multiple}, "
-        f"{pictures.channels.upper()}",
+        f"images: {size}, {how[images.interpolation]}, padded to a multiple of {images.multiple}, "
+        f"{images.channels.upper()}",
         f"network: {model.backbone.name}"
         + (" with strides in the 1 x 1 convolutions" if model.backbone.stride_in_1x1 else "")
         + f", P6 from {model.pyramid.p6_from.upper()}"

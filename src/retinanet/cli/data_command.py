@@ -33,7 +33,7 @@ else:
         matching: Annotated[given(MatchingSettings, "matching"), Parameter(name="matching")]
 
 
-LOOKED_AT = 5000  # pictures looked into by default: some seconds to half a minute
+LOOKED_AT = 5000  # images looked into by default: some seconds to half a minute
 EXAMPLES = 3  # places named on the terminal; the JSON and the page have more
 CLASSES = 20  # classes named on the terminal, the commonest first
 ENOUGH = 0.95  # coverage from which a class is not named
@@ -47,7 +47,7 @@ def data(
     config: str | None = None,
     anchors: Literal["auto", "settings"] | None = None,
     report: Path | None = None,
-    pictures: int = LOOKED_AT,
+    images: int = LOOKED_AT,
     max_pixels: int | None = None,
     strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     convert: tuple[Format, Path] | None = None,
@@ -56,7 +56,7 @@ def data(
     settings: Annotated[GivenSettings | None, Parameter(name="*")] = None,
     common: Common | None = None,
 ) -> None:
-    """Check labelled pictures before training: what is there, what is wrong, and what RetinaNet will see of it.
+    """Check labelled images before training: what is there, what is wrong, and what RetinaNet will see of it.
 
     Example: retinanet data DATA --report data.html
 
@@ -65,14 +65,14 @@ def data(
     data
         A folder in COCO, Pascal VOC or YOLO layout (recognised by what lies in it), or a YOLO YAML.
     config
-        Judge for this recipe's picture size and anchors; by default for those that ``retinanet train DATA`` would
+        Judge for this recipe's image size and anchors; by default for those that ``retinanet train DATA`` would
         choose.
     anchors
         "auto" fits the anchors to the boxes (done anyway without a recipe); "settings" takes those of the settings.
     report
-        Also write a page (.html) with figures and sample pictures, which needs no network.
-    pictures
-        Look into at most this many pictures of each split for copies, wrong channels and blank ones; 0 looks into none.
+        Also write a page (.html) with figures and sample images, which needs no network.
+    images
+        Look into at most this many images of each split for copies, wrong channels and blank ones; 0 looks into none.
         With --split all are inspected, so that near-duplicates stay in one part; 0 splits images one by one.
     max_pixels
         Leave out images of more pixels; by default RETINANET_MAX_PIXELS of the environment, else 178956970.
@@ -81,7 +81,7 @@ def data(
     convert
         Copy the data set: a layout (coco, yolo, voc) and a new folder.
     split
-        With --convert, part a data set that has one split only: this share of the pictures for train (such as 0.8), the
+        With --convert, part a data set that has one split only: this share of the images for train (such as 0.8), the
         rest for val, with classes in proportion.
     seed
         Of --split.
@@ -89,17 +89,17 @@ def data(
     out = Output(common)
     if not data.exists():
         raise RequestError(f"there is no data set {data}: no such file or folder")
-    if pictures < 0:
-        raise RequestError(f"--pictures must be 0 or more, not {pictures}")
+    if images < 0:
+        raise RequestError(f"--images must be 0 or more, not {images}")
     limit_pixels(max_pixels)
     if report is not None and (report.suffix.lower() not in (".html", ".htm") or not report.absolute().parent.is_dir()):
         raise RequestError(f"--report {report}: give a file name that ends in .html, in a folder that is there")
     if split is not None and convert is None:
         raise RequestError("--split parts a data set while it is copied: add --convert coco|yolo|voc OUT")
     if convert is not None:
-        _convert(out, data, convert, split, seed, alike=pictures > 0)
+        _convert(out, data, convert, split, seed, alike=images > 0)
         return
-    _check(out, data, config, anchors, report, pictures, strict, settings or {})
+    _check(out, data, config, anchors, report, images, strict, settings or {})
 
 
 def _check(
@@ -108,7 +108,7 @@ def _check(
     config: str | None,
     anchors: str | None,
     report: Path | None,
-    pictures: int,
+    images: int,
     strict: bool,
     given_settings: Mapping[str, Any],
 ) -> None:
@@ -135,14 +135,14 @@ def _check(
         choices: list[Choice] = []
         if config is None or anchors == "auto":
             fixed = list(dotted(given_settings))
-            if config is not None:  # a recipe's picture size stays
+            if config is not None:  # a recipe's image size stays
                 fixed.append("model.preprocessing.size")
             device = "cuda" if torch.cuda.is_available() else "cpu"
             settings, choices = fit_model(first, settings, fixed, device, anchors != "settings")
         model, matching = settings.model, settings.matching
         looks = {
-            name: look(each, on_progress=progress.counter(f"looking into {name}"), limit=pictures)
-            for name, each in (splits.items() if pictures else ())
+            name: look(each, on_progress=progress.counter(f"looking into {name}"), limit=images)
+            for name, each in (splits.items() if images else ())
         }
         findings = rank([*unusable, *examine(splits, model, looks)])
         surveys = {name: survey(each, model.preprocessing) for name, each in splits.items()}
@@ -155,16 +155,14 @@ def _check(
     out.say(f"{root} ({first.kind})", "")
     out.console.print(_splits(surveys))
     out.say(
-        "(empty: without a box; mean, most: boxes of a picture; sides: square root of a box's area in px, 5 %, median, "
+        "(empty: without a box; mean, most: boxes of an image; sides: square root of a box's area in px, 5 %, median, "
         "95 %, in the files and as trained)",
         "",
     )
     out.console.print(_classes(surveys))
     _say_findings(out, findings)
     if skipped:
-        out.say(
-            f"{skipped} pictures were not looked into for copies, wrong channels and blank ones: --pictures 1000000"
-        )
+        out.say(f"{skipped} images were not looked into for copies, wrong channels and blank ones: --images 1000000")
     _say_coverage(out, surveys[first.split], coverages, choices, lost)
     if report is not None:
         from retinanet.report.data_page import write_data_page
@@ -201,15 +199,15 @@ def _splits(surveys: Mapping[str, SplitSurvey]) -> Any:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    columns = ("split", "pictures", "size", "boxes", "crowds", "empty", "mean", "most", "sides", "trained")
+    columns = ("split", "images", "size", "boxes", "crowds", "empty", "mean", "most", "sides", "trained")
     for column in columns:
         table.add_column(column, justify="left" if column == "split" else "right", no_wrap=True)
     for name, split in surveys.items():
-        height, width = split.picture_median
+        height, width = split.image_median
         stored, trained = (f"{s.size.p5:.0f} {s.size.p50:.0f} {s.size.p95:.0f}" for s in (split.stored, split.trained))
         counts = (split.boxes, split.crowds, split.empties)
         table.add_row(
-            *(printable(name, NAME), str(split.pictures), f"{width}x{height}", *map(str, counts)),
+            *(printable(name, NAME), str(split.images), f"{width}x{height}", *map(str, counts)),
             *(f"{split.objects_mean:.1f}", str(split.objects_max), stored, trained),
         )
     return table
@@ -255,14 +253,14 @@ def _say_coverage(
     from retinanet.analysis.coverage import share_text
 
     height, width = split.trained_median
-    out.say("", f"What RetinaNet will see of {split.split}, in pictures of {width} x {height}:")
+    out.say("", f"What RetinaNet will see of {split.split}, in images of {width} x {height}:")
     out.say(*(f"  {choice.setting} {setting_text(choice.value)}: {choice.reason}" for choice in choices))
     for name, each in coverages.items():
         ratio = f", {each.ratio:.0f} of background for each" if each.positives else ""
         out.say(
-            f"  {name} cover {share_text(each.share)} of the boxes: {each.positives:.1f} positive anchors a picture"
+            f"  {name} cover {share_text(each.share)} of the boxes: {each.positives:.1f} positive anchors an image"
             + ratio
-            + (f"; {share_text(each.without)} of the pictures with boxes have none" if each.without else "")
+            + (f"; {share_text(each.without)} of the images with boxes have none" if each.without else "")
         )
     here = coverages["the anchors here"]
     poor = [row for row in here.per_class if row[1] and row[2] < ENOUGH]
@@ -295,8 +293,8 @@ def _convert(
             (data,) = opened.values()
             parts = _part(out, progress, data, fraction, seed, alike)
         written = write(folder, layout, parts, on_progress=progress.counter("copying"))
-    for name, pictures in written.pictures.items():
-        out.say(f"{name}: {pictures} pictures, {written.boxes[name]} boxes")
+    for name, images in written.images.items():
+        out.say(f"{name}: {images} images, {written.boxes[name]} boxes")
     out.say(*written.lines(), f"the data set is in {folder}: retinanet train {folder}")
     out.json({"data": root, "layout": layout, **vars(written)})
 
@@ -317,7 +315,7 @@ def _part(
         if len(sizes) == 1:
             raise RequestError(
                 f"all {len(data)} images of {data.root} look nearly the same, as frames of one video do: any split "
-                "would evaluate what was learnt by heart; --pictures 0 splits them one by one all the same"
+                "would evaluate what was learnt by heart; --images 0 splits them one by one all the same"
             )
         if (sizes > 1).any():
             out.say(
@@ -326,5 +324,5 @@ def _part(
     train, val = split(data, fraction, seed, numbers)
     alone = one_sided(data, train, val)
     if alone:
-        out.note(f"  all pictures with {', '.join(alone)} are in one part")
+        out.note(f"  all images with {', '.join(alone)} are in one part")
     return {"train": (data, train), "val": (data, val)}

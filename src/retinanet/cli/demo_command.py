@@ -40,10 +40,10 @@ def demo(*, output: Path | None = None, budget: str = TRAIN, common: Common | No
             budget,
             on_scene=progress.counter("making scenes"),
             on_event=progress.event,
-            on_picture=progress.counter("drawing"),
+            on_image=progress.counter("drawing"),
         )
     last = made.summary["last"]
-    out.say("", "On scenes of digits and picture parts that training never saw:", "")
+    out.say("", "On scenes of digits and image parts that training never saw:", "")
     out.console.print(class_table(made.per_class))
     out.say(
         "",
@@ -56,7 +56,7 @@ def demo(*, output: Path | None = None, budget: str = TRAIN, common: Common | No
         f"truth, found {made.run}/validation.png",
         f"predictions  {made.predictions}",
         "",
-        "Next, with your own pictures (a folder in COCO, Pascal VOC or YOLO layout):",
+        "Next, with your own images (a folder in COCO, Pascal VOC or YOLO layout):",
         "  retinanet train DATA --config scratch-small --budget 15m",
         f"  retinanet evaluate {made.run} {made.scenes}",
     )

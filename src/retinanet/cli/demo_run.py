@@ -43,7 +43,7 @@ def demo(
     scenes: dict[str, Any] | None = None,
     on_scene: Count | None = None,
     on_event: Callable[[dict[str, Any]], None] | None = None,
-    on_picture: Count | None = None,
+    on_image: Count | None = None,
 ) -> Demo:
     """Make scenes, train on them for ``budget`` (such as "3m"), measure and draw.
 
@@ -51,7 +51,7 @@ def demo(
         folder: new or empty; gets ``scenes/``, ``run/`` and ``predictions/``.
         budget: wall-clock time of the training, its final evaluation included.
         scenes: how many to make and of what kind, see :func:`retinanet.data.digits.write`.
-        on_scene, on_picture: called with (done, in all) while scenes are made and predictions drawn.
+        on_scene, on_image: called with (done, in all) while scenes are made and predictions drawn.
         on_event: the training's events, see :func:`retinanet.training.trainer.train`.
 
     Raises:
@@ -68,5 +68,5 @@ def demo(
     summary = train(data, settings, folder / "run", on_event=on_event)
     measured = json.loads((folder / "run" / "evaluation.json").read_text(encoding="utf-8"))
     detector = api.load(folder / "run")
-    predict_files(detector, [data / "val"], folder / "predictions", threshold=THRESHOLD, on_progress=on_picture)
+    predict_files(detector, [data / "val"], folder / "predictions", threshold=THRESHOLD, on_progress=on_image)
     return Demo(data, folder / "run", folder / "predictions", summary, measured["per_class"])

@@ -30,9 +30,9 @@ WORDS = {
     "APs": "average precision, small (area below 32 x 32)",
     "APm": "average precision, medium",
     "APl": "average precision, large (area from 96 x 96)",
-    "AR1": "average recall, 1 detection a picture",
-    "AR10": "average recall, 10 detections a picture",
-    "AR100": "average recall, 100 detections a picture",
+    "AR1": "average recall, 1 detection an image",
+    "AR10": "average recall, 10 detections an image",
+    "AR100": "average recall, 100 detections an image",
     "ARs": "average recall, small",
     "ARm": "average recall, medium",
     "ARl": "average recall, large",
@@ -57,7 +57,7 @@ def evaluate(
     trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     common: Common | None = None,
 ) -> None:
-    """Measure a detector on labelled pictures: COCO's twelve numbers, how sure AP is, and the AP of each class.
+    """Measure a detector on labelled images: COCO's twelve numbers, how sure AP is, and the AP of each class.
 
     Parameters
     ----------
@@ -70,17 +70,17 @@ def evaluate(
         The split to measure on.
     compare
         Another model of the same classes: also tells by how much the first is better, with an interval, on the same
-        pictures.
+        images.
     resamples
-        Bootstrap draws of the pictures that the 95 % intervals rest on; 0 leaves the intervals out.
+        Bootstrap draws of the images that the 95 % intervals rest on; 0 leaves the intervals out.
     threshold
         Drop scores at or below it; by default the model's own, which is low on purpose: a higher one lowers AP.
     strict
         Refuse a data set with any fault.
     batch_size
-        Pictures that go through the network together.
+        Images that go through the network together.
     workers
-        Processes that load pictures.
+        Processes that load images.
     max_pixels
         Leave out images of more pixels; by default RETINANET_MAX_PIXELS of the environment, else 178956970.
     device
@@ -109,9 +109,9 @@ def evaluate(
     detector = load(model, device, precision, out, trust)
     with Progress(out) as progress:
         checking = progress.counter("checking")
-        pictures = open_data(data, split, strict=strict, class_names=detector.class_names, on_progress=checking)
-    out.data(pictures)
-    absent = [name for name, count in zip(pictures.class_names, pictures.counts()) if count == 0]
+        images = open_data(data, split, strict=strict, class_names=detector.class_names, on_progress=checking)
+    out.data(images)
+    absent = [name for name, count in zip(images.class_names, images.counts()) if count == 0]
     if absent:
         out.note(f"  no boxes of {', '.join(absent)}: these classes have no AP and are left out of the means")
     other = None
@@ -119,36 +119,36 @@ def evaluate(
         other = load(compare, device, precision, out, trust)
         _require_same_classes(detector, other, compare)
 
-    found, seconds = _detect(out, detector, pictures, batch_size, workers, threshold)
+    found, seconds = _detect(out, detector, images, batch_size, workers, threshold)
     found_by_other, other_seconds = None, 0.0
     if other is not None:
-        found_by_other, other_seconds = _detect(out, other, pictures, batch_size, workers, threshold)
-    result = coco_metrics.evaluate(pictures, found)
+        found_by_other, other_seconds = _detect(out, other, images, batch_size, workers, threshold)
+    result = coco_metrics.evaluate(images, found)
     per_class = [c.row() for c in result.per_class]
-    intervals, differences = _intervals(out, pictures, found, found_by_other, resamples)
-    out.say(f"{model} on {data}, split {pictures.split}: {result.pictures} pictures", "")
+    intervals, differences = _intervals(out, images, found, found_by_other, resamples)
+    out.say(f"{model} on {data}, split {images.split}: {result.images} images", "")
     out.console.print(_table(result, intervals))
     out.say("")
     out.console.print(class_table(per_class))
-    best = curves(pictures, found)
+    best = curves(images, found)
     out.say("", f"best F1 {best.best_f1:.3f} (mean over classes, IoU 0.50), with scores above {best.threshold:.3f}")
-    out.say(f"{1000 * seconds:.0f} ms a picture, reading included (retinanet bench MODEL... measures the model alone)")
+    out.say(f"{1000 * seconds:.0f} ms an image, reading included (retinanet bench MODEL... measures the model alone)")
     if compare is not None and found_by_other is not None:
-        theirs = coco_metrics.evaluate(pictures, found_by_other)
-        out.say("", f"compared with {compare}, on the same pictures:", "")
+        theirs = coco_metrics.evaluate(images, found_by_other)
+        out.say("", f"compared with {compare}, on the same images:", "")
         out.console.print(_comparison(result, theirs, differences))
-        out.say(f"{1000 * other_seconds:.0f} ms a picture")
+        out.say(f"{1000 * other_seconds:.0f} ms an image")
     out.json(
         {
             "model": model,
             "precision": detector.precision,
             "data": data,
-            "split": pictures.split,
-            "pictures": result.pictures,
+            "split": images.split,
+            "images": result.images,
             "stats": result.stats,
             "intervals": {name: asdict(value) for name, value in intervals.items()},
             "per_class": per_class,
-            "seconds_per_picture": seconds,
+            "seconds_per_image": seconds,
             "threshold": best.threshold,
             "best_f1": best.best_f1,
             "thresholds": {curve.name: curve.threshold for curve in best.per_class},
@@ -158,7 +158,7 @@ def evaluate(
                 else {
                     "compared_with": compare,
                     "other_stats": theirs.stats,
-                    "other_seconds_per_picture": other_seconds,
+                    "other_seconds_per_image": other_seconds,
                     "differences": {name: asdict(value) for name, value in differences.items()},
                 }
             ),
@@ -198,7 +198,7 @@ def _detect(
 ) -> tuple[dict[int, Detections], float]:
     """What a model finds, its labels those of ``data`` (a model may have the same classes in another order).
 
-    Also the seconds that a picture took, from its file to its boxes.
+    Also the seconds that an image took, from its file to its boxes.
     """
     import torch
 

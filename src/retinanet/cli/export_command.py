@@ -34,7 +34,7 @@ def export(
     model
         As for retinanet predict: a run folder, a checkpoint of this or another project, a name on the hub.
     format
-        onnx: one file that takes pictures and gives boxes; openvino: a folder; torch: a program of torch.export.
+        onnx: one file that takes images and gives boxes; openvino: a folder; torch: a program of torch.export.
     output
         The file (.onnx, .pt2) or folder to write, a new one.
     network_only
@@ -42,9 +42,9 @@ def export(
     precision
         Of openvino: bf16, or int8 with --calibrate.
     calibrate
-        A folder of pictures like those to come, or a data set, from which int8 learns the range of values.
+        A folder of images like those to come, or a data set, from which int8 learns the range of values.
     check
-        A folder of pictures to compare on, of which the first 8 are taken; by default some of --calibrate, or made
+        A folder of images to compare on, of which the first 8 are taken; by default some of --calibrate, or made
         ones.
     triton
         Of onnx: also write a model repository for the Triton inference server into this folder.
@@ -59,28 +59,28 @@ def export(
     from retinanet.export import exporter as exporting
 
     exporting.require_request(format, output, network_only, precision, calibrate)
-    pictures = None
+    images = None
     if check is not None:
-        from retinanet.data.formats.listing import picture_files
+        from retinanet.data.formats.listing import image_files
         from retinanet.data.image_io import read
 
-        chosen = list(islice(picture_files(check), exporting.CHECKED)) if check.is_dir() else []
+        chosen = list(islice(image_files(check), exporting.CHECKED)) if check.is_dir() else []
         if not chosen:
-            raise RequestError(f"--check {check}: there is no picture in such a folder")
-        pictures = [read(path) for path in chosen]
+            raise RequestError(f"--check {check}: there is no image in such a folder")
+        images = [read(path) for path in chosen]
     detector = load(model, "cpu", "fp32")
     made = exporting.export(
         detector,
         format,
         output,
         network_only=network_only,
-        check=pictures,
+        check=images,
         calibrate=calibrate,
         precision=precision,
         on_progress=out.note,
     )
     differences = made.differences
-    out.say(f"compared with the model on {differences['pictures']:.0f} pictures; the largest differences:")
+    out.say(f"compared with the model on {differences['images']:.0f} images; the largest differences:")
     out.say(*(f"  {line}" for line in lines(differences)))
     size = sum(file.stat().st_size for file in made.files) / 1e6
     out.say(f"written: {output}, {size:.1f} MB")
@@ -93,7 +93,7 @@ def export(
     elif precision == "int8":
         out.say(f"next: retinanet evaluate {output} DATA --compare {model}, for what it cost in AP")
     elif not network_only:
-        out.say(f"next: retinanet predict {output} PICTURE...")
+        out.say(f"next: retinanet predict {output} IMAGE...")
     out.json(
         {
             "model": model,
@@ -116,7 +116,7 @@ def lines(differences: dict[str, float]) -> list[str]:
             f"{d['found again']:.0f} of its {d['boxes']:.0f} boxes with a score above {SCORE} are found again, label "
             f"the same and IoU {IOU} or more"
             if d["boxes"]
-            else f"it finds nothing with a score above {SCORE} in them: give pictures that show something, with --check"
+            else f"it finds nothing with a score above {SCORE} in them: give images that show something, with --check"
         ]
     else:
         found = [f"boxes {d['pixels']:.3g} pixels, scores {d['score']:.2g}, over {d['detections']:.0f} detections"]
@@ -126,5 +126,5 @@ def lines(differences: dict[str, float]) -> list[str]:
         f"the network's outputs {d['outputs']:.2g} of their standard deviation, correlation {d['correlation']:.6f}"
     )
     if "grey levels" in d:
-        found.append(f"resized pictures {d['grey levels']:.3g} of 255 grey levels")
+        found.append(f"resized images {d['grey levels']:.3g} of 255 grey levels")
     return found

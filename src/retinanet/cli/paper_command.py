@@ -35,7 +35,7 @@ def paper(
     train: str | None = None,
     val: str | None = None,
     model: str | None = None,
-    pictures: int | None = None,
+    images: int | None = None,
     output: Path | None = None,
     jobs: int = 1,
     common: Common | None = None,
@@ -69,8 +69,8 @@ def paper(
         Split to measure on, if not the recipe's.
     model
         For figure-4: a trained model; by default the grid's own with the focal loss, trained if need be.
-    pictures
-        For figure-4: look at no more than this many pictures, evenly spread.
+    images
+        For figure-4: look at no more than this many images, evenly spread.
     output
         The folder of the runs and results, by default runs/paper-DATA; what is in it already is not run again.
     jobs
@@ -78,7 +78,7 @@ def paper(
     """
     out = Output(common)
     names = tuple(dict.fromkeys(names))
-    for name, value in (("--seeds", seeds), ("--jobs", jobs), ("--pictures", pictures)):
+    for name, value in (("--seeds", seeds), ("--jobs", jobs), ("--images", images)):
         if value is not None and value < 1:
             raise RequestError(f"{name} must be at least 1, not {value}")
     if data is not None and not data.exists():
@@ -104,7 +104,7 @@ def paper(
         for name in tables:
             result[name] = _table(name, plan, out, progress)
         if "figure-4" in names:
-            result["figure-4"] = _figure_4(model, plan, pictures, out, progress)
+            result["figure-4"] = _figure_4(model, plan, images, out, progress)
     out.json(result)
 
 
@@ -168,7 +168,7 @@ def _rich_table(lines: list[list[str]]) -> Any:
     return result
 
 
-def _figure_4(model: str | None, plan: Plan, pictures: int | None, out: Output, progress: Progress) -> dict[str, Any]:
+def _figure_4(model: str | None, plan: Plan, images: int | None, out: Output, progress: Progress) -> dict[str, Any]:
     from retinanet.paper.experiments import EXPERIMENTS
     from retinanet.paper.paper_run import focal_run, grid, write_figure_4
 
@@ -177,7 +177,7 @@ def _figure_4(model: str | None, plan: Plan, pictures: int | None, out: Output, 
     used = model or place.root / "runs" / focal_run(plan).key
     folder = plan.root / "figure-4"
     said, numbers = write_figure_4(
-        used, place.data, split, folder, pictures=pictures, on_progress=progress.counter("looking")
+        used, place.data, split, folder, images=images, on_progress=progress.counter("looking")
     )
     out.say("", f"Cumulative normalised loss (figure-4) of {used} on {place.data}, split {split}", "", *said)
     out.say("", f"{folder}: figure.png, figure.svg, figure.json, figure.md")

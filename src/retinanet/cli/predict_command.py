@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from retinanet.predict.files import Predicted
     from retinanet.predict.video import Pace, VideoMade
 
-SHOWN = 5  # unreadable pictures that are named on the terminal; all of them are in the JSON
+SHOWN = 5  # unreadable images that are named on the terminal; all of them are in the JSON
 
 Format = Literal["json", "csv", "yolo"]
 
@@ -51,7 +51,7 @@ def predict(
     trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     common: Common | None = None,
 ) -> None:
-    """Find objects in pictures and videos: draws them and writes what was found.
+    """Find objects in images and videos: draws them and writes what was found.
 
     Example: retinanet predict runs/mine holiday/ 'more/*.jpg' --output found --format json csv
 
@@ -63,30 +63,30 @@ def predict(
         A run folder (its best checkpoint), a checkpoint file of this or another project, an https address, user/name
         on the Hugging Face hub, or retinanet_resnet50_fpn(_v2) for torchvision's.
     sources
-        Pictures, videos, folders (with their subfolders) and patterns; camera:0 or 0 for a camera; the address of a
+        Images, videos, folders (with their subfolders) and patterns; camera:0 or 0 for a camera; the address of a
         video or stream (http, https, rtsp, ...). Videos, cameras and streams need retinanet[video].
     output
-        A new folder for drawn pictures, annotated videos and result files; by default the next free runs/predict-1,
+        A new folder for drawn images, annotated videos and result files; by default the next free runs/predict-1,
         ...
     threshold
         Drop detections with a score at or below it; by default the one with the best F1 when the model was measured in
         training, and 0.3 for a model that was not.
     max_detections
-        The most in one picture; by default the model's own setting.
+        The most in one image; by default the model's own setting.
     size
-        Resize pictures to this many pixels (as the model does: the shorter side in general) instead of the model's
+        Resize images to this many pixels (as the model does: the shorter side in general) instead of the model's
         size.
     formats
-        Of pictures. json: detections.json in COCO's form; csv: detections.csv; yolo: labels/, a text file a picture.
+        Of images. json: detections.json in COCO's form; csv: detections.csv; yolo: labels/, a text file an image.
         A video has NAME.jsonl always, a line of JSON a frame.
     draw
-        Write the pictures and videos with their detections drawn.
+        Write the images and videos with their detections drawn.
     slices
-        For small objects in large pictures: look at overlapping tiles of this many pixels of the picture.
+        For small objects in large images: look at overlapping tiles of this many pixels of the image.
     overlap
         The part of a tile that its neighbours see too; objects smaller than it are whole in some tile.
     whole
-        With --slices: look once at the whole picture too, for objects larger than the overlap.
+        With --slices: look once at the whole image too, for objects larger than the overlap.
     max_pixels
         Refuse images of more pixels; by default RETINANET_MAX_PIXELS of the environment, else 178956970. Decoding takes
         some 7 bytes a pixel.
@@ -95,7 +95,7 @@ def predict(
     stride
         In videos: look at every so many frames.
     batch_size
-        Pictures that go through the network together.
+        Images that go through the network together.
     device
         cpu, cuda, cuda:1, ...; by default a GPU where there is one.
     precision
@@ -107,7 +107,7 @@ def predict(
     out = Output(common)
     require_model(model)
     if not sources:
-        raise RequestError("which pictures? retinanet predict MODEL SOURCE..., files, folders or patterns")
+        raise RequestError("which images? retinanet predict MODEL SOURCE..., files, folders or patterns")
     of_prediction(threshold, max_detections, size, batch_size, "--{}")
     for name, value in {"--slices": slices, "--stride": stride, "--max-pixels": max_pixels}.items():
         if value is not None:
@@ -169,7 +169,7 @@ def predict(
         {
             "model": model,
             "output": folder,
-            "pictures": made.pictures,
+            "images": made.images,
             "threshold": threshold,
             "precision": detector.precision,
             "detections": dict(made.detections),
@@ -206,7 +206,7 @@ def _pace(out: Output, progress: Progress) -> Callable[[Pace], None]:
 
 def _report(out: Output, made: Predicted, threshold: float, why: str, draw: bool) -> None:
     frames = sum(video.frames for video in made.videos)
-    places = [f"{made.pictures} pictures"] if made.pictures or not frames else []
+    places = [f"{made.images} images"] if made.images or not frames else []
     places += [f"{frames} frames"] if made.videos else []
     classes = ", ".join(f"{name} {count}" for name, count in made.detections.most_common())
     classes = f": {classes}" if classes else ""
@@ -233,7 +233,7 @@ def _report(out: Output, made: Predicted, threshold: float, why: str, draw: bool
         names = [name for name, why in made.passed_over if why == reason]
         out.say(f"{len(names)} passed over ({reason}): {_some(names)}")
     files = ", ".join(str(file.relative_to(made.output)) for file in made.files)
-    drawn = "the drawn pictures" if draw and made.pictures else ""
+    drawn = "the drawn images" if draw and made.images else ""
     out.say(f"in {made.output}: " + " and ".join(filter(None, [drawn, files])))
 
 

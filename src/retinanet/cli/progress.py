@@ -103,7 +103,7 @@ class Progress:
         if event["event"] == "step":
             self._step(event)
 
-    def counter(self, what: str, unit: str = "pictures") -> Callable[[int, int], None]:
+    def counter(self, what: str, unit: str = "images") -> Callable[[int, int], None]:
         """A callback for work that reports (done, total)."""
 
         def show(done: int, total: int) -> None:
@@ -131,7 +131,7 @@ class Progress:
 
         return show
 
-    def count(self, what: str, done: int, total: int, unit: str = "pictures") -> None:
+    def count(self, what: str, done: int, total: int, unit: str = "images") -> None:
         text = f"{done} of {total} {unit}"
         if self.live:
             if what not in self._counts:
@@ -151,9 +151,7 @@ class Progress:
         processes = f", {event['processes']} processes" if event["processes"] > 1 else ""
         again = f", from step {event['step']}" if event["step"] else ""
         where = f"{event['device']} in {event['precision']}{processes}"
-        self.output.note(
-            f"training on {event['pictures']} pictures for {length}{again}: {where}, into {event['output']}"
-        )
+        self.output.note(f"training on {event['images']} images for {length}{again}: {where}, into {event['output']}")
 
     def _findings(self, findings: Sequence[Finding]) -> None:
         bad = [finding for finding in findings if finding.severity != "note"]
@@ -168,7 +166,7 @@ class Progress:
         of = f"/{event['steps']}" if event.get("steps") else ""
         parts = [
             f"class {event['class_loss']:.3f} box {event['box_loss']:.3f}",
-            f"{event['pictures_per_second']:.1f} pictures/s",
+            f"{event['images_per_second']:.1f} images/s",
             f"{clock(event['seconds_left'])} left",
         ]
         if self._ap is not None:

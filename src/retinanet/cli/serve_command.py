@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from retinanet.serve.token import Token
 
 NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
-MOST_PIXELS = 178.0  # megapixels beyond which Pillow opens no picture
+MOST_PIXELS = 178.0  # megapixels beyond which Pillow opens no image
 
 
 def serve(
@@ -38,7 +38,7 @@ def serve(
     timeout: float = 30.0,
     max_megabytes: float = 20.0,
     max_megapixels: float = 50.0,
-    max_pictures: int | None = None,
+    max_images: int | None = None,
     max_connections: int | None = None,
     device: str | None = None,
     precision: Precision = None,
@@ -47,7 +47,7 @@ def serve(
 ) -> None:
     """Answer requests over HTTP, with a page to try the model on; docs/serve.md has the whole of it.
 
-    Example: retinanet serve runs/mine, and in another terminal: curl -F pictures=@a.jpg http://127.0.0.1:8000/predict
+    Example: retinanet serve runs/mine, and in another terminal: curl -F images=@a.jpg http://127.0.0.1:8000/predict
 
     Parameters
     ----------
@@ -66,18 +66,18 @@ def serve(
     no_token
         Listen on an address that other machines reach, and let anybody use the server who reaches it.
     batch_size
-        The most pictures that go through the network together.
+        The most images that go through the network together.
     wait
-        Milliseconds that a picture waits for company when there is nothing to do.
+        Milliseconds that an image waits for company when there is nothing to do.
     queue
-        The most pictures that wait; further requests get 503.
+        The most images that wait; further requests get 503.
     timeout
         Seconds from a request's arrival to its answer; stopping takes no longer either.
     max_megabytes
         Of a request.
     max_megapixels
-        Of a picture.
-    max_pictures
+        Of an image.
+    max_images
         Of a request; 16 by default, or as many as may wait.
     max_connections
         Open at a time, of all clients; 256 by default, or as many as there may be open files. Beyond, the one that its
@@ -95,7 +95,7 @@ def serve(
     for module, package in NEEDED.items():
         if find_spec(module) is None:
             raise RequestError(f"retinanet serve needs {package}: pip install 'retinanet[serve]'")
-    pictures = min(16, queue) if max_pictures is None else max_pictures
+    images = min(16, queue) if max_images is None else max_images
     most_connections = _most_connections()
     connections = min(256, most_connections) if max_connections is None else max_connections
     for name, value, least, most in (
@@ -106,11 +106,11 @@ def serve(
         ("--timeout", timeout, 0.1, 3600),
         ("--max-megabytes", max_megabytes, 0.001, 2000),
         ("--max-megapixels", max_megapixels, 0.001, MOST_PIXELS),
-        ("--max-pictures", pictures, 1, queue),
+        ("--max-images", images, 1, queue),
         ("--max-connections", connections, 1, most_connections),
     ):
         if not least <= value <= most:
-            because = {"--max-pictures": " (--queue)", "--max-connections": " (ulimit -n)"}.get(name, "")
+            because = {"--max-images": " (--queue)", "--max-connections": " (ulimit -n)"}.get(name, "")
             raise RequestError(f"{name} must be from {least:g} to {most:g}{because}, not {value:g}")
 
     from retinanet.serve.server import address, is_loopback, listen
@@ -131,7 +131,7 @@ def serve(
         app = make_app(
             detector,
             name=name,
-            limits=Limits(max_megabytes, max_megapixels, pictures, timeout, connections),
+            limits=Limits(max_megabytes, max_megapixels, images, timeout, connections),
             batch_size=batch_size,
             capacity=queue,
             wait=wait / 1000,

@@ -27,7 +27,7 @@ else:
 # What a run may be resumed with: its length, and where and how it is computed; not what is learnt.
 CHANGEABLE = {
     *(f"train.{name}" for name in LENGTHS),
-    *("train.save_every", "train.patience", "train.eval_every", "train.eval_pictures", "train.report"),
+    *("train.save_every", "train.patience", "train.eval_every", "train.eval_images", "train.report"),
     *("train.accelerator", "train.devices", "train.nodes", "train.strategy"),
     "data.workers",
 }
@@ -47,12 +47,12 @@ def train(
     settings: Annotated[GivenSettings | None, Parameter(name="*")] = None,
     common: Common | None = None,
 ) -> None:
-    """Train a detector on labelled pictures.
+    """Train a detector on labelled images.
 
     Start with: retinanet train DATA --budget 15m
 
-    Without a recipe, what is not given here (picture size, anchors, network, batch, schedule) is chosen for the data
-    and this machine, each with its reason. With --weights, network, picture size and anchors are the checkpoint's.
+    Without a recipe, what is not given here (image size, anchors, network, batch, schedule) is chosen for the data
+    and this machine, each with its reason. With --weights, network, image size and anchors are the checkpoint's.
 
     Parameters
     ----------

@@ -116,7 +116,7 @@ class AnchorSettings(Section, where="model.anchors"):
     """torchvision truncates size * scale to an integer and rounds the half extents of the boxes; Detectron rounds the
     sides of the anchors of one stride's size, before it scales them up."""
     strides: Literal["fixed", "torchvision"] = "fixed"
-    """"fixed" is 8, 16, 32, 64, 128; torchvision divides the padded picture's side by the grid's, rounding down."""
+    """"fixed" is 8, 16, 32, 64, 128; torchvision divides the padded image's side by the grid's, rounding down."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -141,7 +141,7 @@ class AnchorSettings(Section, where="model.anchors"):
 
 @dataclass(frozen=True)
 class PreprocessingSettings(Section, where="model.preprocessing"):
-    """How a picture becomes the network's input."""
+    """How an image becomes the network's input."""
 
     resize: Literal["shorter", "square", "none"] = "shorter"
     """"shorter": the shorter side becomes ``size``, the longer at most ``longer``, the shape is kept. "square": the
@@ -153,7 +153,7 @@ class PreprocessingSettings(Section, where="model.preprocessing"):
     goes on calculating with the scale as it was before the rounding. "detectron2" applies the limit on the longer side
     after the scale, which makes another pixel of some halves."""
     interpolation: Interpolation = "antialias"
-    """"antialias" is bilinear and averages over the pixels that disappear when a picture shrinks; so is "pillow", by
+    """"antialias" is bilinear and averages over the pixels that disappear when an image shrinks; so is "pillow", by
     Pillow itself, from which the faster first one differs by 1 in one value of a thousand. The others do not average:
     "plain" is bilinear in floating point, as torchvision resizes, "opencv" in OpenCV's whole numbers."""
     mean: tuple[Mean, Mean, Mean] | None = None
@@ -194,11 +194,11 @@ class PostprocessingSettings(Section, where="model.postprocessing"):
     """Limit dw and dh from below as well, to a 62.5th of the anchor's side, as MMDetection does; others limit them
     from above alone."""
     clip: Literal["before", "after"] = "before"
-    """Move corners into the picture before or after suppression; Detectron2 does after."""
+    """Move corners into the image before or after suppression; Detectron2 does after."""
     drop_empty: bool = False
     """Leave out boxes without width or height after clipping, as Detectron2 and MMDetection do."""
     inclusive: bool = False
-    """When boxes are scaled back to the picture and clipped, x2 and y2 are those of the last pixel inside, as in
+    """When boxes are scaled back to the image and clipped, x2 and y2 are those of the last pixel inside, as in
     Detectron. The boxes that are given have x2 = x1 + width all the same."""
 
     def __post_init__(self) -> None:
@@ -249,7 +249,7 @@ class OhemSettings(Section, where="loss.ohem"):
     """Online hard example mining, what the focal loss was measured against (section 5.1, table 1d)."""
 
     batch: Count | None = None
-    """Take the class loss of this many anchors a picture, those with the largest; none takes all anchors."""
+    """Take the class loss of this many anchors an image, those with the largest; none takes all anchors."""
     nms: Fraction = 0.7
     """Before that, drop an anchor that overlaps one with a larger loss by more than this IoU; 1 drops none."""
     negatives: Positive | None = None
@@ -297,7 +297,7 @@ class LossSettings(Section, where="loss"):
 
 @dataclass(frozen=True)
 class AugmentationSettings(Section, where="data.augmentation"):
-    """What happens to a training picture; every draw is a function of (seed, epoch, picture)."""
+    """What happens to a training image; every draw is a function of (seed, epoch, image)."""
 
     flip: Fraction = 0.5
     """Probability of a horizontal flip."""
@@ -308,7 +308,7 @@ class AugmentationSettings(Section, where="data.augmentation"):
     crop: Fraction = 0.0
     """Probability of a random crop that keeps at least one box."""
     crop_scale: tuple[Fraction, Fraction] = (0.3, 1.0)
-    """Side of the crop in units of the picture's side."""
+    """Side of the crop in units of the image's side."""
     colour: Fraction = 0.0
     """Strength of random brightness, contrast, saturation and hue; 0 is off, 1 is strong."""
 
@@ -323,7 +323,7 @@ class AugmentationSettings(Section, where="data.augmentation"):
 
 @dataclass(frozen=True)
 class DataSettings(Section, where="data"):
-    """What is learnt from, what is measured on, and how pictures are loaded."""
+    """What is learnt from, what is measured on, and how images are loaded."""
 
     train: str = "train"
     """Name of the split that is learnt from (train, trainval, ...)."""
@@ -332,11 +332,11 @@ class DataSettings(Section, where="data"):
     strict: bool = False
     """Refuse a data set with any fault, instead of repairing or leaving out what is faulty and saying so."""
     workers: Annotated[int, Within(-1, 1024)] = -1
-    """Processes that load pictures; -1 chooses from the number of processors, 0 loads in the training process."""
+    """Processes that load images; -1 chooses from the number of processors, 0 loads in the training process."""
     repeat_threshold: Fraction = 0.0
-    """Show pictures of rare classes more often: a class in less than this share of the training pictures is repeated
-    sqrt(threshold / share) times, a picture as often as the class in it that is repeated most; 0 is off. Lengths of
-    runs go on counting an epoch as one draw for each picture, though it then takes more to show them all."""
+    """Show images of rare classes more often: a class in less than this share of the training images is repeated
+    sqrt(threshold / share) times, an image as often as the class in it that is repeated most; 0 is off. Lengths of
+    runs go on counting an epoch as one draw for each image, though it then takes more to show them all."""
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
 
 
@@ -348,11 +348,11 @@ class TrainSettings(Section, where="train"):
     """A detector to begin with, other classes than its own allowed: a run folder or a checkpoint, of any project that
     is known. What fits of its weights is kept; its model settings are taken where none are given."""
     batch_size: Count = 16
-    """Pictures of one optimiser step, over all devices and accumulated parts together."""
+    """Images of one optimiser step, over all devices and accumulated parts together."""
     accumulate: Count = 1
     """Compute the gradient of a batch in this many parts one after the other, to need less memory."""
     epochs: Positive | None = None
-    """Length of the run: how many times every training picture is seen (fractions allowed)."""
+    """Length of the run: how many times every training image is seen (fractions allowed)."""
     steps: Count | None = None
     """Length of the run in optimiser steps."""
     budget: str | None = None
@@ -360,7 +360,7 @@ class TrainSettings(Section, where="train"):
     epochs, steps and budget; with none of them, 12 epochs."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Within(0, 1e38, above=True)] = 0.01
-    """Learning rate for a batch of ``lr_batch`` pictures; scaled linearly with the batch size."""
+    """Learning rate for a batch of ``lr_batch`` images; scaled linearly with the batch size."""
     lr_batch: Annotated[int, Within(0, 1e9)] = 16
     """0 takes ``lr`` as it is, whatever the batch."""
     momentum: Score = 0.9
@@ -386,8 +386,8 @@ class TrainSettings(Section, where="train"):
     eval_every: NotNegative = 1.0
     """Epochs between evaluations, beside the one at the end; 0 evaluates at the end only. With a budget this follows
     the steps that fit into it: at least some four evaluations, as long as they take at most 15 % of the time."""
-    eval_pictures: Count | None = None
-    """Evaluate on at most this many pictures while training (evenly spread); the last evaluation takes all."""
+    eval_images: Count | None = None
+    """Evaluate on at most this many images while training (evenly spread); the last evaluation takes all."""
     save_every: str = "5m"
     """Wall-clock time between saves of the resume state, beside those at each evaluation."""
     report: bool = True

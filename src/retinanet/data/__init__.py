@@ -1,4 +1,4 @@
-"""Labelled pictures: layouts on disk, checks, augmentation and loading."""
+"""Labelled images: layouts on disk, checks, augmentation and loading."""
 
 from retinanet.data.dataset import DetectionData, open_data, splits
 from retinanet.data.faults import Report

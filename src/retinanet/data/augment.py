@@ -1,6 +1,6 @@
 """Augmentation in two halves: everything is decided from the annotations, then done to the pixels.
 
-A decision is a function of (seed, epoch, picture) alone, never of which process made it or of what was drawn before:
+A decision is a function of (seed, epoch, image) alone, never of which process made it or of what was drawn before:
 so the sizes in a batch are known without decoding it, and a resumed run draws what an unbroken one does.
 """
 
@@ -21,15 +21,15 @@ IGNORE = -2
 """Label of regions in which nothing is learnt."""
 GREY = (0.299, 0.587, 0.114)  # what R, G and B contribute to brightness (ITU-R BT.601)
 STRONG = (0.5, 0.5, 0.5, 0.1)  # furthest brightness, contrast and saturation from 1 and hue from 0, at colour = 1
-ASPECT = 4 / 3  # a crop's shape differs from its picture's by this factor at most
+ASPECT = 4 / 3  # a crop's shape differs from its image's by this factor at most
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What is done to one picture, in this order."""
+    """What is done to one image, in this order."""
 
     crop: tuple[int, int, int, int]
-    """x1 y1 x2 y2 in pixels of the decoded picture."""
+    """x1 y1 x2 y2 in pixels of the decoded image."""
     size: tuple[int, int]
     """Height and width that the crop is resized to."""
     flip: bool = False
@@ -41,20 +41,20 @@ class Drawn:
 def draw(
     seed: int,
     epoch: int,
-    picture: int,
+    image: int,
     size: tuple[int, int],
     boxes: NDArray[np.float32],
     augmentation: AugmentationSettings,
     preprocessing: PreprocessingSettings,
 ) -> Drawn:
-    """Decide what happens to a picture.
+    """Decide what happens to an image.
 
     Args:
-        size: height and width of the decoded picture.
+        size: height and width of the decoded image.
         boxes: (n, 4) those that count, without crowd regions; the centre of one of them at least lies in the crop.
     """
     # A number for each decision: switching one kind of augmentation on does not change what the others draw.
-    chance = rng(1, seed, epoch, picture).random(13).tolist()
+    chance = rng(1, seed, epoch, image).random(13).tolist()
     crop = (0, 0, size[1], size[0])
     if chance[0] < augmentation.crop:
         crop = _crop(chance[1:6], size, boxes, augmentation.crop_scale)
@@ -79,7 +79,7 @@ def rng(*key: int) -> np.random.Generator:
 def _crop(
     chance: list[float], size: tuple[int, int], boxes: NDArray[np.float32], scale: tuple[float, float]
 ) -> tuple[int, int, int, int]:
-    """A window of whole pixels around the centre of a box, or anywhere in a picture without boxes."""
+    """A window of whole pixels around the centre of a box, or anywhere in an image without boxes."""
     low, high = scale
     across = low + (high - low) * chance[0]
     least, most = max(low, across / ASPECT), min(high, across * ASPECT)

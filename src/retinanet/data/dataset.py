@@ -1,4 +1,4 @@
-"""A data set, opened: one split of labelled pictures behind a folder, a YAML or a JSON of any known layout."""
+"""A data set, opened: one split of labelled images behind a folder, a YAML or a JSON of any known layout."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ def evenly(items: Sequence[T], limit: int) -> list[T]:
 
 @dataclass(frozen=True)
 class Annotations:
-    """All annotations of N pictures with M boxes as flat arrays, the boxes in the order of the pictures."""
+    """All annotations of N images with M boxes as flat arrays, the boxes in the order of the images."""
 
-    sizes: NDArray[np.int32]  # (N, 2) height, width of the decoded picture
-    offsets: NDArray[np.int64]  # (N + 1,) where each picture's boxes start
+    sizes: NDArray[np.int32]  # (N, 2) height, width of the decoded image
+    offsets: NDArray[np.int64]  # (N + 1,) where each image's boxes start
     boxes: NDArray[np.float32]  # (M, 4)
     labels: NDArray[np.int32]  # (M,)
     crowds: NDArray[np.bool_]  # (M,)
 
     @property
-    def pictures(self) -> NDArray[np.int64]:
-        """(M,) the picture that each box lies in."""
+    def images(self) -> NDArray[np.int64]:
+        """(M,) the image that each box lies in."""
         return np.repeat(np.arange(len(self.sizes)), np.diff(self.offsets))
 
 
 class DetectionData:
-    """Pictures with boxes, all annotations in flat arrays (a million boxes take 29 MB, shared by forked processes).
+    """Images with boxes, all annotations in flat arrays (a million boxes take 29 MB, shared by forked processes).
 
-    Boxes are float32 x1 y1 x2 y2 in pixels of the decoded picture; labels count from 0 in the order of
-    ``class_names``. Pictures and boxes that were left out do not appear; ``report`` says which and why.
+    Boxes are float32 x1 y1 x2 y2 in pixels of the decoded image; labels count from 0 in the order of
+    ``class_names``. Images and boxes that were left out do not appear; ``report`` says which and why.
 
     Attributes:
         root: the DATA argument. kind: the layout's name. split: the split's name on disk.
@@ -97,7 +97,7 @@ class DetectionData:
         return len(self._ids)
 
     def __repr__(self) -> str:
-        return f"<{self.kind} {self.root} {self.split}: {len(self)} pictures, {self.num_boxes} boxes>"
+        return f"<{self.kind} {self.root} {self.split}: {len(self)} images, {self.num_boxes} boxes>"
 
     @property
     def num_boxes(self) -> int:
@@ -118,7 +118,7 @@ class DetectionData:
         return Path(self._paths[start:end].tobytes().decode("utf-8", "surrogateescape"))
 
     def path_names(self) -> list[str]:
-        """The paths of all pictures."""
+        """The paths of all images."""
         whole, ends = self._paths.tobytes(), self._path_ends.tolist()
         return [whole[start:end].decode("utf-8", "surrogateescape") for start, end in pairwise(ends)]
 
@@ -128,20 +128,20 @@ class DetectionData:
         return int(height), int(width)
 
     def follows_exif(self, index: int) -> bool:
-        """Whether :meth:`read` turns the picture as its EXIF says; not where its boxes are those before the turn."""
+        """Whether :meth:`read` turns the image as its EXIF says; not where its boxes are those before the turn."""
         return bool(self._exif[index])
 
     def upright(self) -> NDArray[np.bool_]:
-        """(N,) bool: the pictures that are higher than wide."""
+        """(N,) bool: the images that are higher than wide."""
         return self._sizes[:, 0] > self._sizes[:, 1]
 
     def image_id(self, index: int) -> int:
-        """COCO's picture id; the file name where file names are numbers; else a running number from 1."""
+        """COCO's image id; the file name where file names are numbers; else a running number from 1."""
         return int(self._ids[index])
 
     def _slice(self, index: int) -> slice:
         if not -len(self) <= index < len(self):
-            raise IndexError(f"picture {index} of {len(self)}")
+            raise IndexError(f"image {index} of {len(self)}")
         index %= len(self)
         return slice(int(self._offsets[index]), int(self._offsets[index + 1]))
 
@@ -169,31 +169,31 @@ class DetectionData:
         """(3, H, W) uint8 RGB.
 
         Raises:
-            WorkError: the picture was there when the data set was opened and cannot be decoded now.
+            WorkError: the image was there when the data set was opened and cannot be decoded now.
         """
         try:
             image = image_io.read(self.path(index), exif=bool(self._exif[index]))
-        except image_io.PictureError as error:
+        except image_io.ImageError as error:
             raise WorkError(f"{error}; remove or replace it in the data set {self.root}") from error
         height, width = self.size(index)
         if tuple(image.shape[1:]) != (height, width):
-            raise WorkError(f"the picture {self.path(index)} changed its size since the data set was opened")
+            raise WorkError(f"the image {self.path(index)} changed its size since the data set was opened")
         return image
 
     def box_name(self, place: int) -> str:
         """Where a person finds the box at this place of :attr:`annotations`: a file and line, or an annotation id.
 
-        Only the picture and the box's number in it where the data was opened without ``references``.
+        Only the image and the box's number in it where the data was opened without ``references``.
         """
         index = int(np.searchsorted(self._offsets, place, "right")) - 1
         if not 0 <= place < self.num_boxes:
             raise IndexError(f"box {place} of {self.num_boxes}")
         if self._name is None:
-            return f"{self.picture_name(index)} box {place - int(self._offsets[index]) + 1}"
+            return f"{self.image_name(index)} box {place - int(self._offsets[index]) + 1}"
         return self._name(int(self._places[index]), int(self._references[place]))
 
-    def picture_name(self, index: int) -> str:
-        """The picture's path as messages show it: relative to the data set where it lies inside."""
+    def image_name(self, index: int) -> str:
+        """The image's path as messages show it: relative to the data set where it lies inside."""
         return shown(self.path(index), self.root if self.root.is_dir() else self.root.parent)
 
     def label_map_lines(self) -> list[str]:
@@ -257,7 +257,7 @@ def _recognise(root: Path) -> Layout | None:
 
 
 def splits(root: str | Path) -> dict[str, int]:
-    """The splits of a data set by their names on disk, with the number of pictures that each lists."""
+    """The splits of a data set by their names on disk, with the number of images that each lists."""
     return {name: count() for name, count in find_layout(root).counts.items()}
 
 
@@ -277,7 +277,7 @@ def open_data(
         split: train, val, test, trainval, …; ``val``, ``valid`` and ``validation`` are the same.
         strict: refuse any fault, instead of repairing what is harmless and leaving out the rest.
         class_names: the classes of a trained model: labels become places in this list, mapped by name.
-        on_progress: called with (pictures checked, pictures in all) now and then.
+        on_progress: called with (images checked, images in all) now and then.
         references: keep what :meth:`DetectionData.box_name` needs to name file and line (8 bytes a box, and the names
             of all files).
 
@@ -295,7 +295,7 @@ def open_data(
             raise
         raise RequestError(f"{error}; {reason}") from None
     if layout.any_split:
-        report.notes.append(f"{root} is one list of pictures, and its name tells no split: it is used for {split} too")
+        report.notes.append(f"{root} is one list of images, and its name tells no split: it is used for {split} too")
     names, ids = listing.class_names, listing.category_ids
     _require_text(names, root)
     if class_names is not None:
@@ -326,7 +326,7 @@ def _choose(layout: Layout, split: str, root: Path) -> str:
         return matching[0]
     if matching:
         raise RequestError(f"{root} has several splits that could be {split}: {', '.join(matching)}; name one of them")
-    there = [f"{name} ({count()} pictures)" for name, count in layout.counts.items()]
+    there = [f"{name} ({count()} images)" for name, count in layout.counts.items()]
     test = next((name for name in layout.counts if plain_name(name) == "test"), None)
     hint = ""
     if plain_name(split) == "val" and test:
@@ -359,7 +359,7 @@ def _map_classes(listing: Listing, wanted: Sequence[str], root: Path, report: Re
     mapped = table[labels]
     for i in np.flatnonzero(mapped < 0):
         box, name = int(i), listing.class_names[labels[i]]
-        where = listing.box_name(listing.pictures[box], listing.references[box])
+        where = listing.box_name(listing.images[box], listing.references[box])
         report.add("class that the model does not know", "left out", f"{where}: {name}")
     listing.keep_boxes(mapped >= 0, mapped)
     own = dict(zip(listing.class_names, listing.category_ids))

@@ -44,27 +44,27 @@ class Facts:
     parents: list[str] = field(default_factory=list)
     """Categories without boxes that are only the heading of others, left out."""
     boxes: int = 0
-    """Boxes read, in pictures that can be used."""
+    """Boxes read, in images that can be used."""
     polygons: int = 0
     """Boxes made from an outline."""
     fitting: dict[str, int] = field(default_factory=dict)
-    """How many of them lie in their picture, for each meaning that their four numbers may have; only the layout's own
+    """How many of them lie in their image, for each meaning that their four numbers may have; only the layout's own
     meaning where nearly all fit."""
     fractional: int = 0
     """Boxes in a layout of pixels that lie within the first pixel and a half."""
     pixels: int = 0
     """Boxes in a layout of fractions with a number far above 1."""
     reach: tuple[float, float] = (1.0, 1.0)
-    """How far right and down the boxes go (99.5 of 100), in units of the picture's sides."""
+    """How far right and down the boxes go (99.5 of 100), in units of the image's sides."""
     turned: list[int] = field(default_factory=list)
-    """Pictures that EXIF turns by a quarter, by their place in the data as opened."""
+    """Images that EXIF turns by a quarter, by their place in the data as opened."""
 
 
 @dataclass
 class Report:
     """What was found when a data set was opened.
 
-    ``faults`` are what ``strict`` refuses; ``notes`` are facts worth a line that are no faults (background pictures,
+    ``faults`` are what ``strict`` refuses; ``notes`` are facts worth a line that are no faults (background images,
     rounding, how an ambiguous layout was read).
     """
 

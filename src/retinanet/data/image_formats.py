@@ -9,7 +9,7 @@ from PIL import Image
 FIRST = ("JPEG", "PNG")
 """The commonest, tried before all others."""
 REFUSED = frozenset({"EPS", "WMF"})
-"""Programs that draw, run by another program (Ghostscript) or by Windows: a picture must not start either."""
+"""Programs that draw, run by another program (Ghostscript) or by Windows: an image must not start either."""
 
 
 @cache

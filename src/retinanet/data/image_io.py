@@ -73,22 +73,22 @@ DEEP = "values of more than 8 bits scaled to 8, each image by its declared or us
 SEVERAL = "only the first of several pages or frames used"
 
 
-class PictureError(RequestError):
-    """A picture that cannot be used; ``reason`` is the message without the picture's name."""
+class ImageError(RequestError):
+    """An image that cannot be used; ``reason`` is the message without the image's name."""
 
     def __init__(self, name: str, reason: str):
-        super().__init__(f"cannot read the picture {name}: {reason}")
+        super().__init__(f"cannot read the image {name}: {reason}")
         self.name, self.reason = name, reason
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.name, self.reason)
 
 
-class FormatError(PictureError):
+class FormatError(ImageError):
     """A file of no format that is read here."""
 
 
-class TooLargeError(PictureError):
+class TooLargeError(ImageError):
     """An image of more pixels than the limit."""
 
 
@@ -130,42 +130,42 @@ def read(
         (3, H, W) uint8 RGB.
 
     Raises:
-        PictureError: with the file's name and what is wrong with it.
+        ImageError: with the file's name and what is wrong with it.
     """
     with opened(path, max_pixels) as image:
         return _tensor(image, exif, notes)
 
 
-def to_tensor(picture: Any, notes: list[str] | None = None, max_pixels: int | None = None) -> Tensor:
+def to_tensor(image: Any, notes: list[str] | None = None, max_pixels: int | None = None) -> Tensor:
     """Any of the accepted kinds of images to (3, H, W) uint8 RGB.
 
     Args:
-        picture: a path, a PIL image, an (H, W, 3), (H, W, 1) or (H, W) array (RGB or grey), or a (3, H, W) or (1, H, W)
+        image: a path, a PIL image, an (H, W, 3), (H, W, 1) or (H, W) array (RGB or grey), or a (3, H, W) or (1, H, W)
             tensor. uint8 is taken as it is, without a copy where possible; other numbers are scaled as
             :func:`retinanet.data.pixel_formats.scaled` says.
         notes, max_pixels: as of :func:`read`.
 
     Raises:
-        PictureError: on anything else, saying what is expected.
+        ImageError: on anything else, saying what is expected.
     """
-    if isinstance(picture, str | os.PathLike):
-        return read(picture, notes=notes, max_pixels=max_pixels)
+    if isinstance(image, str | os.PathLike):
+        return read(image, notes=notes, max_pixels=max_pixels)
     try:
-        if isinstance(picture, Image.Image):
-            return _tensor(picture, True, notes)
-        if isinstance(picture, np.ndarray):
-            return _from_array(picture, notes)
-        if isinstance(picture, Tensor):
-            return _from_tensor(picture, notes)
+        if isinstance(image, Image.Image):
+            return _tensor(image, True, notes)
+        if isinstance(image, np.ndarray):
+            return _from_array(image, notes)
+        if isinstance(image, Tensor):
+            return _from_tensor(image, notes)
     except Exception as error:
-        raise PictureError(str(getattr(picture, "filename", "") or "given"), what_is_wrong(error)) from error
-    raise PictureError("given", f"a {type(picture).__name__}; {EXPECTED}")
+        raise ImageError(str(getattr(image, "filename", "") or "given"), what_is_wrong(error)) from error
+    raise ImageError("given", f"a {type(image).__name__}; {EXPECTED}")
 
 
 def _from_array(array: np.ndarray[Any, Any], notes: list[str] | None) -> Tensor:
     shape = array.shape
     if array.dtype.kind not in "buif" or not array.size or not (len(shape) == 2 or shape[2:] in ((1,), (3,))):
-        raise PictureError("given", f"an array of {array.dtype} and shape {tuple(shape)}; {EXPECTED}")
+        raise ImageError("given", f"an array of {array.dtype} and shape {tuple(shape)}; {EXPECTED}")
     array = array.reshape(*shape[:2], -1)
     if array.dtype != np.uint8:
         array = scaled(array, notes=notes)
@@ -177,7 +177,7 @@ def _from_array(array: np.ndarray[Any, Any], notes: list[str] | None) -> Tensor:
 def _from_tensor(tensor: Tensor, notes: list[str] | None) -> Tensor:
     if tensor.is_complex() or tensor.dim() != 3 or tensor.shape[0] not in (1, 3) or not tensor.numel():
         kind = str(tensor.dtype).removeprefix("torch.")
-        raise PictureError("given", f"a tensor of {kind} and shape {tuple(tensor.shape)}; {EXPECTED}")
+        raise ImageError("given", f"a tensor of {kind} and shape {tuple(tensor.shape)}; {EXPECTED}")
     if tensor.dtype != torch.uint8:
         values = tensor.detach().cpu()
         tensor = torch.from_numpy(
@@ -196,7 +196,7 @@ def header(path: str | os.PathLike[str], notes: list[str] | None = None) -> tupl
         height, width as stored, and whether EXIF turns the image so that the two change places.
 
     Raises:
-        PictureError: the file is missing, no image, too large or cut short.
+        ImageError: the file is missing, no image, too large or cut short.
     """
     with opened(path) as image:
         if notes is not None:
@@ -214,7 +214,7 @@ def pixels(path: str | os.PathLike[str], max_pixels: int | None = None) -> int:
     try:
         with opened(path, max_pixels) as image:
             return int(image.width * image.height)
-    except PictureError:
+    except ImageError:
         return 0
 
 
@@ -223,7 +223,7 @@ def opened(source: str | os.PathLike[str] | IO[bytes], max_pixels: int | None = 
     """A file (or the content of one) as a PIL image, not decoded yet, of no more pixels than the limit.
 
     Raises:
-        PictureError: it cannot be opened, or what the body of the context raises while it decodes.
+        ImageError: it cannot be opened, or what the body of the context raises while it decodes.
     """
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else "given"
     limit = pixel_limit(max_pixels)
@@ -235,10 +235,10 @@ def opened(source: str | os.PathLike[str] | IO[bytes], max_pixels: int | None = 
             if width * height > limit:
                 raise TooLargeError(name, _too_large(width, height, limit))
             yield image
-    except PictureError as error:
+    except ImageError as error:
         raise type(error)(name, error.reason) from error.__cause__
     except Exception as error:
-        raise PictureError(name, what_is_wrong(error)) from error
+        raise ImageError(name, what_is_wrong(error)) from error
 
 
 def _open(source: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
@@ -249,14 +249,14 @@ def _open(source: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
     except UnidentifiedImageError:
         start = _start(source)
         if not start:
-            raise PictureError("given", "the file is empty") from None
+            raise ImageError("given", "the file is empty") from None
         if start.startswith(EPS):
             raise FormatError("given", "EPS is a program, which is not run; save it as PNG") from None
         sides = next((start[at : at + 8] for kind, at in SIDES if start.startswith(kind)), b"")
         if bytes(4) in (sides[:4], sides[4:]):
-            raise PictureError("given", "its width or height is 0") from None
+            raise ImageError("given", "its width or height is 0") from None
         if start[4:8] != b"ftyp" or start[8:12] not in HEIF:
-            raise FormatError("given", "it is not a picture that Pillow knows") from None
+            raise FormatError("given", "it is not an image that Pillow knows") from None
     try:
         import pillow_heif
     except ImportError:
@@ -326,7 +326,7 @@ def what_is_wrong(error: BaseException) -> str:
     """What an exception of Pillow says of an image, in words."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"it is too large to decode safely ({str(error).split(',')[0].lower()})"
-    if isinstance(error, PictureError):
+    if isinstance(error, ImageError):
         return error.reason
     if isinstance(error, PixelError):
         return str(error)

@@ -1,7 +1,7 @@
-"""Batches of pictures for training and for evaluation, from worker processes or from this one.
+"""Batches of images for training and for evaluation, from worker processes or from this one.
 
-The order of training pictures is an endless stream, epoch after epoch in a new seeded order, cut into global batches.
-An epoch has every picture once, those of rare classes more often where :mod:`retinanet.data.sampler` says so. It
+The order of training images is an endless stream, epoch after epoch in a new seeded order, cut into global batches.
+An epoch has every image once, those of rare classes more often where :mod:`retinanet.data.sampler` says so. It
 depends on neither workers nor processes and can be entered at any step, so a run can be continued exactly.
 """
 
@@ -29,7 +29,7 @@ from retinanet.data.sampler import Repeats, repeat_factors
 from retinanet.ops.resize import pad_batch, padded_size, prepare, resized_size
 
 Transform = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-"""(picture (3, H, W) uint8, boxes (n, 4) float32, labels (n,) int64, -2 to ignore) -> the same, of the same H and W."""
+"""(image (3, H, W) uint8, boxes (n, 4) float32, labels (n,) int64, -2 to ignore) -> the same, of the same H and W."""
 KEPT_ORDERS = 4  # epochs whose order is kept: a batch may reach into several
 T = TypeVar("T")
 Item_co = TypeVar("Item_co", covariant=True)
@@ -37,12 +37,12 @@ Item_co = TypeVar("Item_co", covariant=True)
 
 @dataclass
 class Batch:
-    """Pictures to learn from."""
+    """Images to learn from."""
 
     images: Tensor
     """(B, 3, H, W) uint8 RGB, padded with zeros on the right and below."""
     sizes: Tensor
-    """(B, 2) int64, height and width of each picture within its padding."""
+    """(B, 2) int64, height and width of each image within its padding."""
     boxes: list[Tensor]
     """B times (n, 4) float32 in the pixels of ``images``."""
     labels: list[Tensor]
@@ -50,7 +50,7 @@ class Batch:
     indices: list[int]
     """Places in the data set."""
     epochs: list[int]
-    """How many times each picture was seen before."""
+    """How many times each image was seen before."""
 
     def pin_memory(self) -> Batch:
         """The same in memory that a GPU copies from directly; called by torch's loader."""
@@ -63,14 +63,14 @@ class Batch:
 
 @dataclass
 class EvalBatch:
-    """Pictures to detect in, all of one padded size."""
+    """Images to detect in, all of one padded size."""
 
     images: Tensor
     """(B, 3, H, W) uint8 RGB, or float32 in 0..255 for models that resize in floating point."""
     sizes: Tensor
-    """(B, 2) int64, height and width of each picture within its padding."""
+    """(B, 2) int64, height and width of each image within its padding."""
     originals: Tensor
-    """(B, 2) int64, height and width of each decoded picture."""
+    """(B, 2) int64, height and width of each decoded image."""
     indices: list[int]
     """Places in the data set."""
 
@@ -102,24 +102,24 @@ def train_batches(
 ) -> Iterator[list[Batch]]:
     """The endless sequence of training steps.
 
-    Step s takes pictures s * B to (s + 1) * B of the stream, B being ``train.batch_size``. Process ``rank`` gets every
+    Step s takes images s * B to (s + 1) * B of the stream, B being ``train.batch_size``. Process ``rank`` gets every
     ``world``-th of them, in ``train.accumulate`` parts. All parts in all processes are padded to the size of the whole
     batch, so that the loss depends neither on the number of processes nor on that of parts.
 
     Args:
         start_step: the first step to give.
         workers: loader processes; 0 loads in this one, -1 chooses from the number of processors.
-        transform: a callable for further augmentation, between decoding and everything drawn here. It gets (picture
+        transform: a callable for further augmentation, between decoding and everything drawn here. It gets (image
             (3, H, W) uint8, boxes (n, 4) float32, labels (n,) int64 with -2 for regions to ignore) and returns the same
-            three; the picture must keep its size. Torch's random numbers are seeded for each call from (seed, times
-            seen, picture), so transforms that use them, as torchvision's do, are as repeatable as the rest.
+            three; the image must keep its size. Torch's random numbers are seeded for each call from (seed, times
+            seen, image), so transforms that use them, as torchvision's do, are as repeatable as the rest.
 
     Returns:
         An iterator over steps; each is a list of ``accumulate`` batches.
 
     Raises:
-        RequestError: at once, where a process would get fewer pictures than it has parts.
-        WorkError: while iterating, where a picture cannot be decoded.
+        RequestError: at once, where a process would get fewer images than it has parts.
+        WorkError: while iterating, where an image cannot be decoded.
     """
     train = settings.train
     share = train.batch_size // world
@@ -156,18 +156,18 @@ class TrainingSteps:
         factors = repeat_factors(self.data, threshold) if threshold > 0 else np.ones(len(self.data))
         self._repeats = Repeats.of(factors, self.settings.train.seed)
 
-    def pictures(self, step: int) -> list[tuple[int, int]]:
-        """(how many times it was seen before, picture) of the global batch."""
+    def images(self, step: int) -> list[tuple[int, int]]:
+        """(how many times it was seen before, image) of the global batch."""
         count, total = self.settings.train.batch_size, self._repeats.draws
         chosen = []
         for place in range(step * count, (step + 1) * count):
             epoch, within = divmod(place, total)
-            picture, copy = self._order(epoch)[:, within].tolist()
-            chosen.append((self._repeats.seen(epoch, picture) + copy, picture))
+            image, copy = self._order(epoch)[:, within].tolist()
+            chosen.append((self._repeats.seen(epoch, image) + copy, image))
         return chosen
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        """(2, T) the pictures of an epoch, and how many times each was shown before within it."""
+        """(2, T) the images of an epoch, and how many times each was shown before within it."""
         if epoch not in self._orders:
             if len(self._orders) >= KEPT_ORDERS:
                 self._orders.clear()
@@ -176,21 +176,21 @@ class TrainingSteps:
             self._orders[epoch] = drawn[:, shown]
         return self._orders[epoch]
 
-    def draw(self, seen: int, picture: int) -> augment.Drawn:
+    def draw(self, seen: int, image: int) -> augment.Drawn:
         data, settings = self.data, self.settings
-        boxes = data.boxes(picture)[~data.crowd(picture)]
+        boxes = data.boxes(image)[~data.crowd(image)]
         return augment.draw(
             settings.train.seed,
             seen,
-            picture,
-            data.size(picture),
+            image,
+            data.size(image),
             boxes,
             settings.data.augmentation,
             settings.model.preprocessing,
         )
 
     def __getitem__(self, step: int) -> list[Batch]:
-        chosen = self.pictures(step)
+        chosen = self.images(step)
         drawn = [self.draw(*draw) for draw in chosen]
         padded = padded_size((d.size for d in drawn), self.settings.model.preprocessing)
         mine = list(zip(chosen, drawn))[self.rank :: self.world]
@@ -207,22 +207,22 @@ class TrainingSteps:
         seen, indices = zip(*(chosen for chosen, _ in share))
         return Batch(pad_batch(images, padded), sizes, list(boxes), list(labels), list(indices), list(seen))
 
-    def _labelled(self, seen: int, picture: int) -> tuple[Tensor, Tensor, Tensor]:
-        """One decoded picture, its boxes and labels, after the user's own transform."""
-        image = self.data.read(picture)
-        boxes = torch.from_numpy(self.data.boxes(picture).copy())
-        labels = torch.from_numpy(np.where(self.data.crowd(picture), augment.IGNORE, self.data.labels(picture)))
+    def _labelled(self, seen: int, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """One decoded image, its boxes and labels, after the user's own transform."""
+        image = self.data.read(index)
+        boxes = torch.from_numpy(self.data.boxes(index).copy())
+        labels = torch.from_numpy(np.where(self.data.crowd(index), augment.IGNORE, self.data.labels(index)))
         if self.transform is None:
             return image, boxes, labels
         shape = image.shape
         with torch.random.fork_rng(devices=[]):
-            seed = int(augment.rng(2, self.settings.train.seed, seen, picture).integers(1 << 62))
+            seed = int(augment.rng(2, self.settings.train.seed, seen, index).integers(1 << 62))
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's too
             image, boxes, labels = self.transform(image, boxes, labels)
         if image.dtype != torch.uint8 or image.shape != shape:
             kind = str(image.dtype).removeprefix("torch.")
             raise RequestError(
-                f"the transform made a {kind} picture of shape {tuple(image.shape)} from one of {tuple(shape)}; "
+                f"the transform made a {kind} image of shape {tuple(image.shape)} from one of {tuple(shape)}; "
                 "it must keep uint8 and the size"
             )
         return image.as_subclass(Tensor), boxes.as_subclass(Tensor).float(), labels.as_subclass(Tensor).long()
@@ -231,11 +231,11 @@ class TrainingSteps:
 def order(seed: int, epoch: int, upright: NDArray[np.bool_], batch_size: int) -> NDArray[np.int64]:
     """The order of an epoch's draws: a permutation (T,).
 
-    Upright pictures share batches with upright ones, wide ones with wide ones: a batch of both is padded to a square
+    Upright images share batches with upright ones, wide ones with wide ones: a batch of both is padded to a square
     and costs half as much again. What is left over, less than a batch of either, is mixed.
 
     Args:
-        upright: (T,), the draws of pictures that are higher than wide.
+        upright: (T,), the draws of images that are higher than wide.
     """
     rng, total = augment.rng(3, seed, epoch), len(upright)
     drawn = rng.permutation(total)
@@ -256,13 +256,13 @@ def eval_batches(
     batch_size: int = 8,
     workers: int = 0,
 ) -> Iterator[EvalBatch]:
-    """Pictures as the model wants them, each once, not augmented.
+    """Images as the model wants them, each once, not augmented.
 
-    A batch holds pictures of one padded size only, as ``Detector.predict`` groups them: what is found in a picture does
+    A batch holds images of one padded size only, as ``Detector.predict`` groups them: what is found in an image does
     not depend on its company. Batches come in no particular order of ``indices``.
 
     Raises:
-        WorkError: while iterating, where a picture cannot be decoded.
+        WorkError: while iterating, where an image cannot be decoded.
     """
     groups: dict[tuple[int, int], list[int]] = {}
     for index in indices:
@@ -279,7 +279,7 @@ def eval_batches(
 
 @dataclass
 class EvaluationBatches:
-    """``batches[i]`` holds the pictures ``batches.chosen[i][1]``, padded to ``batches.chosen[i][0]``."""
+    """``batches[i]`` holds the images ``batches.chosen[i][1]``, padded to ``batches.chosen[i][0]``."""
 
     data: DetectionData
     preprocessing: PreprocessingSettings
@@ -321,7 +321,7 @@ def _load(source: Source[T], keys: Iterable[int], workers: int) -> Iterator[T]:
         if "DataLoader worker" not in str(error) or "Caught" in str(error):
             raise
         raise WorkError(
-            f"a process that loads pictures died ({str(error).splitlines()[0]}): too little memory, or shared memory "
+            f"a process that loads images died ({str(error).splitlines()[0]}): too little memory, or shared memory "
             "(/dev/shm) as in containers; use fewer with --data.workers, 0 loads without them"
         ) from error
 

@@ -1,7 +1,7 @@
-"""Repeat-factor sampling: pictures of rare classes are drawn more often (Gupta, Dollár and Girshick, "LVIS", 2019).
+"""Repeat-factor sampling: images of rare classes are drawn more often (Gupta, Dollár and Girshick, "LVIS", 2019).
 
-A class c that the share f_c of the pictures contains has the repeat factor r_c = max(1, sqrt(t / f_c)) for a threshold
-t, a picture that of the class in it with the largest. In an epoch a picture is drawn r times on average: floor(r) or
+A class c that the share f_c of the images contains has the repeat factor r_c = max(1, sqrt(t / f_c)) for a threshold
+t, an image that of the class in it with the largest. In an epoch an image is drawn r times on average: floor(r) or
 ceil(r) times in each, and which of the two is a function of the epoch alone, so that a run can be entered anywhere.
 """
 
@@ -21,32 +21,32 @@ GOLDEN = 2654435769  # ONE divided by the golden ratio, odd: its multiples sprea
 
 
 def repeat_factors(data: DetectionData, threshold: float) -> NDArray[np.float64]:
-    """(N,) the repeat factor of each picture, 1 or more; 1 for pictures without objects.
+    """(N,) the repeat factor of each image, 1 or more; 1 for images without objects.
 
     Regions to ignore make no class present.
     """
     found = data.annotations
     counted = ~found.crowds
-    pairs = np.unique(found.pictures[counted] * len(data.class_names) + found.labels[counted])
-    pictures, classes = np.divmod(pairs, len(data.class_names))
+    pairs = np.unique(found.images[counted] * len(data.class_names) + found.labels[counted])
+    images, classes = np.divmod(pairs, len(data.class_names))
     share = np.bincount(classes, minlength=len(data.class_names)) / max(1, len(data))
     factors = np.sqrt(np.maximum(1.0, threshold / np.maximum(share, 1e-300)))  # (K,)
     result = np.ones(len(data))
-    np.maximum.at(result, pictures, factors[classes])
+    np.maximum.at(result, images, factors[classes])
     return result
 
 
 @dataclass(frozen=True)
 class Repeats:
-    """Which pictures an epoch draws how often.
+    """Which images an epoch draws how often.
 
     Systematic sampling: the numbers of draws stand one behind the other on a line, with marks at a distance of 1 over
-    it. A picture is drawn once for each mark within its piece. From epoch to epoch the marks move on by the golden
-    ratio: after any number of epochs every picture has had its share, give or take a few draws.
+    it. An image is drawn once for each mark within its piece. From epoch to epoch the marks move on by the golden
+    ratio: after any number of epochs every image has had its share, give or take a few draws.
     """
 
     ends: NDArray[np.int64]
-    """(N + 1,) where on the line of draws beyond the first each picture begins and ends, in units of 1 / ONE."""
+    """(N + 1,) where on the line of draws beyond the first each image begins and ends, in units of 1 / ONE."""
     offset: int = 0
     """Where the marks lie in epoch 0."""
 
@@ -70,26 +70,26 @@ class Repeats:
 
     @property
     def expected(self) -> NDArray[np.float64]:
-        """(N,) how many times each picture is drawn in an epoch, on average over epochs."""
+        """(N,) how many times each image is drawn in an epoch, on average over epochs."""
         return 1 + np.diff(self.ends) / ONE
 
     def counts(self, epoch: int) -> NDArray[np.int64]:
-        """(N,) how many times each picture is drawn in an epoch; their sum is :attr:`draws`."""
+        """(N,) how many times each image is drawn in an epoch; their sum is :attr:`draws`."""
         return 1 + np.diff((self.ends + (self.offset + epoch * GOLDEN) % ONE) >> BITS)
 
     def drawn(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The draws of an epoch, not in the order in which they are shown.
 
         Returns:
-            (T,) pictures, and (T,) how many times each was drawn before within the epoch.
+            (T,) images, and (T,) how many times each was drawn before within the epoch.
         """
         counts = self.counts(epoch)
-        pictures = np.repeat(np.arange(len(counts)), counts)
-        return pictures, np.arange(len(pictures)) - np.repeat(np.cumsum(counts) - counts, counts)
+        images = np.repeat(np.arange(len(counts)), counts)
+        return images, np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
 
-    def seen(self, epoch: int, picture: int) -> int:
-        """How many times a picture is drawn in all epochs before this one."""
-        start, end = self.ends[picture : picture + 2].tolist()
+    def seen(self, epoch: int, image: int) -> int:
+        """How many times an image is drawn in all epochs before this one."""
+        start, end = self.ends[image : image + 2].tolist()
         if start == end:
             return epoch
         return (

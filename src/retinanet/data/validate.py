@@ -1,4 +1,4 @@
-"""A listing held against its pictures: what is harmless is repaired, what is not is left out, all of it is reported."""
+"""A listing held against its images: what is harmless is repaired, what is not is left out, all of it is reported."""
 
 from __future__ import annotations
 
@@ -21,43 +21,43 @@ from retinanet.data.formats.path_matching import Locator
 
 Array = NDArray[np.generic]
 ROUNDING = 0.02
-"""Boxes that stick out of their picture by no more than this many pixels do so because coordinates were written with
+"""Boxes that stick out of their image by no more than this many pixels do so because coordinates were written with
 few digits; they are clipped without being called a fault."""
-TOGETHER = 32  # pictures that a thread looks at one after the other: handing over single ones takes as long again
-USUAL = 0.98  # where so many boxes lie in their pictures, nobody asks whether their numbers mean something else
+TOGETHER = 32  # images that a thread looks at one after the other: handing over single ones takes as long again
+USUAL = 0.98  # where so many boxes lie in their images, nobody asks whether their numbers mean something else
 FRACTIONS = 1.5  # pixels: all boxes of a real data set do not end here
-PIXELS = 2.0  # sides of the picture: rounding and sloppy boxes stay below
+PIXELS = 2.0  # sides of the image: rounding and sloppy boxes stay below
 Progress = Callable[[int, int], None]
 
 
 @dataclass
 class Checked:
-    """Flat arrays of N sound pictures and the M sound boxes in them, the boxes in the order of the pictures."""
+    """Flat arrays of N sound images and the M sound boxes in them, the boxes in the order of the images."""
 
     paths: list[str]
     ids: NDArray[np.int64]  # (N,)
-    sizes: NDArray[np.int32]  # (N, 2) height, width of the decoded picture
-    exif: NDArray[np.bool_]  # (N,) whether EXIF may turn the picture
-    offsets: NDArray[np.int64]  # (N + 1,) where each picture's boxes start
+    sizes: NDArray[np.int32]  # (N, 2) height, width of the decoded image
+    exif: NDArray[np.bool_]  # (N,) whether EXIF may turn the image
+    offsets: NDArray[np.int64]  # (N + 1,) where each image's boxes start
     boxes: NDArray[np.float32]  # (M, 4)
     labels: NDArray[np.int32]  # (M,)
     crowds: NDArray[np.bool_]  # (M,)
     areas: NDArray[np.float64]  # (M,)
-    places: NDArray[np.int32]  # (N,) each picture's place in the listing
+    places: NDArray[np.int32]  # (N,) each image's place in the listing
     references: NDArray[np.int64]  # (M,) by which the listing names each box
 
 
 def check(listing: Listing, root: Path, report: Report, on_progress: Progress | None = None) -> Checked:
     _locate(listing, root, report)
-    sizes, exif, turned = _check_pictures(listing, root, report, on_progress)
+    sizes, exif, turned = _check_images(listing, root, report, on_progress)
     if background := sum(int(sizes[i, 0]) > 0 for i in listing.unlabelled):
-        report.notes.append(f"{background} pictures without {listing.sheet} are background")
+        report.notes.append(f"{background} images without {listing.sheet} are background")
     report.facts.turned = np.flatnonzero(turned[sizes[:, 0] > 0]).tolist()
     return _check_boxes(listing, sizes, exif, report)
 
 
 def _locate(listing: Listing, root: Path, report: Report) -> None:
-    """Find pictures that are on disk under another spelling of their name, where it is the name of no other."""
+    """Find images that are on disk under another spelling of their name, where it is the name of no other."""
     claimed: set[str] = set()
     missing = []
     for i, path in enumerate(listing.paths):
@@ -76,10 +76,10 @@ def _locate(listing: Listing, root: Path, report: Report) -> None:
             listing.paths[i] = path
 
 
-def _check_pictures(
+def _check_images(
     listing: Listing, root: Path, report: Report, on_progress: Progress | None
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Sizes (N, 2) as decoded, 0 for pictures to leave out; whether EXIF is to be followed (N,); whether it turns."""
+    """Sizes (N, 2) as decoded, 0 for images to leave out; whether EXIF is to be followed (N,); whether it turns."""
     total = len(listing.paths)
     declared = np.frombuffer(listing.sizes, np.int32).reshape(-1, 2)
     sizes = np.zeros((total, 2), np.int32)
@@ -88,17 +88,17 @@ def _check_pictures(
 
     notes: dict[str, list[str]] = {}
 
-    def look(path: str) -> tuple[int, int, bool] | image_io.PictureError:
+    def look(path: str) -> tuple[int, int, bool] | image_io.ImageError:
         try:
             seen: list[str] = []
             size = image_io.header(path, seen)
             for note in seen:
                 notes.setdefault(note, []).append(path)
             return size
-        except image_io.PictureError as error:
+        except image_io.ImageError as error:
             return error
 
-    def look_at_some(start: int) -> list[tuple[int, int, bool] | image_io.PictureError]:
+    def look_at_some(start: int) -> list[tuple[int, int, bool] | image_io.ImageError]:
         return [look(path) for path in listing.paths[start : start + TOGETHER]]
 
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
@@ -106,13 +106,13 @@ def _check_pictures(
         for i, found in enumerate(itertools.chain.from_iterable(parts)):
             if on_progress and (i + 1 == total or i % 256 == 255):
                 on_progress(i + 1, total)
-            if isinstance(found, image_io.PictureError):
+            if isinstance(found, image_io.ImageError):
                 name = shown(listing.paths[i], root)
                 if os.path.exists(listing.paths[i]):
-                    report.add("unreadable picture", "left out", f"{name}: {found.reason}")
+                    report.add("unreadable image", "left out", f"{name}: {found.reason}")
                 else:
                     dead = ": a link in a circle or to a file that is not there" * os.path.islink(listing.paths[i])
-                    report.add("missing picture", "left out", name + dead)
+                    report.add("missing image", "left out", name + dead)
                 continue
             stored, turned = found[:2], found[2]
             upright = stored[::-1] if turned else stored
@@ -133,7 +133,7 @@ def _check_pictures(
 
 def _check_boxes(listing: Listing, sizes: NDArray[np.int32], exif: NDArray[np.bool_], report: Report) -> Checked:
     sound = sizes[:, 0] > 0
-    owner = np.frombuffer(listing.pictures, np.int32)
+    owner = np.frombuffer(listing.images, np.int32)
     order = np.flatnonzero(sound[owner])
     order = order[np.argsort(owner[order], kind="stable")]
     owner = owner[order]
@@ -157,14 +157,14 @@ def _check_boxes(listing: Listing, sizes: NDArray[np.int32], exif: NDArray[np.bo
     final = clipped.astype(np.float32)
     fault("box with a coordinate that is not a finite number", ~np.isfinite(boxes).all(axis=1))
     fault("box of no area", (boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
-    fault("box outside the picture", (visible <= 0).any(axis=1))
+    fault("box outside the image", (visible <= 0).any(axis=1))
     fault("box of no area", (final[:, 2:] <= final[:, :2]).any(axis=1))  # thinner than float32 can tell
     excess = np.abs(boxes - clipped).max(1, initial=0)
     rounded = keep & (excess > 0) & (excess <= ROUNDING)
     if rounded.any():
-        report.notes.append(f"{rounded.sum()} boxes up to {ROUNDING} pixels outside the picture, by rounding, clipped")
+        report.notes.append(f"{rounded.sum()} boxes up to {ROUNDING} pixels outside the image, by rounding, clipped")
     partly = keep & (excess > ROUNDING)
-    _name(listing, order, owner, boxes, limits, report, "box partly outside the picture, clipped", partly, "repaired")
+    _name(listing, order, owner, boxes, limits, report, "box partly outside the image, clipped", partly, "repaired")
 
     places = np.flatnonzero(sound)
     counts = np.bincount(owner[keep], minlength=len(sizes))[places]
@@ -185,7 +185,7 @@ def _check_boxes(listing: Listing, sizes: NDArray[np.int32], exif: NDArray[np.bo
 
 
 def _note_facts(listing: Listing, boxes: NDArray[np.float64], limits: NDArray[np.float64], report: Report) -> None:
-    """What the boxes (M, 4) say as they are written, in units of the picture's sides where the layout has those."""
+    """What the boxes (M, 4) say as they are written, in units of the image's sides where the layout has those."""
     facts = report.facts
     facts.boxes = len(boxes)
     if not len(boxes):
@@ -219,7 +219,7 @@ def _note_facts(listing: Listing, boxes: NDArray[np.float64], limits: NDArray[np
 
 
 def _fitting(boxes: NDArray[np.float64], unit: NDArray[np.float64]) -> int:
-    """How many boxes have an area and lie in their picture, give or take a hundredth of its side."""
+    """How many boxes have an area and lie in their image, give or take a hundredth of its side."""
     with np.errstate(invalid="ignore"):
         inside = (boxes[:, :2] >= -0.01 * unit[:, :2]) & (boxes[:, 2:] <= 1.01 * unit[:, :2])
         return int((inside & (boxes[:, 2:] > boxes[:, :2])).all(1).sum())
@@ -247,9 +247,9 @@ def _name(
 
 
 def require_some(checked: Checked, listing: Listing, where: str, report: Report) -> None:
-    """Refuse a split in which no picture is left."""
+    """Refuse a split in which no image is left."""
     if not checked.paths:
         if not (reason := report.reason()):
-            raise RequestError(f"{where} lists no pictures")
+            raise RequestError(f"{where} lists no images")
         of = f" of {len(listing.paths)}" if listing.paths else ""
-        raise RequestError(f"{where} has no usable picture{of}: {reason}")
+        raise RequestError(f"{where} has no usable image{of}: {reason}")

@@ -1,15 +1,15 @@
-"""How far a measured AP may be off: bootstrap over pictures, for one model and for the difference of two.
+"""How far a measured AP may be off: bootstrap over images, for one model and for the difference of two.
 
-A data set is one draw of pictures. Drawing as many again from it, with replacement, many times over, shows how AP
-varies with the draw. Detections are matched to the truth once; a resample only weighs pictures, which gives the same AP
-as a data set in which a picture drawn twice stands twice.
+A data set is one draw of images. Drawing as many again from it, with replacement, many times over, shows how AP
+varies with the draw. Detections are matched to the truth once; a resample only weighs images, which gives the same AP
+as a data set in which an image drawn twice stands twice.
 
-AP of few pictures is too high on average, since it reads the best precision at or beyond each recall; AP of a
-resample, which holds fewer different pictures still, is too high by about as much again. The interval is therefore the
-"basic" one: the deviations of the resamples from the measured value, mirrored. In a simulation with 60 and 150 pictures
+AP of few images is too high on average, since it reads the best precision at or beyond each recall; AP of a
+resample, which holds fewer different images still, is too high by about as much again. The interval is therefore the
+"basic" one: the deviations of the resamples from the measured value, mirrored. In a simulation with 60 and 150 images
 it held the true AP in 92 to 97 of 100 cases, the plain percentiles in 78 to 82; a test repeats a part of it.
 
-Two models are compared on the same draws. What is hard or easy about the pictures cancels then, so the difference is
+Two models are compared on the same draws. What is hard or easy about the images cancels then, so the difference is
 known better than the two intervals suggest.
 """
 
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # COCO's ten IoUs
 RECALLS = np.linspace(0, 1, 101)  # and the recalls at which it reads precision
-LIMIT = 100  # detections of one class in one picture
+LIMIT = 100  # detections of one class in one image
 RESAMPLES = 1000
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class ClassMatches:
-    """The detections of one class in all pictures, the surest first, held against the truth."""
+    """The detections of one class in all images, the surest first, held against the truth."""
 
-    pictures: NDArray[np.int64]
-    """(n,) place of each detection's picture among those judged."""
+    images: NDArray[np.int64]
+    """(n,) place of each detection's image among those judged."""
     hits: NDArray[np.bool_]
     """(10, n) whether it is right at each IoU."""
     ignored: NDArray[np.bool_]
     """(10, n) whether it lies in a crowd, and is neither right nor wrong."""
     truths: NDArray[np.int64]
-    """(pictures,) boxes to be found in each picture."""
+    """(images,) boxes to be found in each image."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def match(
     """Hold detections against the truth by COCO's rules, for boxes of all sizes.
 
     Args:
-        found: place of a picture in ``data`` -> its detections, labels as in ``data``; a missing one counts as empty.
-        indices: judge these pictures alone.
+        found: place of an image in ``data`` -> its detections, labels as in ``data``; a missing one counts as empty.
+        indices: judge these images alone.
 
     Returns:
         One entry a class.
@@ -85,7 +85,7 @@ def match(
             mine = np.flatnonzero(found_labels == label)
             mine = mine[np.argsort(-scores[mine], kind="stable")][:LIMIT]
             there = labels == label
-            hits, ignored = _match_picture(boxes[mine], data.boxes(index)[there].astype(np.float64), crowd[there])
+            hits, ignored = _match_image(boxes[mine], data.boxes(index)[there].astype(np.float64), crowd[there])
             parts[label].append((place, scores[mine], hits, ignored))
     return [_join(part, truths[label]) for label, part in enumerate(parts)]
 
@@ -101,10 +101,10 @@ def _join(parts: list[tuple[int, NDArray, NDArray, NDArray]], truths: NDArray[np
     return ClassMatches(places[order], hits[:, order], ignored[:, order], truths)
 
 
-def _match_picture(
+def _match_image(
     boxes: NDArray[np.float64], truth: NDArray[np.float64], crowd: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """One class in one picture: (n, 4) detections, the surest first, and (m, 4) truth -> hits, ignored (10, n)."""
+    """One class in one image: (n, 4) detections, the surest first, and (m, 4) truth -> hits, ignored (10, n)."""
     hits = np.zeros((len(THRESHOLDS), len(boxes)), bool)
     ignored = np.zeros_like(hits)
     if not len(truth) or not len(boxes):
@@ -138,10 +138,10 @@ def average_precision(matches: Sequence[ClassMatches], weights: NDArray[np.int64
     """AP at each of the ten IoUs, the mean over the classes that have boxes.
 
     Args:
-        weights: (pictures,) how often each picture counts.
+        weights: (images,) how often each image counts.
 
     Returns:
-        (10,) in 0..1; NaN where no picture that counts has a box.
+        (10,) in 0..1; NaN where no image that counts has a box.
     """
     of_classes = [_of_class(m, weights) for m in matches if (weights * m.truths).sum() > 0]
     return np.mean(of_classes, axis=0) if of_classes else np.full(len(THRESHOLDS), np.nan)
@@ -149,7 +149,7 @@ def average_precision(matches: Sequence[ClassMatches], weights: NDArray[np.int64
 
 def _of_class(m: ClassMatches, weights: NDArray[np.int64]) -> NDArray[np.float64]:
     total = (weights * m.truths).sum()
-    weight = weights[m.pictures]
+    weight = weights[m.images]
     right = np.cumsum(weight * m.hits, axis=1, dtype=np.float64)  # (10, n)
     judged = np.cumsum(weight * ~m.ignored, axis=1, dtype=np.float64)
     return interpolated(right, judged, total)
@@ -187,28 +187,28 @@ def interval(
     """AP and AP50 with their intervals; with ``other`` the differences ``matches`` - ``other``.
 
     Args:
-        matches, other: of the same pictures.
-        resamples: how often pictures are drawn.
+        matches, other: of the same images.
+        resamples: how often images are drawn.
         level: share of the resamples that the interval holds.
-        seed: the same seed draws the same pictures.
+        seed: the same seed draws the same images.
         on_progress: called with (resamples done, resamples in all).
 
     Returns:
-        "AP" and "AP50". Resamples in which no picture has a box are left out; all values are NaN where none has one.
+        "AP" and "AP50". Resamples in which no image has a box are left out; all values are NaN where none has one.
     """
-    pictures = len(matches[0].truths) if matches else 0
+    images = len(matches[0].truths) if matches else 0
 
     def measure(weights: NDArray[np.int64]) -> NDArray[np.float64]:
         at = average_precision(matches, weights)
         at = at if other is None else at - average_precision(other, weights)
         return np.array([at.mean(), at[0]])
 
-    value = measure(np.ones(pictures, np.int64))
+    value = measure(np.ones(images, np.int64))
     draws = np.full((resamples, 2), np.nan)
-    if pictures:
+    if images:
         rng = np.random.default_rng(seed)
         for i in range(resamples):
-            draws[i] = measure(np.bincount(rng.integers(pictures, size=pictures), minlength=pictures))
+            draws[i] = measure(np.bincount(rng.integers(images, size=images), minlength=images))
             if on_progress:
                 on_progress(i + 1, resamples)
     draws = draws[~np.isnan(draws[:, 0])]

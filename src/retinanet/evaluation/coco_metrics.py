@@ -42,12 +42,12 @@ class CocoResult:
         stats: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl in 0..1; -1 where there is no truth (of
             that size), as in COCO's own code.
         per_class: one entry a class, in the order of the labels.
-        pictures: how many were judged.
+        images: how many were judged.
     """
 
     stats: dict[str, float]
     per_class: list[ClassResult]
-    pictures: int
+    images: int
 
 
 def evaluate(data: DetectionData, found: Mapping[int, Detections], indices: Iterable[int] | None = None) -> CocoResult:
@@ -56,9 +56,9 @@ def evaluate(data: DetectionData, found: Mapping[int, Detections], indices: Iter
     Regions of ``data.crowd`` (COCO's crowds, Pascal VOC's difficult boxes) are neither to be found nor wrong to find.
 
     Args:
-        found: place of a picture in ``data`` -> its detections, labels as in ``data``. Pictures that are missing here
-            count as pictures in which nothing was found.
-        indices: judge these pictures alone.
+        found: place of an image in ``data`` -> its detections, labels as in ``data``. Images that are missing here
+            count as images in which nothing was found.
+        indices: judge these images alone.
     """
     judged = sorted(set(range(len(data)) if indices is None else indices))
     truth: list[dict[str, Any]] = []
@@ -82,7 +82,7 @@ def evaluate_json(truth_path: str | Path, results_path: str | Path) -> CocoResul
     """Judge a COCO result file against a COCO annotation file, both taken as they are.
 
     Raises:
-        RequestError: a file that cannot be read or is none of the two, or results for pictures that the truth has not.
+        RequestError: a file that cannot be read or is none of the two, or results for images that the truth has not.
     """
     truth, results = _read(truth_path), _read(results_path)
     lists = ("images", "annotations", "categories")
@@ -97,21 +97,21 @@ def evaluate_json(truth_path: str | Path, results_path: str | Path) -> CocoResul
         for place, record in enumerate(truth[key]):
             if not isinstance(record, dict) or not needed <= record.keys():
                 raise RequestError(f"{truth_path} {key}[{place}] needs {' and '.join(sorted(needed))}")
-    pictures = {image["id"] for image in truth["images"]}
+    images = {image["id"] for image in truth["images"]}
     for place, result in enumerate(results):
         if not _is_box(result, "category_id", "score"):
             raise RequestError(f"{results_path} [{place}] needs image_id, category_id, bbox [x, y, w, h] and score")
-        if result["image_id"] not in pictures:
+        if result["image_id"] not in images:
             image = result["image_id"]
-            raise RequestError(f"{results_path} [{place}] is of picture {image}, which {truth_path} does not have")
+            raise RequestError(f"{results_path} [{place}] is of image {image}, which {truth_path} does not have")
     names = {category["id"]: str(category["name"]) for category in truth["categories"]}
     # Judged by their boxes: a result file may bring areas of its own, those of masks, which COCO's code overwrites.
     found = [{key: result[key] for key in ("image_id", "category_id", "bbox", "score")} for result in results]
-    return _judge(sorted(pictures), names, truth["annotations"], found)
+    return _judge(sorted(images), names, truth["annotations"], found)
 
 
 def _is_box(record: Any, *keys: str) -> bool:
-    """Whether a record has a picture, a bbox of four numbers, and a number under each of ``keys``."""
+    """Whether a record has an image, a bbox of four numbers, and a number under each of ``keys``."""
     if not isinstance(record, dict) or not isinstance(record.get("image_id"), int | float | str):
         return False
     bbox = record.get("bbox")
@@ -129,18 +129,18 @@ def _read(path: str | Path) -> Any:
 
 
 def _judge(
-    pictures: Sequence[int],
+    images: Sequence[int],
     names: Mapping[int, str],
     truth: Sequence[Mapping[str, Any]],
     results: Sequence[Mapping[str, Any]],
 ) -> CocoResult:
-    """Ids in ``truth`` and ``results`` are those of ``pictures`` and ``names``."""
+    """Ids in ``truth`` and ``results`` are those of ``images`` and ``names``."""
     from faster_coco_eval import COCO, COCOeval_faster
 
-    if not pictures:
+    if not images:
         return CocoResult(dict.fromkeys(NAMES, -1.0), [ClassResult(name, None, None, 0) for name in names.values()], 0)
     # Ids are counted anew from 1: an id of 0 means "unmatched" inside the evaluation.
-    image_of = {ident: i for i, ident in enumerate(pictures, 1)}
+    image_of = {ident: i for i, ident in enumerate(images, 1)}
     category_of = {ident: k for k, ident in enumerate(names, 1)}
     sides = {
         "images": [{"id": i} for i in image_of.values()],
@@ -178,7 +178,7 @@ def _judge(
         for k, name in enumerate(names.values())
     ]
     stats = dict(zip(NAMES, map(float, judge.stats), strict=True))
-    return CocoResult(stats, per_class, len(pictures))
+    return CocoResult(stats, per_class, len(images))
 
 
 def _mean(precision: np.ndarray) -> float | None:

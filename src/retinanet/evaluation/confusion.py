@@ -1,4 +1,4 @@
-"""What is taken for what at a threshold, and the pictures in which most goes wrong."""
+"""What is taken for what at a threshold, and the images in which most goes wrong."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Judged:
-    """One picture at a threshold.
+    """One image at a threshold.
 
     Attributes:
-        index: the picture's place in the data.
+        index: the image's place in the data.
         right: (n,) whether each detection kept found a box of its class.
         kept: (n,) places of these detections in ``found[index]``, the surest first. Those that lie in crowds, and are
             neither right nor wrong, are left out.
-        missed: (m,) the boxes of the picture that were not found; never a crowd.
+        missed: (m,) the boxes of the image that were not found; never a crowd.
         score: how bad it is, see :func:`worst`.
     """
 
@@ -64,14 +64,14 @@ def confusion(
 ) -> Confusion:
     """Pair detections and boxes across classes.
 
-    In each picture the detections with a score above ``threshold``, the surest first, take the box with the highest IoU
+    In each image the detections with a score above ``threshold``, the surest first, take the box with the highest IoU
     that is left, whatever its class. A detection inside a crowd of its class takes boxes of its class alone, and counts
     nowhere if there is none.
 
     Args:
-        found: place of a picture in ``data`` -> its detections, labels as in ``data``; a missing one counts as empty.
+        found: place of an image in ``data`` -> its detections, labels as in ``data``; a missing one counts as empty.
         iou: the least overlap of a pair.
-        indices: judge these pictures alone.
+        indices: judge these images alone.
     """
     nothing, limit = (
         len(data.class_names),
@@ -102,17 +102,17 @@ def judge(
     iou: float = 0.5,
     indices: Iterable[int] | None = None,
 ) -> list[Judged]:
-    """What is right, wrong and missed in each picture, of detections with a score above ``threshold``.
+    """What is right, wrong and missed in each image, of detections with a score above ``threshold``.
 
     Classes are kept apart, as in COCO's AP: a detection is right if it finds a box of its class.
 
     Args:
-        found: place of a picture in ``data`` -> its detections, labels as in ``data``; a missing one counts as empty.
+        found: place of an image in ``data`` -> its detections, labels as in ``data``; a missing one counts as empty.
         iou: from which overlap on a box counts as found.
-        indices: judge these pictures alone.
+        indices: judge these images alone.
 
     Returns:
-        One entry a picture, in the order of the data.
+        One entry an image, in the order of the data.
     """
     judged, limit = [], float(np.float32(threshold))  # as scores are, and as Detections.above compares them
     for index in sorted(set(range(len(data)) if indices is None else indices)):
@@ -127,10 +127,10 @@ def judge(
 
 
 def worst(judged: Sequence[Judged], count: int) -> list[Judged]:
-    """The pictures in which most goes wrong, the worst first.
+    """The images in which most goes wrong, the worst first.
 
-    A missed box weighs 1 and a wrong detection its score, so that a sure one weighs more; of pictures as bad, the one
-    with more faults comes first, then the one that comes first in ``judged``. Pictures without a fault are left out.
+    A missed box weighs 1 and a wrong detection its score, so that a sure one weighs more; of images as bad, the one
+    with more faults comes first, then the one that comes first in ``judged``. Images without a fault are left out.
     """
     faulty = [one for one in judged if one.faults]
     return sorted(faulty, key=lambda one: (-one.score, -one.faults))[:count]

@@ -1,4 +1,4 @@
-"""Which detection found which box: one picture at one IoU, by COCO's rules."""
+"""Which detection found which box: one image at one IoU, by COCO's rules."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The n detections of one picture, the surest first, held against its m boxes.
+    """The n detections of one image, the surest first, held against its m boxes.
 
     Whether a detection is right depends on surer ones alone: to drop those at or below some score changes no other.
     """
 
     places: NDArray[np.int64]
-    """(n,) where each stands among the picture's detections."""
+    """(n,) where each stands among the image's detections."""
     scores: NDArray[np.float64]
     """(n,)"""
     labels: NDArray[np.int64]
     """(n,)"""
     ranks: NDArray[np.int64]
-    """(n,) how many surer detections of its class the picture has; COCO's AP counts those below 100."""
+    """(n,) how many surer detections of its class the image has; COCO's AP counts those below 100."""
     overlap: NDArray[np.float64]
     """(n, m) IoU; with a crowd the share of the detection that lies in it."""
     boxes: NDArray[np.int64]
@@ -49,7 +49,7 @@ class Pairs:
 
 
 def pair(data: DetectionData, found: Mapping[int, Detections], index: int, iou: float) -> Pairs:
-    """Hold one picture's detections against its boxes, class by class; a picture not in ``found`` counts as empty."""
+    """Hold one image's detections against its boxes, class by class; an image not in ``found`` counts as empty."""
     truths, crowd = data.labels(index), data.crowd(index)
     corners, scores, labels = np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
     if index in found:

@@ -1,6 +1,6 @@
 """Which examples carry the loss (section 5.1, "Analysis of the Focal Loss", and figure 4).
 
-Every anchor and class of a data set's pictures is an example, a positive or a negative one. Sorted from the smallest
+Every anchor and class of a data set's images is an example, a positive or a negative one. Sorted from the smallest
 loss to the largest and divided by their sum, the losses of each kind show how many examples the loss is made of.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from retinanet.data.dataset import DetectionData
     from retinanet.inference.detector import Detector
 
-# Logits are counted, not kept: some ten million examples a picture, in bins of a hundredth from -40 to 40.
+# Logits are counted, not kept: some ten million examples an image, in bins of a hundredth from -40 to 40.
 BINS, LIMIT = 8000, 40.0
 POINTS = 1001
 
@@ -87,11 +87,11 @@ def margins(
     batch_size: int = 8,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Margins:
-    """Run the network over the pictures and count.
+    """Run the network over the images and count.
 
     Args:
         matching: which anchors are positives; ignored ones are no examples.
-        indices: pictures of ``data``; all by default.
+        indices: images of ``data``; all by default.
     """
     from retinanet.data.loader import eval_batches
 

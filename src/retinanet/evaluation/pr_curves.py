@@ -82,12 +82,12 @@ def curves(
 ) -> Curves:
     """Precision and recall of every class at every threshold.
 
-    Detections inside crowds count neither way. COCO's limit of 100 detections of a class in a picture holds for AP
+    Detections inside crowds count neither way. COCO's limit of 100 detections of a class in an image holds for AP
     alone.
 
     Args:
-        found: place of a picture in ``data`` -> its detections, labels as in ``data``; a missing one counts as empty.
-        indices: judge these pictures alone.
+        found: place of an image in ``data`` -> its detections, labels as in ``data``; a missing one counts as empty.
+        indices: judge these images alone.
         iou: from which overlap on a box counts as found.
     """
     names = data.class_names

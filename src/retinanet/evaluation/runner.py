@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from retinanet.data.dataset import DetectionData
     from retinanet.inference.detector import Detector
 
-Plain = tuple[int, NDArray, NDArray, NDArray]  # picture, boxes, scores, labels
+Plain = tuple[int, NDArray, NDArray, NDArray]  # image, boxes, scores, labels
 
 
 def detect_all(
@@ -29,18 +29,18 @@ def detect_all(
     threshold: float | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Detections]:
-    """Detections in every picture of a data set.
+    """Detections in every image of a data set.
 
-    With ``world`` processes each takes every ``world``-th picture, none is taken twice, and all processes get the
+    With ``world`` processes each takes every ``world``-th image, none is taken twice, and all processes get the
     whole result; every one of them must call this (``torch.distributed`` is initialised already).
 
     Args:
-        batch_size: pictures of one call of the network, in each process.
-        indices: the pictures of ``data`` to look at; all by default.
-        workers: processes that load pictures, for each process here.
+        batch_size: images of one call of the network, in each process.
+        indices: the images of ``data`` to look at; all by default.
+        workers: processes that load images, for each process here.
         rank, world: which process this is, and of how many.
         threshold: scores at or below it are dropped; the model's own setting by default.
-        on_progress: called with (pictures done, pictures in all), both of this process.
+        on_progress: called with (images done, images in all), both of this process.
 
     Returns:
         Place in ``data`` -> detections, boxes in pixels of ``data.read``, in the order of ``indices``.

@@ -19,7 +19,7 @@ is taken out of the mean.
 Four choices differ from the authors' code, so that AP50 is COCO's and kinds are repaired without regard to each other,
 as the paper has it. In the code, of all class *and* location errors about a box the surest alone repairs it, whichever
 of the two kinds is looked at; detections inside crowds are errors too; a class that is found, but of which there is no
-box, counts as AP50 0; and 100 detections of a picture count, not of each class.
+box, counts as AP50 0; and 100 detections of an image count, not of each class.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class _Judged:
-    """All detections that count, picture by picture, the surest of each first; and all boxes to be found."""
+    """All detections that count, image by image, the surest of each first; and all boxes to be found."""
 
     scores: NDArray[np.float64]  # (n,)
     labels: NDArray[np.int64]  # (n,)
@@ -79,12 +79,12 @@ class _Judged:
 def errors(data: DetectionData, found: Mapping[int, Detections], indices: Iterable[int] | None = None) -> Errors:
     """Sort what is wrong by kind, and price the kinds.
 
-    Of each class the 100 surest detections of a picture count, as in COCO's AP. Where no box at all is left after a
+    Of each class the 100 surest detections of an image count, as in COCO's AP. Where no box at all is left after a
     repair, AP50 counts as 1.
 
     Args:
-        found: place of a picture in ``data`` -> its detections, labels as in ``data``; a missing one counts as empty.
-        indices: judge these pictures alone.
+        found: place of an image in ``data`` -> its detections, labels as in ``data``; a missing one counts as empty.
+        indices: judge these images alone.
     """
     judged = _judge(data, found, sorted(set(range(len(data)) if indices is None else indices)))
     counts = [int((judged.kinds == kind).sum()) for kind in range(BACKGROUND + 1)] + [int(judged.missed.sum())]
@@ -119,7 +119,7 @@ def errors(data: DetectionData, found: Mapping[int, Detections], indices: Iterab
 
 def _judge(data: DetectionData, found: Mapping[int, Detections], indices: list[int]) -> _Judged:
     # Seven columns of detections: scores, labels, the box found, and the nearest box of the same and of another class,
-    # IoU and number; boxes are numbered through all pictures.
+    # IoU and number; boxes are numbered through all images.
     none = np.zeros(0, np.int64)
     detections: list[tuple[NDArray, ...]] = [(np.zeros(0), none, none, np.zeros(0), np.zeros(0), none, none)]
     labels: list[NDArray[np.int64]] = [none]
@@ -169,7 +169,7 @@ def _repairable(judged: _Judged, kind: int) -> NDArray[np.bool_]:
 def _ap50(
     scores: NDArray[np.float64], labels: NDArray[np.int64], right: NDArray[np.bool_], boxes: NDArray[np.int64]
 ) -> float:
-    """The mean over the classes that have boxes; (n,) detections in the order of the pictures, (classes,) boxes."""
+    """The mean over the classes that have boxes; (n,) detections in the order of the images, (classes,) boxes."""
     order = np.lexsort((-scores, labels))  # by class, the surest first; stable, so that equals stand as in COCO's code
     ends = np.searchsorted(labels[order], np.arange(len(boxes) + 1))
     of_classes = []

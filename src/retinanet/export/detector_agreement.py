@@ -1,4 +1,4 @@
-"""Whether two detectors say the same of a picture."""
+"""Whether two detectors say the same of an image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from retinanet.inference.detections import Detections
 from retinanet.ops import boxes as geometry
 
 PIXELS = 0.5
-"""How far a box may be off, in pixels of the picture."""
+"""How far a box may be off, in pixels of the image."""
 SCORE = 1e-3
 NEAR_IOU = 1e-2
 """So near to the limit of suppression, either of two detectors may be right."""
@@ -23,7 +23,7 @@ SHARE = 0.02
 
 @dataclass
 class Agreement:
-    """Over all pictures compared."""
+    """Over all images compared."""
 
     detections: int = 0
     """Of the model's own."""

@@ -21,7 +21,7 @@ ExportPrecision = Literal["fp32", "bf16", "int8"]
 ENDINGS: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2", "openvino": ""}
 """Of the files; OpenVINO's models are folders."""
 CHECKED = 8
-"""Pictures of a folder that model and export are compared on."""
+"""Images of a folder that model and export are compared on."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ def require_request(
         raise RequestError(f"--precision {precision} is for --format openvino; {format} files are fp32")
     if (calibrate is not None) != (precision == "int8"):
         raise RequestError(
-            "--precision int8 needs --calibrate FOLDER with pictures like those to come"
+            "--precision int8 needs --calibrate FOLDER with images like those to come"
             if calibrate is None
             else "--calibrate is for --format openvino --precision int8"
         )
@@ -74,8 +74,8 @@ def export(
     Args:
         output: a new file, or for "openvino" a new folder.
         network_only: ONNX without pre- and post-processing.
-        check: (3, H, W) uint8 pictures on which both are compared; by default some of ``calibrate``, or made ones.
-        calibrate: a folder of pictures from which int8 learns the range of values.
+        check: (3, H, W) uint8 images on which both are compared; by default some of ``calibrate``, or made ones.
+        calibrate: a folder of images from which int8 learns the range of values.
         precision: of "openvino"; the others are fp32.
         on_progress: called with what is being done.
 
@@ -121,12 +121,12 @@ def _reference(detector: Detector) -> Detector:
 
 
 def _some(calibrate: Path) -> list[Tensor]:
-    """Pictures like those to come say more of a coarser network than made ones."""
+    """Images like those to come say more of a coarser network than made ones."""
     from retinanet.data.dataset import evenly
     from retinanet.data.image_io import read
-    from retinanet.export.openvino.openvino_int8 import calibration_pictures
+    from retinanet.export.openvino.openvino_int8 import calibration_images
 
-    return [read(path) for path in evenly(calibration_pictures(calibrate), CHECKED)]
+    return [read(path) for path in evenly(calibration_images(calibrate), CHECKED)]
 
 
 def _write(

@@ -30,7 +30,7 @@ ABOUT = "retinanet.json"
 
 
 def write(detector: Detector, place: Path, on_progress: Callable[[str], None] | None = None) -> None:
-    """Write the network of ``detector`` for pictures of any number and any size that is a multiple of 32.
+    """Write the network of ``detector`` for images of any number and any size that is a multiple of 32.
 
     Raises:
         WorkError: the network does something that cannot be exported.

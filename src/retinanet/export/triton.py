@@ -10,13 +10,13 @@ from retinanet.common.errors import RequestError, WorkError
 from retinanet.config.settings import ModelSettings
 
 BATCH = 8
-"""Pictures that Triton puts together at most."""
+"""Images that Triton puts together at most."""
 WAIT = 5000
-"""How long a picture waits for others, in microseconds."""
+"""How long an image waits for others, in microseconds."""
 CONFIG = """\
-# {name}: RetinaNet, pictures in, boxes out. Made by retinanet export.
-# images: RGB, bytes, height and width as they are. Triton batches requests of one picture size; others go alone.
-# Behind the first counts detections of a picture boxes and scores are 0, labels -1.
+# {name}: RetinaNet, images in, boxes out. Made by retinanet export.
+# images: RGB, bytes, height and width as they are. Triton batches requests of one image size; others go alone.
+# Behind the first counts detections of an image boxes and scores are 0, labels -1.
 name: "{name}"
 backend: "onnxruntime"
 max_batch_size: {batch}

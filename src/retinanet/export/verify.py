@@ -1,10 +1,10 @@
-"""An exported file beside the model that it was made from, on pictures.
+"""An exported file beside the model that it was made from, on images.
 
 Detections alone would not do: an untrained model finds nothing, and nothing agrees with anything. So three things are
 compared:
 
 - the network's outputs, against how much they vary;
-- in a file that does everything, what it makes of pictures, and of the network's outputs: with all thresholds at 0, so
+- in a file that does everything, what it makes of images, and of the network's outputs: with all thresholds at 0, so
   that there are detections whatever the model has learnt, against our own post-processing of the very same outputs;
 - the detections of the file, as it is, with those of the model: same number and labels, boxes to 0.5 pixels, scores to
   0.001. Where a score or an overlap is right at a limit, the last digits decide; few such differences may be.
@@ -38,23 +38,23 @@ OUTPUTS = 1e-3
 FOLLOWS = {"bf16": 0.99, "int8": 0.9}
 """How much the outputs of a coarser network have to correlate with the model's: 0 is noise, 1 the same."""
 GREY = {"antialias": 1.01, "pillow": 1.01}
-"""How many of 255 grey levels a resized picture may be off, 0.05 where nothing is said. Which axis Pillow resizes first
-depends on its version and on the picture, and the other order rounds some pixels to the next level; so does float32,
-where pictures shrink to less than a quarter."""
+"""How many of 255 grey levels a resized image may be off, 0.05 where nothing is said. Which axis Pillow resizes first
+depends on its version and on the image, and the other order rounds some pixels to the next level; so does float32,
+where images shrink to less than a quarter."""
 SHAPES = ((480, 640), (480, 640), (427, 300), (60, 400), (20, 30))
 
 
-def pictures() -> list[Tensor]:
+def images() -> list[Tensor]:
     """Made ones of several shapes, (3, H, W) uint8: boxes of all sizes on noise; the first holds nothing."""
     random = torch.Generator().manual_seed(0)
     made = [nothing(*SHAPES[0])]
     for height, width in SHAPES[1:]:
-        picture = torch.randint(0, 60, (3, height, width), generator=random, dtype=torch.uint8)
+        image = torch.randint(0, 60, (3, height, width), generator=random, dtype=torch.uint8)
         for _ in range(20):
             y, x = (int(torch.randint(0, side, (), generator=random)) for side in (height, width))
             h, w = (int(torch.randint(1, 2 + side // 2, (), generator=random)) for side in (height, width))
-            picture[:, y : y + h, x : x + w] = torch.randint(60, 256, (3, 1, 1), generator=random, dtype=torch.uint8)
-        made.append(picture)
+            image[:, y : y + h, x : x + w] = torch.randint(60, 256, (3, 1, 1), generator=random, dtype=torch.uint8)
+        made.append(image)
     return made
 
 
@@ -75,7 +75,7 @@ def verify(
     """Run the export in ``place`` and compare.
 
     Returns:
-        "pictures", "outputs" (of the network, in standard deviations) and "correlation" (of the outputs).
+        "images", "outputs" (of the network, in standard deviations) and "correlation" (of the outputs).
         Of fp32 "detections" (of the model), "pixels" and "score" (largest differences of a box's corner and of a
         score) and "at limits" (detections that one has and the other has not, for a reason); of a complete file
         "grey levels" (of the network's input) too.
@@ -89,21 +89,21 @@ def verify(
 
     say = on_progress or (lambda text: None)
     exported = load(place)
-    chosen = [*check, nothing(*check[0].shape[1:])] if check else pictures()
-    differences: dict[str, float] = {"pictures": len(chosen)}
+    chosen = [*check, nothing(*check[0].shape[1:])] if check else images()
+    differences: dict[str, float] = {"images": len(chosen)}
     complete = isinstance(exported, OnnxDetector)
-    say(f"comparing with the model on {len(chosen)} pictures")
+    say(f"comparing with the model on {len(chosen)} images")
     if complete:
         differences |= _inside(place, reference, chosen, say)
     else:
-        both = [(_network(exported, picture)[1], _network(reference, picture)[1]) for picture in chosen]
+        both = [(_network(exported, image)[1], _network(reference, image)[1]) for image in chosen]
         differences |= _outputs([theirs for theirs, _ in both], [mine for _, mine in both], precision)
     say("detections of the export")
-    theirs = exported.predict(list(chosen))  # in one call: pictures of one size make a batch
+    theirs = exported.predict(list(chosen))  # in one call: images of one size make a batch
     expected = []
-    for i, picture in enumerate(chosen):
-        say(f"detections of the model, picture {i + 1} of {len(chosen)}")
-        expected.append(reference.predict(picture))
+    for i, image in enumerate(chosen):
+        say(f"detections of the model, image {i + 1} of {len(chosen)}")
+        expected.append(reference.predict(image))
     if precision != "fp32":
         counts = [found_again(mine, found) for mine, found in zip(expected, theirs, strict=True)]
         return differences | {"boxes": sum(n for n, _ in counts), "found again": sum(n for _, n in counts)}
@@ -126,35 +126,37 @@ def _inside(place: Path, reference: Detector, chosen: Sequence[Tensor], say: Cal
     after = dataclasses.replace(settings.postprocessing, threshold=0.0, coarsest_threshold=None)
     std = torch.tensor(settings.preprocessing.std)[:, None, None]
     grey, all_mine, all_theirs, together = 0.0, [], [], Agreement()
-    for i, picture in enumerate(chosen):
-        say(f"inside the file, picture {i + 1} of {len(chosen)}")
-        image, theirs, found = run(picture)
-        expected, _ = _network(reference, picture)
-        if image.shape != expected.shape:
-            raise WorkError(f"the export resizes a picture to {list(image.shape)}, the model to {list(expected.shape)}")
-        grey = max(grey, float(((image - expected).abs() * std * 255).max()))
+    for i, image in enumerate(chosen):
+        say(f"inside the file, image {i + 1} of {len(chosen)}")
+        network_input, theirs, found = run(image)
+        expected, _ = _network(reference, image)
+        if network_input.shape != expected.shape:
+            raise WorkError(
+                f"the export resizes an image to {list(network_input.shape)}, the model to {list(expected.shape)}"
+            )
+        grey = max(grey, float(((network_input - expected).abs() * std * 255).max()))
         with torch.inference_mode():
-            mine = reference.model(image)  # of the file's own picture, so that one difference is not told twice
+            mine = reference.model(network_input)  # of the file's own image, so that one difference is not told twice
         all_mine.append(mine)
         all_theirs.append(theirs)
-        together.add(found, _detections(reference, theirs, picture, after), after)
+        together.add(found, _detections(reference, theirs, image, after), after)
     limit = GREY.get(settings.preprocessing.interpolation, 0.05)
     if not grey <= limit:
-        raise WorkError(f"the export resizes pictures in another way: {grey:.3g} grey levels, where {limit} may be")
+        raise WorkError(f"the export resizes images in another way: {grey:.3g} grey levels, where {limit} may be")
     _require(together, "post-processing in the export", "ours")
     return {"grey levels": grey} | _outputs(all_theirs, all_mine, "fp32")
 
 
-def _network(detector: Detector, picture: Tensor) -> tuple[Tensor, Outputs]:
-    """The network's input and outputs for one picture."""
-    batch = network_input(picture, detector.settings.preprocessing)
+def _network(detector: Detector, image: Tensor) -> tuple[Tensor, Outputs]:
+    """The network's input and outputs for one image."""
+    batch = network_input(image, detector.settings.preprocessing)
     with torch.inference_mode():
         return batch, detector.model(batch)
 
 
-def _detections(reference: Detector, outputs: Outputs, picture: Tensor, after: PostprocessingSettings) -> Detections:
+def _detections(reference: Detector, outputs: Outputs, image: Tensor, after: PostprocessingSettings) -> Detections:
     """What our post-processing makes of a file's own outputs."""
-    settings, original = reference.settings.preprocessing, picture.shape[1:]
+    settings, original = reference.settings.preprocessing, image.shape[1:]
     resized = resized_size(original[0], original[1], settings)
     height, width = padded_size([resized], settings)
     scale = torch.tensor([box_scale(original, resized, settings)], dtype=torch.float64)
@@ -165,7 +167,7 @@ def _detections(reference: Detector, outputs: Outputs, picture: Tensor, after: P
 
 
 def _outputs(theirs: Sequence[Outputs], mine: Sequence[Outputs], precision: str) -> dict[str, float]:
-    """How far logits and deltas are from the model's over all pictures and levels, the worse of the two counting."""
+    """How far logits and deltas are from the model's over all images and levels, the worse of the two counting."""
     worst, follows = 0.0, 1.0
     for kind in ("logits", "deltas"):
         there, here = (torch.cat([t.flatten() for o in side for t in getattr(o, kind)]) for side in (theirs, mine))

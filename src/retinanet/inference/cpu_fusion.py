@@ -3,7 +3,7 @@
 Batch normalisation is folded into the convolution before it. What follows it, an activation or the addition of a
 shortcut, is done by the convolution itself where it writes its result, and its weights are laid out once as oneDNN
 reads them. These are the operations that ``torch.compile`` would call; found in the traced network, they need neither
-a compiler nor a first, slow call, and one fused network takes pictures of every size.
+a compiler nor a first, slow call, and one fused network takes images of every size.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class FusedConvolution(nn.Module):
 
 @torch.no_grad()
 def fuse(model: RetinaNet, dtype: torch.dtype = torch.float32, fast: bool = False) -> fx.GraphModule:
-    """A network that computes what ``model`` does in evaluation mode, from pictures (B, 3, H, W) of ``dtype``.
+    """A network that computes what ``model`` does in evaluation mode, from images (B, 3, H, W) of ``dtype``.
 
     It has weights of its own: later changes of ``model`` do not reach it. A fused convolution runs where the last of
     what is fused stood, so nothing in between may write into its input.
@@ -121,7 +121,7 @@ class _Tracer(fx.Tracer):
 def _trace(model: RetinaNet) -> fx.GraphModule:
     try:
         return fx.GraphModule(model, _Tracer().trace(model))
-    except Exception:  # whatever stands in the way of tracing: some backbones decide by the values of a picture's size
+    except Exception:  # whatever stands in the way of tracing: some backbones decide by the values of an image's size
         return fx.GraphModule(model, _Tracer((Backbone,)).trace(model))
 
 

@@ -1,4 +1,4 @@
-"""What was found in a picture: the result type of everything that predicts."""
+"""What was found in an image: the result type of everything that predicts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Detections:
-    """Objects found in one picture, the surest first.
+    """Objects found in one image, the surest first.
 
     Attributes:
-        boxes: (n, 4) float32, x1 y1 x2 y2 in pixels of the picture as it was given.
+        boxes: (n, 4) float32, x1 y1 x2 y2 in pixels of the image as it was given.
         scores: (n,) float32 in 0..1, descending.
         labels: (n,) int64, places in ``class_names``.
         class_names: one name a class of the detector.
@@ -66,7 +66,7 @@ class Detections:
         """COCO's result format.
 
         Args:
-            image_id: of the picture.
+            image_id: of the image.
             category_ids: the category id of each label, such as ``DetectionData.category_ids``; the label itself by
                 default.
 
@@ -107,14 +107,14 @@ class Detections:
             data={"class_name": np.array(self.names, dtype=str)},
         )
 
-    def draw(self, picture: Any, numbers: Sequence[int | None] | None = None) -> Image:
-        """The picture with the detections drawn in it; the picture itself stays as it is.
+    def draw(self, image: Any, numbers: Sequence[int | None] | None = None) -> Image:
+        """The image with the detections drawn in it; the image itself stays as it is.
 
         Args:
-            picture: a path, a PIL image, an RGB array (H, W, 3) uint8 or a tensor (3, H, W) uint8: the picture that
+            image: a path, a PIL image, an RGB array (H, W, 3) uint8 or a tensor (3, H, W) uint8: the image that
                 the detections were found in.
             numbers: of objects that are followed through a video; None for one without.
         """
         from retinanet.inference.drawing import draw_boxes
 
-        return draw_boxes(picture, self.boxes, self.names, self.scores, class_names=self.class_names, numbers=numbers)
+        return draw_boxes(image, self.boxes, self.names, self.scores, class_names=self.class_names, numbers=numbers)

@@ -1,4 +1,4 @@
-"""A detector: preprocessing, network and post-processing together, ready to use on pictures."""
+"""A detector: preprocessing, network and post-processing together, ready to use on images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Size = tuple[int, int]
 
 
 class Detector:
-    """Finds objects in pictures; made by :func:`retinanet.load` or from a trained network.
+    """Finds objects in images; made by :func:`retinanet.load` or from a trained network.
 
     Args:
         model: the network; it is put into evaluation mode.
@@ -126,7 +126,7 @@ class Detector:
         return torch.device("cpu") if parameter is None else parameter.device  # an exported network has none
 
     resizes_inside = False
-    """Whether the network takes pictures as they are, as in a complete ONNX file: :meth:`predict` alone serves then."""
+    """Whether the network takes images as they are, as in a complete ONNX file: :meth:`predict` alone serves then."""
 
     @property
     def least_threshold(self) -> float:
@@ -141,12 +141,12 @@ class Detector:
             RequestError: :meth:`predict` refuses such arguments of this model.
         """
         if size is not None and self.settings.preprocessing.resize == "none":
-            raise RequestError("this model takes pictures as large as they are: a size has no effect; leave it out")
+            raise RequestError("this model takes images as large as they are: a size has no effect; leave it out")
 
     @overload
     def predict(
         self,
-        pictures: list[Any] | tuple[Any, ...],
+        images: list[Any] | tuple[Any, ...],
         *,
         threshold: float | None = None,
         max_detections: int | None = None,
@@ -157,7 +157,7 @@ class Detector:
     @overload
     def predict(
         self,
-        pictures: Any,
+        images: Any,
         *,
         threshold: float | None = None,
         max_detections: int | None = None,
@@ -167,48 +167,48 @@ class Detector:
 
     def predict(
         self,
-        pictures: Any,
+        images: Any,
         *,
         threshold: float | None = None,
         max_detections: int | None = None,
         size: int | None = None,
         batch_size: int = 8,
     ) -> Detections | list[Detections]:
-        """Detections of one picture, or a list of them for a list of pictures.
+        """Detections of one image, or a list of them for a list of images.
 
         Args:
-            pictures: a path, a PIL image, an RGB array (H, W, 3) or tensor (3, H, W) of uint8, or a list of these.
+            images: a path, a PIL image, an RGB array (H, W, 3) or tensor (3, H, W) of uint8, or a list of these.
                 Other numbers are scaled to 8 bits, see :func:`retinanet.data.pixel_formats.scaled`.
             threshold: scores at or below it are dropped, in [0, 1); the model's own setting by default.
-            max_detections: the most per picture, at least 1; the model's own setting by default.
-            size: resize pictures to this many pixels instead of the model's size, for this call.
-            batch_size: how many pictures of one padded size go through the network together.
+            max_detections: the most per image, at least 1; the model's own setting by default.
+            size: resize images to this many pixels instead of the model's size, for this call.
+            batch_size: how many images of one padded size go through the network together.
 
         Raises:
-            RequestError: where a picture cannot be read or is of a form not listed above, or a number is out of range;
+            RequestError: where an image cannot be read or is of a form not listed above, or a number is out of range;
                 what :meth:`require` says.
 
         Warns:
             UserWarning: once a call for each thing that was scaled, ignored or left out of images, with their count.
         """
-        single = not isinstance(pictures, list | tuple)
+        single = not isinstance(images, list | tuple)
         if single:
-            pictures = [pictures]
+            images = [images]
         threshold, max_detections, size, batch_size = of_prediction(threshold, max_detections, size, batch_size)
         self.require(threshold, max_detections, size)
         notes: list[str] = []
-        results: list[Detections | None] = [None] * len(pictures)
+        results: list[Detections | None] = [None] * len(images)
         # Batches hold images of one padded size: an image's detections depend on the others by no more than rounding.
         waiting: dict[Size, list[tuple[int, Tensor, Size]]] = {}
 
         def run(padded: Size) -> None:
-            places, images, originals = zip(*waiting.pop(padded))
-            found = self._look(images, padded, originals, threshold, max_detections, size)
+            places, batch, originals = zip(*waiting.pop(padded))
+            found = self._look(batch, padded, originals, threshold, max_detections, size)
             for place, detections in zip(places, found, strict=True):
                 results[place] = detections
 
-        for place, picture in enumerate(pictures):
-            image = to_tensor(picture, notes)
+        for place, source in enumerate(images):
+            image = to_tensor(source, notes)
             original = (image.shape[1], image.shape[2])
             image, padded = self._ready(image, size)
             group = waiting.setdefault(padded, [])
@@ -218,12 +218,12 @@ class Detector:
         for padded in list(waiting):
             run(padded)
         for note, count in Counter(notes).items():
-            warnings.warn(f"{count} of {len(pictures)} images: {note}", stacklevel=2)
+            warnings.warn(f"{count} of {len(images)} images: {note}", stacklevel=2)
         found = [detections for detections in results if detections is not None]
         return found[0] if single else found
 
     def _ready(self, image: Tensor, size: int | None) -> tuple[Tensor, Size]:
-        """A picture as batches are made of it, and the size that it is padded to there."""
+        """An image as batches are made of it, and the size that it is padded to there."""
         settings = self.settings.preprocessing
         image = prepare(image, settings, size)
         return image, padded_size([(image.shape[1], image.shape[2])], settings, size)
@@ -249,7 +249,7 @@ class Detector:
 
         Args:
             images: (B, 3, H, W) uint8 (or float in 0..255), H and W multiples of 32.
-            sizes: (B, 2) int64, height and width of each picture within its padding.
+            sizes: (B, 2) int64, height and width of each image within its padding.
             originals: (B, 2) int64, height and width before resizing: boxes are given in those pixels.
             threshold: the model's own setting by default.
         """
@@ -262,10 +262,10 @@ class Detector:
         On a GPU the next batch of the same shape may overwrite them.
         """
         device = self.device
-        pictures = self.settings.preprocessing
-        assert pictures.mean is not None, "the model fills it in"
-        assert pictures.std is not None, "the model fills it in"
-        images = normalize(images.to(device, non_blocking=True), sizes, pictures.mean, pictures.std)
+        preprocessing = self.settings.preprocessing
+        assert preprocessing.mean is not None, "the model fills it in"
+        assert preprocessing.std is not None, "the model fills it in"
+        images = normalize(images.to(device, non_blocking=True), sizes, preprocessing.mean, preprocessing.std)
         if self._fused is not None and device == self._fused_for:
             return self._fused(images.to(DTYPES[self.precision]) if device.type == "cpu" else images)
         return self._network(images)
@@ -288,11 +288,11 @@ class Detector:
     ) -> list[Detections]:
         outputs = self.outputs(images, sizes)
         anchors = self.model.anchors(images.shape[2], images.shape[3], self.device)
-        pictures = self.settings.preprocessing
+        preprocessing = self.settings.preprocessing
         # In float64: a box that reaches the edge has to end at the edge, not a rounding error beyond.
         scales = torch.tensor(
             [
-                box_scale(original, resized, pictures, size)
+                box_scale(original, resized, preprocessing, size)
                 for original, resized in zip(originals.tolist(), sizes.tolist(), strict=True)
             ],
             dtype=torch.float64,

@@ -1,4 +1,4 @@
-"""Boxes drawn in pictures, and sheets of pictures beside each other, with Pillow alone."""
+"""Boxes drawn in images, and sheets of images beside each other, with Pillow alone."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FAINT: Colour = (125, 128, 136)
 
 
 def draw_boxes(
-    picture: Any,
+    image: Any,
     boxes: Any,
     names: Sequence[str],
     scores: Any = None,
@@ -50,31 +50,31 @@ def draw_boxes(
     numbers: Sequence[int | None] | None = None,
     line: int | None = None,
 ) -> Image.Image:
-    """The picture as an RGB image of its own size with labelled boxes.
+    """The image as an RGB image of its own size with labelled boxes.
 
-    Each class has a colour, the same in every picture. Lines and text grow with the picture. A label stands where it
-    hides no other label and stays inside the picture; in a crowd the less sure boxes may go without one.
+    Each class has a colour, the same in every image. Lines and text grow with the image. A label stands where it
+    hides no other label and stays inside the image; in a crowd the less sure boxes may go without one.
 
     Args:
-        picture: a path, a PIL image, an RGB array (H, W, 3) uint8 or a tensor (3, H, W) uint8; it is not changed.
-        boxes: (n, 4), x1 y1 x2 y2 in pixels of the picture, a tensor or an array.
+        image: a path, a PIL image, an RGB array (H, W, 3) uint8 or a tensor (3, H, W) uint8; it is not changed.
+        boxes: (n, 4), x1 y1 x2 y2 in pixels of the image, a tensor or an array.
         names: the class name of each box.
         scores: (n,) in 0..1, written behind the names.
-        class_names: all classes, whose order gives the colours; by default the names in the picture, sorted.
+        class_names: all classes, whose order gives the colours; by default the names in the image, sorted.
         numbers: of objects that are followed, written before the names; None for one without.
         line: width of the lines in pixels.
     """
-    image = to_image(picture)
+    canvas = to_image(image)
     corners = np.asarray(boxes, np.float64).reshape(-1, 4)
     values = None if scores is None else np.asarray(scores, np.float64).tolist()
     order = {name: i for i, name in enumerate(class_names if class_names is not None else sorted(set(names)))}
-    unit = (image.width * image.height) ** 0.5
+    unit = (canvas.width * canvas.height) ** 0.5
     line = line or max(2, round(unit / 320))
-    drawing = ImageDraw.Draw(image)
+    drawing = ImageDraw.Draw(canvas)
 
     drawn = range(len(corners)) if values is None else sorted(range(len(corners)), key=lambda i: -values[i])
     for i in reversed(drawn):  # the surest on top
-        frame(drawing, corners[i], colour(order.get(names[i], len(order))), line, image.size)
+        frame(drawing, corners[i], colour(order.get(names[i], len(order))), line, canvas.size)
 
     crowded = len(corners) > 24
     font = load_font(max(11, round(unit / (48 if crowded else 38))))
@@ -83,15 +83,15 @@ def draw_boxes(
         number = None if numbers is None else numbers[i]
         name = names[i] if number is None else f"#{number} {names[i]}"
         text = name if values is None else f"{name} {values[i]:.2f}"
-        label(drawing, corners[i], text, colour(order.get(names[i], len(order))), font, line, image.size, taken)
-    return image
+        label(drawing, corners[i], text, colour(order.get(names[i], len(order))), font, line, canvas.size, taken)
+    return canvas
 
 
-def to_image(picture: Any) -> Image.Image:
-    """Any kind of picture to a PIL RGB image of its own, upright."""
+def to_image(image: Any) -> Image.Image:
+    """Any kind of image to a PIL RGB image of its own, upright."""
     from retinanet.data.image_io import to_tensor
 
-    return Image.fromarray(np.ascontiguousarray(to_tensor(picture).permute(1, 2, 0).cpu().numpy()))
+    return Image.fromarray(np.ascontiguousarray(to_tensor(image).permute(1, 2, 0).cpu().numpy()))
 
 
 def colour(index: int) -> Colour:
@@ -115,7 +115,7 @@ def load_font(size: int, bold: bool = False) -> Any:
 
 
 def frame(drawing: ImageDraw.ImageDraw, box: np.ndarray, inner: Colour, line: int, size: tuple[int, int]) -> None:
-    """A box of ``line`` pixels in colour with a thin dark edge on both sides, kept inside the picture."""
+    """A box of ``line`` pixels in colour with a thin dark edge on both sides, kept inside the image."""
     edge = max(1, line // 3)
     width, height = size
     x1, y1 = (int(min(max(v, 0), limit - 1)) for v, limit in zip(np.floor(box[:2]), size))
@@ -183,9 +183,9 @@ def _bright(rgb: Colour) -> bool:
 
 @dataclass
 class Row:
-    """One picture of a sheet: its labelled boxes and what was found, each boxes (n, 4), names, and scores or None."""
+    """One image of a sheet: its labelled boxes and what was found, each boxes (n, 4), names, and scores or None."""
 
-    picture: Any
+    image: Any
     truth: tuple[Any, Sequence[str]]
     found: tuple[Any, Sequence[str], Any]
     title: str = ""
@@ -194,17 +194,17 @@ class Row:
 def sheet(
     rows: Iterable[Row], *, class_names: Sequence[str] | None = None, limit: int = 8, width: int = 560
 ) -> Image.Image:
-    """Pictures below each other, the truth of each on the left and what was found on the right.
+    """Images below each other, the truth of each on the left and what was found on the right.
 
     Args:
-        rows: the pictures; no more than ``limit`` of them are read.
+        rows: the images; no more than ``limit`` of them are read.
         class_names: all classes, whose order gives the colours.
-        limit: the most pictures.
-        width: of one panel in pixels; pictures are scaled to it, tall ones to less.
+        limit: the most images.
+        width: of one panel in pixels; images are scaled to it, tall ones to less.
     """
     pairs = []
     for _, row in zip(range(limit), rows):
-        image = to_image(row.picture)
+        image = to_image(row.image)
         scale = min(width / image.width, width / image.height)
         small = image.resize(
             (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
@@ -215,7 +215,7 @@ def sheet(
             panels.append((draw_boxes(small, scaled, names, scores, class_names=class_names), len(names)))
         pairs.append((row.title, panels))
     if not pairs:
-        raise ValueError("a sheet needs at least one picture")
+        raise ValueError("a sheet needs at least one image")
 
     margin, gap = width // 20, width // 40
     caption, small_font = load_font(max(13, width // 32), bold=True), load_font(max(11, width // 42))

@@ -28,22 +28,22 @@ def postprocess(
     settings: PostprocessingSettings,
     scales: Tensor | None = None,
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Boxes, scores and labels of every picture of a batch.
+    """Boxes, scores and labels of every image of a batch.
 
     On each level the (anchor, class) pairs with a score above the threshold, at most ``candidates`` of them, the best
-    first, are decoded and clipped to the picture; over all levels together non-maximum suppression is applied class by
+    first, are decoded and clipped to the image; over all levels together non-maximum suppression is applied class by
     class; the best ``max_detections`` remain. The result is that of the plain algorithm, though sigmoid and decoding
     see only the candidates.
 
     Args:
         outputs: per level logits (B, N_l, K) and deltas (B, N_l, 4).
         anchors: per level (N_l, 4), input pixels.
-        sizes: (B, 2), height and width of each picture within its padding.
-        scales: (B, 2), how many input pixels, down and across, are one pixel of the picture as it was given; only
+        sizes: (B, 2), height and width of each image within its padding.
+        scales: (B, 2), how many input pixels, down and across, are one pixel of the image as it was given; only
             ``inclusive`` boxes need to know, 1 by default.
 
     Returns:
-        For each picture boxes (n, 4) float32 x1 y1 x2 y2 in input pixels, scores (n,) float32 descending, labels (n,)
+        For each image boxes (n, 4) float32 x1 y1 x2 y2 in input pixels, scores (n,) float32 descending, labels (n,)
         int64.
     """
     thresholds = [settings.threshold] * len(anchors)
@@ -95,9 +95,9 @@ def _detections(
 
 
 def _clip_inclusive(boxes: Tensor, sizes: Tensor, pixels: Tensor) -> Tensor:
-    """(n, 4) into pictures of ``sizes`` (n, 2), in which one pixel of the picture as given is ``pixels`` (n, 2).
+    """(n, 4) into images of ``sizes`` (n, 2), in which one pixel of the image as given is ``pixels`` (n, 2).
 
-    It is a box's first and last pixel that Detectron scales back and clips. The box ends one pixel of the picture after
+    It is a box's first and last pixel that Detectron scales back and clips. The box ends one pixel of the image after
     the last, which is ``pixels`` here, where an exact box ends one pixel of the input after it.
     """
     pixel, side = pixels.flip(1), sizes.flip(1)  # (n, 2), x before y
@@ -154,7 +154,7 @@ def _candidates(
     highest = torch.cat([values.flatten() for values in best])
     (place,) = torch.cat([values.flatten() >= limit for values, limit in zip(best, limits)]).nonzero(as_tuple=True)
 
-    # A part is one level of one picture; parts come level by level. Each may have so many candidates.
+    # A part is one level of one image; parts come level by level. Each may have so many candidates.
     sizes = [len(logits) // batch for logits in groups for _ in range(batch)]
     ends = torch.tensor(list(itertools.accumulate(sizes)), device=device)
     part = torch.bucketize(place, ends, right=True)
@@ -179,15 +179,15 @@ def _candidates(
     chosen, counts = _best(values, part, batch, len(groups), settings.candidates)
     values, part, place, within, label = (tensor[chosen] for tensor in (values, part, place, within, label))
 
-    level, picture = part // batch, part % batch
+    level, image = part // batch, part % batch
     group = place - (ends - torch.tensor(sizes, device=device))[part]
     anchor = group * torch.tensor(together, device=device)[level] + within
-    own = list(zip(picture.split(counts), anchor.split(counts)))
+    own = list(zip(image.split(counts), anchor.split(counts)))
     chosen_deltas = torch.cat([level[i, j] for level, (i, j) in zip(deltas, own)])
     at = torch.cat([boxes[j] for boxes, (_, j) in zip(anchors, own)])
     boxes = geometry.decode(chosen_deltas.float(), at, settings.limit_shrinking)
     scores = torch.sigmoid(values.float())
-    return picture, scores, label, boxes, scores > torch.tensor(thresholds, device=device)[level]
+    return image, scores, label, boxes, scores > torch.tensor(thresholds, device=device)[level]
 
 
 def _grouped(logits: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ def _best(values: Tensor, part: Tensor, batch: int, levels: int, limit: int) -> 
 def _suppress(
     boxes: Tensor, scores: Tensor, labels: Tensor, settings: PostprocessingSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Class-wise non-maximum suppression of one picture; of equal scores either may come first."""
+    """Class-wise non-maximum suppression of one image; of equal scores either may come first."""
     from torchvision.ops import nms  # here, so that importing retinanet does not import torchvision
 
     scores, order = scores.sort(descending=True, stable=True)

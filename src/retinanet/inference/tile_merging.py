@@ -1,4 +1,4 @@
-"""Detections of overlapping views of one picture to those of the picture.
+"""Detections of overlapping views of one image to those of the image.
 
 A tile cuts objects at its edges, and a detector finds the pieces too. A piece must not stand beside the whole box that
 a neighbouring tile gives, nor push it out, as suppression by score alone would let it. What is done, in this order:
@@ -10,7 +10,7 @@ a neighbouring tile gives, nor push it out, as suppression by score alone would 
    all of them does, with the highest score.
 3. Non-maximum suppression, class by class, for what two views found whole.
 
-The whole picture may be one more view, for objects larger than a tile. Of it only boxes larger than the overlap count:
+The whole image may be one more view, for objects larger than a tile. Of it only boxes larger than the overlap count:
 the others are whole in a tile, and larger there.
 """
 
@@ -37,15 +37,15 @@ def merge(
     nms_iou: float,
     whole: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Detections of overlapping views to those of the picture; how is told at the top.
+    """Detections of overlapping views to those of the image; how is told at the top.
 
     Args:
-        boxes: (n, 4) float32, pixels of the picture. scores, labels: (n,).
+        boxes: (n, 4) float32, pixels of the image. scores, labels: (n,).
         view: (n,) int64, the row of ``views`` in which each was found.
-        views: (v, 4) int64, x1 y1 x2 y2, covering the picture.
+        views: (v, 4) int64, x1 y1 x2 y2, covering the image.
         shared: pixels that neighbouring views share at least.
         nms_iou: above which IoU of two whole boxes of a class the less sure one is dropped.
-        whole: the last view is the whole picture.
+        whole: the last view is the whole image.
 
     Returns:
         boxes (m, 4) float32, scores (m,) descending, labels (m,).
@@ -92,7 +92,7 @@ def _cut(boxes: Tensor, view: Tensor, views: Tensor, near: float, count: int) ->
     """
     outward = boxes.new_tensor([1, 1, -1, -1])  # so that on all four sides less is further out
     sides, edges = boxes * outward, views * outward  # (n, 4), (v, 4)
-    edges = torch.where(edges <= edges.amin(dim=0), -math.inf, edges)  # nothing is cut by the picture's own edges
+    edges = torch.where(edges <= edges.amin(dim=0), -math.inf, edges)  # nothing is cut by the image's own edges
     touching = sides < edges[view] + near  # (n, 4)
     cut = touching.any(dim=1)
     better = torch.zeros_like(cut)

@@ -1,4 +1,4 @@
-"""Large pictures with small objects: overlapping tiles, each looked at alone.
+"""Large images with small objects: overlapping tiles, each looked at alone.
 
 How their detections become one is in :mod:`retinanet.inference.tile_merging`.
 """
@@ -22,7 +22,7 @@ from retinanet.inference.tile_merging import merge
 if TYPE_CHECKING:
     from retinanet.inference.detector import Detector
 
-Tile = tuple[int, int, int, int]  # x1 y1 x2 y2, pixels of the picture
+Tile = tuple[int, int, int, int]  # x1 y1 x2 y2, pixels of the image
 
 MOST_OVERLAP = 0.9  # beyond it there are hundreds of tiles over every pixel
 
@@ -36,7 +36,7 @@ def starts(length: int, slices: int, overlap: int) -> list[int]:
 
 
 def tiles(height: int, width: int, slices: int, overlap: float = 0.2) -> list[Tile]:
-    """Tiles that cover a picture exactly, row by row.
+    """Tiles that cover an image exactly, row by row.
 
     Raises:
         RequestError: ``slices`` below 1, or ``overlap`` outside of 0..0.9.
@@ -60,7 +60,7 @@ def shared_pixels(slices: int, overlap: float) -> int:
 
 def predict_sliced(
     detector: Detector,
-    picture: Any,
+    image: Any,
     slices: int = 640,
     overlap: float = 0.2,
     *,
@@ -71,44 +71,44 @@ def predict_sliced(
     batch_size: int = 8,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Detections:
-    """Detections of one large picture, looked at in tiles.
+    """Detections of one large image, looked at in tiles.
 
-    A picture no larger than a tile is predicted as ever. Memory beyond the picture's own is that of a batch of tiles,
-    and of the picture once more where ``whole`` is set, as it is resized.
+    An image no larger than a tile is predicted as ever. Memory beyond the image's own is that of a batch of tiles,
+    and of the image once more where ``whole`` is set, as it is resized.
 
     Args:
-        picture: as :meth:`Detector.predict` takes it.
-        slices: side of a tile in pixels of the picture. Each is resized as the detector resizes pictures.
+        image: as :meth:`Detector.predict` takes it.
+        slices: side of a tile in pixels of the image. Each is resized as the detector resizes images.
         overlap: the part of a tile that its neighbours see too. Objects smaller than that are seen whole by some tile.
-        whole: look at the whole picture as well, resized as ever, for objects larger than the overlap.
+        whole: look at the whole image as well, resized as ever, for objects larger than the overlap.
         threshold, size, batch_size: as of :meth:`Detector.predict`.
-        max_detections: the most in the picture. By default as many as there are: the model's own setting is for one
+        max_detections: the most in the image. By default as many as there are: the model's own setting is for one
             look, and holds for each tile.
-        on_progress: called after each batch with (tiles done, tiles in all), the whole picture counted as one.
+        on_progress: called after each batch with (tiles done, tiles in all), the whole image counted as one.
 
     Raises:
-        RequestError: the picture cannot be read, or a setting is out of its range.
+        RequestError: the image cannot be read, or a setting is out of its range.
     """
     from retinanet.data.image_io import to_tensor
 
     shared = shared_pixels(slices, overlap)
     threshold, max_detections, size, batch_size = of_prediction(threshold, max_detections, size, batch_size)
     notes: list[str] = []
-    image = to_tensor(picture, notes)
+    pixels = to_tensor(image, notes)
     for note in notes:
         warnings.warn(note, stacklevel=2)
-    height, width = image.shape[1:]
+    height, width = pixels.shape[1:]
     places = tiles(height, width, slices, overlap)
     given: dict[str, Any] = {"threshold": threshold, "size": size, "batch_size": batch_size}
     if len(places) == 1:
-        return detector.predict([image], max_detections=max_detections, **given)[0]
+        return detector.predict([pixels], max_detections=max_detections, **given)[0]
     views = places + [(0, 0, width, height)] * whole
     boxes: list[Tensor] = []
     scores: list[Tensor] = []
     labels: list[Tensor] = []
     view: list[Tensor] = []
     for group in _groups(views, batch_size):
-        pieces = [image[:, y1:y2, x1:x2] for x1, y1, x2, y2 in group]
+        pieces = [pixels[:, y1:y2, x1:x2] for x1, y1, x2, y2 in group]
         for (x1, y1, _, _), found in zip(group, detector.predict(pieces, **given), strict=True):
             boxes.append(found.boxes + torch.tensor([x1, y1, x1, y1]))
             scores.append(found.scores)

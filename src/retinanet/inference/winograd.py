@@ -85,10 +85,10 @@ class WinogradConvolution(nn.Module):
         image, row, column, _ = padded.stride()
         result = x.new_empty((batch, TILE * down, TILE * across, outputs))
 
-        pictures = max(1, TILES // (down * across))
+        images = max(1, TILES // (down * across))
         rows = max(1, min(down, TILES // across))
-        for first in range(0, batch, pictures):
-            count = min(pictures, batch - first)
+        for first in range(0, batch, images):
+            count = min(images, batch - first)
             for top in range(0, down, rows):
                 high = min(rows, down - top)
                 tiles = count * high * across

@@ -56,10 +56,10 @@ def detection_loss(
     balance: ClassBalance | None = None,
     box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
 ) -> tuple[Tensor, Tensor]:
-    """Class and box loss of a batch, each summed over all anchors of all pictures.
+    """Class and box loss of a batch, each summed over all anchors of all images.
 
     Divide both by :func:`normalizer`, at least 1, of the whole batch, all processes and accumulated parts together
-    (section 4, "Training"). With ``settings.normalizer`` "image" each picture's sums are divided by its own positive
+    (section 4, "Training"). With ``settings.normalizer`` "image" each image's sums are divided by its own positive
     anchors (at least 1) already. Computed in float32 whatever the network's precision.
 
     Args:
@@ -84,14 +84,14 @@ def detection_loss(
     else:
         logits = torch.cat(list(outputs.logits), dim=1)
         total = total + _mined_loss(logits, targets, torch.cat(list(anchors)), settings, balance, shares)
-    places, per_picture = targets.places, max(1, targets.labels.shape[1])
+    places, per_image = targets.places, max(1, targets.labels.shape[1])
     deltas = torch.cat([d.float() for d in outputs.deltas], dim=1).reshape(-1, 4)[places]
     weights = (targets.labels.view(-1)[places] >= 0).to(deltas.dtype)
     if shares is not None:
-        weights = weights * shares[places // per_picture]
+        weights = weights * shares[places // per_image]
     regression = box_loss(
         deltas,
-        torch.cat(list(anchors))[places % per_picture],
+        torch.cat(list(anchors))[places % per_image],
         targets.boxes,
         settings.box,
         settings.beta,
@@ -102,7 +102,7 @@ def detection_loss(
 
 
 def normalizer(targets: Targets, settings: LossSettings) -> Tensor:
-    """What the sums of :func:`detection_loss` are divided by, () float32: positive anchors, or pictures.
+    """What the sums of :func:`detection_loss` are divided by, () float32: positive anchors, or images.
 
     Of the whole batch: add those of all processes and accumulated parts before.
     """
@@ -117,11 +117,11 @@ def _class_loss(
     balance: ClassBalance,
     shares: Tensor | None,
 ) -> Tensor:
-    """Class loss of B pictures, logits (N, K) and labels (N,) of each, multiplied by ``shares`` (B,) if there are."""
+    """Class loss of B images, logits (N, K) and labels (N,) of each, multiplied by ``shares`` (B,) if there are."""
     if shares is None:
         logits, labels = (x if isinstance(x, Tensor) else torch.cat(x) for x in (logits, labels))
         return class_loss(logits, labels, settings, balance)
-    losses = [class_loss(*picture, settings, balance) for picture in zip(logits, labels, strict=True)]
+    losses = [class_loss(*image, settings, balance) for image in zip(logits, labels, strict=True)]
     return (torch.stack(losses) * shares).sum()
 
 
@@ -133,10 +133,10 @@ def _mined_loss(
     balance: ClassBalance,
     shares: Tensor | None,
 ) -> Tensor:
-    """Class loss of the hardest anchors of each picture; logits (B, N, K), anchors (N, 4)."""
+    """Class loss of the hardest anchors of each image; logits (B, N, K), anchors (N, 4)."""
     loss = pointwise_loss(settings)
     losses = entries(logits.detach(), targets.labels, loss, balance.alpha, balance.weights).sum(dim=2)  # (B, N)
-    chosen = [hardest(*picture, anchors, settings.ohem) for picture in zip(losses, targets.labels)]
+    chosen = [hardest(*image, anchors, settings.ohem) for image in zip(losses, targets.labels)]
     mined = [logits[i, places] for i, places in enumerate(chosen)]
     labels = [targets.labels[i, places] for i, places in enumerate(chosen)]
     return _class_loss(mined, labels, settings, balance, shares)

@@ -1,6 +1,6 @@
 """Online hard example mining over anchors (section 5.1, "Online Hard Example Mining"; Shrivastava et al., 2016).
 
-Where the focal loss turns easy examples down, this leaves them out: of each picture only the anchors with the largest
+Where the focal loss turns easy examples down, this leaves them out: of each image only the anchors with the largest
 class loss are learnt from, after non-maximum suppression among anchors by that loss.
 """
 
@@ -19,10 +19,10 @@ FIRST = 16  # times the wanted number of anchors: how many of the hardest suppre
 
 @torch.no_grad()
 def hardest(losses: Tensor, labels: Tensor, anchors: Tensor, settings: OhemSettings) -> Tensor:
-    """The anchors of one picture to learn from.
+    """The anchors of one image to learn from.
 
     With ``settings.negatives`` = r at most batch / (1 + r) positives are taken, the hardest, and the r times as many
-    hardest background anchors: of a picture without positives nothing (as in SSD).
+    hardest background anchors: of an image without positives nothing (as in SSD).
 
     Args:
         losses: (N,) class loss of each anchor, summed over classes.

@@ -20,7 +20,7 @@ FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoin
 
 
 class Backbone(nn.Module):
-    """Pictures (B, 3, H, W) -> [C3, C4, C5], each (B, C, H / stride, W / stride); C2 before them where asked for.
+    """Images (B, 3, H, W) -> [C3, C4, C5], each (B, C, H / stride, W / stride); C2 before them where asked for.
 
     Attributes:
         channels: of these.

@@ -19,7 +19,7 @@ from retinanet.ops.anchors import make_anchors
 
 
 class Outputs(NamedTuple):
-    """What the network says about a batch of B pictures; one entry per level, the finest first."""
+    """What the network says about a batch of B images; one entry per level, the finest first."""
 
     logits: list[Tensor]
     """(B, N_l, K), N_l = h * w * A, in the order of the anchors."""
@@ -52,17 +52,17 @@ class RetinaNet(nn.Module):
         channels = settings.pyramid.channels
         self.class_subnet = class_subnet(channels, settings.head, per_position, num_classes, len(levels))
         self.box_subnet = box_subnet(channels, settings.head, per_position, len(levels))
-        pictures = settings.preprocessing
+        images = settings.preprocessing
         self.settings = dataclasses.replace(
             settings,
             preprocessing=dataclasses.replace(
-                pictures, mean=pictures.mean or self.backbone.mean, std=pictures.std or self.backbone.std
+                images, mean=images.mean or self.backbone.mean, std=images.std or self.backbone.std
             ),
         )
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Outputs:
-        """(B, 3, H, W) normalised RGB pictures, both sides a multiple of 32, preferably in channels-last memory."""
+        """(B, 3, H, W) normalised RGB images, both sides a multiple of 32, preferably in channels-last memory."""
         if self.settings.preprocessing.channels == "bgr":
             images = images.flip(1)
         features = self.backbone(images)

@@ -61,7 +61,7 @@ def make_anchors(settings: AnchorSettings, height: int, width: int, device: torc
     levels = []
     for place, (level, (h, w)) in enumerate(zip(settings.levels, grid_shapes(height, width, settings.levels))):
         stride = 2**level
-        # torchvision's strides follow from the picture: 61 x 64 rather than 64 x 64 at P6 of an 800 x 1216 input.
+        # torchvision's strides follow from the image: 61 x 64 rather than 64 x 64 at P6 of an 800 x 1216 input.
         step_y, step_x = (height // h, width // w) if settings.strides == "torchvision" else (stride, stride)
         y = (torch.arange(h, dtype=torch.float32) + settings.offset) * step_y
         x = (torch.arange(w, dtype=torch.float32) + settings.offset) * step_x

@@ -84,7 +84,7 @@ def multiplied(deltas: Tensor, weights: Sequence[float]) -> Tensor:
 
 
 def clip(boxes: Tensor, height: Tensor | int, width: Tensor | int) -> Tensor:
-    """Move corners outside a picture of height x width pixels to its edge: (..., 4) -> (..., 4).
+    """Move corners outside an image of height x width pixels to its edge: (..., 4) -> (..., 4).
 
     The sides may be tensors that broadcast to (...), such as (B, 1) for boxes (B, N, 4).
     """

@@ -17,7 +17,7 @@ from retinanet.ops import boxes as geometry
 BACKGROUND = -1
 IGNORED = -2
 
-# Overlaps of boxes with anchors are computed in slices of at most this many numbers, so a picture with 1000 boxes and
+# Overlaps of boxes with anchors are computed in slices of at most this many numbers, so an image with 1000 boxes and
 # 200 000 anchors needs no more memory than one with 20 boxes.
 SLICE = 1 << 22
 # On a CPU anchors are taken in parts of this length and slices are smaller: the temporaries stay in a core's cache, and
@@ -28,7 +28,7 @@ CACHED = 1 << 18
 
 @dataclass(frozen=True)
 class Targets:
-    """What a batch of B pictures with N anchors each should predict."""
+    """What a batch of B images with N anchors each should predict."""
 
     labels: Tensor
     """(B, N) int64: the class from 0, -1 for background, -2 for anchors that take no part."""
@@ -42,7 +42,7 @@ class Targets:
 
 
 def match(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], settings: MatchingSettings) -> Targets:
-    """Assign every anchor of every picture to at most one box.
+    """Assign every anchor of every image to at most one box.
 
     An anchor belongs to the box that it overlaps most (the first of equals) if their IoU is at least
     ``settings.foreground``; it is background below ``settings.background``, and ignored between the two. With
@@ -51,8 +51,8 @@ def match(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], se
 
     Args:
         anchors: (N, 4) float32, x1 y1 x2 y2 in input pixels.
-        boxes: for each picture (n, 4) float32.
-        labels: for each picture (n,) int64, the class from 0, or -2 for an ignore region (a crowd).
+        boxes: for each image (n, 4) float32.
+        labels: for each image (n,) int64, the class from 0, or -2 for an ignore region (a crowd).
     """
     # The boxes are sorted out before they are moved: asked of a GPU, the processor would have to wait for the answer.
     truth = _moved([b[n >= 0] for b, n in zip(boxes, labels, strict=True)], anchors.device, anchors.dtype)

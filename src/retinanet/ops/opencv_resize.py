@@ -9,7 +9,7 @@ bytes with ``INTER_LINEAR``:
 - rows first: left * weight + right * weight, of which the 4 lowest bits are dropped;
 - then columns: each row times its weight, the 16 lowest bits of each product dropped; the sum of the two has 2 bits
   too many, which are rounded off;
-- a picture that becomes exactly half as high and half as wide is averaged over 2 x 2 pixels instead, halves upwards.
+- an image that becomes exactly half as high and half as wide is averaged over 2 x 2 pixels instead, halves upwards.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""From a picture of any size to the network's input: resize, pad, normalise.
+"""From an image of any size to the network's input: resize, pad, normalise.
 
-Pictures stay uint8 until they are on the device that computes; that is a quarter of the memory and of the copying.
+Images stay uint8 until they are on the device that computes; that is a quarter of the memory and of the copying.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROUND: dict[str, Callable[[float], int]] = {
 
 
 def factor(height: int, width: int, settings: PreprocessingSettings, size: int | None = None) -> float:
-    """By how much a picture of height x width pixels is enlarged; ``size`` stands in for ``settings.size``."""
+    """By how much an image of height x width pixels is enlarged; ``size`` stands in for ``settings.size``."""
     if settings.resize == "none":
         return 1.0
     target = settings.size if size is None else size
@@ -43,7 +43,7 @@ def factor(height: int, width: int, settings: PreprocessingSettings, size: int |
 
 
 def resized_size(height: int, width: int, settings: PreprocessingSettings, size: int | None = None) -> tuple[int, int]:
-    """(h, w) that a picture of height x width pixels is resized to; ``size`` stands in for ``settings.size``."""
+    """(h, w) that an image of height x width pixels is resized to; ``size`` stands in for ``settings.size``."""
     if settings.resize == "none":
         return height, width
     rounded = ROUND[settings.rounding]
@@ -59,7 +59,7 @@ def resized_size(height: int, width: int, settings: PreprocessingSettings, size:
 def box_scale(
     original: Sequence[int], resized: Sequence[int], settings: PreprocessingSettings, size: int | None = None
 ) -> tuple[float, float]:
-    """(y, x): how many pixels of the resized picture are one of the original; both are given as (height, width)."""
+    """(y, x): how many pixels of the resized image are one of the original; both are given as (height, width)."""
     if settings.rounding == "detectron":
         scale = factor(original[0], original[1], settings, size)
         return scale, scale
@@ -69,12 +69,12 @@ def box_scale(
 def prepare(image: Tensor, settings: PreprocessingSettings, size: int | None = None) -> Tensor:
     """(3, H, W) uint8 -> the network's size, (3, h, w) uint8, or float32 in 0..255.
 
-    Resized in floating point (torchvision's and Detectron's convention), a picture is not rounded to whole values.
+    Resized in floating point (torchvision's and Detectron's convention), an image is not rounded to whole values.
     """
     target = resized_size(image.shape[1], image.shape[2], settings, size)
     if settings.interpolation != "plain":
         return resize(image, target, settings.interpolation)
-    # OpenCV finds the places of float pictures in float64, as torch does for those of float64; torchvision in float32.
+    # OpenCV finds the places of float images in float64, as torch does for those of float64; torchvision in float32.
     dtype = torch.float64 if settings.rounding == "detectron" else torch.float32
     return _plain(image.to(dtype), target, box_scale(image.shape[1:], target, settings, size)).float()
 
@@ -86,8 +86,8 @@ def resize(image: Tensor, size: tuple[int, int], interpolation: Interpolation = 
     if interpolation == "opencv":
         return opencv_resize.resize(image, size)
     if interpolation == "pillow":
-        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-        resized = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        pil_image = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        resized = pil_image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
     if interpolation == "plain":
         scales = (size[0] / image.shape[1], size[1] / image.shape[2])
@@ -98,7 +98,7 @@ def resize(image: Tensor, size: tuple[int, int], interpolation: Interpolation = 
 
 
 def _plain(image: Tensor, size: tuple[int, int], scales: tuple[float, float]) -> Tensor:
-    """Not averaged, of the picture's float type; ``scales`` (y, x) need not be the exact ratio of the sizes."""
+    """Not averaged, of the image's float type; ``scales`` (y, x) need not be the exact ratio of the sizes."""
     # F.interpolate takes a size or scales, not both.
     resized: Tensor = torch.ops.aten.upsample_bilinear2d(image[None], size, False, *scales)
     return resized[0]
@@ -107,7 +107,7 @@ def _plain(image: Tensor, size: tuple[int, int], scales: tuple[float, float]) ->
 def padded_size(
     sizes: Iterable[tuple[int, int]], settings: PreprocessingSettings, size: int | None = None
 ) -> tuple[int, int]:
-    """(H, W) of the batch of pictures resized to these sizes: the largest sides, rounded up to ``settings.multiple``.
+    """(H, W) of the batch of images resized to these sizes: the largest sides, rounded up to ``settings.multiple``.
 
     ``size`` stands in for ``settings.size``, to which squares are padded.
     """
@@ -120,7 +120,7 @@ def padded_size(
 
 
 def pad_batch(images: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Pictures (3, h, w) of one dtype in the upper left corners of a (B, 3, H, W) batch, zeros elsewhere."""
+    """Images (3, h, w) of one dtype in the upper left corners of a (B, 3, H, W) batch, zeros elsewhere."""
     batch = images[0].new_zeros((len(images), 3, *size))
     for slot, image in zip(batch, images, strict=True):
         slot[:, : image.shape[1], : image.shape[2]] = image
@@ -132,7 +132,7 @@ def normalize(images: Tensor, sizes: Tensor, mean: Sequence[float], std: Sequenc
 
     Args:
         images: (B, 3, H, W) uint8, or float in 0..255.
-        sizes: (B, 2) int64, height and width of each picture within its padding.
+        sizes: (B, 2) int64, height and width of each image within its padding.
         mean, std: of R, G, B in 0..1.
     """
     # One copy of its own, worked on in place: at 800 pixels every further tensor would cost as much as all arithmetic.
@@ -154,7 +154,7 @@ def _shift_and_scale(mean: tuple[float, ...], std: tuple[float, ...], device: to
 
 
 def network_input(image: Tensor, settings: PreprocessingSettings) -> Tensor:
-    """One picture, (3, H, W) uint8, as the network takes it: resized, padded, normalised, (1, 3, H', W') float32."""
+    """One image, (3, H, W) uint8, as the network takes it: resized, padded, normalised, (1, 3, H', W') float32."""
     assert settings.mean is not None, "the model fills it in"
     assert settings.std is not None, "the model fills it in"
     image = prepare(image, settings)

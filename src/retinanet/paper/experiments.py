@@ -39,7 +39,7 @@ class Experiment:
     """Of the recipe's settings."""
     metrics: tuple[str, ...] = ("AP", "AP50", "AP75")
     timed: bool = False
-    """Whether time per picture belongs to it."""
+    """Whether time per image belongs to it."""
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -116,13 +116,13 @@ def _depth_and_scale(settings: Settings) -> list[Cell]:
         (101, 700): (37.1, 154),
         (101, 800): (37.8, 198),
     }
-    backbone, pictures = settings.model.backbone, settings.model.preprocessing
+    backbone, images = settings.model.backbone, settings.model.preprocessing
     cells = []
     for (depth, scale), (ap, ms) in paper.items():
-        size = max(32, round(pictures.size * scale / 800))
+        size = max(32, round(images.size * scale / 800))
         changed: dict[str, Any] = {
             "model.preprocessing.size": size,
-            "model.preprocessing.longer": max(size, round(pictures.longer * scale / 800)),
+            "model.preprocessing.longer": max(size, round(images.longer * scale / 800)),
         }
         layers = backbone.options.get("layers")
         name = backbone.name if layers is None else f"{sum(layers)} blocks"
@@ -198,7 +198,7 @@ EXPERIMENTS = {
         Experiment("table-1c", "Anchor scales and aspect ratios", ABLATION, _anchors),
         Experiment("table-1d", "Online hard example mining against focal loss", "paper-ablation-r101-600", _ohem),
         Experiment(
-            "table-1e", "Accuracy and speed by depth and picture size", "paper-r50-1x", _depth_and_scale, timed=True
+            "table-1e", "Accuracy and speed by depth and image size", "paper-r50-1x", _depth_and_scale, timed=True
         ),
         Experiment("table-2", "The best models", "paper-r101-jitter", _best, SIX),
         Experiment("table-3", "FL* against FL and CE", ABLATION, _star),

@@ -147,7 +147,7 @@ def _one_quantity(rows: Sequence[Row]) -> bool:
 
 
 def _time(rows: Sequence[Row]) -> Any:
-    """Figure 2: AP against time per picture, one curve for each backbone."""
+    """Figure 2: AP against time per image, one curve for each backbone."""
     figure, axes = _axes(10, 4.2, 2)
     for one, title in zip(axes, ("here", "in the paper (COCO, M40)")):
         for colour, name in zip(COLOURS, dict.fromkeys(row.cell.values["backbone"] for row in rows)):
@@ -160,7 +160,7 @@ def _time(rows: Sequence[Row]) -> Any:
             for row, point in zip(mine, points):
                 size = row.cell.values["size"] if here else (400, 500, 600, 700, 800)[mine.index(row)]
                 one.annotate(str(size), point, xytext=(3, -9), textcoords="offset points", fontsize=8)
-        one.set(xlabel="time per picture (ms)", ylabel="AP (%)", title=title)
+        one.set(xlabel="time per image (ms)", ylabel="AP (%)", title=title)
         one.legend(frameon=False, loc="lower right")
     return figure
 

@@ -116,7 +116,7 @@ class Grid:
     ) -> None:
         """Do what is left of ``runs``; returns when all have a result, whoever made it.
 
-        A run that failed (a full disk, a picture that cannot be read) keeps its reason as its result until the next
+        A run that failed (a full disk, an image that cannot be read) keeps its reason as its result until the next
         call, which tries it again; a diverged one is a result for good.
 
         Args:

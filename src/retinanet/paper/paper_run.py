@@ -28,7 +28,7 @@ from retinanet.training.schedule import DEFAULT_EPOCHS
 
 SCENES: dict[str, Any] = {"train": 1200, "val": 200, "digits": (3, 7)}
 RECIPE = "paper-digits"
-TIMED_PICTURES = 25
+TIMED_IMAGES = 25
 FIGURE_4 = (0.0, 0.5, 1.0, 2.0)
 
 Count = Callable[[int, int], None]
@@ -200,15 +200,15 @@ def write_table(
     settings = plan.settings(experiment)
     rows = []
     cells = experiment.cells(settings)
-    pictures: list[Tensor] = []  # read for the first run that is timed, for all of them
+    images: list[Tensor] = []  # read for the first run that is timed, for all of them
     for done, (cell, seeds) in enumerate(zip(cells, runs(experiment, plan), strict=True)):
         results = []
         for seed, run in seeds:
             found = place.result(run)
             assert found is not None, "the runs are done"
             if experiment.timed and found["state"] == "done" and "ms" not in found:
-                pictures = pictures or _some_pictures(place.data, settings.data.val)
-                found["ms"] = 1000 * seconds_per_picture(place.root / "runs" / run.key, pictures)
+                images = images or _some_images(place.data, settings.data.val)
+                found["ms"] = 1000 * seconds_per_image(place.root / "runs" / run.key, images)
                 place.write(run, found)
             results.append((seed, found))
         rows.append(table_report.Row(cell, results))
@@ -218,21 +218,21 @@ def write_table(
     return rows, table_files.write(folder, experiment, rows, plan.about(experiment)), folder
 
 
-def _some_pictures(data: Path, split: str) -> list[Tensor]:
+def _some_images(data: Path, split: str) -> list[Tensor]:
     from retinanet.data import open_data
 
     opened = open_data(data, split)
-    return [opened.read(index) for index in range(min(TIMED_PICTURES, len(opened)))]
+    return [opened.read(index) for index in range(min(TIMED_IMAGES, len(opened)))]
 
 
-def seconds_per_picture(model: Path, pictures: Sequence[Tensor]) -> float:
-    """Median time from a decoded picture to its boxes, one picture at a time, with the run's best detector."""
+def seconds_per_image(model: Path, images: Sequence[Tensor]) -> float:
+    """Median time from a decoded image to its boxes, one image at a time, with the run's best detector."""
 
     detector = api.load(model)
     times = []
-    for picture in (pictures[0], *pictures):  # the first time is not counted
+    for image in (images[0], *images):  # the first time is not counted
         begin = time.perf_counter()
-        detector.predict(picture)
+        detector.predict(image)
         times.append(time.perf_counter() - begin)
     return statistics.median(times[1:])
 
@@ -243,7 +243,7 @@ def focal_run(plan: Plan) -> Run:
 
 
 def write_figure_4(
-    model: str | Path, data: Path, split: str, folder: Path, *, pictures: int | None, on_progress: Count | None = None
+    model: str | Path, data: Path, split: str, folder: Path, *, images: int | None, on_progress: Count | None = None
 ) -> tuple[list[str], dict[str, Any]]:
     """Figure 4 of any model and data set; returns its reading and its numbers."""
     from retinanet.config.settings import MatchingSettings
@@ -255,7 +255,7 @@ def write_figure_4(
     detector = api.load(model)
     opened = open_data(data, split, class_names=detector.class_names)
     counted = loss_distribution.margins(
-        detector, opened, MatchingSettings(), indices=spread(len(opened), pictures).tolist(), on_progress=on_progress
+        detector, opened, MatchingSettings(), indices=spread(len(opened), images).tolist(), on_progress=on_progress
     )
     if not counted.positives.sum():
         raise RequestError(

@@ -1,4 +1,4 @@
-"""Detection in files: pictures and videos, folders and patterns in; drawn pictures, videos and result files out."""
+"""Detection in files: images and videos, folders and patterns in; drawn images, videos and result files out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from retinanet.common.arguments import of_prediction
 from retinanet.common.arguments import whole as whole_number
 from retinanet.common.atomic_files import only_this, replacing, require_new, what_is_wrong
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.data.image_io import PictureError, opened, pixels, read
+from retinanet.data.image_io import ImageError, opened, pixels, read
 from retinanet.inference.tiling import predict_sliced, shared_pixels
 from retinanet.predict.inputs import Sources, find_sources
 from retinanet.predict.outputs import FORMATS
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 THRESHOLD = 0.3
 """Score above which a detection is worth showing to people; measuring wants all of them."""
 READERS = 4  # threads that decode ahead of the network; Pillow decodes outside of Python's lock
-CHUNK_PIXELS = 64e6  # decoded pictures kept at a time: about 200 MB, whatever the batch
+CHUNK_PIXELS = 64e6  # decoded images kept at a time: about 200 MB, whatever the batch
 
 
 @dataclass
@@ -38,8 +38,8 @@ class Predicted:
     """What came of it."""
 
     output: Path
-    pictures: int = 0
-    """Pictures looked at."""
+    images: int = 0
+    """Images looked at."""
     detections: Counter[str] = field(default_factory=Counter)
     """How many of each class name."""
     unreadable: list[tuple[str, str]] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Predicted:
     notes: dict[str, list[str]] = field(default_factory=dict)
     """What was scaled, ignored or left out of images, and the files of each kind."""
     files: list[Path] = field(default_factory=list)
-    """Result files and annotated videos, without the drawn pictures."""
+    """Result files and annotated videos, without the drawn images."""
     videos: list[VideoMade] = field(default_factory=list)
     """What came of each video, camera and stream that could be read."""
 
@@ -79,38 +79,38 @@ def predict_files(
     on_tiles: Callable[[int, int], None] | None = None,
     on_problem: Callable[[str, str], None] | None = None,
 ) -> Predicted:
-    """Find objects in pictures and videos and write down what was found.
+    """Find objects in images and videos and write down what was found.
 
-    Memory does not grow with the number of pictures but for their names, nor with the length of videos. What cannot be
+    Memory does not grow with the number of images but for their names, nor with the length of videos. What cannot be
     read is reported and passed over. What was found until an interruption or an error is in the result files; where
     that is nothing, no folder is left.
 
     Args:
-        sources: pictures, videos, folders (with their subfolders), patterns such as ``holiday/**/*.jpg``, ``camera:0``
+        sources: images, videos, folders (with their subfolders), patterns such as ``holiday/**/*.jpg``, ``camera:0``
             and URLs. A file that is named twice is looked at once.
-        output: a new or empty folder. A drawn picture gets the name it has below the folder that was given, or its bare
+        output: a new or empty folder. A drawn image gets the name it has below the folder that was given, or its bare
             name; where two would have the same name the later gets a number.
         threshold: scores at or below it are dropped.
-        max_detections: the most per picture; the model's own setting by default.
-        size: resize pictures to this instead of the model's size.
-        batch_size: pictures that go through the network together.
-        slices, overlap, whole: look at pictures in tiles, see :func:`retinanet.inference.tiling.predict_sliced`.
+        max_detections: the most per image; the model's own setting by default.
+        size: resize images to this instead of the model's size.
+        batch_size: images that go through the network together.
+        slices, overlap, whole: look at images in tiles, see :func:`retinanet.inference.tiling.predict_sliced`.
         max_pixels: images of more pixels are not read, see :func:`retinanet.data.image_io.pixel_limit`.
-        draw: whether to write the pictures and videos with their detections drawn.
-        formats: of the result files of pictures, see :mod:`retinanet.predict.outputs`: json, csv, yolo. Videos have
+        draw: whether to write the images and videos with their detections drawn.
+        formats: of the result files of images, see :mod:`retinanet.predict.outputs`: json, csv, yolo. Videos have
             lines of JSON always, see :mod:`retinanet.predict.video`.
         track, stride: of videos: numbers for objects that stay; look at every so many frames.
-        stop: asked between batches; ends the work early when true. In the midst of pictures it raises
+        stop: asked between batches; ends the work early when true. In the midst of images it raises
             KeyboardInterrupt, a video is ended.
-        on_progress: called with (pictures done, pictures in all).
+        on_progress: called with (images done, images in all).
         on_frames: called with how far a video is.
         on_tiles: called with (tiles done, tiles of the image) for each image that is predicted in several tiles.
-        on_problem: called with (file, reason) for each picture or video that cannot be read.
+        on_problem: called with (file, reason) for each image or video that cannot be read.
 
     Raises:
         RequestError: a source does not exist or holds nothing to look at, the output folder holds something, a number
             is out of range, or a package is missing that videos need.
-        WorkError: not one picture or video could be read, or the output cannot be written.
+        WorkError: not one image or video could be read, or the output cannot be written.
     """
     output = Path(output)
     threshold = THRESHOLD if threshold is None else threshold
@@ -147,23 +147,23 @@ def predict_files(
         if on_problem:
             on_problem(name, reason)
 
-    def pictures() -> None:
+    def predict_images() -> None:
         with ExitStack() as stack:
             writers = [stack.enter_context(FORMATS[name](output, detector.class_names)) for name in formats]
             made.files = [writer.path for writer in writers]
             stack.callback(lambda: [writer.problems(made.unreadable) for writer in writers])
             done = 0
-            for chunk in _chunks(_decoded(found.pictures, max_pixels), batch_size):
+            for chunk in _chunks(_decoded(found.images, max_pixels), batch_size):
                 if stop():
                     raise KeyboardInterrupt
                 images = [image for _, _, image, _ in chunk if isinstance(image, Tensor)]
                 results = iter(look(images, threshold, tiles_done))
                 for path, name, image, notes in chunk:
-                    if isinstance(image, PictureError):
+                    if isinstance(image, ImageError):
                         problem(str(path), image.reason)
                         continue
                     detections = next(results)
-                    made.pictures += 1
+                    made.images += 1
                     made.detections.update(detections.names)
                     for note in notes:
                         made.notes.setdefault(note, []).append(str(path))
@@ -174,7 +174,7 @@ def predict_files(
                             _save(detections.draw(image), output / name)
                 done += len(chunk)
                 if on_progress:
-                    on_progress(done, len(found.pictures))
+                    on_progress(done, len(found.images))
 
     def videos() -> None:
         from retinanet.predict.frames import VideoError
@@ -205,14 +205,14 @@ def predict_files(
     with _kept_where_used(output, made):
         try:
             output.mkdir(parents=True, exist_ok=True)
-            if found.pictures:
-                pictures()
+            if found.images:
+                predict_images()
             if found.videos:
                 videos()
         except OSError as error:
             raise WorkError(f"cannot write into {output}: {what_is_wrong(error)}") from error
-        if made.unreadable and not made.pictures and not made.videos:
-            raise _nothing_read("picture" if found.pictures else "video", made.unreadable)
+        if made.unreadable and not made.images and not made.videos:
+            raise _nothing_read("image" if found.images else "video", made.unreadable)
     return made
 
 
@@ -223,14 +223,14 @@ def require_readable(found: Sources, max_pixels: int | None = None) -> None:
         WorkError: there are images only, and none can be read.
     """
     unreadable: list[tuple[str, str]] = []
-    for path, _ in found.pictures:
+    for path, _ in found.images:
         try:
             with opened(path, max_pixels):
                 return
-        except PictureError as error:
+        except ImageError as error:
             unreadable.append((str(path), error.reason))
     if unreadable and not found.videos:
-        raise _nothing_read("picture", unreadable)
+        raise _nothing_read("image", unreadable)
 
 
 def _nothing_read(kind: str, unreadable: Sequence[tuple[str, str]]) -> WorkError:
@@ -249,7 +249,7 @@ def _kept_where_used(output: Path, made: Predicted) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not made.pictures and not made.videos:
+        if not made.images and not made.videos:
             for path in (*made.files, output / "classes.txt"):
                 with suppress(OSError):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -276,22 +276,22 @@ def require_video(track: bool = False) -> None:
         tracking.require_trackers()
 
 
-Decoded = tuple[Path, str, "Tensor | PictureError", "list[str]"]
+Decoded = tuple[Path, str, "Tensor | ImageError", "list[str]"]
 
 
-def _decoded(pictures: Iterable[tuple[Path, str]], max_pixels: int | None = None) -> Iterator[Decoded]:
+def _decoded(images: Iterable[tuple[Path, str]], max_pixels: int | None = None) -> Iterator[Decoded]:
     """Images in their order with the notes on each, decoded in threads: a few ahead, or one where they are large."""
 
-    def decode(path: Path) -> tuple[Tensor | PictureError, list[str]]:
+    def decode(path: Path) -> tuple[Tensor | ImageError, list[str]]:
         notes: list[str] = []
         try:
             return read(path, notes=notes, max_pixels=max_pixels), notes
-        except PictureError as error:
+        except ImageError as error:
             return error, notes
 
     with ThreadPoolExecutor(READERS) as pool:
         ahead: deque[tuple[Path, str, int, Future[Any]]] = deque()
-        for path, name in pictures:
+        for path, name in images:
             size = pixels(path, max_pixels)
             while ahead and (len(ahead) >= READERS or size + sum(item[2] for item in ahead) > CHUNK_PIXELS):
                 waited, its_name, _, future = ahead.popleft()

@@ -45,7 +45,7 @@ class Frame:
     """From 0, in the source: frames that were passed over count too."""
     time: float
     """Seconds since the first frame."""
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     """(H, W, 3) RGB, all frames of one size."""
 
 
@@ -84,7 +84,7 @@ class Frames:
         dropped: frames that were not taken in time.
 
     Raises:
-        VideoError: it cannot be opened, or has no picture track.
+        VideoError: it cannot be opened, or has no image track.
     """
 
     def __init__(self, video: Video, stride: int = 1, ahead: int = 8, stop: Callable[[], bool] = lambda: False) -> None:
@@ -97,7 +97,7 @@ class Frames:
             raise VideoError(video.shown, _reason(error)) from error
         if not self._container.streams.video:
             self._container.close()
-            raise VideoError(video.shown, "there is no picture track in it")
+            raise VideoError(video.shown, "there is no image track in it")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
         # All that is asked later is read now: a stream must not be touched once the thread has closed its container.
@@ -138,7 +138,7 @@ class Frames:
                 continue
             if frame is None:
                 return
-            self.height, self.width = frame.picture.shape[:2]
+            self.height, self.width = frame.image.shape[:2]
             yield frame
 
     def _read(self) -> None:
@@ -173,7 +173,7 @@ class Frames:
         for packet in self._container.demux(self._stream):
             try:
                 decoded = packet.decode()
-            except self._errors:  # the next key frame brings the picture back
+            except self._errors:  # the next key frame brings the image back
                 damaged += 1
                 continue
             for frame in decoded:
@@ -204,10 +204,10 @@ class Frames:
 
     def _upright(self, frame: Any) -> NDArray[np.uint8]:
         self._size = self._size or (frame.width, frame.height)  # later frames of a stream may have another size
-        picture: NDArray[np.uint8] = frame.to_ndarray(format="rgb24", width=self._size[0], height=self._size[1])
-        # Phones store a turned picture and the angle, counted against the clock as np.rot90 does.
+        image: NDArray[np.uint8] = frame.to_ndarray(format="rgb24", width=self._size[0], height=self._size[1])
+        # Phones store a turned image and the angle, counted against the clock as np.rot90 does.
         turns, rest = divmod(int(frame.rotation), 90)
-        return np.ascontiguousarray(np.rot90(picture, turns)) if turns % 4 and not rest else picture
+        return np.ascontiguousarray(np.rot90(image, turns)) if turns % 4 and not rest else image
 
 
 def _open(av: Any, video: Video) -> Any:

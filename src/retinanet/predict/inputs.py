@@ -1,4 +1,4 @@
-"""What a person names to look at: pictures, videos, cameras and streams, alone or in folders and patterns."""
+"""What a person names to look at: images, videos, cameras and streams, alone or in folders and patterns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from retinanet.data.image_io import SUFFIXES
 
 VIDEOS = frozenset([".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"])
 SCHEMES = frozenset(["http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt"])
-STILLS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")  # pictures in the same container as MP4
+STILLS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")  # images in the same container as MP4
 SHOWN = 3  # files that a message names
 RAW = "a camera's raw file"
 UNREAD = {
@@ -65,8 +65,8 @@ class Video:
 class Sources:
     """Every file once, in the order of naming."""
 
-    pictures: list[tuple[Path, str]] = field(default_factory=list)
-    """File, and the name of the drawn picture relative to the output folder."""
+    images: list[tuple[Path, str]] = field(default_factory=list)
+    """File, and the name of the drawn image relative to the output folder."""
     videos: list[Video] = field(default_factory=list)
     passed_over: list[tuple[str, str]] = field(default_factory=list)
     """Files in the folders that are neither, or cannot be used, and why."""
@@ -80,7 +80,7 @@ def find_sources(sources: Sequence[str | Path]) -> Sources:
             goes before all else.
 
     Raises:
-        RequestError: a source that does not exist, matches nothing or holds neither picture nor video.
+        RequestError: a source that does not exist, matches nothing or holds neither image nor video.
     """
     seen: set[str] = set()
     names: dict[str, int] = {}
@@ -104,9 +104,9 @@ def find_sources(sources: Sequence[str | Path]) -> Sources:
             else:
                 # PNG stays PNG, all others become JPEG.
                 suffix = below.suffix if below.suffix.lower() in (".jpg", ".jpeg", ".png") else ".jpg"
-                found.pictures.append((path, free_name(below, names) + suffix))
-    if not found.pictures and not found.videos:
-        raise RequestError("which pictures? give files, folders or patterns")
+                found.images.append((path, free_name(below, names) + suffix))
+    if not found.images and not found.videos:
+        raise RequestError("which images? give files, folders or patterns")
     found.videos.sort(key=lambda video: video.live)  # what never ends comes last
     endless = [video.shown for video in found.videos if video.live]
     if len(endless) > 1:
@@ -115,7 +115,7 @@ def find_sources(sources: Sequence[str | Path]) -> Sources:
 
 
 def is_video(path: Path) -> bool:
-    """By the ending; by the first bytes where the ending is neither a video's nor a picture's."""
+    """By the ending; by the first bytes where the ending is neither a video's nor an image's."""
     suffix = path.suffix.lower()
     if not os.path.isfile(path):  # a pipe would be waited for
         return False
@@ -153,7 +153,7 @@ def _special(source: str) -> Video | None:
     if not host and scheme.lower() != "udp":
         raise RequestError(f"{source} is no address: there is no host in it")
     if Path(path).suffix.lower() in SUFFIXES:
-        raise RequestError(f"{Video(source, 'url', '').shown} is a picture: download it, and name the file")
+        raise RequestError(f"{Video(source, 'url', '').shown} is an image: download it, and name the file")
     stem = Path(path).stem or host or scheme
     return Video(source, "url", re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "stream")
 
@@ -166,7 +166,7 @@ def _expand(source: str | Path, passed_over: list[tuple[str, str]]) -> Iterator[
         if not files:
             others = ", ".join(f"{name} ({why})" for name, why in passed_over[before:][:SHOWN])
             more = "; passed over: " + others if others else ""
-            raise RequestError(f"there is no picture in the folder {path} or its subfolders{more}")
+            raise RequestError(f"there is no image in the folder {path} or its subfolders{more}")
         yield from ((file, file.relative_to(path)) for file in files)
     elif os.path.isfile(path):
         yield path, Path(path.name)
@@ -182,7 +182,7 @@ def _expand(source: str | Path, passed_over: list[tuple[str, str]]) -> Iterator[
         if empty:
             raise RequestError(f"nothing matches the pattern {source}")
     else:
-        raise RequestError(f"there is no {'video' if path.suffix.lower() in VIDEOS else 'picture or folder'} {source}")
+        raise RequestError(f"there is no {'video' if path.suffix.lower() in VIDEOS else 'image or folder'} {source}")
 
 
 def _files(folder: Path, passed_over: list[tuple[str, str]]) -> list[Path]:

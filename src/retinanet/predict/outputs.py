@@ -1,4 +1,4 @@
-"""What was found in many pictures, as files for other programs, written picture by picture.
+"""What was found in many images, as files for other programs, written image by image.
 
 Each writer is a context: entering opens the file beside its place, leaving finishes it, so that an interrupted run
 keeps what it found.
@@ -28,8 +28,8 @@ class Writer(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None: ...
-    def add(self, picture: Path, name: str, size: tuple[int, int], found: Detections) -> None:
-        """One picture: its file, its name in the output folder, (height, width), what was found."""
+    def add(self, image: Path, name: str, size: tuple[int, int], found: Detections) -> None:
+        """One image: its file, its name in the output folder, (height, width), what was found."""
 
     def problems(self, unreadable: Sequence[tuple[str, str]]) -> None:
         """Files that could not be read, and why; told last."""
@@ -80,14 +80,14 @@ class CocoFile(_OneFile):
         self._unreadable: list[dict[str, str]] = []
         self._count = 0
 
-    def add(self, picture: Path, name: str, size: tuple[int, int], found: Detections) -> None:
-        image = {"id": len(self._images) + 1, "file_name": str(picture), "height": size[0], "width": size[1]}
+    def add(self, image: Path, name: str, size: tuple[int, int], found: Detections) -> None:
+        entry = {"id": len(self._images) + 1, "file_name": str(image), "height": size[0], "width": size[1]}
         for record in found.to_coco(len(self._images) + 1, range(1, len(self.class_names) + 1)):
             self._count += 1
             _, _, width, height = record["bbox"]
             record |= {"id": self._count, "area": width * height, "iscrowd": 0}
             self.file.write(("," if self._count > 1 else "") + "\n" + json.dumps(record))
-        self._images.append(json.dumps(image))
+        self._images.append(json.dumps(entry))
 
     def problems(self, unreadable: Sequence[tuple[str, str]]) -> None:
         self._unreadable = [{"file_name": name, "reason": reason} for name, reason in unreadable]
@@ -106,7 +106,7 @@ def _no_formula(text: str) -> str:
 
 
 class CsvFile(_OneFile):
-    """detections.csv: one row a detection; x1 y1 x2 y2 in pixels of the picture.
+    """detections.csv: one row a detection; x1 y1 x2 y2 in pixels of the image.
 
     Spreadsheets calculate what begins with = + - @ or a tab. A class name that does is written behind an apostrophe, a
     relative path behind ``./``, which is the same path.
@@ -116,16 +116,16 @@ class CsvFile(_OneFile):
 
     def begin(self) -> None:
         self._rows = csv.writer(self.file)
-        self._rows.writerow(["picture", "name", "score", "x1", "y1", "x2", "y2"])
+        self._rows.writerow(["image", "name", "score", "x1", "y1", "x2", "y2"])
 
-    def add(self, picture: Path, name: str, size: tuple[int, int], found: Detections) -> None:
-        file = str(picture) if _no_formula(str(picture)) == str(picture) else f"./{picture}"
+    def add(self, image: Path, name: str, size: tuple[int, int], found: Detections) -> None:
+        file = str(image) if _no_formula(str(image)) == str(image) else f"./{image}"
         for label, score, box in zip(found.names, found.scores.tolist(), found.boxes.tolist(), strict=True):
             self._rows.writerow([file, _no_formula(label), f"{score:.6g}", *(f"{v:.2f}" for v in box)])
 
 
 class YoloFolder:
-    """labels/: one text file a picture, a line a detection: label, centre, width and height in units of the picture's
+    """labels/: one text file an image, a line a detection: label, centre, width and height in units of the image's
     sides, score. classes.txt beside it has the class names in the order of the labels, each in a line: line breaks and
     other control characters in them are escaped."""
 
@@ -141,7 +141,7 @@ class YoloFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None: ...
 
-    def add(self, picture: Path, name: str, size: tuple[int, int], found: Detections) -> None:
+    def add(self, image: Path, name: str, size: tuple[int, int], found: Detections) -> None:
         height, width = size
         lines = []
         for label, score, (x1, y1, x2, y2) in zip(

@@ -112,7 +112,7 @@ def predict_video(
         tracks = Tracks(frames.rate, threshold, least) if track else None
         written: _Lines | None = None
         for chunk in _chunks(frames, 1 if frames.live else batch_size):
-            found = look([one.picture for one in chunk], tracks.faint if tracks else threshold)
+            found = look([one.image for one in chunk], tracks.faint if tracks else threshold)
             if written is None:
                 lines.parent.mkdir(parents=True, exist_ok=True)
                 written = stack.enter_context(_Lines(lines))
@@ -126,7 +126,7 @@ def predict_video(
                     numbers.update(number for number in ids if number is not None)
                 written.add(one, detections, ids)
                 if film:
-                    film.add(one.time, detections.draw(one.picture, ids))
+                    film.add(one.time, detections.draw(one.image, ids))
                 made.frames += 1
                 made.seconds = one.time
                 made.detections.update(detections.names)
@@ -147,7 +147,7 @@ def _chunks(frames: Iterable[Frame], count: int) -> Iterator[list[Frame]]:
     chunk: list[Frame] = []
     for one in frames:
         chunk.append(one)
-        if len(chunk) == count or len(chunk) * one.picture.size / 3 > CHUNK_PIXELS:
+        if len(chunk) == count or len(chunk) * one.image.size / 3 > CHUNK_PIXELS:
             yield chunk
             chunk = []
     if chunk:
@@ -215,9 +215,9 @@ class _Film:
             self._write(None)
 
     def add(self, seconds: float, image: Image.Image) -> None:
-        picture = np.asarray(image)
-        pad = [(0, picture.shape[0] % 2), (0, picture.shape[1] % 2), (0, 0)]
-        encoded = self._av.VideoFrame.from_ndarray(np.pad(picture, pad, mode="edge"), format="rgb24")
+        pixels = np.asarray(image)
+        pad = [(0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)]
+        encoded = self._av.VideoFrame.from_ndarray(np.pad(pixels, pad, mode="edge"), format="rgb24")
         self._last = max(self._last + 1, round(seconds / CLOCK))
         encoded.pts, encoded.time_base = self._last, CLOCK
         self._write(encoded)

@@ -24,7 +24,7 @@ RISE = 0.01
 COSTS = 0.03
 """AP50 below which a kind of error is not worth a word."""
 WAITS = 0.3
-"""Share of the time that may go by waiting for pictures."""
+"""Share of the time that may go by waiting for images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ def reading(
     if anchors and not any(anchors in line for line in said):
         said.append(anchors)
     said += _rare(facts) + _waiting(facts)
-    return said or ["Nothing stands out. More pictures, or a larger backbone, are the usual next steps."]
+    return said or ["Nothing stands out. More images, or a larger backbone, are the usual next steps."]
 
 
 def _nothing(facts: RunFacts, coverage: Coverage | None) -> list[str]:
@@ -86,7 +86,7 @@ def _nothing(facts: RunFacts, coverage: Coverage | None) -> list[str]:
     said.append(f"{count(facts.steps)} steps may be too few: {_longer(facts.settings)}.")
     if facts.settings.model.backbone.weights == facts.settings.train.weights == "none":
         said.append(
-            "The backbone began with random weights; one that knows pictures learns from far fewer of yours: "
+            "The backbone began with random weights; one that knows images learns from far fewer of yours: "
             "`--model.backbone.weights imagenet`."
         )
     return said + _waiting(facts)
@@ -127,7 +127,7 @@ def _remedy(kind: str, facts: RunFacts, confusion: Confusion, coverage: Coverage
             return anchors
         if _small_are_worse(facts):
             return f"Small objects do worst (APs {score(facts.stats.get('APs'))}): {_larger(settings)}."
-        return f"They look unlike what was learnt: label more pictures like those below, or {_longer(settings)}."
+        return f"They look unlike what was learnt: label more images like those below, or {_longer(settings)}."
     if kind == "location":
         box = "" if settings.loss.box == "giou" else "`--loss.box giou` trains on the overlap itself; "
         return f"{box}{_longer(settings)}; and look below whether the labels themselves fit tightly."
@@ -136,16 +136,16 @@ def _remedy(kind: str, facts: RunFacts, confusion: Confusion, coverage: Coverage
         inner = np.array(confusion.matrix)[:-1, :-1]
         truth, taken, number = pair or ("", "", 0)
         if number < max(3, 0.1 * (inner.sum() - np.trace(inner))):
-            return "They are spread over many pairs of classes; more pictures, or a larger backbone, tell them apart."
+            return "They are spread over many pairs of classes; more images, or a larger backbone, tell them apart."
         return (
-            f"{truth} is most often taken for {taken} ({count(number)} times): more pictures of both, and check that "
+            f"{truth} is most often taken for {taken} ({count(number)} times): more images of both, and check that "
             "they are labelled alike everywhere."
         )
     if kind == "background":
         most = invented(confusion)
         which = f", most often as {most[0]} ({count(most[1])} times at the best threshold)" if most else ""
         return (
-            f"Add pictures without any object that show what is taken for one{which}; and look below whether some of "
+            f"Add images without any object that show what is taken for one{which}; and look below whether some of "
             "these are objects that nobody labelled."
         )
     if kind == "duplicate":
@@ -190,7 +190,7 @@ def _course(facts: RunFacts) -> list[str]:
     if ap[best] - ap[last] > RISE and now < then:
         return [
             f"AP was highest at step {count(steps[best])} ({score(ap[best])}) and is {score(ap[-1])} at the end, while "
-            "the training loss went on falling: the detector learns its pictures by heart. More pictures, or more of "
+            "the training loss went on falling: the detector learns its images by heart. More images, or more of "
             "each with `--data.augmentation.crop 0.5` and `--data.augmentation.colour 0.5`; `best.safetensors` holds "
             "the better one."
         ]
@@ -198,7 +198,7 @@ def _course(facts: RunFacts) -> list[str]:
     if ap[-1] - before <= RISE / 5 and mean[-1] < 0.7 * third:
         return [
             f"The class loss in training still fell by {share(1 - mean[-1] / third)} in the last third of the run, but "
-            "AP no longer rose: the detector learns its pictures by heart. More pictures help, or more of each with "
+            "AP no longer rose: the detector learns its images by heart. More images help, or more of each with "
             "`--data.augmentation.crop 0.5` and `--data.augmentation.colour 0.5`."
         ]
     return []
@@ -210,7 +210,7 @@ def _anchors(facts: RunFacts, coverage: Coverage | None) -> str:
         return ""
     return (
         f"Only {share(coverage.share)} of the boxes have an anchor that may learn them: `retinanet data {facts.data}` "
-        "proposes anchors and a picture size that fit."
+        "proposes anchors and an image size that fit."
     )
 
 
@@ -228,7 +228,7 @@ def _rare(facts: RunFacts) -> list[str]:
     names = ", ".join(f"{row['name']} (AP {score(row['AP'])})" for row in rare[:3])
     more = f" and {len(rare) - 3} more" if len(rare) > 3 else ""
     return [
-        f"Rare classes do worse than the others: {names}{more}. Show their pictures more often, "
+        f"Rare classes do worse than the others: {names}{more}. Show their images more often, "
         "`--data.repeat-threshold 0.1`, or collect more of them."
     ]
 
@@ -241,7 +241,7 @@ def _waiting(facts: RunFacts) -> list[str]:
     workers = facts.settings.data.workers
     more = f"`--data.workers {2 * workers}`" if workers > 0 else "more of them with `--data.workers`"
     return [
-        f"{share(waited / total)} of the time ({duration(waited)}) went by waiting for pictures: load them in more "
+        f"{share(waited / total)} of the time ({duration(waited)}) went by waiting for images: load them in more "
         f"processes, {more}, or store them smaller."
     ]
 
@@ -254,7 +254,7 @@ def _small_are_worse(facts: RunFacts) -> bool:
 
 def _larger(settings: Settings) -> str:
     preprocessing, anchors = settings.model.preprocessing, settings.model.anchors
-    words = f"larger pictures show them better, `--model.preprocessing.size {round(preprocessing.size * 1.5)}`"
+    words = f"larger images show them better, `--model.preprocessing.size {round(preprocessing.size * 1.5)}`"
     if preprocessing.resize == "shorter":
         words += f" with `--model.preprocessing.longer {round(preprocessing.longer * 1.5)}`"
     if anchors.first_level > 2:

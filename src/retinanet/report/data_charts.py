@@ -34,7 +34,7 @@ def sides(surveys: Mapping[str, SplitSurvey], anchors: AnchorSettings) -> Figure
         _axes(axes, "boxes")
 
     said = (
-        "Boxes by size after the pictures are resized. Dashed: the base size of the anchors of each pyramid level; "
+        "Boxes by size after the images are resized. Dashed: the base size of the anchors of each pyramid level; "
         "ticks at the foot: every size of anchor. Boxes far from all ticks are hard to learn."
     )
     return Figure(
@@ -61,7 +61,7 @@ def shapes(surveys: Mapping[str, SplitSurvey], anchors: AnchorSettings) -> Figur
 
 
 def objects(surveys: Mapping[str, SplitSurvey]) -> Figure:
-    """How many objects a picture has."""
+    """How many objects an image has."""
     used = [max(i for i, n in enumerate(one.objects.counts) if n or i == 0) for one in surveys.values()]
     edges = next(iter(surveys.values())).objects.edges[: max(used) + 2]
     names = [f"{a}" if b - a <= 1 else f"{a}–{b - 1}" for a, b in itertools.pairwise(map(int, edges))]
@@ -70,18 +70,18 @@ def objects(surveys: Mapping[str, SplitSurvey]) -> Figure:
         width = 0.8 / len(surveys)
         for place, (name, one) in enumerate(surveys.items()):
             at = np.arange(len(names)) + (place - (len(surveys) - 1) / 2) * width
-            heights = np.array(one.objects.counts[: len(names)]) / max(1, one.pictures)
+            heights = np.array(one.objects.counts[: len(names)]) / max(1, one.images)
             axes.bar(at, heights, width * 0.92, color=SERIES[place % len(SERIES)], label=_name(name))
         axes.set_xticks(range(len(names)), names, rotation=40 if len(names) > 9 else 0)
-        axes.set(xlabel="objects in a picture", ylabel="share of the pictures")
+        axes.set(xlabel="objects in an image", ylabel="share of the images")
         axes.grid(axis="x", visible=False)
         _percent(axes)
         if len(surveys) > 1:
             axes.legend()
 
     median = ", ".join(f"{one.objects_median:g} in {name} (at most {one.objects_max})" for name, one in surveys.items())
-    svg = chart("objects", "Share of pictures by number of objects", paint)
-    return Figure(svg, "Objects in a picture", f"Half of the pictures have this many or fewer: {median}.")
+    svg = chart("objects", "Share of images by number of objects", paint)
+    return Figure(svg, "Objects in an image", f"Half of the images have this many or fewer: {median}.")
 
 
 def fits(coverages: Mapping[str, Coverage]) -> Figure | None:

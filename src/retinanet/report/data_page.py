@@ -39,11 +39,11 @@ def write_data_page(
         surveys, splits: by the name of the split, the one that is learnt from first.
         coverages: by a name for the anchors, the better ones last: "the paper's anchors", "fitted anchors".
         choices: rows of setting, value and reason.
-        samples: the most pictures shown.
+        samples: the most images shown.
         model: whose anchors are marked in the figures; the paper's by default.
 
     Raises:
-        WorkError: the file cannot be written, or a picture cannot be read any more.
+        WorkError: the file cannot be written, or an image cannot be read any more.
     """
     root = Path(root)
     anchors = (model or ModelSettings()).anchors
@@ -64,7 +64,7 @@ def write_data_page(
             ("boxes", "The boxes"),
             ("seen", "What RetinaNet will see"),
             *((("choices", "Settings that suit"),) if choices else ()),
-            ("pictures", "Pictures"),
+            ("images", "Images"),
         ),
         facts=_facts(surveys),
         findings=[one for severity in ("error", "warning") for one in findings if one.severity == severity],
@@ -81,7 +81,7 @@ def write_data_page(
         by_level=_levels(coverages),
         fits=[fits] if fits else [],
         choices=choices_table(choices),
-        pictures=[thumbnails.labelled(splits[split], index, split) for split, index in chosen],
+        images=[thumbnails.labelled(splits[split], index, split) for split, index in chosen],
     )
 
 
@@ -112,13 +112,13 @@ def _facts(surveys: Mapping[str, SplitSurvey]) -> list[Fact]:
     all_ = list(surveys.values())
     if not all_:
         return []
-    pictures_, boxes = sum(one.pictures for one in all_), sum(one.boxes for one in all_)
+    images_, boxes = sum(one.images for one in all_), sum(one.boxes for one in all_)
     first = all_[0]
     return [
-        Fact(count(pictures_), "pictures", f"in {plural(len(all_), 'split')}"),
-        Fact(count(boxes), "boxes", f"{boxes / max(1, pictures_):.3g} a picture"),
+        Fact(count(images_), "images", f"in {plural(len(all_), 'split')}"),
+        Fact(count(boxes), "boxes", f"{boxes / max(1, images_):.3g} an image"),
         Fact(count(len(first.classes)), "classes", _imbalance(first)),
-        Fact(_pixels(first.picture_median), "median picture", f"{_pixels(first.trained_median)} in training"),
+        Fact(_pixels(first.image_median), "median image", f"{_pixels(first.trained_median)} in training"),
         Fact(
             f"{short(first.trained.size.p50)}\u202fpx" if first.boxes else NONE, "median box", "its side, in training"
         ),
@@ -139,28 +139,28 @@ def _pixels(size: tuple[int, int]) -> str:
 def _splits(surveys: Mapping[str, SplitSurvey]) -> Table:
     rows = []
     for name, one in surveys.items():
-        numbers = (one.pictures, one.empties, one.boxes, one.crowds, one.objects_median, one.objects_max)
+        numbers = (one.images, one.empties, one.boxes, one.crowds, one.objects_median, one.objects_max)
         rows.append(
             [
                 Cell(name),
                 *(Cell(short(number) if number % 1 else count(number), float(number)) for number in numbers),
-                Cell(_pixels(one.picture_smallest), float(math.prod(one.picture_smallest))),
-                Cell(_pixels(one.picture_largest), float(math.prod(one.picture_largest))),
+                Cell(_pixels(one.image_smallest), float(math.prod(one.image_smallest))),
+                Cell(_pixels(one.image_largest), float(math.prod(one.image_largest))),
             ]
         )
-    titles = ("pictures", "without boxes", "boxes", "regions to ignore", "median a picture", "most in one")
-    columns = [Column("split", False), *map(Column, titles), Column("smallest picture"), Column("largest picture")]
+    titles = ("images", "without boxes", "boxes", "regions to ignore", "median an image", "most in one")
+    columns = [Column("split", False), *map(Column, titles), Column("smallest image"), Column("largest image")]
     return Table(
         "table-splits", "The splits. Regions to ignore are COCO's crowds and VOC's difficult boxes.", columns, rows
     )
 
 
 def _sizes(surveys: Mapping[str, SplitSurvey]) -> Table:
-    """The commonest sizes of pictures."""
+    """The commonest sizes of images."""
     rows = []
     for name, one in surveys.items():
-        for height, width, number in one.picture_sizes:
-            part = number / max(1, one.pictures)
+        for height, width, number in one.image_sizes:
+            part = number / max(1, one.images)
             rows.append(
                 [
                     Cell(name),
@@ -170,8 +170,8 @@ def _sizes(surveys: Mapping[str, SplitSurvey]) -> Table:
                 ]
             )
     distinct = ", ".join(f"{count(one.distinct_sizes)} in {name}" for name, one in surveys.items())
-    columns = [Column("split", False), Column("width × height"), Column("pictures"), Column("share")]
-    return Table("table-sizes", f"The commonest sizes of pictures, of {distinct}.", columns, rows)
+    columns = [Column("split", False), Column("width × height"), Column("images"), Column("share")]
+    return Table("table-sizes", f"The commonest sizes of images, of {distinct}.", columns, rows)
 
 
 def _classes(surveys: Mapping[str, SplitSurvey]) -> Table:
@@ -193,14 +193,14 @@ def _classes(surveys: Mapping[str, SplitSurvey]) -> Table:
             boxes = classes[name].boxes if name in classes else 0
             cells.append(Cell(count(boxes), boxes, bar(boxes), tone="" if boxes else "bad"))
         mine = by_split[0].get(name)
-        cells.append(Cell(count(mine.pictures if mine else 0), mine.pictures if mine else 0))
+        cells.append(Cell(count(mine.images if mine else 0), mine.images if mine else 0))
         size = mine.size if mine and mine.boxes else None
         cells.append(Cell(short(size), size))
         rows.append(cells)
     columns = [
         Column("class", False),
         *(Column(f"boxes in {name}") for name in surveys),
-        Column(f"pictures in {first.split}"),
+        Column(f"images in {first.split}"),
         Column("median side", note="of its boxes, in pixels as trained on"),
     ]
     says = "Boxes of each class; bars are on a logarithmic scale. Sides are in pixels as trained on."
@@ -245,13 +245,13 @@ def _coverage(coverages: Mapping[str, Coverage]) -> Table:
     columns = [
         Column("anchors", False),
         Column("boxes covered"),
-        Column("pictures without a positive", note="of the pictures that have boxes"),
-        Column("anchors a picture"),
-        Column("positives a picture"),
+        Column("images without a positive", note="of the images that have boxes"),
+        Column("anchors an image"),
+        Column("positives an image"),
         Column("background for each positive"),
     ]
     sampled = max((one.sampled for one in coverages.values()), default=0)
-    says = f"What the anchors cover; anchors are counted in {plural(sampled, 'picture')}."
+    says = f"What the anchors cover; anchors are counted in {plural(sampled, 'image')}."
     return Table("table-coverage", says, columns, rows)
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 MATRIX = 30
 """Up to so many classes the confusion matrix is shown whole."""
 WORST = 8
-"""Pictures shown."""
+"""Images shown."""
 MEANING = {
     "AP": "mean over IoU 0.50 to 0.95",
     "AP50": "at IoU 0.50",
@@ -51,9 +51,9 @@ MEANING = {
     "APs": "small objects, below 32² pixels",
     "APm": "medium objects, 32² to 96² pixels",
     "APl": "large objects, from 96² pixels",
-    "AR1": "recall with 1 detection a picture",
-    "AR10": "recall with 10 detections a picture",
-    "AR100": "recall with 100 detections a picture",
+    "AR1": "recall with 1 detection an image",
+    "AR10": "recall with 10 detections an image",
+    "AR100": "recall with 100 detections an image",
     "ARs": "recall of small objects",
     "ARm": "recall of medium objects",
     "ARl": "recall of large objects",
@@ -96,11 +96,11 @@ def write_run_page(
 
     Args:
         data: the split that was measured on. found: what was found in it, by place.
-        judged_worst: pictures to show, the worst first. judged: all of them, to count those without a fault.
+        judged_worst: images to show, the worst first. judged: all of them, to count those without a fault.
         difficulty: of the class loss. coverage: of the boxes that were learnt from.
 
     Raises:
-        WorkError: the file cannot be written, or a picture cannot be read any more.
+        WorkError: the file cannot be written, or an image cannot be read any more.
     """
     figures = [run_charts.losses(facts.metrics), run_charts.quality(facts.metrics)]
     quality = [run_charts.precision_recall(curves), run_charts.f1(curves)]
@@ -112,7 +112,7 @@ def write_run_page(
         title=f"{facts.folder.name}: a run of RetinaNet",
         kicker="Training run",
         heading=facts.folder.name or str(facts.folder),
-        under=f"{facts.data}, measured on {facts.split} ({plural(len(data), 'picture')}, "
+        under=f"{facts.data}, measured on {facts.split} ({plural(len(data), 'image')}, "
         f"{plural(int(sum(data.counts())), 'box', 'boxes')})",
         verdict=_verdict(facts, curves, data),
         sections=(
@@ -122,7 +122,7 @@ def write_run_page(
             ("classes", "Classes"),
             ("confusion", "Confusions"),
             ("errors", "Errors"),
-            ("pictures", "Worst pictures"),
+            ("images", "Worst images"),
             *((("loss", "Loss"),) if hardness else ()),
             ("time", "Time"),
             ("settings", "Settings"),
@@ -192,7 +192,7 @@ def _facts(facts: RunFacts, curves: Curves, judged: Sequence[Judged] | None) -> 
     if judged:
         right = sum(not one.missed.any() and bool(np.all(one.right)) for one in judged)
         said.append(
-            Fact(share(right / len(judged)), "pictures without a fault", f"{count(right)} of {count(len(judged))}")
+            Fact(share(right / len(judged)), "images without a fault", f"{count(right)} of {count(len(judged))}")
         )
     epochs = [float(row["epoch"]) for row in facts.metrics if row.get("epoch") not in (None, "")]
     steps = plural(facts.steps, "step") + (f", {short(epochs[-1])} epochs" if epochs else "")

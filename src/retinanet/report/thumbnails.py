@@ -1,4 +1,4 @@
-"""Pictures inside a page: small, with their boxes drawn in them, as JPEG data URIs."""
+"""Images inside a page: small, with their boxes drawn in them, as JPEG data URIs."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from retinanet.inference.detections import Detections
 
 SIDE = 480
-"""Pixels of the longer side of a picture in a page; small pictures are enlarged to half of it."""
+"""Pixels of the longer side of an image in a page; small images are enlarged to half of it."""
 QUALITY = 78
 RIGHT: drawing.Colour = (40, 205, 170)
 WRONG: drawing.Colour = (255, 84, 84)
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture as an element of a page."""
+class Thumbnail:
+    """An image as an element of a page."""
 
     source: str
     width: int
@@ -39,17 +39,17 @@ class Picture:
     caption: str
 
 
-def labelled(data: DetectionData, index: int, note: str = "") -> Picture:
-    """A picture of a data set with its boxes and class names."""
+def labelled(data: DetectionData, index: int, note: str = "") -> Thumbnail:
+    """An image of a data set with its boxes and class names."""
     image, scale = _small(data, index)
     names = [data.class_names[label] for label in data.labels(index)]
     drawn = drawing.draw_boxes(image, data.boxes(index) * scale, names, class_names=data.class_names, line=2)
     said = _counted(names) or "no boxes"
-    return _picture(drawn, data, index, said, f"{note}: {said}" if note else said)
+    return _thumbnail(drawn, data, index, said, f"{note}: {said}" if note else said)
 
 
-def pair(data: DetectionData, judged: Judged, found: Mapping[int, Detections]) -> tuple[Picture, Picture]:
-    """The truth of a picture, with what was missed in red, and what was found, with what is wrong in red."""
+def pair(data: DetectionData, judged: Judged, found: Mapping[int, Detections]) -> tuple[Thumbnail, Thumbnail]:
+    """The truth of an image, with what was missed in red, and what was found, with what is wrong in red."""
     index = judged.index
     image, scale = _small(data, index)
     truth = [data.class_names[label] for label in data.labels(index)]
@@ -63,7 +63,7 @@ def pair(data: DetectionData, judged: Judged, found: Mapping[int, Detections]) -
     names: list[str] = []
     labels: list[str] = []
     boxes = np.zeros((0, 4))
-    if len(judged.kept):  # a picture in which nothing was found may be missing
+    if len(judged.kept):  # an image in which nothing was found may be missing
         detections = found[index]
         names = [detections.names[place] for place in judged.kept]
         labels = [f"{name} {score:.2f}" for name, score in zip(names, detections.scores[judged.kept].tolist())]
@@ -73,11 +73,11 @@ def pair(data: DetectionData, judged: Judged, found: Mapping[int, Detections]) -
     told = f"{plural(len(names), 'detection')}, {_counted(bad)} wrong" if bad else f"{len(names)} detections, all right"
     if not names:
         told = "nothing found"
-    return _picture(left, data, index, f"Truth: {seen}", seen), _picture(right, data, index, f"Found: {told}", told)
+    return _thumbnail(left, data, index, f"Truth: {seen}", seen), _thumbnail(right, data, index, f"Found: {told}", told)
 
 
 def choose(splits: Mapping[str, DetectionData], count: int) -> list[tuple[str, int]]:
-    """Pictures in which every class is seen, as far as ``count`` of them reach; the rarest classes first.
+    """Images in which every class is seen, as far as ``count`` of them reach; the rarest classes first.
 
     Returns:
         The split and the place of each; what is left of ``count`` is spread evenly over the first split.
@@ -87,7 +87,7 @@ def choose(splits: Mapping[str, DetectionData], count: int) -> list[tuple[str, i
     for split, data in splits.items():
         notes = data.annotations
         shown = ~notes.crowds
-        pairs = np.unique(np.stack([notes.pictures[shown], notes.labels[shown]], axis=1), axis=0)  # picture, class
+        pairs = np.unique(np.stack([notes.images[shown], notes.labels[shown]], axis=1), axis=0)  # image, class
         boxes = np.diff(notes.offsets)
         rarity = np.bincount(pairs[:, 1], minlength=len(data.class_names))
         for label in np.argsort(rarity, kind="stable"):
@@ -98,7 +98,7 @@ def choose(splits: Mapping[str, DetectionData], count: int) -> list[tuple[str, i
             new = pairs[~np.isin(pairs[:, 1], list(seen))]
             gain = np.bincount(new[:, 0], minlength=len(data))
             candidates = pairs[pairs[:, 1] == label, 0]
-            # The most classes not seen before; of those the picture with the fewest boxes, which is easiest to read.
+            # The most classes not seen before; of those the image with the fewest boxes, which is easiest to read.
             best = int(candidates[np.lexsort((candidates, boxes[candidates], -gain[candidates]))[0]])
             chosen.append((split, best))
             seen.update(pairs[pairs[:, 0] == best, 1].tolist())
@@ -121,7 +121,7 @@ def _counted(names: Sequence[str]) -> str:
 
 
 def _small(data: DetectionData, index: int) -> tuple[Image.Image, NDArray[np.float64]]:
-    """A picture at the size of the page, and the factors (4,) for its boxes."""
+    """An image at the size of the page, and the factors (4,) for its boxes."""
     image = drawing.to_image(data.read(index))
     longer = max(image.size)
     scale = SIDE / longer if longer > SIDE else max(1.0, SIDE / 2 / longer)
@@ -147,9 +147,9 @@ def _marked(image: Image.Image, boxes: Any, names: Sequence[str], bad: NDArray[n
     return image
 
 
-def _picture(image: Image.Image, data: DetectionData, index: int, alt: str, caption: str) -> Picture:
+def _thumbnail(image: Image.Image, data: DetectionData, index: int, alt: str, caption: str) -> Thumbnail:
     name = data.path(index).name
     file = io.BytesIO()
     image.save(file, "JPEG", quality=QUALITY, optimize=True)
     source = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-    return Picture(source, image.width, image.height, f"{name}. {alt}", name, caption)
+    return Thumbnail(source, image.width, image.height, f"{name}. {alt}", name, caption)

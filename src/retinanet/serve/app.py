@@ -82,7 +82,7 @@ class Service:
             "max_detections": self.max_detections,
             "max_megabytes": self.limits.megabytes,
             "max_megapixels": self.limits.megapixels,
-            "max_pictures": self.limits.pictures,
+            "max_images": self.limits.images,
             "version": __version__,
         }
 
@@ -124,14 +124,14 @@ class Service:
             async def one(upload: Upload) -> dict[str, Any] | Refused:
                 loop = asyncio.get_running_loop()
                 try:
-                    picture = await loop.run_in_executor(self.decoders, self._decode, upload, share)
+                    image = await loop.run_in_executor(self.decoders, self._decode, upload, share)
                 except Refused as refused:
-                    if refused.status == 503:  # not this picture's fault
+                    if refused.status == 503:  # not this image's fault
                         raise
                     return refused
-                height, width = picture.shape[1:]
+                height, width = image.shape[1:]
                 try:
-                    found = await asyncio.wrap_future(places.put(picture, threshold, most))
+                    found = await asyncio.wrap_future(places.put(image, threshold, most))
                 except Closed as closed:
                     raise Refused(503, str(closed), 5) from None
                 return {"file": upload.name, "width": width, "height": height, "detections": as_json(found)}
@@ -140,7 +140,7 @@ class Service:
                 tasks = [group.create_task(one(upload)) for upload in files]
         results = [task.result() for task in tasks]
         bad = [result for result in results if isinstance(result, Refused)]
-        self.metrics.pictures(len(results) - len(bad), len(bad))
+        self.metrics.images(len(results) - len(bad), len(bad))
         if len(bad) == len(results):
             more = f" (and {len(bad) - 1} more that cannot be used)" if len(bad) > 1 else ""
             raise Refused(bad[0].status, f"{files[0].name}: {bad[0].reason}{more}")
@@ -148,7 +148,7 @@ class Service:
             {"file": upload.name, "error": result.reason} if isinstance(result, Refused) else result
             for upload, result in zip(files, results, strict=True)
         ]
-        return {"threshold": threshold, "pictures": entries}
+        return {"threshold": threshold, "images": entries}
 
     def _decode(self, upload: Upload, share: Share) -> Tensor:
         with self._lock:
@@ -161,7 +161,7 @@ class Service:
 
     def _busy(self) -> Refused:
         seconds = min(60, max(1, round(self.batcher.seconds_to_wait)))
-        return Refused(503, f"too many pictures are waiting: try again in {seconds} s", seconds)
+        return Refused(503, f"too many images are waiting: try again in {seconds} s", seconds)
 
 
 def as_json(found: Detections) -> list[dict[str, Any]]:
@@ -187,7 +187,7 @@ async def _unless_left(request: Request, work: Any) -> Any:
         if tasks[0].done():
             return tasks[0].result()
         raise ClientDisconnect
-    except ExceptionGroup as group:  # of the pictures' tasks; the first says enough
+    except ExceptionGroup as group:  # of the images' tasks; the first says enough
         raise group.exceptions[0] from group.exceptions[0].__cause__
     finally:
         for task in tasks:
@@ -268,9 +268,9 @@ def make_app(
 
     @app.post("/predict", response_model=Answer, responses=PROBLEMS, openapi_extra=BODY, summary="Find objects")
     async def predict(request: Request, options: Annotated[Options, Query()]) -> Response:
-        """One or several pictures as multipart/form-data, in fields of any name, or one picture as the body.
+        """One or several images as multipart/form-data, in fields of any name, or one image as the body.
 
-        A picture that cannot be used, among others that can, has an error in its entry. Where none can be used the
+        An image that cannot be used, among others that can, has an error in its entry. Where none can be used the
         answer is that of the first.
         """
         return JSONResponse(await service.predict(request, options))

@@ -20,7 +20,7 @@ QUIET = logging.getLogger("retinanet.serve.bodies")
 QUIET.setLevel(logging.CRITICAL)
 RAW = re.compile(r"image/[\w.+-]+|application/octet-stream|")
 HOW = (
-    "send pictures as multipart/form-data (curl -F pictures=@a.jpg), or one picture as the body "
+    "send images as multipart/form-data (curl -F images=@a.jpg), or one image as the body "
     "(curl --data-binary @a.jpg -H 'Content-Type: application/octet-stream')"
 )
 
@@ -49,7 +49,7 @@ async def uploads(request: Request, limits: Limits, share: Share) -> list[Upload
         return await _form(request, options, limits, share)
     if not RAW.fullmatch(kind):
         raise Refused(415, f"{kind[:60]} is not understood: {HOW}")
-    upload = Upload("picture")
+    upload = Upload("image")
     async for chunk in _chunks(request, limits, share):
         upload.file.write(chunk)
     if not upload.file.tell():
@@ -83,7 +83,7 @@ async def _form(request: Request, options: dict[bytes, bytes], limits: Limits, s
     boundary = options.get(b"boundary", b"")
     if not boundary:
         raise Refused(400, "multipart/form-data without a boundary: let the HTTP library write the Content-Type")
-    form = _Form(limits.pictures)
+    form = _Form(limits.images)
     try:
         parser = MultipartParser(boundary, form.callbacks())
         parser.logger = QUIET
@@ -143,8 +143,8 @@ class _Form:
                 422, f"the form's field {field} is no file; threshold and max_detections belong into the address"
             )
         if len(self.files) == self._limit:
-            raise Refused(413, f"more than {self._limit} pictures in one request")
-        self.files.append(Upload(plain_name(name or b"", f"picture {len(self.files) + 1}")))
+            raise Refused(413, f"more than {self._limit} images in one request")
+        self.files.append(Upload(plain_name(name or b"", f"image {len(self.files) + 1}")))
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         self.files[-1].file.write(data[start:end])

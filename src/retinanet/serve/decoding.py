@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from retinanet.data.image_io import DECODING, FormatError, PictureError, TooLargeError, opened, to_tensor
+from retinanet.data.image_io import DECODING, FormatError, ImageError, TooLargeError, opened, to_tensor
 from retinanet.serve.limits import DECODED, Limits, Refused, Share
 
 if TYPE_CHECKING:
@@ -29,15 +29,15 @@ def decode(file: io.BytesIO, limits: Limits, share: Share) -> Tensor:
             pixels = image.width * image.height
             share.take(DECODING * pixels)
             taken = DECODING * pixels
-            picture = to_tensor(image)
+            decoded = to_tensor(image)
     except TooLargeError:
         raise Refused(413, f"it has more than {limits.megapixels:g} megapixels") from None
     except FormatError as error:
         raise Refused(415, error.reason) from None
-    except PictureError as error:
+    except ImageError as error:
         share.give(taken)
         if isinstance(error.__cause__, Refused):
             raise error.__cause__ from None
         raise Refused(422, error.reason) from None
     share.give(taken - DECODED * pixels + size)
-    return picture
+    return decoded

@@ -26,7 +26,7 @@ def document(spec: dict[str, Any]) -> str:
 
 
 def _kind(schema: dict[str, Any]) -> str:
-    """A schema's type in words: "number", "list of Found", "Picture or Bad"."""
+    """A schema's type in words: "number", "list of Found", "ImageDetections or Bad"."""
     if "$ref" in schema:
         return str(schema["$ref"].rsplit("/", 1)[-1])
     for joint in ("anyOf", "oneOf"):

@@ -14,7 +14,7 @@ MEMORY = 1024 * 10**6  # of all requests together, where one alone does not need
 
 
 class Refused(Exception):
-    """A request, or one of its pictures, that is not served.
+    """A request, or one of its images, that is not served.
 
     Attributes:
         status: of HTTP.
@@ -34,8 +34,8 @@ class Limits:
     megabytes: float = 20.0
     """Of the body."""
     megapixels: float = 50.0
-    """Of a picture, read from its header before it is decoded."""
-    pictures: int = 16
+    """Of an image, read from its header before it is decoded."""
+    images: int = 16
     seconds: float = 30.0
     """From a request's headers to its answer."""
     connections: int = 256
@@ -51,7 +51,7 @@ class Limits:
 
     @property
     def memory(self) -> int:
-        """Bytes that bodies and decoded pictures of all requests may take together."""
+        """Bytes that bodies and decoded images of all requests may take together."""
         return max(MEMORY, 2 * (self.bytes + DECODING * self.pixels))
 
 
@@ -81,9 +81,9 @@ class Share:
             if not self._open:
                 raise Refused(503, "the request is over")
             if self._own + count > self._room.size:
-                raise Refused(413, "the pictures of this request need too much memory together: send fewer at a time")
+                raise Refused(413, "the images of this request need too much memory together: send fewer at a time")
             if self._room.used + count > self._room.size:
-                raise Refused(503, "there is no memory for more pictures at the moment: try again", 1)
+                raise Refused(503, "there is no memory for more images at the moment: try again", 1)
             self._own += count
             self._room.used += count
 

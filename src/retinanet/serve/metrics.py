@@ -38,7 +38,7 @@ class Metrics:
     def __init__(self, batch_size: int) -> None:
         self._lock = threading.Lock()
         self._requests: Counter[str] = Counter(dict.fromkeys((*OUTCOMES.values(), "refused"), 0))
-        self._pictures: Counter[str] = Counter(found=0, refused=0)
+        self._images: Counter[str] = Counter(found=0, refused=0)
         self._seconds = Histogram(SECONDS)
         self._batches = Histogram(sorted({1, *(n for n in (2, 4, 8, 16, 32, 64) if n < batch_size), batch_size}))
 
@@ -48,10 +48,10 @@ class Metrics:
             self._requests[OUTCOMES.get(status, "refused")] += 1
             self._seconds.add(seconds)
 
-    def pictures(self, found: int, refused: int) -> None:
+    def images(self, found: int, refused: int) -> None:
         with self._lock:
-            self._pictures["found"] += found
-            self._pictures["refused"] += refused
+            self._images["found"] += found
+            self._images["refused"] += refused
 
     def batch(self, size: int) -> None:
         with self._lock:
@@ -60,18 +60,18 @@ class Metrics:
     def text(self, waiting: int, capacity: int, memory: int) -> str:
         """
         Args:
-            waiting: pictures that hold a place in the queue. capacity: places that there are. memory: bytes of bodies
-                and decoded pictures.
+            waiting: images that hold a place in the queue. capacity: places that there are. memory: bytes of bodies
+                and decoded images.
         """
         with self._lock:
             parts = [
                 ("requests_total", "counter", "Requests to /predict by outcome", _labelled(self._requests)),
-                ("pictures_total", "counter", "Pictures by outcome", _labelled(self._pictures)),
+                ("images_total", "counter", "Images by outcome", _labelled(self._images)),
                 ("request_seconds", "histogram", "Time from a request's headers to its answer", self._seconds),
-                ("batch_pictures", "histogram", "Pictures that went through the network together", self._batches),
-                ("queue_pictures", "gauge", "Places taken in the queue", waiting),
+                ("batch_images", "histogram", "Images that went through the network together", self._batches),
+                ("queue_images", "gauge", "Places taken in the queue", waiting),
                 ("queue_capacity", "gauge", "Places in the queue", capacity),
-                ("memory_bytes", "gauge", "Bodies and decoded pictures in memory", memory),
+                ("memory_bytes", "gauge", "Bodies and decoded images in memory", memory),
             ]
             lines = []
             for short, kind, says, value in parts:

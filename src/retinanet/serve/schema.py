@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MOST = 1000  # detections of a picture that may be asked for
+MOST = 1000  # detections of an image that may be asked for
 
 
 class Options(BaseModel):
@@ -18,20 +18,20 @@ class Options(BaseModel):
         None, ge=0, lt=1, description="Scores at or below it are left out; by default the one that /health tells."
     )
     max_detections: int | None = Field(
-        None, ge=1, le=MOST, description="The most of one picture; by default the one that /health tells."
+        None, ge=1, le=MOST, description="The most of one image; by default the one that /health tells."
     )
 
 
 class Found(BaseModel):
     """One object."""
 
-    box: list[float] = Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in pixels of the turned picture")
+    box: list[float] = Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in pixels of the turned image")
     score: float = Field(ge=0, le=1)
     label: int = Field(ge=0, description="Place in the classes of /health")
     name: str
 
 
-class Picture(BaseModel):
+class ImageDetections(BaseModel):
     """Width and height are those after turning as EXIF says. Detections come with the surest first."""
 
     model_config = ConfigDict(extra="forbid")
@@ -43,7 +43,7 @@ class Picture(BaseModel):
 
 
 class Bad(BaseModel):
-    """A picture that could not be used, among others that could."""
+    """An image that could not be used, among others that could."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,10 +52,10 @@ class Bad(BaseModel):
 
 
 class Answer(BaseModel):
-    """One entry for each picture, in the order in which they were sent."""
+    """One entry for each image, in the order in which they were sent."""
 
     threshold: float
-    pictures: list[Picture | Bad]
+    images: list[ImageDetections | Bad]
 
 
 class Problem(BaseModel):
@@ -82,7 +82,7 @@ class Health(BaseModel):
     max_detections: int
     max_megabytes: float
     max_megapixels: float
-    max_pictures: int
+    max_images: int
     version: str
 
 
@@ -94,8 +94,8 @@ BODY: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"pictures": {"type": "array", "items": _BINARY, "minItems": 1}},
-                    "required": ["pictures"],
+                    "properties": {"images": {"type": "array", "items": _BINARY, "minItems": 1}},
+                    "required": ["images"],
                 }
             },
             "image/jpeg": {"schema": _BINARY},
@@ -109,9 +109,9 @@ _WHY = {
     401: "The server wants a token, and the request has none or another",
     403: "A page of another site asked",
     408: "The request did not arrive in time",
-    413: "Too many bytes, pixels or pictures",
-    415: "No picture of a known format",
-    422: "A damaged picture, none at all, or a wrong parameter",
+    413: "Too many bytes, pixels or images",
+    415: "No image of a known format",
+    422: "A damaged image, none at all, or a wrong parameter",
     500: "The model failed",
     503: "Too much to do, or stopping: try again after Retry-After seconds",
     504: "The answer was not ready in time",

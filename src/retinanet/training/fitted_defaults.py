@@ -1,6 +1,6 @@
 """Settings from the data and the machine, for a user who gave none: each with its reason.
 
-What the user did set stays. The recipe ``scratch-small`` is where the rest begins: it learns from few pictures without
+What the user did set stays. The recipe ``scratch-small`` is where the rest begins: it learns from few images without
 pretrained weights. Where a detector's checkpoint is trained on, its model stays too, and ``finetune-adamw`` is where
 the rest begins.
 """
@@ -101,7 +101,7 @@ def fit(
     Args:
         given: what the user set, as nested dicts; it is not changed.
         fitted_anchors: otherwise those of the recipe.
-        data, val: the pictures to learn from, and those that are measured on.
+        data, val: the images to learn from, and those that are measured on.
     """
     device = here.device
     settings = initial_weights.settings(None, given)
@@ -148,7 +148,7 @@ def fit(
     if cost is None:
         height, width = shape
         raise RequestError(
-            f"the memory of {device} does not hold {step_cost.PICTURES} pictures of {width} x {height}: give a smaller "
+            f"the memory of {device} does not hold {step_cost.IMAGES} images of {width} x {height}: give a smaller "
             "--model.preprocessing.size or a lighter --model.backbone.name"
         )
     take(_batch(settings, cost, budget, data, wanted, "train.batch_size" in fixed))
@@ -195,7 +195,7 @@ def _finetuning(settings: Settings, fixed: set[str], fitted_anchors: bool) -> tu
 def _measure(
     settings: Settings, data: DetectionData, shape: tuple[int, int], here: Surroundings
 ) -> step_cost.Cost | None:
-    """What a picture costs; None where the memory does not suffice for a trial."""
+    """What an image costs; None where the memory does not suffice for a trial."""
     try:
         return step_cost.measure(settings, len(data.class_names), shape, here.device, here.precision)
     except torch.OutOfMemoryError:
@@ -208,7 +208,7 @@ def _measure(
 def _batch(
     settings: Settings, cost: step_cost.Cost, budget: float | None, data: DetectionData, wanted: int, fixed: bool
 ) -> list[Choice]:
-    """Pictures of a step: fewer where a budget has no time for as many steps as are wanted."""
+    """Images of a step: fewer where a budget has no time for as many steps as are wanted."""
     batch = settings.train.batch_size
     if fixed:
         return []
@@ -221,7 +221,7 @@ def _batch(
         why += f", some {steps:.0f} steps in {settings.train.budget}"
         if steps < wanted:
             classes = len(data.class_names)
-            why += f"; {classes} classes take some {wanted} to be learnt: give a longer --budget or smaller pictures"
+            why += f"; {classes} classes take some {wanted} to be learnt: give a longer --budget or smaller images"
     return [Choice("train.batch_size", batch, why)]
 
 
@@ -233,7 +233,7 @@ def _parts(settings: Settings, cost: step_cost.Cost, device: torch.device, proce
     share, parts = -(-settings.train.batch_size // processes), 1
     while parts < share and -(-share // parts) * cost.bytes > free * MEMORY_SHARE:
         parts += 1
-    told = f"a picture takes {cost.bytes / 1e6:.0f} MB, {free / 1e9:.1f} GB are free"
+    told = f"an image takes {cost.bytes / 1e6:.0f} MB, {free / 1e9:.1f} GB are free"
     return [Choice("train.accumulate", parts, told)]
 
 
@@ -242,24 +242,24 @@ def _length_and_rate(
     cost: step_cost.Cost,
     budget: float | None,
     data: DetectionData,
-    val_pictures: int,
+    val_images: int,
     lengths: Lengths | None,
 ) -> list[Choice]:
     """How long (without ``lengths`` as the settings say), how often to measure, and the learning rate."""
-    pictures, density = len(data), data.num_boxes / max(1, len(data))
+    images, density = len(data), data.num_boxes / max(1, len(data))
     train, choices = settings.train, []
     batch = train.batch_size
     if budget is not None:
         steps = _steps(budget, cost, batch) or 1.0
     elif lengths is None:
-        steps = float(train.steps) if train.steps is not None else (train.epochs or 1.0) * pictures / batch
+        steps = float(train.steps) if train.steps is not None else (train.epochs or 1.0) * images / batch
     else:
         least, most = lengths.steps
-        steps = float(round(min(max(lengths.epochs * pictures / batch, least), most)))
+        steps = float(round(min(max(lengths.epochs * images / batch, least), most)))
         took = steps * batch * cost.seconds
-        why = f"{steps * batch / pictures:.0f} epochs, about {_clock(took)} here; --budget 15m ends it sooner"
+        why = f"{steps * batch / images:.0f} epochs, about {_clock(took)} here; --budget 15m ends it sooner"
         choices.append(Choice("train.steps", int(steps), why))
-    # The loss is a mean over positive anchors: how sure its gradient is depends on objects rather than on pictures.
+    # The loss is a mean over positive anchors: how sure its gradient is depends on objects rather than on images.
     objects = density * batch
     lr = _three(train.lr * min(1.0, max(objects, 1.0) / OBJECTS) ** 0.5)
     learner = "this network" if train.weights == "none" else "trained weights"
@@ -269,13 +269,13 @@ def _length_and_rate(
     choices.append(
         Choice("train.ema", ema_decay(steps), f"averages the weights over the last fifth of some {steps:.0f} steps")
     )
-    every = max(1.0, float(round(steps * batch / pictures / EVALUATIONS)))
+    every = max(1.0, float(round(steps * batch / images / EVALUATIONS)))
     if budget is not None:
         count = f"up to {EVALUATIONS} evaluations, as the time allows,"
     else:
-        made = (round(steps) - 1) // interval(every, pictures, batch) + 1  # the last one comes at the end
+        made = (round(steps) - 1) // interval(every, images, batch) + 1  # the last one comes at the end
         count = counted(made, "evaluation")
-    choices.append(Choice("train.eval_every", every, f"epochs: {count} of {val_pictures} pictures"))
+    choices.append(Choice("train.eval_every", every, f"epochs: {count} of {val_images} images"))
     return choices
 
 
@@ -284,7 +284,7 @@ def _steps(budget: float | None, cost: step_cost.Cost, batch: int) -> float | No
 
 
 def _common_shape(data: DetectionData, settings: Settings) -> tuple[int, int]:
-    """Height and width that the commonest picture is padded to."""
+    """Height and width that the commonest image is padded to."""
     shapes, counts = np.unique(data.annotations.sizes, axis=0, return_counts=True)
     height, width = shapes[counts.argmax()].tolist()
     preprocessing = settings.model.preprocessing

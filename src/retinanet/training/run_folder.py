@@ -6,8 +6,8 @@
     tensorboard/       the same for TensorBoard
     last.safetensors   the detector at the last evaluation     best.safetensors   at the one with the highest AP
     evaluation.json    the last evaluation: the twelve numbers, AP per class
-    curves.png         losses and AP over the run              validation.png     pictures with truth and findings
-    report.html        what to look at first: curves, errors, the worst pictures, and what to do next
+    curves.png         losses and AP over the run              validation.png     images with truth and findings
+    report.html        what to look at first: curves, errors, the worst images, and what to do next
     resume.pt          what --resume goes on from
 
 Only the first process writes.
@@ -38,7 +38,7 @@ from retinanet.weight_files import metadata
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-STEP_COLUMNS = ("step", "epoch", "seconds", "lr", "class_loss", "box_loss", "pictures_per_second")
+STEP_COLUMNS = ("step", "epoch", "seconds", "lr", "class_loss", "box_loss", "images_per_second")
 COLUMNS = STEP_COLUMNS + coco_metrics.NAMES
 
 

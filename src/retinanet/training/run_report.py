@@ -19,7 +19,7 @@ from retinanet.training.validation import Measured
 if TYPE_CHECKING:
     from retinanet.inference.detector import Detector
 
-LOOKED_AT = 32  # pictures whose loss is taken apart: some ten million examples a picture
+LOOKED_AT = 32  # images whose loss is taken apart: some ten million examples an image
 PARTS = ("data", "forward", "backward", "optimiser", "evaluation")
 
 

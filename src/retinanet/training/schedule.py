@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from retinanet.config.settings import TrainSettings, seconds
 
 WRITING = 5.0  # seconds that the last files of a run take, about; of a short budget a twentieth
-REPORT_PICTURES = 40  # images that could be evaluated in the time that the report takes
+REPORT_IMAGES = 40  # images that could be evaluated in the time that the report takes
 SLACK = 1.3  # a machine may become slower, and a trained detector has more detections to sort
 LONGEST_EMA = 0.9998
 EMA_SPAN = 5  # the average of the weights reaches over a fifth of the run
-DEFAULT_EPOCHS = 12.0  # the paper's 90k steps of 16 pictures are 12.2 epochs of COCO's 118k pictures
+DEFAULT_EPOCHS = 12.0  # the paper's 90k steps of 16 images are 12.2 epochs of COCO's 118k images
 
 
 def scaled_lr(settings: TrainSettings) -> float:
-    """The full learning rate: ``lr`` is meant for ``lr_batch`` pictures a step and grows linearly with them."""
+    """The full learning rate: ``lr`` is meant for ``lr_batch`` images a step and grows linearly with them."""
     return settings.lr * (settings.batch_size / settings.lr_batch if settings.lr_batch else 1.0)
 
 
@@ -35,9 +35,9 @@ def lr_factor(settings: TrainSettings, step: int, progress: float) -> float:
     return factor
 
 
-def interval(eval_every: float, pictures: int, batch: int) -> int:
-    """Steps between evaluations that are ``eval_every`` epochs of ``pictures`` images apart."""
-    return max(1, round(eval_every * pictures / batch))
+def interval(eval_every: float, images: int, batch: int) -> int:
+    """Steps between evaluations that are ``eval_every`` epochs of ``images`` images apart."""
+    return max(1, round(eval_every * images / batch))
 
 
 def ema_decay(steps: float) -> float:
@@ -60,8 +60,8 @@ class Plan:
     report: bool = False
 
     @classmethod
-    def of(cls, settings: TrainSettings, pictures: int) -> Plan:
-        """The plan of ``settings`` for a training set of ``pictures`` pictures."""
+    def of(cls, settings: TrainSettings, images: int) -> Plan:
+        """The plan of ``settings`` for a training set of ``images`` images."""
         if settings.budget is not None:
             plan = cls(None, seconds(settings.budget, "train.budget"), report=settings.report)
             plan.keep(0.0, 0.0)
@@ -69,21 +69,21 @@ class Plan:
         if settings.steps is not None:
             return cls(settings.steps)
         epochs = DEFAULT_EPOCHS if settings.epochs is None else settings.epochs
-        return cls(max(1, math.ceil(epochs * pictures / settings.batch_size - 1e-9)))
+        return cls(max(1, math.ceil(epochs * images / settings.batch_size - 1e-9)))
 
     @property
     def writing(self) -> float:
         """Seconds of a budget that are kept for writing files."""
         return min(WRITING, 0.05 * self.budget) if self.budget is not None else 0.0
 
-    def keep(self, evaluation: float, picture: float) -> None:
+    def keep(self, evaluation: float, image: float) -> None:
         """Set ``reserve`` by what was measured.
 
         Args:
             evaluation: seconds that an evaluation of all images takes.
-            picture: seconds that it takes for one image in one process; the report evaluates some once more.
+            image: seconds that it takes for one image in one process; the report evaluates some once more.
         """
-        report = REPORT_PICTURES * picture if self.report else 0.0
+        report = REPORT_IMAGES * image if self.report else 0.0
         self.reserve = SLACK * (evaluation + report) + self.writing
 
     def progress(self, step: int, elapsed: float) -> float:

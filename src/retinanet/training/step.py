@@ -54,10 +54,10 @@ class Learner(nn.Module):
         Args:
             images: (B, 3, H, W) uint8. sizes: (B, 2) height and width within the padding.
         """
-        pictures = self.model.settings.preprocessing
-        assert pictures.mean is not None, "the model fills it in"
-        assert pictures.std is not None, "the model fills it in"
-        outputs = self.model(normalize(images, sizes, pictures.mean, pictures.std))
+        preprocessing = self.model.settings.preprocessing
+        assert preprocessing.mean is not None, "the model fills it in"
+        assert preprocessing.std is not None, "the model fills it in"
+        outputs = self.model(normalize(images, sizes, preprocessing.mean, preprocessing.std))
         anchors = self.model.anchors(images.shape[2], images.shape[3], images.device)
         with torch.autocast(images.device.type, enabled=False):
             balance = ClassBalance(self.loss.alpha if self.alphas is None else self.alphas, self.class_weights)
@@ -80,9 +80,9 @@ def backward(
 ) -> Tensor:
     """Add the gradient of the global batch's loss to the parameters' ``grad``.
 
-    The loss is the sum over all anchors of all pictures, divided by the positives (at least 1) of the global batch, or
+    The loss is the sum over all anchors of all images, divided by the positives (at least 1) of the global batch, or
     as ``loss.normalizer`` says: the same number for any number of processes and parts. Every process calls this for
-    every step, with as many parts as the others; its pictures may hold no boxes.
+    every step, with as many parts as the others; its images may hold no boxes.
 
     Args:
         learner: a :class:`Learner` set up by ``fabric``.

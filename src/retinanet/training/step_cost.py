@@ -1,4 +1,4 @@
-"""What a training step costs on this machine, found by doing one: seconds and memory for a picture."""
+"""What a training step costs on this machine, found by doing one: seconds and memory for an image."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from retinanet.ops.iou_assigner import match
 from retinanet.training.step import Learner
 
 TIMES, ENOUGH = 6, 1.5  # steps of a trial, as long as those before took no more seconds; at least two
-PICTURES = 2  # of a trial's batch: one alone is not representative, more take their time
+IMAGES = 2  # of a trial's batch: one alone is not representative, more take their time
 CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
 class Cost:
     seconds: float
-    """Of a training step, for each picture."""
+    """Of a training step, for each image."""
     bytes: float
-    """Memory that forward and backward need for each picture, beside the weights."""
+    """Memory that forward and backward need for each image, beside the weights."""
 
 
 def measure(
     settings: Settings, classes: int, size: tuple[int, int], device: torch.device, precision: Precision
 ) -> Cost:
-    """Forward and backward of two grey pictures of ``size`` (height and width, multiples of 32), a few times.
+    """Forward and backward of two grey images of ``size`` (height and width, multiples of 32), a few times.
 
     The first step is slow; the time is the median of the others.
 
     Raises:
-        torch.cuda.OutOfMemoryError: not even two pictures fit.
+        torch.cuda.OutOfMemoryError: not even two images fit.
     """
     height, width = size
     model = RetinaNet(settings.model, classes, load_weights=False).to(device).train()
     learner = Learner(model, dataclasses.replace(settings.loss, alphas={}, class_weights={}))
-    images = torch.full((PICTURES, 3, height, width), 128, dtype=torch.uint8, device=device)
-    sizes = torch.tensor([[height, width]] * PICTURES, device=device)
+    images = torch.full((IMAGES, 3, height, width), 128, dtype=torch.uint8, device=device)
+    sizes = torch.tensor([[height, width]] * IMAGES, device=device)
     anchors = torch.cat(model.anchors(height, width, device))
     side = min(settings.model.anchors.sizes[0], height, width)
     box = torch.tensor([[0.0, 0.0, side, side]])
@@ -64,7 +64,7 @@ def measure(
     while len(took) < 2 or (len(took) < TIMES and sum(took) < ENOUGH):
         kept[0] = 0
         begin = time.perf_counter()
-        targets = match(anchors, [box] * PICTURES, [torch.zeros(1, dtype=torch.int64)] * PICTURES, settings.matching)
+        targets = match(anchors, [box] * IMAGES, [torch.zeros(1, dtype=torch.int64)] * IMAGES, settings.matching)
         autocast = torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), autocast:
             loss = sum(learner(images, sizes, targets))
@@ -77,7 +77,7 @@ def measure(
     else:
         # What the graph keeps; a tensor kept for two operations counts twice, gradients of activations come and go.
         needed = float(kept[0])
-    return Cost(median(took[1:]) / PICTURES, needed / PICTURES)
+    return Cost(median(took[1:]) / IMAGES, needed / IMAGES)
 
 
 def free_memory(device: torch.device) -> float | None:

@@ -50,7 +50,7 @@ class Decider:
     _trial_seconds: float = 0.0
     _files: float = 0.0
     """Seconds of an evaluation that do not depend on the number of images."""
-    _pictures: deque[float] = field(default_factory=lambda: deque(maxlen=TRIALS))
+    _images: deque[float] = field(default_factory=lambda: deque(maxlen=TRIALS))
     _pace: deque[float] = field(default_factory=lambda: deque(maxlen=PACE))
 
     @property
@@ -76,38 +76,38 @@ class Decider:
             return True
         # What is kept may be far too much, above all where the first trial fell into a slow second.
         least = 4 * cost if since >= 4 * cost > 0 else math.inf
-        if len(self._pictures) < TRIALS:
+        if len(self._images) < TRIALS:
             least = min(least, 4 * TRIALS * cost)
         return self.plan.reserve - self.plan.writing > least and self.plan.over(step, elapsed, self.step_seconds)
 
     def tried(
-        self, picture: float, some: int, all_pictures: int, processes: int, elapsed: float = 0.0, took: float = 0.0
+        self, image: float, some: int, all_images: int, processes: int, elapsed: float = 0.0, took: float = 0.0
     ) -> None:
-        """An image took ``picture`` seconds in this process; evaluations take ``some`` images, the last one all.
+        """An image took ``image`` seconds in this process; evaluations take ``some`` images, the last one all.
 
         Args:
             elapsed: seconds since the run began, at the end of the trial. took: seconds of the whole trial.
         """
-        self._pictures.append(picture)
+        self._images.append(image)
         self._tried, self._trial_seconds = elapsed, took
-        usual = max(median(self._pictures), picture)  # a machine that has just turned slower may stay so
+        usual = max(median(self._images), image)  # a machine that has just turned slower may stay so
         self.evaluation_seconds = usual * some / processes + self._files
-        self.plan.keep(usual * all_pictures / processes + self._files, usual)
+        self.plan.keep(usual * all_images / processes + self._files, usual)
 
     def evaluation_took(
         self,
         seconds: float,
-        pictures: int,
-        all_pictures: int,
+        images: int,
+        all_images: int,
         processes: int,
         elapsed: float = 0.0,
         files: float = 0.0,
     ) -> None:
-        """An evaluation of ``pictures`` images took ``seconds``, of these ``files`` for writing its files."""
+        """An evaluation of ``images`` images took ``seconds``, of these ``files`` for writing its files."""
         self._files = files
-        self._pictures.clear()  # it says more than trials do
-        picture = (seconds - files) * processes / pictures
-        self.tried(picture, pictures, all_pictures, processes, elapsed, self._trial_seconds)
+        self._images.clear()  # it says more than trials do
+        image = (seconds - files) * processes / images
+        self.tried(image, images, all_images, processes, elapsed, self._trial_seconds)
 
     def decide(self, step: int, elapsed: float) -> Decision:
         """What to do after ``step`` steps and ``elapsed`` seconds."""

@@ -41,7 +41,7 @@ from retinanet.training.loss_curves import draw_curves
 from retinanet.training.optimizer import make_optimizer, set_lr
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.run_report import write_report
-from retinanet.training.schedule import REPORT_PICTURES, Plan, ema_decay, interval, lr_factor, scaled_lr
+from retinanet.training.schedule import REPORT_IMAGES, Plan, ema_decay, interval, lr_factor, scaled_lr
 from retinanet.training.signals import Interrupt, Stopped
 from retinanet.training.step import Learner, backward
 from retinanet.training.step_decisions import ANY, Decider
@@ -108,13 +108,13 @@ def train(
         resume: go on from ``output``'s last save.
         fit: called with the opened data; the settings that it gives take the place of ``settings``, but for what says
             which data, devices and precision. See :mod:`retinanet.training.fitted_defaults`.
-        transform: called on each training picture, see :func:`retinanet.data.loader.train_batches`.
-        on_event: told what happens as dicts with the key "event": "checking" (done, total: pictures of a split that is
+        transform: called on each training image, see :func:`retinanet.data.loader.train_batches`.
+        on_event: told what happens as dicts with the key "event": "checking" (done, total: images of a split that is
             opened), "data" (train, val: the opened splits, with their reports), "fitting" and "fitted" (choices: what
             ``fit`` chose, see :class:`retinanet.analysis.anchor_fit.Choice`), "coverage" (share of the training boxes
             that the anchors cover, lost: None or a line about the others), "findings" (findings: of
             :func:`retinanet.analysis.doctor.examine`), "kept" (kept: what of ``train.weights`` was, see
-            :class:`retinanet.training.initial_weights.Kept`), "start" (step, steps or None, budget or None, pictures,
+            :class:`retinanet.training.initial_weights.Kept`), "start" (step, steps or None, budget or None, images,
             processes, device, precision, output), "step" (steps, fraction, seconds_left and a row
             of metrics.csv), "evaluation_progress" (done, total), "evaluation" (step, best, the twelve numbers),
             "saved" (path, step), "end" (summary), "finished" (summary: there was nothing to resume). Called in the
@@ -129,7 +129,7 @@ def train(
 
     Raises:
         RequestError: settings, data or folder cannot be used.
-        WorkError: training failed: a loss that is not finite, a picture that cannot be read any more, a full disk.
+        WorkError: training failed: a loss that is not finite, an image that cannot be read any more, a full disk.
         Stopped: a KeyboardInterrupt: stopped by Ctrl-C or SIGTERM in any process, after saving; its text says how to
             go on.
     """
@@ -219,7 +219,7 @@ def _train(
     if plan.budget is not None and chosen.get("train.eval_every") == train_settings.eval_every:
         evaluation_steps = ANY
     follows = plan.budget is not None and chosen.get("train.ema") == train_settings.ema
-    validation = Validation(fabric, val, train_settings.eval_pictures, 8, workers)
+    validation = Validation(fabric, val, train_settings.eval_images, 8, workers)
     began = begin - progress.elapsed  # opening and checking the data counts: a budget is the user's time
     decider = Decider(
         plan,
@@ -247,7 +247,7 @@ def _train(
             "progress": dataclasses.asdict(dataclasses.replace(progress, seconds_in=clock.seconds())),
             "settings": to_plain(settings),
             "classes": list(data.class_names),
-            "pictures": len(data),
+            "images": len(data),
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "precision": fabric.strategy.precision.state_dict(),
@@ -277,7 +277,7 @@ def _train(
                 "lr": lr,
                 "class_loss": class_loss,
                 "box_loss": box_loss,
-                "pictures_per_second": rate,
+                "images_per_second": rate,
             }
             if main:
                 folder.log(row)
@@ -329,10 +329,10 @@ def _train(
 
         first_process(fabric, write)
         tell({"event": "evaluation", "step": progress.step, "best": better, **stats})
-        pictures = len(val) if final else len(validation.some)
+        images = len(val) if final else len(validation.some)
         now = time.monotonic()
         took, files = now - start, now - detected
-        decider.evaluation_took(took, pictures, len(val), fabric.world_size, elapsed(), files)
+        decider.evaluation_took(took, images, len(val), fabric.world_size, elapsed(), files)
         seen_at = time.monotonic()
 
     def try_evaluation() -> None:
@@ -345,10 +345,10 @@ def _train(
         start = time.monotonic()
         timed = indices[1:] or indices
         validation.detect(detector, timed)
-        picture = (time.monotonic() - start) / len(timed)
+        image = (time.monotonic() - start) / len(timed)
         model.train()
         took = time.monotonic() - begun
-        decider.tried(picture, len(validation.some), len(val), fabric.world_size, elapsed(), took)
+        decider.tried(image, len(validation.some), len(val), fabric.world_size, elapsed(), took)
         seen_at += took  # steps may be waiting to be read
 
     def take_step(now: float) -> None:
@@ -384,7 +384,7 @@ def _train(
         assert measured is not None, "a run ends with an evaluation"
         try:
             left = math.inf if plan.budget is None else plan.budget - elapsed()
-            brief = left < REPORT_PICTURES * decider.evaluation_seconds * fabric.world_size / len(measured.found)
+            brief = left < REPORT_IMAGES * decider.evaluation_seconds * fabric.world_size / len(measured.found)
             ended = (progress.step, progress.elapsed)
             write_report(folder, settings, data, val, detector, measured, *ended, clock.seconds(), brief)
         except Exception as error:  # a run that took hours does not fail for its report
@@ -406,7 +406,7 @@ def _train(
             "event": "start",
             "steps": plan.steps,
             "budget": plan.budget,
-            "pictures": len(data),
+            "images": len(data),
             "step": progress.step,
             "processes": fabric.world_size,
             "device": str(fabric.device),
@@ -498,7 +498,7 @@ def _finished(saved: dict[str, Any], settings: Settings, folder: RunFolder) -> d
     """The summary of a saved run that has nothing left to do under ``settings``; otherwise None."""
     progress, before = Progress(**saved["progress"]), from_plain(Settings, saved["settings"]).train
     same = all(getattr(settings.train, name) == getattr(before, name) for name in (*LENGTHS, "patience"))
-    over = Plan.of(settings.train, saved["pictures"]).over(progress.step, progress.elapsed)
+    over = Plan.of(settings.train, saved["images"]).over(progress.step, progress.elapsed)
     if not progress.finished or not (same or (over and progress.finished == "finished")):
         return None
     if settings.train.report and not folder.report.is_file():  # it ended before its report was written
@@ -610,9 +610,9 @@ def _check_data(saved: dict[str, Any] | None, folder: RunFolder, data: Detection
     if saved is None:
         return
     with resume_file.restoring(folder.resume):
-        before, pictures = [str(name) for name in saved["classes"]], saved["pictures"]
+        before, images = [str(name) for name in saved["classes"]], saved["images"]
     now = list(data.class_names)
-    if now == before and len(data) == pictures:
+    if now == before and len(data) == images:
         return
     differing = [f"{name} is new" for name in now if name not in before]
     differing += [f"{name} is missing" for name in before if name not in now]
@@ -621,7 +621,7 @@ def _check_data(saved: dict[str, Any] | None, folder: RunFolder, data: Detection
     listed = ", ".join(printable(text, NAME) for text in differing[:NAMED])
     more = f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
     raise RequestError(
-        f"cannot resume {folder.path}: it was trained on {pictures} images of {len(before)} classes, and "
+        f"cannot resume {folder.path}: it was trained on {images} images of {len(before)} classes, and "
         f"{data.root} has {len(data)} of {len(now)}{': ' * bool(listed)}{listed}{more}; give its own data set, or "
         "start a new run"
     )
@@ -638,10 +638,10 @@ def _require_finite(model: RetinaNet, step: int, folder: RunFolder) -> None:
 def _not_finite(
     step: int, class_loss: float, box_loss: float, data: DetectionData, settings: Settings, folder: RunFolder
 ) -> DivergedError:
-    pictures = [data.path(index).name for _, index in TrainingSteps(data, settings).pictures(step - 1)]
-    listed = ", ".join(pictures[:16]) + (f" and {len(pictures) - 16} more" if len(pictures) > 16 else "")
+    images = [data.path(index).name for _, index in TrainingSteps(data, settings).images(step - 1)]
+    listed = ", ".join(images[:16]) + (f" and {len(images) - 16} more" if len(images) > 16 else "")
     good = folder.last if folder.last.is_file() else folder.resume
     return DivergedError(
         f"the loss is not finite at step {step} (class {class_loss:.4g}, box {box_loss:.4g}); the last good checkpoint "
-        f"is {good}; the pictures of that step are {listed}; try a smaller train.lr, train.clip or train.precision fp32"
+        f"is {good}; the images of that step are {listed}; try a smaller train.lr, train.clip or train.precision fp32"
     )

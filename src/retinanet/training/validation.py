@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from retinanet.inference.detector import Detector
 
 SHEET = 6
-"""Pictures on the sheet of validation pictures."""
+"""Images on the sheet of validation images."""
 SHOWN = 0.3
 """Score above which detections are drawn on it."""
 
@@ -38,9 +38,9 @@ class Measured:
     """What came of an evaluation."""
 
     stats: dict[str, float]
-    """The twelve numbers over all pictures looked at."""
+    """The twelve numbers over all images looked at."""
     comparable: float
-    """AP over the pictures of every evaluation, by which models of one run are compared."""
+    """AP over the images of every evaluation, by which models of one run are compared."""
     found: Mapping[int, Detections]
     per_class: list[dict[str, Any]]
     """Name, AP, AP50 and number of boxes of each class."""
@@ -54,7 +54,7 @@ class Measured:
 
 
 class Validation:
-    """Evaluations of one run, each over ``count`` pictures of ``data`` and the last one over all."""
+    """Evaluations of one run, each over ``count`` images of ``data`` and the last one over all."""
 
     def __init__(self, fabric: Fabric, data: DetectionData, count: int | None, batch_size: int, workers: int) -> None:
         self.fabric, self.data = fabric, data
@@ -126,12 +126,12 @@ class Validation:
         )
 
     def write(self, folder: RunFolder, step: int, measured: Measured) -> None:
-        """evaluation.json and the sheet of pictures."""
+        """evaluation.json and the sheet of images."""
         found = measured.found
         facts = {
             "step": step,
             "split": self.data.split,
-            "pictures": len(found),
+            "images": len(found),
             **measured.stats,
             "threshold": measured.threshold,
             "per_class": measured.per_class,

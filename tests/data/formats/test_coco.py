@@ -14,7 +14,7 @@ FILE = "annotations/instances_val.json"
 
 @pytest.fixture
 def make(tmp_path, paint):
-    """Write a split whose pictures 1 and 2 are there; what is given replaces or adds to it."""
+    """Write a split whose images 1 and 2 are there; what is given replaces or adds to it."""
 
     def write(annotations, images=None, categories=None, file=FILE, folder="val", painted=("a.png", "b.png")):
         for name in painted:
@@ -37,7 +37,7 @@ def box(ident, bbox=(10, 10, 20, 10), image=1, category=3, **more):
 def test_boxes_labels_crowds_and_areas(make, opened):
     annotations = [box(5), box(6, image=2, category=7, iscrowd=1, area=33.5), box(9, (0, 0, 60, 40), category=7)]
     data = opened(make(annotations), "val")
-    assert repr(data) == f"<COCO {data.root} val: 2 pictures, 3 boxes>"
+    assert repr(data) == f"<COCO {data.root} val: 2 images, 3 boxes>"
     assert data.class_names == ("star", "cell")  # in the order of the ids, wherever they start
     assert data.category_ids == (3, 7)
     assert data.boxes(0).tolist() == [[10, 10, 30, 20], [0, 0, 60, 40]]
@@ -60,7 +60,7 @@ def test_a_crowd_flag_may_be_text_and_no_other_number(make):
     assert data.report.count == 1
 
 
-def test_a_picture_without_annotations_is_background(make, opened):
+def test_a_image_without_annotations_is_background(make, opened):
     data = opened(make([box(1)]), "val")
     assert data.boxes(1).shape == (0, 4)
 
@@ -90,12 +90,12 @@ FAULTS = {
     ),
     "outside": (
         [box(4, (60, 10, 5, 5))],
-        f"box outside the picture (1 left out): {FILE} annotation 4: 60 10 65 15 in 60 x 40 pixels",
+        f"box outside the image (1 left out): {FILE} annotation 4: 60 10 65 15 in 60 x 40 pixels",
     ),
     "unknown class": ([box(4, category=1)], f"unknown class (1 left out): {FILE} annotation 4: category 1"),
-    "unknown picture": (
+    "unknown image": (
         [box(4, image=8)],
-        f"annotation of an unknown picture (1 left out): {FILE} annotation 4: picture 8",
+        f"annotation of an unknown image (1 left out): {FILE} annotation 4: image 8",
     ),
     "written twice": ([box(1)], f"annotation written twice (1 left out): {FILE} annotation 1"),
     "no bbox": (
@@ -131,14 +131,14 @@ def test_annotations_left_out(make, opened, kind):
 
 
 def test_a_box_partly_outside_is_clipped(make, opened):
-    line = f"box partly outside the picture, clipped (1 repaired): {FILE} annotation 4: -5 10 15 41 in 60 x 40 pixels"
+    line = f"box partly outside the image, clipped (1 repaired): {FILE} annotation 4: -5 10 15 41 in 60 x 40 pixels"
     data = opened(make([box(4, (-5, 10, 20, 31))]), "val", [line])
     assert data.boxes(0).tolist() == [[0, 10, 15, 40]]
     assert data.areas(0).tolist() == [450]
 
 
 def test_a_box_outside_by_rounding_is_no_fault(make, opened):
-    note = "1 boxes up to 0.02 pixels outside the picture, by rounding, clipped"
+    note = "1 boxes up to 0.02 pixels outside the image, by rounding, clipped"
     data = opened(make([box(4, (50, 10, 10.01, 5))]), "val", notes=[note])
     assert data.boxes(0).tolist() == [[50, 10, 60, 15]]
 
@@ -153,18 +153,18 @@ def entry(ident, name, height=40, width=60):
 
 
 IMAGES = {
-    "repeated picture id": (
+    "repeated image id": (
         entry(1, "b.png"),
-        f"repeated picture id (1 left out): {FILE} picture 1: b.png",
+        f"repeated image id (1 left out): {FILE} image 1: b.png",
     ),
     "no file name": (
         {"id": 2},
-        f"malformed picture entry (1 left out): {FILE} images[1]: needs id and file_name",
+        f"malformed image entry (1 left out): {FILE} images[1]: needs id and file_name",
     ),
-    "missing": (entry(2, "c.png"), "missing picture (1 left out): val/c.png"),
+    "missing": (entry(2, "c.png"), "missing image (1 left out): val/c.png"),
     "unreadable": (
         entry(2, "text.jpg"),
-        "unreadable picture (1 left out): val/text.jpg: it is not a picture that Pillow knows",
+        "unreadable image (1 left out): val/text.jpg: it is not an image that Pillow knows",
     ),
     "another size": (
         entry(2, "b.png", 41, 60),
@@ -174,7 +174,7 @@ IMAGES = {
 
 
 @pytest.mark.parametrize("kind", IMAGES)
-def test_pictures_left_out(make, opened, tmp_path, kind):
+def test_images_left_out(make, opened, tmp_path, kind):
     image, line = IMAGES[kind]
     root = make([box(1)], [entry(1, "a.png"), image])
     (tmp_path / "val/text.jpg").write_text("a text")
@@ -182,13 +182,13 @@ def test_pictures_left_out(make, opened, tmp_path, kind):
     assert [data.path(i).name for i in range(len(data))] == ["a.png"]
 
 
-def test_a_truncated_picture_is_found_when_opened(make, opened, tmp_path):
+def test_a_truncated_image_is_found_when_opened(make, opened, tmp_path):
     root = make([box(1), box(2, image=2)])
     content = (tmp_path / "val/b.png").read_bytes()
     (tmp_path / "val/b.png").write_bytes(content[:2000])
     data = open_data(root, "val")
     (line,) = data.report.lines()
-    assert line.startswith("unreadable picture (1 left out): val/b.png: it is damaged or cut short (")
+    assert line.startswith("unreadable image (1 left out): val/b.png: it is damaged or cut short (")
     assert (len(data), data.num_boxes) == (1, 1)
 
 
@@ -205,19 +205,19 @@ def test_sizes_from_before_exif_rotation(make, paint, opened, tmp_path):
         assert data.read(0).shape[1:] == size
 
 
-def test_no_usable_picture_is_refused(make, refused):
+def test_no_usable_image_is_refused(make, refused):
     root = make([box(1)], [entry(1, "a.png", 9, 9)])
     assert refused(root, "val") == (
-        f"{root}, split val, has no usable picture of 1: "
+        f"{root}, split val, has no usable image of 1: "
         "size that disagrees with the file (1 left out): val/a.png: annotated 9 x 9, the file is 60 x 40"
     )
-    assert refused(make([], []), "val") == f"{root}, split val, lists no pictures"
+    assert refused(make([], []), "val") == f"{root}, split val, lists no images"
 
 
-def test_pictures_that_are_nowhere_are_refused(make, refused):
+def test_images_that_are_nowhere_are_refused(make, refused):
     root = make([box(1)], [entry(1, "x.png")])
     assert refused(root, "val") == (
-        f"none of the pictures of {root}/{FILE} was found, such as x.png; "
+        f"none of the images of {root}/{FILE} was found, such as x.png; "
         "looked in val, images/val, ., images, data, JPEGImages, annotations"
     )
 
@@ -295,7 +295,7 @@ def test_roboflow_parent_with_boxes_is_a_class(make, opened):
 
 def test_one_json_without_a_split_in_its_name(make, opened):
     root = make([box(1)], file="boxes.json", folder=".")
-    note = f"{root}/boxes.json is one list of pictures, and its name tells no split: it is used for train too"
+    note = f"{root}/boxes.json is one list of images, and its name tells no split: it is used for train too"
     assert len(opened(root / "boxes.json", "train", notes=[note])) == 2
 
 
@@ -333,7 +333,7 @@ def test_two_files_for_one_split_are_refused(make, refused):
 @pytest.mark.parametrize("name", ["latest.json", "evaluation.json"])
 def test_a_word_that_holds_the_name_of_a_split_names_none(make, opened, name):
     root = make([box(1)], file=name, folder=".")
-    note = f"{root / name} is one list of pictures, and its name tells no split: it is used for train too"
+    note = f"{root / name} is one list of images, and its name tells no split: it is used for train too"
     assert len(opened(root / name, "train", notes=[note], where=str(root / name))) == 2
 
 
@@ -363,7 +363,7 @@ def test_ids_of_more_than_64_bits(make, opened):
     images = [{"id": huge + i, "file_name": name} for i, name in enumerate(("a.png", "b.png"))]
     annotations = [box(huge, image=huge), box(huge + 1, (100, 100, 5, 5), image=huge + 1)]
     where = "annotations/instances_val.json annotations[1]: 100 100 105 105 in 60 x 40 pixels"
-    data = opened(make(annotations, images), "val", [f"box outside the picture (1 left out): {where}"])
+    data = opened(make(annotations, images), "val", [f"box outside the image (1 left out): {where}"])
     assert data.num_boxes == 1
 
 
@@ -398,14 +398,13 @@ def test_ids_of_categories_may_be_written_as_text(make):
 def test_ids_that_are_no_answer_are_shown_with_their_quotes(make, opened):
     images = [{"id": 1, "file_name": "a.png"}, {"id": "1", "file_name": "b.png"}]
     lines = [
-        f'annotation of an unknown picture (2 left out): {FILE} annotation 7: picture "x"; '
-        f"{FILE} annotation 8: picture True",
+        f'annotation of an unknown image (2 left out): {FILE} annotation 7: image "x"; {FILE} annotation 8: image True',
         f'unknown class (1 left out): {FILE} annotation 9: category "1"',
     ]
     annotations = [box(5, image="1"), box(6), box(7, image="x"), box(8, image=True), box(9, category="1")]
     data = opened(make(annotations, images), "val", lines)
     assert [len(data.boxes(i)) for i in range(2)] == [1, 1]
-    assert open_data(make([box(5, image="01"), box(6)], images), "val").num_boxes == 1  # of two pictures either
+    assert open_data(make([box(5, image="01"), box(6)], images), "val").num_boxes == 1  # of two images either
 
 
 @pytest.mark.parametrize(
@@ -500,9 +499,9 @@ def test_file_names_of_other_machines(make, tmp_path, name, file):
     assert (fault.kind, fault.count, fault.action) == ("path written otherwise than on disk", 1, "repaired")
 
 
-def test_a_file_is_not_taken_for_two_pictures(make, opened):
+def test_a_file_is_not_taken_for_two_images(make, opened):
     root = make([box(1), box(2, image=2)], [entry(1, "a.png"), entry(2, "A.png"), entry(3, "B.png"), entry(4, "b.PNG")])
-    lines = ["missing picture (3 left out): val/A.png; val/B.png; val/b.PNG"]
+    lines = ["missing image (3 left out): val/A.png; val/B.png; val/b.PNG"]
     assert opened(root, "val", lines).num_boxes == 1
 
 

@@ -23,7 +23,7 @@ def thing(*corners, name="cell", difficult=0):
 
 @pytest.fixture
 def make(tmp_path, paint):
-    """Write a data set of the given pictures: the objects of each, None where it has no annotation file."""
+    """Write a data set of the given images: the objects of each, None where it has no annotation file."""
 
     def write(sheets, lists=None, size=(40, 60), painted=True):
         for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
@@ -45,7 +45,7 @@ def make(tmp_path, paint):
 def test_pixels_count_from_1_and_the_last_is_inside(make, opened):
     objects = [thing(1, 1, 60, 40), thing(11, 21, 30, 30, name="star", difficult=1)]
     data = opened(make({"a": objects, "b": [thing(5, 6, 7, 8)]}), "train")
-    assert repr(data) == f"<Pascal VOC {data.root} train: 2 pictures, 3 boxes>"
+    assert repr(data) == f"<Pascal VOC {data.root} train: 2 images, 3 boxes>"
     assert data.boxes(0).tolist() == [[0, 0, 60, 40], [10, 20, 30, 30]]
     assert data.boxes(1).tolist() == [[4, 5, 7, 8]]
     assert (data.class_names, data.category_ids) == (("cell", "star"), (1, 2))
@@ -69,8 +69,8 @@ def test_labels_do_not_depend_on_the_split(make, opened):
     assert (train.labels(0).tolist(), test.labels(0).tolist()) == ([1], [0])
 
 
-def test_a_picture_without_an_annotation_file_is_background(make, opened):
-    note = "1 pictures without an annotation file are background"
+def test_a_image_without_an_annotation_file_is_background(make, opened):
+    note = "1 images without an annotation file are background"
     data = opened(make({"a": [thing(1, 1, 9, 9)], "b": None}), "train", notes=[note])
     assert data.boxes(1).shape == (0, 4)
 
@@ -85,7 +85,7 @@ def test_difficult_in_words(make, written, crowd):
     assert data.report.count == (not crowd)
 
 
-def test_numbers_as_names_are_picture_ids(make, opened):
+def test_numbers_as_names_are_image_ids(make, opened):
     data = opened(make({"000012": [thing(1, 1, 9, 9)], "7": []}), "train")
     assert [data.image_id(i) for i in range(2)] == [12, 7]
 
@@ -101,7 +101,7 @@ FAULTS = {
     ),
     "outside": (
         thing(71, 8, 77, 12),
-        "box outside the picture (1 left out): Annotations/a.xml line 9: 70 7 77 12 in 60 x 40 pixels",
+        "box outside the image (1 left out): Annotations/a.xml line 9: 70 7 77 12 in 60 x 40 pixels",
     ),
     "not a number": (
         thing(1, "x", 7, 12),
@@ -132,9 +132,7 @@ def test_objects_left_out(make, opened, kind):
 
 
 def test_a_box_partly_outside_is_clipped(make, opened):
-    line = (
-        "box partly outside the picture, clipped (1 repaired): Annotations/a.xml line 3: 50 9 70 20 in 60 x 40 pixels"
-    )
+    line = "box partly outside the image, clipped (1 repaired): Annotations/a.xml line 3: 50 9 70 20 in 60 x 40 pixels"
     data = opened(make({"a": [thing(51, 10, 70, 20)]}), "train", [line])
     assert data.boxes(0).tolist() == [[50, 9, 60, 20]]
 
@@ -154,23 +152,23 @@ def test_broken_xml(make, opened):
     assert len(opened(root, "train", [line])) == 1
 
 
-def test_pictures_left_out(make, opened, paint):
+def test_images_left_out(make, opened, paint):
     root = make({stem: [thing(1, 1, 9, 9)] for stem in "abcd"})
     (root / "JPEGImages/b.jpg").unlink()
     (root / "JPEGImages/c.jpg").write_text("a text")
     paint(root / "JPEGImages/d.jpg", 60, 40)
     lines = [
-        "missing picture (1 left out): JPEGImages/b.jpg",
-        "unreadable picture (1 left out): JPEGImages/c.jpg: it is not a picture that Pillow knows",
+        "missing image (1 left out): JPEGImages/b.jpg",
+        "unreadable image (1 left out): JPEGImages/c.jpg: it is not an image that Pillow knows",
         "size that disagrees with the file (1 left out): JPEGImages/d.jpg: annotated 60 x 40, the file is 40 x 60",
     ]
     data = opened(root, "train", lines)
     assert (len(data), data.num_boxes) == (1, 1)
 
 
-def test_a_picture_listed_twice(make, opened):
+def test_a_image_listed_twice(make, opened):
     root = make({"a": [thing(1, 1, 9, 9)]}, {"train": ["a", "a"]})
-    assert len(opened(root, "train", ["picture listed twice (1 left out): ImageSets/Main/train.txt: a"])) == 1
+    assert len(opened(root, "train", ["image listed twice (1 left out): ImageSets/Main/train.txt: a"])) == 1
 
 
 def test_lists_of_one_class_are_no_splits(make):
@@ -193,12 +191,12 @@ def test_layouts_without_what_is_needed(make, refused):
     )
     make({"b": [thing(1, 1, 9, 9)]}, {"train": ["a"], "val": ["b"]})
     assert refused(root, "train") == (
-        f"none of the 1 pictures of train has an annotation file in {root}/Annotations, such as a.xml"
+        f"none of the 1 images of train has an annotation file in {root}/Annotations, such as a.xml"
     )
     for file in (root / "ImageSets/Main").iterdir():
         file.unlink()
     assert refused(root, "train") == (
-        f"{root} looks like Pascal VOC, but ImageSets/Main has no list of pictures such as train.txt"
+        f"{root} looks like Pascal VOC, but ImageSets/Main has no list of images such as train.txt"
     )
 
 
@@ -332,20 +330,20 @@ def test_files_of_nearly_the_listed_name(make, tmp_path, stem, sheet, image):
     assert bool(data.report.faults) == (f"{stem}.xml" != sheet or not stem.endswith(Path(image).stem))
 
 
-def test_annotations_that_may_be_those_of_two_pictures_are_those_of_none(make, opened):
+def test_annotations_that_may_be_those_of_two_images_are_those_of_none(make, opened):
     root = make({"x": [thing(1, 1, 9, 9)], "1": [thing(1, 1, 9, 9)]}, {"train": ["x", "a/1", "b/1"]})
-    lines = ["missing picture (2 left out): JPEGImages/a/1.jpg; JPEGImages/b/1.jpg"]
+    lines = ["missing image (2 left out): JPEGImages/a/1.jpg; JPEGImages/b/1.jpg"]
     data = opened(root, "train", lines)  # a missing image is not called background
     assert [len(data.boxes(i)) for i in range(len(data))] == [1]
 
 
 def test_files_of_a_listed_name_are_not_taken_for_another(make, opened):
     root = make({"a": [thing(1, 1, 9, 9)]}, {"train": ["a", "A"], "val": ["a"]})
-    assert opened(root, "train", ["missing picture (1 left out): JPEGImages/A.jpg"]).num_boxes == 1
+    assert opened(root, "train", ["missing image (1 left out): JPEGImages/A.jpg"]).num_boxes == 1
     assert opened(root, "val").num_boxes == 1
 
 
-def test_pictures_of_one_name_in_two_folders(make, paint, opened):
+def test_images_of_one_name_in_two_folders(make, paint, opened):
     root = make({"x": []}, {"train": ["a/1", "b/1"]})
     for folder, width in (("a", 60), ("b", 50)):
         (root / "Annotations" / folder).mkdir()

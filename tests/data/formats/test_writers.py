@@ -1,4 +1,4 @@
-"""Copies in every layout: the same pictures, classes and boxes when read again, and what is said of the rest."""
+"""Copies in every layout: the same images, classes and boxes when read again, and what is said of the rest."""
 
 import io
 import json
@@ -22,7 +22,7 @@ UNNAMED = "classes without a box, which Pascal VOC does not name"
 
 
 def coco_folder(root, files, classes=("cell",), name="train", ids=None):
-    """A COCO data set of pictures that are there: ``files`` maps names to (size, [(label, box, crowd)])."""
+    """A COCO data set of images that are there: ``files`` maps names to (size, [(label, box, crowd)])."""
     ids = ids or list(range(1, len(classes) + 1))
     images, boxes = [], []
     for number, (file, ((height, width), things)) in enumerate(files.items(), 1):
@@ -46,8 +46,8 @@ def all_of(root):
     return {name: open_data(root, name) for name in splits(root)}
 
 
-def pictures_of(data, places=None):
-    """Each picture's boxes by its file name: (name, corners, crowd, area) of each box, in their order."""
+def images_of(data, places=None):
+    """Each image's boxes by its file name: (name, corners, crowd, area) of each box, in their order."""
     found = {}
     for i in range(len(data)) if places is None else places:
         names = [data.class_names[label] for label in data.labels(i)]
@@ -60,7 +60,7 @@ def pictures_of(data, places=None):
 def assert_same(source, copy, layout, places=None, tolerance=1e-3):
     """The copy, opened, is the source as far as the layout can hold it, with no fault."""
     assert copy.report.faults == {}
-    before, after = pictures_of(source, places), pictures_of(copy)
+    before, after = images_of(source, places), images_of(copy)
     assert before.keys() == after.keys()
     for name, (size, content, ident, boxes) in before.items():
         if layout == "yolo":
@@ -93,7 +93,7 @@ FILES = ("a.jpg", "a.b.png", "000012.jpg", "c-d.png", "e.JPG", "ü.png", "f.bmp"
 
 @st.composite
 def sources(draw):
-    """Classes with ids, and one or two splits of pictures with boxes that every layout can hold."""
+    """Classes with ids, and one or two splits of images with boxes that every layout can hold."""
     classes = draw(st.lists(class_names, min_size=1, max_size=4, unique=True))
     ids = draw(st.lists(st.integers(0, 90), min_size=len(classes), max_size=len(classes), unique=True))
     names = draw(st.permutations(FILES))[: draw(st.integers(1, 5))]
@@ -139,7 +139,7 @@ def test_from_any_layout_to_any_other(first, second):
                 assert written.changes.keys() <= {"crowd regions left out, which YOLO does not have", UNNAMED}
                 for part, data in after.items():
                     assert_same(before[part], data, layout)
-                    assert (written.pictures[part], written.boxes[part]) == (len(data), data.num_boxes)
+                    assert (written.images[part], written.boxes[part]) == (len(data), data.num_boxes)
 
     check()
 
@@ -156,7 +156,7 @@ def test_published_data_sets(real, tmp_path, name, layout):
     assert told[-1] == (2 * len(some), 2 * len(some))
     if layout == "yolo":
         before = {part.removesuffix("2017"): data for part, data in before.items()}
-    assert splits(tmp_path / "copy") == written.pictures == dict.fromkeys(before, len(some))
+    assert splits(tmp_path / "copy") == written.images == dict.fromkeys(before, len(some))
     for part, data in before.items():
         assert_same(data, open_data(tmp_path / "copy", part), layout, some)
     crowds = sum(int(data.crowd(i).sum()) for data in before.values() for i in some)
@@ -165,18 +165,18 @@ def test_published_data_sets(real, tmp_path, name, layout):
     assert crowds == (10 if name == "tiny_coco" else 0)
 
 
-def test_trainval_shares_its_pictures(real, tmp_path):
+def test_trainval_shares_its_images(real, tmp_path):
     train, val, both = (open_data(real("bccd"), name) for name in ("train", "val", "trainval"))
     some = {train.path(i) for i in range(20)} | {val.path(i) for i in range(10)}
     places = np.array([i for i in range(len(both)) if both.path(i) in some])
     before = {"train": (train, np.arange(20)), "val": (val, np.arange(10)), "trainval": (both, places)}
     written = write(tmp_path / "voc", "voc", before)
     assert len(list((tmp_path / "voc/JPEGImages").iterdir())) == 30
-    assert (written.pictures, written.changes) == ({"train": 20, "val": 10, "trainval": 30}, {})
+    assert (written.images, written.changes) == ({"train": 20, "val": 10, "trainval": 30}, {})
     assert_same(both, open_data(tmp_path / "voc", "trainval"), "voc", places)
     written = write(tmp_path / "yolo", "yolo", before)
-    assert written.lines() == ["splits left out that YOLO does not have, their pictures being in others (1): trainval"]
-    assert written.pictures == {"train": 20, "val": 10}
+    assert written.lines() == ["splits left out that YOLO does not have, their images being in others (1): trainval"]
+    assert written.images == {"train": 20, "val": 10}
     del before["train"]
     with pytest.raises(RequestError, match=r"^YOLO has no split trainval: it has train, val and test$"):
         write(tmp_path / "other", "yolo", before)
@@ -186,20 +186,20 @@ def test_one_list_parted(real, tmp_path):
     data = open_data(real("tiny_coco"), "train")
     train, val = split(data, 0.8)
     written = write(tmp_path, "coco", {"train": (data, train), "val": (data, val)})
-    assert written.pictures == {"train": 40, "val": 10}
+    assert written.images == {"train": 40, "val": 10}
     assert written.boxes == {
         name: sum(len(data.boxes(i)) for i in part) for name, part in zip(("train", "val"), (train, val))
     }
-    whole = pictures_of(data)
+    whole = images_of(data)
     for name, part in (("train", train), ("val", val)):
         copy = open_data(tmp_path, name, strict=True)
         assert (copy.class_names, copy.category_ids) == (data.class_names, data.category_ids)
-        assert pictures_of(copy) == {data.path(i).name: whole[data.path(i).name] for i in part}
+        assert images_of(copy) == {data.path(i).name: whole[data.path(i).name] for i in part}
 
 
 @pytest.fixture
 def source(tmp_path, paint):
-    """One picture of 60 x 40 pixels with a box, a crowd region and nothing to round."""
+    """One image of 60 x 40 pixels with a box, a crowd region and nothing to round."""
     paint(tmp_path / "data/train/a.png")
     things = [(1, (10, 4, 40, 24), False), (0, (0.25, 0, 60, 40), True)]
     return coco_folder(tmp_path / "data", {"a.png": ((40, 60), things)}, ["moon", "star"], ids=[3, 8])
@@ -252,7 +252,7 @@ def test_what_a_layout_cannot_hold_is_reported(tmp_path, paint):
     assert open_data(tmp_path / "coco", "train").areas(0).tolist() == [100, 289, 2]
     assert write(tmp_path / "yolo", "yolo", before).lines() == [
         "boxes left out that are there twice (1): train/a.png: cell 3 3 20 20",
-        "pictures whose boxes have areas of outlines, which YOLO does not have (1): train/a.png",
+        "images whose boxes have areas of outlines, which YOLO does not have (1): train/a.png",
     ]
     assert open_data(tmp_path / "yolo", "train", strict=True).num_boxes == 2
     written = write(tmp_path / "voc", "voc", before)
@@ -260,13 +260,13 @@ def test_what_a_layout_cannot_hold_is_reported(tmp_path, paint):
         "classes without a box, which Pascal VOC does not name (1): star",
         "boxes of one pixel or less left out, which Pascal VOC does not tell from points (1): "
         "train/a.png: cell 5 5 5.5 9",
-        "pictures whose boxes have areas of outlines, which Pascal VOC does not have (1): train/a.png",
+        "images whose boxes have areas of outlines, which Pascal VOC does not have (1): train/a.png",
     ]
     assert open_data(tmp_path / "voc", "train", strict=True).num_boxes == written.boxes["train"] == 2
 
 
 @pytest.mark.parametrize("layout", FORMATS)
-def test_pictures_that_exif_turns(tmp_path, layout):
+def test_images_that_exif_turns(tmp_path, layout):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     exif, xmp = Image.Exif(), b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="6"/></x:xmpmeta>'
     exif[0x010F], exif[0x0112] = "a camera", 6
@@ -282,8 +282,8 @@ def test_pictures_that_exif_turns(tmp_path, layout):
     assert before.report.count == 3  # those that are read as they are stored
     written = write(tmp_path / "copy", layout, {"train": before})
     assert written.lines()[-2:] == [
-        "pictures copied without their EXIF orientation (3): train/stored.jpg; train/stored.png; train/xmp.jpg",
-        "pictures written as PNG (2): train/stored.png; train/xmp.jpg",
+        "images copied without their EXIF orientation (3): train/stored.jpg; train/stored.png; train/xmp.jpg",
+        "images written as PNG (2): train/stored.png; train/xmp.jpg",
     ]
     after = open_data(tmp_path / "copy", "train", strict=True)
     places = {after.path(i).stem + after.path(i).suffix: i for i in range(len(after))}
@@ -305,7 +305,7 @@ def test_pictures_that_exif_turns(tmp_path, layout):
 
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "I;16"])
-def test_pictures_that_are_not_rgb_are_copied_as_they_are(tmp_path, layout, mode):
+def test_images_that_are_not_rgb_are_copied_as_they_are(tmp_path, layout, mode):
     (tmp_path / "data/train").mkdir(parents=True)
     Image.new(mode, (60, 40)).save(tmp_path / "data/train/a.png")
     before = open_data(coco_folder(tmp_path / "data", {"a.png": ((40, 60), [(0, (2, 3, 30.5, 36), False)])}), "train")
@@ -331,7 +331,7 @@ def test_names_that_occur_twice(tmp_path, paint, layout):
         paint(tmp_path / "data/train" / name, quality=50 + number)
     assert renamed(tmp_path / "data", tmp_path / "copy", layout, files) == (
         ["1.jpg", "B_1_2.jpg", "b_1.jpg", "b_1_3.jpg", "b_1_4.jpg"],
-        ["pictures renamed (2): train/b/1.jpg -> b_1_3.jpg; train/c/b/1.jpg -> b_1_4.jpg"],
+        ["images renamed (2): train/b/1.jpg -> b_1_3.jpg; train/c/b/1.jpg -> b_1_4.jpg"],
     )
 
 
@@ -342,7 +342,7 @@ def test_names_that_differ_in_their_suffix(tmp_path, paint):
     for layout in ("yolo", "voc"):
         assert renamed(tmp_path / "data", tmp_path / layout, layout, ["a.jpg", "a.png"]) == (
             ["a.jpg", "train_a.png"],
-            ["pictures renamed (1): train/a.png -> train_a.png"],
+            ["images renamed (1): train/a.png -> train_a.png"],
         )
 
 
@@ -355,7 +355,7 @@ def test_names_that_a_layout_would_not_find(tmp_path, paint):
     assert renamed(tmp_path / "data", tmp_path / "coco", "coco", files) == (sorted(files), [])
     assert renamed(tmp_path / "data", tmp_path / "yolo", "yolo", files) == (
         sorted(["a b.jpg", "_c.jpg", "d.jpg.png", "e.jpeg", "f.v2.png", "\udcff.jpg"]),
-        ["pictures renamed (3): train/.c.jpg -> _c.jpg; train/e -> e.jpeg; train/f.v2 -> f.v2.png"],
+        ["images renamed (3): train/.c.jpg -> _c.jpg; train/e -> e.jpeg; train/f.v2 -> f.v2.png"],
     )
     assert renamed(tmp_path / "data", tmp_path / "voc", "voc", files)[0] == sorted(
         ["a_b.jpg", "_c.jpg", "d_jpg.png", "e.jpeg", "f.v2.png", "_.jpg"]
@@ -376,7 +376,7 @@ def test_splits_with_different_classes(tmp_path, paint):
         assert after.class_names == (("cell", "moon", "star") if layout == "voc" else ("cell", "star", "moon"))
 
 
-def test_a_picture_with_other_boxes_in_another_split_is_another(tmp_path, paint):
+def test_a_image_with_other_boxes_in_another_split_is_another(tmp_path, paint):
     paint(tmp_path / "data/images/a.png")
     for name, x in (("train", 20), ("val", 30)):
         coco_folder(tmp_path / "data", {"a.png": ((40, 60), [(0, (2, 3, x, 36), False)])}, name=name)
@@ -399,7 +399,7 @@ def test_requests_that_are_refused(source, tmp_path, paint):
     assert refused("coco", {"train": data}, file) == f"{file} exists and is not empty: name a new folder"
     assert refused("csv", {"train": data}) == "there is no layout csv: choose one of coco, yolo, voc"
     none = np.zeros(0, np.int64)
-    assert refused("coco", {"val": (data, none)}) == f"the split val of {source} would have no pictures"
+    assert refused("coco", {"val": (data, none)}) == f"the split val of {source} would have no images"
     assert refused("coco", {"../val": data}) == "'../val' is no name for a split: files are named after it"
     assert refused("coco", {"train_coco": data}) == (
         "'train_coco' is no name for a split in COCO's layout, where it would read otherwise"
@@ -452,7 +452,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, paint, layout, limit):
         find_layout(tmp_path / "copy")
 
 
-def test_a_picture_that_is_gone(source, tmp_path):
+def test_a_image_that_is_gone(source, tmp_path):
     data = open_data(source, "train")
     (source / "train/a.png").unlink()
     with pytest.raises(WorkError) as error:

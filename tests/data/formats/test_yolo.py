@@ -1,4 +1,4 @@
-"""YOLO: where splits may lie, background pictures, polygons, and every fault named by file and line."""
+"""YOLO: where splits may lie, background images, polygons, and every fault named by file and line."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ YAML = "train: images/train\nnames: [cell, star]\n"
 
 @pytest.fixture
 def make(tmp_path, paint):
-    """Write a data set of one split: the label file of each picture, None where it has none."""
+    """Write a data set of one split: the label file of each image, None where it has none."""
 
     def write(labels, yaml=YAML, images="images/train", texts="labels/train"):
         for stem, text in labels.items():
@@ -28,16 +28,16 @@ def make(tmp_path, paint):
 GOOD = "0 0.5 0.5 0.5 0.5\n"
 
 
-def test_boxes_are_fractions_of_the_picture(make, opened):
+def test_boxes_are_fractions_of_the_image(make, opened):
     data = opened(make({"a": GOOD + "\n1 0.25 0.25 0.5 0.5\n", "b": ""}), "train")
-    assert repr(data) == f"<YOLO {data.root} train: 2 pictures, 2 boxes>"
+    assert repr(data) == f"<YOLO {data.root} train: 2 images, 2 boxes>"
     assert data.boxes(0).tolist() == [[15, 10, 45, 30], [0, 0, 30, 20]]
     assert data.labels(0).tolist() == [0, 1]
     assert data.class_names == ("cell", "star")
     assert data.boxes(1).shape == (0, 4)
 
 
-def test_boxes_are_fractions_of_the_upright_picture(make, paint, opened):
+def test_boxes_are_fractions_of_the_upright_image(make, paint, opened):
     from PIL import Image
 
     root = make({"a": "0 0.5 0.25 0.5 0.5\n"})
@@ -55,15 +55,15 @@ def test_a_polygon_becomes_its_bounding_box(make, opened):
     assert data.labels(0).tolist() == [1]
 
 
-def test_a_picture_without_a_label_file_is_background(make, opened):
-    data = opened(make({"a": GOOD, "b": None}), "train", notes=["1 pictures without a label file are background"])
+def test_a_image_without_a_label_file_is_background(make, opened):
+    data = opened(make({"a": GOOD, "b": None}), "train", notes=["1 images without a label file are background"])
     assert (len(data), data.num_boxes) == (2, 1)
 
 
 def test_no_label_file_at_all_is_refused(make, refused):
     root = make({"a": None, "b": None})
     assert refused(root, "train") == (
-        f"none of the 2 pictures of train has a label file; looked for {root}/labels/train/a.txt and "
+        f"none of the 2 images of train has a label file; looked for {root}/labels/train/a.txt and "
         f"{root}/images/train/a.txt"
     )
 
@@ -100,11 +100,11 @@ FAULTS = {
     ),
     "outside": (
         "0 1.5 0.5 0.5 0.5\n",
-        "box outside the picture (1 left out): labels/train/a.txt line 2: 75 10 105 30 in 60 x 40 pixels",
+        "box outside the image (1 left out): labels/train/a.txt line 2: 75 10 105 30 in 60 x 40 pixels",
     ),
     "pixels": (
         "0 30 20 10 10\n",
-        "box outside the picture (1 left out): labels/train/a.txt line 2: 1500 600 2100 1000 in 60 x 40 pixels",
+        "box outside the image (1 left out): labels/train/a.txt line 2: 1500 600 2100 1000 in 60 x 40 pixels",
     ),
 }
 
@@ -118,8 +118,7 @@ def test_lines_left_out(make, opened, kind):
 
 def test_a_box_partly_outside_is_clipped(make, opened):
     line = (
-        "box partly outside the picture, clipped (1 repaired): "
-        "labels/train/a.txt line 1: -15 10 15 30 in 60 x 40 pixels"
+        "box partly outside the image, clipped (1 repaired): labels/train/a.txt line 1: -15 10 15 30 in 60 x 40 pixels"
     )
     data = opened(make({"a": "0 0 0.5 0.5 0.5\n"}), "train", [line])
     assert data.boxes(0).tolist() == [[0, 10, 15, 30]]
@@ -133,22 +132,22 @@ def test_files_left_out(make, opened):
     lines = [
         "unreadable annotation file (1 left out): labels/train/d.txt: "
         "its byte order mark says UTF-16-LE, and it is not that",
-        "label file without a picture (1 left out): labels/train/b.txt",
-        "unreadable picture (1 left out): images/train/c.jpg: it is not a picture that Pillow knows",
+        "label file without an image (1 left out): labels/train/b.txt",
+        "unreadable image (1 left out): images/train/c.jpg: it is not an image that Pillow knows",
     ]
     data = opened(root, "train", lines)
     assert [data.path(i).name for i in range(len(data))] == ["a.jpg"]
 
 
-def test_lists_of_pictures(make, opened):
+def test_lists_of_images(make, opened):
     root = make(
         {"a": GOOD, "b": GOOD, "c": GOOD}, "train: train.txt\nval: [val.txt, images/train/c.jpg]\nnames: {0: x}\n"
     )
     (root / "train.txt").write_text("./images/train/a.jpg\nimages/train/a.jpg\n\nimages/train/z.jpg\n")
     (root / "val.txt").write_text("images/train/b.jpg\n")
     lines = [
-        "picture listed twice (1 left out): train: images/train/a.jpg",
-        "missing picture (1 left out): images/train/z.jpg",
+        "image listed twice (1 left out): train: images/train/a.jpg",
+        "missing image (1 left out): images/train/z.jpg",
     ]
     data = opened(root, "train", lines)  # a missing image is not called background
     assert [data.path(i).name for i in range(len(data))] == ["a.jpg"]
@@ -174,7 +173,7 @@ def test_labels_that_the_folder_of_the_images_does_not_lead_to(make, paint, open
     (root / images / "c.txt").write_text(GOOD)
     text = "call the images' folder images and the other labels, or put the label files beside the images"
     fault = "; ".join(f"{texts}/{stem}.txt for {images}/{stem}.jpg: {text}" for stem in "ab")
-    note = "2 pictures without a label file are background"
+    note = "2 images without a label file are background"
     assert opened(root, "train", [f"label file that is not read (2 left out): {fault}"], [note]).num_boxes == 1
 
 
@@ -183,7 +182,7 @@ def test_links_in_a_circle(make, opened, refused):
     (root / "images/train/b.jpg").unlink()
     (root / "images/train/b.jpg").symlink_to("b.jpg")
     text = "images/train/b.jpg: a link in a circle or to a file that is not there"
-    assert len(opened(root, "train", [f"missing picture (1 left out): {text}"])) == 1
+    assert len(opened(root, "train", [f"missing image (1 left out): {text}"])) == 1
     (root / "round").symlink_to("round")
     assert "round is a link in a circle" in refused(root / "round", "train")
 
@@ -254,12 +253,12 @@ def test_several_yamls(make, refused):
 def test_coco128(real, opened):
     root = real("coco128")
     files = "labels/train2017/000000000656.txt; labels/train2017/000000000659.txt"
-    orphans = f"label file without a picture (2 left out): {files}"
-    rounded = "boxes up to 0.02 pixels outside the picture, by rounding, clipped"
-    notes = ["2 pictures without a label file are background", f"42 {rounded}"]
+    orphans = f"label file without an image (2 left out): {files}"
+    rounded = "boxes up to 0.02 pixels outside the image, by rounding, clipped"
+    notes = ["2 images without a label file are background", f"42 {rounded}"]
     train, val = opened(root, "train", [orphans], notes), opened(root, "val", notes=[f"38 {rounded}"])
     assert (len(train), train.num_boxes, len(val), val.num_boxes) == (128, 929, 128, 898)
     assert len(train.class_names) == 80
     assert train.path(0).stem == f"{train.image_id(0):012}"
     grey = [i for i in range(128) if (image := train.read(i))[0].equal(image[1]) and image[0].equal(image[2])]
-    assert grey, "the data set has grey pictures, which become RGB"
+    assert grey, "the data set has grey images, which become RGB"

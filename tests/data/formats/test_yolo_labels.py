@@ -13,7 +13,7 @@ BOX_ONLY = f"{BOX}\n"
 
 @pytest.fixture
 def read(tmp_path):
-    """Open a data set of pictures of 160 x 120 pixels with these label files."""
+    """Open a data set of images of 160 x 120 pixels with these label files."""
 
     def opened(*texts, more=""):
         for i, text in enumerate(texts):

@@ -18,7 +18,7 @@ YAML = "train: train/images\nval: valid/images\nnames: [red, blue]\n"
 
 @pytest.fixture
 def files(tmp_path):
-    """Write files of these names: texts, bytes, or pictures of 160 x 120 pixels for None."""
+    """Write files of these names: texts, bytes, or images of 160 x 120 pixels for None."""
 
     def write(**contents):
         for name, content in contents.items():
@@ -85,7 +85,7 @@ def test_labels_of_two_folders_some_beside(files):
     )
     data = open_data(root, "train")
     assert np.allclose(data.annotations.boxes, [CORNERS] * 2, atol=0.01)
-    assert data.report.lines() == ["label file without a picture (1 left out): some/folder/gone.txt"]
+    assert data.report.lines() == ["label file without an image (1 left out): some/folder/gone.txt"]
 
 
 def test_a_label_file_that_lies_unused_is_named(files):
@@ -318,10 +318,10 @@ def test_two_files_that_a_row_may_mean_are_no_answer(files):
         **{"data.yaml": "train: train.txt\nnames: [a]\n"},
     )
     data = one_box(open_data(root, "train"))
-    assert kinds(data) == {"missing picture": (1, "left out")}
+    assert kinds(data) == {"missing image": (1, "left out")}
 
 
-def test_labels_are_not_taken_from_a_picture_of_nearly_the_same_name(files):
+def test_labels_are_not_taken_from_a_image_of_nearly_the_same_name(files):
     root = files(**{"train/images/a.png": None, "train/images/A.png": None, "train/labels/a.txt": LINE})
     files(**{"data.yaml": YAML})
     data = one_box(open_data(root, "train"))

@@ -2,7 +2,7 @@
 
 ``open_all`` opens every split, and says what keeps one from being used; ``examine`` looks for all else. Each theme has
 its file: ``faults`` (what the readers had to repair or leave out), ``files``, ``labels`` (classes and their numbers),
-``boxes``, ``splits`` (balance and what differs between splits), ``looks`` (inside the pictures) and ``training``
+``boxes``, ``splits`` (balance and what differs between splits), ``looks`` (inside the images) and ``training``
 (what this detector's settings make of the data).
 """
 

@@ -1,4 +1,4 @@
-"""Boxes: drawn twice, of two classes, copied from picture to picture, of strange shapes and sizes."""
+"""Boxes: drawn twice, of two classes, copied from image to image, of strange shapes and sizes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from retinanet.analysis.doctor.finding import EXAMPLES, Finding, Severity, Split, counted, percent
 
 SAME_OBJECT = 0.9  # IoU above which two boxes mean one object: two people drawing one object reach 0.9 at best
-SET = 3  # boxes that a picture must share with another to the pixel: one or two may be equal by chance
+SET = 3  # boxes that an image must share with another to the pixel: one or two may be equal by chance
 FEW = 0.01  # share of boxes up to which slips are a note: one in a hundred teaches nothing wrong
 LONG = 10.0  # ratio of the sides; the most elongated anchor has 2, and matches at IoU 0.5 up to about 4
 MANY_LONG = 0.02  # share of such boxes from which on they are a kind of object and no slip
-WHOLE = 0.95  # of the picture's area
+WHOLE = 0.95  # of the image's area
 SIDE = 2.0  # pixels of the file: a box thinner than this is a slip of the mouse
 
 
@@ -65,7 +65,7 @@ def _twice(split: Split) -> Iterator[Finding]:
 
 
 def sets(split: Split) -> NDArray[np.uint64]:
-    """(N,) one number for each picture's set of boxes and classes; equal sets have equal numbers, in any order."""
+    """(N,) one number for each image's set of boxes and classes; equal sets have equal numbers, in any order."""
     with np.errstate(over="ignore"):
         key = split.labels.astype(np.uint64) + np.uint64(1)
         for column in np.round(split.boxes * 10).astype(np.int64).astype(np.uint64).T:  # to a tenth of a pixel
@@ -90,11 +90,11 @@ def _same_sets(split: Split) -> Iterator[Finding]:
         "warning",
         split.name,
         len(shared),
-        f"{counted(len(shared), 'picture')} in {counted(n_groups, 'group')} have one and the same {SET} or more boxes, "
+        f"{counted(len(shared), 'image')} in {counted(n_groups, 'group')} have one and the same {SET} or more boxes, "
         "to a tenth of a pixel",
-        "look whether the boxes belong to these pictures: a slip in copying or exporting does this, as do copies "
-        "of a picture",
-        split.picture_examples(shared),
+        "look whether the boxes belong to these images: a slip in copying or exporting does this, as do copies "
+        "of an image",
+        split.image_examples(shared),
     )
 
 
@@ -130,25 +130,25 @@ def _shapes(split: Split) -> Iterator[Finding]:
     cover = (split.relative[:, 2:] - split.relative[:, :2]).prod(1)
     whole = cover > WHOLE
     if n := int(whole.sum()):
-        pictures = len(np.unique(split.owner[whole]))
-        if pictures > (split.objects > 0).sum() / 2:
+        images = len(np.unique(split.owner[whole]))
+        if images > (split.objects > 0).sum() / 2:
             yield Finding(
                 "boxes.classification",
                 "error",
                 split.name,
                 n,
-                f"in {pictures} of {len(split.data)} pictures a box covers more than {percent(WHOLE)} of the picture: "
+                f"in {images} of {len(split.data)} images a box covers more than {percent(WHOLE)} of the image: "
                 "this looks like data for classification",
-                "draw boxes around the objects; a detector trained on whole pictures learns to box the picture",
+                "draw boxes around the objects; a detector trained on whole images learns to box the image",
                 split.box_examples(whole),
             )
         else:
             yield Finding(
-                "boxes.whole-picture",
+                "boxes.whole-image",
                 "note",
                 split.name,
                 n,
-                f"{counted(n, 'box covers', 'boxes cover')} more than {percent(WHOLE)} of the picture",
-                "nothing, where the object fills the picture",
+                f"{counted(n, 'box covers', 'boxes cover')} more than {percent(WHOLE)} of the image",
+                "nothing, where the object fills the image",
                 split.box_examples(whole),
             )

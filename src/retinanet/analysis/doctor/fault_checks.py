@@ -10,8 +10,8 @@ from retinanet.data.formats.safe_paths import OUTSIDE
 from retinanet.data.formats.yolo_labels import PREDICTION
 
 KINDS: dict[str, tuple[str, Severity, str]] = {
-    "missing picture": ("files.missing-picture", "error", "restore the files, or take their annotations out"),
-    "unreadable picture": ("files.unreadable-picture", "error", "replace or remove these files"),
+    "missing image": ("files.missing-image", "error", "restore the files, or take their annotations out"),
+    "unreadable image": ("files.unreadable-image", "error", "replace or remove these files"),
     OUTSIDE: (
         "files.outside",
         "error",
@@ -21,21 +21,21 @@ KINDS: dict[str, tuple[str, Severity, str]] = {
     "size that disagrees with the file": (
         "files.other-size",
         "error",
-        "export the annotations for the pictures as they are: their boxes are in pixels of another size",
+        "export the annotations for the images as they are: their boxes are in pixels of another size",
     ),
     "size before EXIF rotation, read unrotated": (
         "files.exif-size",
         "warning",
-        "save the pictures upright, without the EXIF orientation: other programs turn them, and the boxes not",
+        "save the images upright, without the EXIF orientation: other programs turn them, and the boxes not",
     ),
-    "label file without a picture": (
-        "files.label-without-picture",
+    "label file without an image": (
+        "files.label-without-image",
         "warning",
-        "restore the pictures, or remove the label files",
+        "restore the images, or remove the label files",
     ),
-    "picture listed twice": ("files.listed-twice", "warning", "list each picture once"),
-    "malformed picture entry": ("labels.malformed-picture", "error", "give every picture an id and a file_name"),
-    "repeated picture id": ("labels.repeated-picture-id", "error", "give every picture an id of its own"),
+    "image listed twice": ("files.listed-twice", "warning", "list each image once"),
+    "malformed image entry": ("labels.malformed-image", "error", "give every image an id and a file_name"),
+    "repeated image id": ("labels.repeated-image-id", "error", "give every image an id of its own"),
     "malformed annotation": ("labels.malformed", "error", "complete or remove these annotations"),
     "malformed line": ("labels.malformed", "error", "write each line as: class cx cy w h"),
     "line that fits two formats": (
@@ -54,10 +54,10 @@ KINDS: dict[str, tuple[str, Severity, str]] = {
     "label file that is not read": (
         "files.unused-labels",
         "warning",
-        "keep the labels of a picture in one place: in the folder labels, or beside it",
+        "keep the labels of an image in one place: in the folder labels, or beside it",
     ),
     RENAMED: ("files.other-name", "warning", "nothing here; other programs may miss these files"),
-    "annotation of an unknown picture": ("labels.unknown-picture", "error", "add the pictures, or remove these"),
+    "annotation of an unknown image": ("labels.unknown-image", "error", "add the images, or remove these"),
     "unknown class": ("labels.unknown-class", "error", "add the class to the data set's list, or correct its number"),
     "annotation written twice": ("boxes.written-twice", "warning", "remove the repetitions"),
     "repeated annotation id, given a new one": ("labels.repeated-id", "warning", "give every annotation its own id"),
@@ -68,12 +68,12 @@ KINDS: dict[str, tuple[str, Severity, str]] = {
     ),
     "box with a coordinate that is not a finite number": ("boxes.not-finite", "error", "draw these boxes anew"),
     "box of no area": ("boxes.no-area", "error", "draw these boxes anew, or remove them: they are left out"),
-    "box outside the picture": (
+    "box outside the image": (
         "boxes.outside",
         "error",
         "correct or remove these boxes; many of them mean coordinates of another size or order",
     ),
-    "box partly outside the picture, clipped": (
+    "box partly outside the image, clipped": (
         "boxes.partly-outside",
         "warning",
         "nothing, where objects reach over the edge: boxes are cut there; else correct them",
@@ -92,5 +92,5 @@ def check(split: Split, strict: bool = False) -> Iterator[Finding]:
             code, "error" if strict else severity, split.name, fault.count, text, remedy, tuple(fault.examples)
         )
     for note in split.data.report.notes:
-        if "background" not in note:  # pictures without boxes are counted for all layouts alike
+        if "background" not in note:  # images without boxes are counted for all layouts alike
             yield Finding("labels.reading", "note", split.name, 0, note, "nothing, where that is right")

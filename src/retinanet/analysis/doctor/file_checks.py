@@ -1,4 +1,4 @@
-"""Files: names that clash, pictures that no split lists, files that are no pictures."""
+"""Files: names that clash, images that no split lists, files that are no images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retinanet.data.formats.listing import shown
 from retinanet.data.image_io import SUFFIXES
 
 COMPANIONS = frozenset({".txt", ".json", ".xml", ".yaml", ".yml", ".csv", ".cache", ".md", ".npy", ".db", ".ini"})
-"""Endings of files that tools and people put beside pictures; none of them was meant to be one."""
+"""Endings of files that tools and people put beside images; none of them was meant to be one."""
 
 
 def check(splits: Sequence[Split]) -> Iterator[Finding]:
@@ -33,8 +33,8 @@ def _clashes(split: Split) -> Iterator[Finding]:
             "error",
             split.name,
             len(repeated),
-            f"{counted(len(repeated), 'picture is', 'pictures are')} listed under several ids, with their boxes apart",
-            "list each picture once, with all its boxes: in each copy the other's objects count as background",
+            f"{counted(len(repeated), 'image is', 'images are')} listed under several ids, with their boxes apart",
+            "list each image once, with all its boxes: in each copy the other's objects count as background",
             tuple(_shown(split, name) for name in repeated[:EXAMPLES]),
         )
     folded: dict[str, list[str]] = {}
@@ -47,12 +47,12 @@ def _clashes(split: Split) -> Iterator[Finding]:
             "warning",
             split.name,
             sum(map(len, same)),
-            f"{counted(sum(map(len, same)), 'picture')} with names that differ in upper and lower case only",
+            f"{counted(sum(map(len, same)), 'image')} with names that differ in upper and lower case only",
             "rename them: on Windows and macOS one file would take the other's place",
             tuple(" and ".join(_shown(split, name) for name in names) for names in same[:EXAMPLES]),
         )
     if split.data.kind == "COCO":
-        return  # names its pictures with their endings
+        return  # names its images with their endings
     stems: dict[str, list[str]] = {}
     for name in times:
         stems.setdefault(os.path.splitext(name)[0], []).append(name)
@@ -69,8 +69,8 @@ def _clashes(split: Split) -> Iterator[Finding]:
             "warning",
             split.name,
             sum(map(len, shared)),
-            f"{counted(len(shared), 'annotation file')} shared by pictures that differ in their ending only",
-            "keep one of them, or rename them and their annotations: the boxes fit one of the pictures at most",
+            f"{counted(len(shared), 'annotation file')} shared by images that differ in their ending only",
+            "keep one of them, or rename them and their annotations: the boxes fit one of the images at most",
             tuple(" and ".join(_shown(split, name) for name in names) for names in shared[:EXAMPLES]),
         )
 
@@ -83,20 +83,20 @@ def _turned(split: Split) -> Iterator[Finding]:
             "note",
             split.name,
             len(turned),
-            f"{counted(len(turned), 'picture is', 'pictures are')} turned by a quarter as EXIF says, "
-            "and the boxes are taken to be those of the upright picture",
-            "look at a few of them with their boxes; pictures saved upright are read alike by all programs",
-            tuple(split.data.picture_name(i) for i in turned[:EXAMPLES]),
+            f"{counted(len(turned), 'image is', 'images are')} turned by a quarter as EXIF says, "
+            "and the boxes are taken to be those of the upright image",
+            "look at a few of them with their boxes; images saved upright are read alike by all programs",
+            tuple(split.data.image_name(i) for i in turned[:EXAMPLES]),
         )
 
 
 def _strangers(splits: Sequence[Split]) -> Iterator[Finding]:
-    """Files in the pictures' folders that no split lists."""
+    """Files in the images' folders that no split lists."""
     known = {name for split in splits for name in split.names}
     left_out = {
         example.split(":")[0]
         for split in splits
-        for kind in ("unreadable picture", "size that disagrees with the file", "unreadable annotation file")
+        for kind in ("unreadable image", "size that disagrees with the file", "unreadable annotation file")
         if (fault := split.data.report.faults.get(kind))
         for example in fault.examples
     }
@@ -111,27 +111,25 @@ def _strangers(splits: Sequence[Split]) -> Iterator[Finding]:
                 others.append(_shown(splits[0], entry.path))
             elif entry.path not in known and (name := printable(_shown(splits[0], entry.path))) not in left_out:
                 unlisted.append(name)
-    # Pictures that were left out are in the folders too: more than the examples of a fault are not known by name.
-    left = sum(
-        fault.count for split in splits for fault in split.data.report.faults.values() if "picture" in fault.kind
-    )
+    # Images that were left out are in the folders too: more than the examples of a fault are not known by name.
+    left = sum(fault.count for split in splits for fault in split.data.report.faults.values() if "image" in fault.kind)
     if len(unlisted) > left:
         yield Finding(
             "files.unlisted",
             "note",
             "",
             len(unlisted),
-            f"{counted(len(unlisted), 'picture lies', 'pictures lie')} beside the others and in none of the splits",
+            f"{counted(len(unlisted), 'image lies', 'images lie')} beside the others and in none of the splits",
             "nothing, where that is meant; else list them",
             tuple(sorted(unlisted)[:EXAMPLES]),
         )
     if others:
         yield Finding(
-            "files.no-pictures",
+            "files.no-images",
             "note",
             "",
             len(others),
-            f"{counted(len(others), 'file')} among the pictures that cannot be read as such, passed over",
+            f"{counted(len(others), 'file')} among the images that cannot be read as such, passed over",
             f"convert them to JPEG or PNG if they are images; read are {', '.join(sorted(SUFFIXES))}",
             tuple(sorted(others)[:EXAMPLES]),
         )

@@ -27,7 +27,7 @@ NAMES = 8  # classes named in a text
 class Finding:
     """Something a person should know before training.
 
-    An error spoils training or its measure: wrong boxes, data that is left out, pictures in two splits. A warning may
+    An error spoils training or its measure: wrong boxes, data that is left out, images in two splits. A warning may
     well cost accuracy, or is repaired while reading. A note is worth knowing.
     """
 
@@ -37,13 +37,13 @@ class Finding:
     split: str
     """Name on disk, "" for the whole data set."""
     count: int
-    """How many boxes, pictures, classes or files."""
+    """How many boxes, images, classes or files."""
     text: str
     """One line: what is wrong, with figures."""
     remedy: str
     """One line: what to do."""
     examples: tuple[str, ...] = ()
-    """Up to 20: file and line, annotation id, picture."""
+    """Up to 20: file and line, annotation id, image."""
 
 
 def rank(findings: Iterable[Finding]) -> list[Finding]:
@@ -99,12 +99,12 @@ class Split:
 
     @cached_property
     def owner(self) -> NDArray[np.int32]:
-        """(M,) the picture of each box, rising."""
-        return self.data.annotations.pictures[~self.data.annotations.crowds].astype(np.int32)
+        """(M,) the image of each box, rising."""
+        return self.data.annotations.images[~self.data.annotations.crowds].astype(np.int32)
 
     @cached_property
     def objects(self) -> NDArray[np.int64]:
-        """(N,) boxes of each picture."""
+        """(N,) boxes of each image."""
         return np.bincount(self.owner, minlength=len(self.data))
 
     @cached_property
@@ -130,19 +130,19 @@ class Split:
 
     @cached_property
     def relative(self) -> NDArray[np.float32]:
-        """(M, 4) the boxes in units of the picture's sides."""
+        """(M, 4) the boxes in units of the image's sides."""
         sizes = self.data.annotations.sizes[:, [1, 0, 1, 0]].astype(np.float32)
         return self.boxes / sizes[self.owner]
 
     @cached_property
     def overlaps(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Pairs of boxes of one picture, places in :attr:`boxes`, that NMS would not let stand, with their IoU."""
+        """Pairs of boxes of one image, places in :attr:`boxes`, that NMS would not let stand, with their IoU."""
         least = min(0.9, max(0.05, self.settings.postprocessing.nms_iou))
         return overlapping(self.boxes, self.owner, least)
 
     @cached_property
     def names(self) -> list[str]:
-        """The pictures' paths."""
+        """The images' paths."""
         return self.data.path_names()
 
     def box_examples(self, which: NDArray[Any]) -> tuple[str, ...]:
@@ -150,7 +150,7 @@ class Split:
         chosen = np.flatnonzero(which) if which.dtype == np.bool_ else which
         return tuple(self.data.box_name(int(self.places[i])) for i in chosen[:EXAMPLES])
 
-    def picture_examples(self, which: NDArray[Any]) -> tuple[str, ...]:
-        """``which``: places of pictures, or a mask of them."""
+    def image_examples(self, which: NDArray[Any]) -> tuple[str, ...]:
+        """``which``: places of images, or a mask of them."""
         chosen = np.flatnonzero(which) if which.dtype == np.bool_ else which
-        return tuple(self.data.picture_name(int(i)) for i in chosen[:EXAMPLES])
+        return tuple(self.data.image_name(int(i)) for i in chosen[:EXAMPLES])

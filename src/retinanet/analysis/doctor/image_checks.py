@@ -1,4 +1,4 @@
-"""Inside the pictures: copies and near copies, channels in the wrong order, nothing to see."""
+"""Inside the images: copies and near copies, channels in the wrong order, nothing to see."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from retinanet.analysis.doctor.finding import EXAMPLES, Finding, Split, counted,
 from retinanet.analysis.near_duplicates import PARTNERS, Looks, Pairs, groups, near
 
 SCENE = 0.5  # share of a split with as many partners as are kept: one scene seen again and again, not single copies
-COLOURED = 10  # pictures with colours from which on their order is judged
+COLOURED = 10  # images with colours from which on their order is judged
 MIRRORED = 0.25  # of the difference left when red and blue change places
-EFFECT = 1.0  # differences between splits, in standard deviations of pictures, that are looked at
+EFFECT = 1.0  # differences between splits, in standard deviations of images, that are looked at
 SURE_EFFECT = 3.0  # from here on no choice of subjects explains it
 GAP = (
     4.5  # distance of two clusters in their standard deviations; a normal distribution cut at 0 has 2.7, a flat one 3.5
 )
-CLUSTER = 0.05  # least share of pictures that may be a cluster
-MIXED = 0.05  # share of grey pictures, and of coloured ones, from which on a split is mixed
-GREY_APART = 0.3  # difference of the shares of grey pictures between splits
+CLUSTER = 0.05  # least share of images that may be a cluster
+MIXED = 0.05  # share of grey images, and of coloured ones, from which on a split is mixed
+GREY_APART = 0.3  # difference of the shares of grey images between splits
 
 
 def check(split: Split, seen: Looks) -> Iterator[Finding]:
     if len(seen) < seen.total and len(seen) + len(seen.failed) < seen.total:
         looked = len(seen) + len(seen.failed)
-        text = f"looked inside {looked} of {seen.total} pictures, evenly spread: figures on looks are of those"
+        text = f"looked inside {looked} of {seen.total} images, evenly spread: figures on looks are of those"
         yield Finding("looks.sample", "note", split.name, looked, text, "raise the limit to look at all")
     if seen.failed:
         yield Finding(
@@ -36,9 +36,9 @@ def check(split: Split, seen: Looks) -> Iterator[Finding]:
             "error",
             split.name,
             len(seen.failed),
-            f"{counted(len(seen.failed), 'picture')} cannot be decoded, and would end a training run",
+            f"{counted(len(seen.failed), 'image')} cannot be decoded, and would end a training run",
             "replace or remove these files",
-            tuple(f"{split.data.picture_name(i)}: {why}" for i, why in seen.failed[:EXAMPLES]),
+            tuple(f"{split.data.image_name(i)}: {why}" for i, why in seen.failed[:EXAMPLES]),
         )
     if seen.disguised:
         yield Finding(
@@ -46,9 +46,9 @@ def check(split: Split, seen: Looks) -> Iterator[Finding]:
             "note",
             split.name,
             len(seen.disguised),
-            f"{counted(len(seen.disguised), 'picture is', 'pictures are')} of another format than the name says",
+            f"{counted(len(seen.disguised), 'image is', 'images are')} of another format than the name says",
             "nothing here; other programs may refuse them",
-            tuple(f"{split.data.picture_name(i)}: {kind}" for i, kind in seen.disguised[:EXAMPLES]),
+            tuple(f"{split.data.image_name(i)}: {kind}" for i, kind in seen.disguised[:EXAMPLES]),
         )
     blank = seen.indices[seen.blank]
     if len(blank):
@@ -58,18 +58,18 @@ def check(split: Split, seen: Looks) -> Iterator[Finding]:
             "warning",
             split.name,
             len(blank),
-            f"{counted(len(blank), 'picture is', 'pictures are')} of one colour all over, {boxed} of them with boxes",
+            f"{counted(len(blank), 'image is', 'images are')} of one colour all over, {boxed} of them with boxes",
             "replace or remove them",
-            split.picture_examples(blank),
+            split.image_examples(blank),
         )
     grey = int(seen.grey.sum())
     if len(seen) and grey == len(seen):
-        text = "all pictures are grey"
+        text = "all images are grey"
         yield Finding("looks.grey", "note", split.name, grey, text, "nothing; grey becomes three equal channels")
     elif grey > MIXED * len(seen):
-        text = f"{grey} of {len(seen)} pictures are grey, the others have colours"
-        remedy = "nothing, where pictures to come are mixed likewise"
-        examples = split.picture_examples(seen.indices[seen.grey])
+        text = f"{grey} of {len(seen)} images are grey, the others have colours"
+        remedy = "nothing, where images to come are mixed likewise"
+        examples = split.image_examples(seen.indices[seen.grey])
         yield Finding("looks.grey", "note", split.name, grey, text, remedy, examples)
     yield from _swapped_within(split, seen)
     yield from _copies(split, near(seen))
@@ -92,7 +92,7 @@ def _copies(split: Split, pairs: Pairs) -> Iterator[Finding]:
             "warning",
             split.name,
             extra,
-            f"{counted(extra, 'picture is a copy', 'pictures are copies')} of another, byte by byte",
+            f"{counted(extra, 'image is a copy', 'images are copies')} of another, byte by byte",
             "keep one of each, with all its boxes",
             tuple(_named(split, group) for group in same[:EXAMPLES]),
         )
@@ -104,7 +104,7 @@ def _copies(split: Split, pairs: Pairs) -> Iterator[Finding]:
                 "error",
                 split.name,
                 len(apart),
-                f"{counted(len(apart), 'picture is', 'pictures are')} there several times with different boxes",
+                f"{counted(len(apart), 'image is', 'images are')} there several times with different boxes",
                 "keep one copy with all its boxes: in each, the objects of the others count as background",
                 tuple(_named(split, group) for group in apart[:EXAMPLES]),
             )
@@ -116,19 +116,19 @@ def _copies(split: Split, pairs: Pairs) -> Iterator[Finding]:
             "warning" if split.role in ("train", "trainval") and n > _tenth(split) else "note",
             split.name,
             n,
-            f"{counted(n, 'picture')} in {counted(len(alike), 'group')} look nearly the same",
+            f"{counted(n, 'image')} in {counted(len(alike), 'group')} look nearly the same",
             "thin them out where they are frames of a video; keep them together when splits are drawn",
             tuple(_named(split, group) for group in alike[:EXAMPLES]),
         )
 
 
 def _tenth(split: Split) -> float:
-    """Of the pictures: so many lookalikes within a split do no harm."""
+    """Of the images: so many lookalikes within a split do no harm."""
     return 0.1 * len(split.data)
 
 
 def _named(split: Split, group: Sequence[int]) -> str:
-    names = [split.data.picture_name(i) for i in group[:4]]
+    names = [split.data.image_name(i) for i in group[:4]]
     return " = ".join(names) + (f" and {len(group) - 4} more" if len(group) > 4 else "")
 
 
@@ -146,31 +146,31 @@ def _leak(one: Split, other: Split, seen: Mapping[str, Looks]) -> Iterator[Findi
         rows = np.flatnonzero(which)
         if not len(rows):
             continue
-        pictures, partners = np.unique(pairs.first[rows], return_counts=True)
+        images, partners = np.unique(pairs.first[rows], return_counts=True)
         best = rows[np.lexsort((-pairs.likeness[rows], pairs.first[rows]))]
         best = best[np.concatenate([[True], np.diff(pairs.first[best]) > 0])]
         names = tuple(
-            f"{other.data.picture_name(int(pairs.first[i]))} = {one.data.picture_name(int(pairs.second[i]))}"
+            f"{other.data.image_name(int(pairs.first[i]))} = {one.data.image_name(int(pairs.second[i]))}"
             + ("" if exact else f" (likeness {pairs.likeness[i]:.2f})")
             for i in best[:EXAMPLES]
         )
-        n, share = len(pictures), percent(len(pictures), len(seen[other.name]))
+        n, share = len(images), percent(len(images), len(seen[other.name]))
         scene = not exact and (partners >= PARTNERS).sum() > SCENE * len(seen[other.name])
         if scene:
-            text = f"{n} pictures ({share}) look like many of {one.name}: frames of one video, or a camera that stands"
+            text = f"{n} images ({share}) look like many of {one.name}: frames of one video, or a camera that stands"
             remedy = "put whole videos into one split; where a fixed camera sees other objects each time, nothing"
         else:
             verb = "are copies of one" if exact else "look nearly the same as one"
             verb = verb if n > 1 else verb.replace("are copies", "is a copy").replace("look", "looks")
             harm = f"{other.name} measures what was learnt by heart" if learnt else "the two measure the same"
-            text = f"{counted(n, 'picture')} ({share}) {verb} in {one.name}: {harm}"
+            text = f"{counted(n, 'image')} ({share}) {verb} in {one.name}: {harm}"
             remedy = f"remove them from {one.name} or {other.name}"
         code = "splits.leak" if exact else "splits.near-leak"
         yield Finding(code, "error" if learnt and not scene else "warning", other.name, n, text, remedy, names)
 
 
 def _tint(seen: Looks) -> NDArray[np.float64]:
-    """(n,) red minus blue of the pictures that have colours: what changes its sign when the two are swapped."""
+    """(n,) red minus blue of the images that have colours: what changes its sign when the two are swapped."""
     means = seen.means[~seen.grey].astype(np.float64)
     return means[:, 0] - means[:, 2]
 
@@ -184,7 +184,7 @@ def _swapped(one: Split, other: Split, seen: Mapping[str, Looks]) -> Iterator[Fi
             "warning",
             other.name,
             int(seen[other.name].grey.sum()),
-            f"{percent(shares[1])} of the pictures are grey, in {one.name} {percent(shares[0])}",
+            f"{percent(shares[1])} of the images are grey, in {one.name} {percent(shares[0])}",
             "mix both in all splits, or make all of them grey",
         )
     if min(len(ours), len(theirs)) < COLOURED:
@@ -202,7 +202,7 @@ def _swapped(one: Split, other: Split, seen: Mapping[str, Looks]) -> Iterator[Fi
         len(theirs),
         f"red minus blue is {b:+.0f} on average and {a:+.0f} in {one.name}: the channels of one of the two seem to be "
         "swapped (BGR saved as RGB)",
-        "look at pictures of both; save the wrong ones anew, in OpenCV with cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)",
+        "look at images of both; save the wrong ones anew, in OpenCV with cv2.cvtColor(image, cv2.COLOR_BGR2RGB)",
     )
 
 
@@ -225,8 +225,8 @@ def _swapped_within(split: Split, seen: Looks) -> Iterator[Finding]:
         "warning",
         split.name,
         len(rare),
-        f"{len(rare)} of {len(tint)} pictures have red and blue the other way round than the rest (red minus blue "
+        f"{len(rare)} of {len(tint)} images have red and blue the other way round than the rest (red minus blue "
         f"{low.mean():+.0f} and {high.mean():+.0f}): their channels seem to be swapped",
         "look at them; save the wrong ones anew with red first",
-        split.picture_examples(rare),
+        split.image_examples(rare),
     )

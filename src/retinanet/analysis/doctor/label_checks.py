@@ -13,11 +13,11 @@ from retinanet.common.printable import printable
 
 BACKGROUND = frozenset({"background", "__background__", "_background_", "bg", "_"})
 ENOUGH = 20  # boxes from which on a pattern that all share is no accident
-MISREAD = 0.98  # share of boxes inside their pictures below which another reading is considered
+MISREAD = 0.98  # share of boxes inside their images below which another reading is considered
 REREAD = 0.995  # and what that must reach: sloppy boxes do not fit another reading by chance
 MOST = 0.9  # share of boxes that look like fractions, or like pixels
 SHORT = 0.8  # of both sides, where the boxes of a whole data set end: some object nearly always touches an edge
-PICTURES = 20  # from which on that is said
+IMAGES = 20  # from which on that is said
 BEYOND = 1.1  # of a side: too far for sloppy boxes, in one of 200
 SHIFT_BOXES = 50  # in both splits, from which on labels that fit better one further are looked for
 SHIFTED = 0.3  # difference of the class shares (0 same, 1 nothing in common) that asks for an explanation
@@ -87,8 +87,8 @@ def _misread(split: Split) -> Iterator[Finding]:
             split.name,
             facts.fractional,
             f"{percent(facts.fractional, facts.boxes)} of the boxes lie within the first pixel: they seem to be in "
-            f"fractions of the picture, and {kind} counts pixels",
-            "multiply x and w by the picture's width, y and h by its height",
+            f"fractions of the image, and {kind} counts pixels",
+            "multiply x and w by the image's width, y and h by its height",
         )
     elif facts.pixels >= (1 - MOST) * facts.boxes and facts.reach[0] > 2:
         yield Finding(
@@ -97,8 +97,8 @@ def _misread(split: Split) -> Iterator[Finding]:
             split.name,
             facts.pixels,
             f"{percent(facts.pixels, facts.boxes)} of the boxes have numbers far above 1: they seem to be in pixels, "
-            f"and {kind} has fractions of the picture's sides",
-            "divide x and w by the picture's width, y and h by its height",
+            f"and {kind} has fractions of the image's sides",
+            "divide x and w by the image's width, y and h by its height",
         )
     elif others and facts.fitting[own] < MISREAD * facts.boxes:
         best = max(others, key=lambda meaning: facts.fitting[meaning])
@@ -109,17 +109,17 @@ def _misread(split: Split) -> Iterator[Finding]:
                 split.name,
                 facts.boxes,
                 f"read as {WORDS[own]}, as {kind} writes boxes, {percent(facts.fitting[own], facts.boxes)} lie in "
-                f"their pictures; read as {WORDS[best]}, {percent(facts.fitting[best], facts.boxes)}",
+                f"their images; read as {WORDS[best]}, {percent(facts.fitting[best], facts.boxes)}",
                 f"convert the boxes from {WORDS[best]} to {WORDS[own]}",
             )
 
 
 def _other_size(split: Split) -> Iterator[Finding]:
-    """Coordinates of pictures that were smaller, or larger, than those in the files."""
+    """Coordinates of images that were smaller, or larger, than those in the files."""
     facts = split.data.report.facts
-    if facts.boxes < ENOUGH or len(split.data) < PICTURES:
+    if facts.boxes < ENOUGH or len(split.data) < IMAGES:
         return
-    remedy = "scale the boxes to the size of the pictures in the files, or put the pictures there that were annotated"
+    remedy = "scale the boxes to the size of the images in the files, or put the images there that were annotated"
     right, down = facts.reach
     if right > BEYOND and down > BEYOND:
         yield Finding(
@@ -127,8 +127,8 @@ def _other_size(split: Split) -> Iterator[Finding]:
             "error",
             split.name,
             facts.boxes,
-            f"boxes reach {right:.2f} times the width and {down:.2f} times the height of their pictures: they seem to "
-            "be coordinates of larger pictures",
+            f"boxes reach {right:.2f} times the width and {down:.2f} times the height of their images: they seem to "
+            "be coordinates of larger images",
             remedy,
         )
     if right < SHORT and down < SHORT and len(split.boxes):
@@ -139,8 +139,8 @@ def _other_size(split: Split) -> Iterator[Finding]:
                 "error",
                 split.name,
                 facts.boxes,
-                f"in all {len(split.data)} pictures boxes end at {right:.2f} of the width, {down:.2f} of the height, "
-                f"and begin at {left:.2f} and {top:.2f}: they seem to be coordinates of smaller pictures",
+                f"in all {len(split.data)} images boxes end at {right:.2f} of the width, {down:.2f} of the height, "
+                f"and begin at {left:.2f} and {top:.2f}: they seem to be coordinates of smaller images",
                 remedy,
             )
 

@@ -20,11 +20,11 @@ def open_all(
 ) -> tuple[dict[str, DetectionData], list[Finding]]:
     """Open every split, with references, the one that is learnt from first; what cannot be opened is a finding.
 
-    A list that is the union of others (VOC's trainval of train and val) is not opened: its pictures are checked there.
+    A list that is the union of others (VOC's trainval of train and val) is not opened: its images are checked there.
 
     Args:
         strict: a split with any fault is refused, as in training.
-        on_progress: called with (split, pictures checked, pictures in all) now and then.
+        on_progress: called with (split, images checked, images in all) now and then.
 
     Raises:
         RequestError: there is no data set, or none of a known layout.
@@ -78,7 +78,7 @@ def _unions(root: Path, kind: str, names: Sequence[str]) -> list[tuple[str, Find
         if len(parts) < 2 or frozenset().union(*(stems[part] for part in parts)) != stems[name]:
             continue
         sizes = " + ".join(f"{part} ({len(stems[part])})" for part in parts)
-        text = f"{name} ({counted(len(stems[name]), 'picture')}) is {sizes}: checked as those, and no leak"
+        text = f"{name} ({counted(len(stems[name]), 'image')}) is {sizes}: checked as those, and no leak"
         found.append((name, Finding("splits.union", "note", name, len(stems[name]), text, "nothing")))
     return found
 
@@ -88,8 +88,8 @@ def _empty_lists(root: Path, kind: str) -> list[Finding]:
         return []
     files = sorted((root / "ImageSets/Main").glob("*.txt"))
     empty = [path.stem for path in files if not read_text(path, LIST).strip()]
-    text = "cannot be used: its list of pictures is empty"
+    text = "cannot be used: its list of images is empty"
     return [
-        Finding("splits.unusable", "error", name, 0, text, f"list pictures in ImageSets/Main/{name}.txt, or remove it")
+        Finding("splits.unusable", "error", name, 0, text, f"list images in ImageSets/Main/{name}.txt, or remove it")
         for name in empty
     ]

@@ -1,4 +1,4 @@
-"""Boxes of one picture that overlap, in all pictures at once."""
+"""Boxes of one image that overlap, in all images at once."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 def overlapping(
     boxes: NDArray[np.float32], owner: NDArray[np.int32], least: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Pairs of boxes (M, 4) of one picture, ``owner`` (M,), with an IoU above ``least`` > 0: places and IoU, (P,) each.
+    """Pairs of boxes (M, 4) of one image, ``owner`` (M,), with an IoU above ``least`` > 0: places and IoU, (P,) each.
 
-    The boxes are sorted by picture and left edge, and each is compared with the next, the one after that and so on
+    The boxes are sorted by image and left edge, and each is compared with the next, the one after that and so on
     while that one can still overlap enough: an IoU above t leaves x1 no further than (1 - t) of the width. That looks
     at few of all pairs, and at a million boxes takes about a second.
     """
     order = np.lexsort((boxes[:, 0], owner))
     x1, y1, x2, y2 = boxes[order].T.copy()
-    picture = owner[order]
+    image = owner[order]
     bound = x1 + (1 - least) * (x2 - x1)
     area = (x2 - x1) * (y2 - y1)
     first, second, overlap = [], [], []
@@ -26,7 +26,7 @@ def overlapping(
         lag += 1
         active = active[active + lag < len(order)]
         i, j = active, active + lag
-        near = (picture[i] == picture[j]) & (x1[j] <= bound[i])
+        near = (image[i] == image[j]) & (x1[j] <= bound[i])
         active = i = i[near]
         j = j[near]
         width = np.minimum(x2[i], x2[j]) - x1[j]

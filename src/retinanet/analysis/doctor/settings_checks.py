@@ -1,4 +1,4 @@
-"""What this detector's settings make of the data: pictures shrunk too far, objects that NMS or the limit takes away."""
+"""What this detector's settings make of the data: images shrunk too far, objects that NMS or the limit takes away."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from retinanet.analysis.doctor.finding import Finding, Split, counted, percent
 from retinanet.config.settings import ModelSettings
 
 LOST = 0.5  # cells of the finest level: smaller boxes lie between its positions
-MANY_SHRUNK = 0.05  # share of boxes below a stride from which on the picture size is worth its cost
+MANY_SHRUNK = 0.05  # share of boxes below a stride from which on the image size is worth its cost
 SOME_LOST = 0.01
 KEPT = 0.95  # share of boxes that the suggested size brings above the stride
-TILES = 2048  # pixels from which on cutting pictures is cheaper than training on whole ones
+TILES = 2048  # pixels from which on cutting images is cheaper than training on whole ones
 CROWDED = 0.05  # share of boxes that stand so close before it is worth a warning; COCO has 2 %
-UNUSUAL = 3.0  # times the objects of 99 in 100 pictures: worth a look
-MANY = 50  # objects, below which no picture is called full
+UNUSUAL = 3.0  # times the objects of 99 in 100 images: worth a look
+MANY = 50  # objects, below which no image is called full
 HUGE = 50e6  # pixels: decoding one takes 150 MB and half a second, in each loader process
-SMALL = 32  # pixels: a picture smaller than one cell of P5
-LONG = 10.0  # ratio of a picture's sides: its longer side is limited, so that the shorter becomes a strip
+SMALL = 32  # pixels: an image smaller than one cell of P5
+LONG = 10.0  # ratio of an image's sides: its longer side is limited, so that the shorter becomes a strip
 
 
 def check(split: Split, settings: ModelSettings, splits: Sequence[Split]) -> Iterator[Finding]:
@@ -28,7 +28,7 @@ def check(split: Split, settings: ModelSettings, splits: Sequence[Split]) -> Ite
     Args:
         splits: all of the data set: a model has one size and one threshold, so each split gets the same advice.
     """
-    yield from _pictures(split)
+    yield from _images(split)
     if len(split.boxes):
         yield from _shrunk(split, settings, splits)
         yield from _limits(split, settings, splits)
@@ -45,7 +45,7 @@ def _shrunk(split: Split, settings: ModelSettings, splits: Sequence[Split]) -> I
     fifth = min(float(np.percentile(_sides(each), 100 * (1 - KEPT))) for each in splits if len(each.boxes))
     lost = side < lost_side
     if preprocessing.resize == "none":
-        remedy = "cut the pictures into tiles and enlarge them, or set --model.preprocessing.resize shorter"
+        remedy = "cut the images into tiles and enlarge them, or set --model.preprocessing.resize shorter"
     else:
         wanted = math.ceil(preprocessing.size * stride / fifth / 32) * 32
         change = f"--model.preprocessing.size {wanted}"
@@ -55,7 +55,7 @@ def _shrunk(split: Split, settings: ModelSettings, splits: Sequence[Split]) -> I
         if wanted <= preprocessing.size:
             remedy = "look at these boxes: their number is small"
         elif wanted > TILES:
-            remedy += "; cut the pictures into tiles instead, that size is costly"
+            remedy += "; cut the images into tiles instead, that size is costly"
     n = int(shrunk.sum())
     if n > MANY_SHRUNK * total:
         yield Finding(
@@ -119,22 +119,22 @@ def _limits(split: Split, settings: ModelSettings, splits: Sequence[Split]) -> I
             "warning",
             split.name,
             n,
-            f"{counted(n, 'picture has', 'pictures have')} more than {post.max_detections} objects, at most {most}: "
+            f"{counted(n, 'image has', 'images have')} more than {post.max_detections} objects, at most {most}: "
             f"{over} ({percent(over, total)}) cannot be found",
             f"--model.postprocessing.max-detections {enough}, as scores need some to spare",
-            split.picture_examples(np.flatnonzero(crowded)[np.argsort(-split.objects[crowded], kind="stable")]),
+            split.image_examples(np.flatnonzero(crowded)[np.argsort(-split.objects[crowded], kind="stable")]),
         )
     usual = max(MANY, UNUSUAL * float(np.percentile(split.objects, 99)))
     full = split.objects > usual
     if (n := int(full.sum())) and len(split.data) >= 20:
         yield Finding(
-            "training.full-picture",
+            "training.full-image",
             "note",
             split.name,
             n,
-            f"{counted(n, 'picture')} with far more objects than the others, up to {split.objects.max()}",
+            f"{counted(n, 'image')} with far more objects than the others, up to {split.objects.max()}",
             "look whether these are right",
-            split.picture_examples(full),
+            split.image_examples(full),
         )
     first, second, overlap = split.overlaps
     # What is drawn twice is told as such; here are objects that stand close.
@@ -172,24 +172,24 @@ def _nms(splits: Sequence[Split], now: float) -> float:
     return min(0.8, max(now + 0.05, math.ceil(float(np.percentile(np.concatenate(close), 90)) * 20) / 20))
 
 
-def _pictures(split: Split) -> Iterator[Finding]:
+def _images(split: Split) -> Iterator[Finding]:
     sizes = split.data.annotations.sizes
     pixels = sizes.astype(np.int64).prod(1)
     cases = (
         (
-            "pictures.huge",
+            "images.huge",
             pixels > HUGE,
             f"larger than {HUGE / 1e6:.0f} million pixels",
             "reduce them once, or cut them into tiles: decoding them is slow, and most of their pixels are not used",
         ),
         (
-            "pictures.small",
+            "images.small",
             sizes.min(1) < SMALL,
             f"less than {SMALL} pixels wide or high",
             "look whether these are thumbnails, and remove them",
         ),
         (
-            "pictures.long",
+            "images.long",
             sizes.max(1) > LONG * sizes.min(1),
             f"more than {LONG:g} times as long as wide: they become strips",
             "cut them into tiles",
@@ -197,6 +197,6 @@ def _pictures(split: Split) -> Iterator[Finding]:
     )
     for code, which, text, remedy in cases:
         if n := int(which.sum()):
-            h, w = sizes[which][pixels[which].argmax() if code == "pictures.huge" else pixels[which].argmin()]
-            full = f"{counted(n, 'picture is', 'pictures are')} {text}, such as {w} x {h}"
-            yield Finding(code, "warning", split.name, n, full, remedy, split.picture_examples(which))
+            h, w = sizes[which][pixels[which].argmax() if code == "images.huge" else pixels[which].argmin()]
+            full = f"{counted(n, 'image is', 'images are')} {text}, such as {w} x {h}"
+            yield Finding(code, "warning", split.name, n, full, remedy, split.image_examples(which))

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from retinanet.analysis.doctor.finding import EXAMPLES, Finding, Split, counted, listed, percent
 from retinanet.data.dataset import plain_name
 
-FEW_PICTURES = 20  # AP on fewer changes by whole points with each picture
-SMALL_SHARE = 0.05  # of all pictures; said of splits below SURE pictures only
-SURE = 500  # pictures: AP measured on these is good to about a point
+FEW_IMAGES = 20  # AP on fewer changes by whole points with each image
+SMALL_SHARE = 0.05  # of all images; said of splits below SURE images only
+SURE = 500  # images: AP measured on these is good to about a point
 RARE = 10  # boxes of a class that do not teach it
 RATIO = 20.0  # boxes of the commonest class for each of the rarest
 SKEW = 0.10  # difference of a class's share of the boxes
 CERTAIN = 4.0  # standard errors, so that small splits are not called different for being small
 SIZE_FACTOR = 1.5  # between the median box sizes of two splits, at the training size
-PICTURE_FACTOR = 2.0  # between their median picture sizes
-EMPTY = 0.5  # share of pictures without a box
+IMAGE_FACTOR = 2.0  # between their median image sizes
+EMPTY = 0.5  # share of images without a box
 
 
 def check(splits: Sequence[Split]) -> Iterator[Finding]:
@@ -47,7 +47,7 @@ def _there(splits: Sequence[Split]) -> Iterator[Finding]:
         text = f"there is one split, {splits[0].name}, and none to measure on"
         if len(splits) > 1:
             text = f"there is none to measure on among {listed([split.name for split in splits])}"
-        remedy = "set apart a tenth to a fifth of the pictures as val, whole scenes or videos at a time"
+        remedy = "set apart a tenth to a fifth of the images as val, whole scenes or videos at a time"
         yield Finding("splits.no-val", "warning", "", 0, text, remedy)
     elif "val" not in roles and "test" in roles:
         name = next(split.name for split in splits if split.role == "test")
@@ -73,17 +73,17 @@ def _classes_anywhere(splits: Sequence[Split]) -> Iterator[Finding]:
 def _filled(split: Split) -> Iterator[Finding]:
     empty = int((split.objects == 0).sum())
     if not len(split.boxes):
-        text = f"none of its {counted(len(split.data), 'picture')} has a box"
+        text = f"none of its {counted(len(split.data), 'image')} has a box"
         yield Finding("splits.no-boxes", "error", split.name, len(split.data), text, "annotate it, or leave it out")
     elif empty > EMPTY * len(split.data):
         yield Finding(
-            "splits.empty-pictures",
+            "splits.empty-images",
             "warning",
             split.name,
             empty,
-            f"{empty} of {len(split.data)} pictures ({percent(empty, len(split.data))}) have no box",
-            "look whether their annotations are missing; pictures that do show nothing help up to about a half",
-            split.picture_examples(split.objects == 0),
+            f"{empty} of {len(split.data)} images ({percent(empty, len(split.data))}) have no box",
+            "look whether their annotations are missing; images that do show nothing help up to about a half",
+            split.image_examples(split.objects == 0),
         )
     elif empty:
         yield Finding(
@@ -91,9 +91,9 @@ def _filled(split: Split) -> Iterator[Finding]:
             "note",
             split.name,
             empty,
-            f"{counted(empty, 'picture has', 'pictures have')} no box ({percent(empty, len(split.data))}): background",
+            f"{counted(empty, 'image has', 'images have')} no box ({percent(empty, len(split.data))}): background",
             "nothing, where they do show none of the classes",
-            split.picture_examples(split.objects == 0),
+            split.image_examples(split.objects == 0),
         )
 
 
@@ -122,22 +122,22 @@ def _balance(train: Split) -> Iterator[Finding]:
             len(found),
             f"{names[found[-1]]} has {counts[found[-1]]} boxes and {names[found[0]]} {counts[found[0]]}, "
             f"{ratio:.0f} to 1: focal loss weighs background against objects, it does not cure rare classes",
-            "show their pictures more often, --data.repeat-threshold 0.1, or weigh classes, --loss.class-weights",
+            "show their images more often, --data.repeat-threshold 0.1, or weigh classes, --loss.class-weights",
         )
 
 
 def _small(split: Split, splits: Sequence[Split]) -> Iterator[Finding]:
     n, total = len(split.data), sum(len(other.data) for other in splits)
-    if n >= FEW_PICTURES and (n >= SMALL_SHARE * total or n >= SURE):
+    if n >= FEW_IMAGES and (n >= SMALL_SHARE * total or n >= SURE):
         return
     yield Finding(
         "splits.small",
         "warning",
         split.name,
         n,
-        f"it has {counted(n, 'picture')} ({percent(n, total)} of all) and {counted(len(split.boxes), 'box', 'boxes')}: "
+        f"it has {counted(n, 'image')} ({percent(n, total)} of all) and {counted(len(split.boxes), 'box', 'boxes')}: "
         "AP measured on so little differs by points from draw to draw",
-        "set apart a tenth to a fifth of the pictures, and some hundred boxes of each class",
+        "set apart a tenth to a fifth of the images, and some hundred boxes of each class",
     )
 
 
@@ -154,7 +154,7 @@ def _coverage(train: Split, other: Split) -> Iterator[Finding]:
             len(only),
             f"{counted(len(only), 'class occurs', 'classes occur')} here and not in {train.name}: {listed(only)}; "
             "each counts with AP 0",
-            f"move pictures of them to {train.name}, or take them out of the list of classes",
+            f"move images of them to {train.name}, or take them out of the list of classes",
         )
     absent = [names[k] for k in np.flatnonzero((train.counts > 0) & (other.counts == 0))]
     if absent:
@@ -165,7 +165,7 @@ def _coverage(train: Split, other: Split) -> Iterator[Finding]:
             len(absent),
             f"{counted(len(absent), 'class', 'classes')} of {train.name} do not occur here, and are not measured: "
             f"{listed(absent)}",
-            f"move pictures of them from {train.name}",
+            f"move images of them from {train.name}",
         )
 
 
@@ -185,7 +185,7 @@ def _skew(train: Split, other: Split) -> Iterator[Finding]:
             other.name,
             len(skewed),
             f"classes have other shares of the boxes than in {train.name}: {listed(skewed)}",
-            "draw the splits anew from all pictures, unless they are meant to differ",
+            "draw the splits anew from all images, unless they are meant to differ",
         )
     logs = [np.log2(np.sqrt(split.sides.prod(1)) * split.scale[split.owner]) for split in (train, other)]
     factor = float(2 ** (np.median(logs[1]) - np.median(logs[0])))
@@ -197,24 +197,24 @@ def _skew(train: Split, other: Split) -> Iterator[Finding]:
             other.name,
             len(other.boxes),
             f"boxes are {factor:.2g} times as large as in {train.name}, median to median at the training size",
-            "draw the splits anew from all pictures, or train with --data.augmentation.zoom over the range of both",
+            "draw the splits anew from all images, or train with --data.augmentation.zoom over the range of both",
         )
     areas = [np.sqrt(split.data.annotations.sizes.astype(np.float64).prod(1)) for split in (train, other)]
     factor = float(np.median(areas[1]) / np.median(areas[0]))
-    if max(factor, 1 / factor) > PICTURE_FACTOR and min(map(len, areas)) >= 10:
+    if max(factor, 1 / factor) > IMAGE_FACTOR and min(map(len, areas)) >= 10:
         yield Finding(
-            "splits.picture-skew",
+            "splits.image-skew",
             "warning",
             other.name,
             len(other.data),
-            f"pictures are {factor:.2g} times as large as in {train.name}, median to median "
+            f"images are {factor:.2g} times as large as in {train.name}, median to median "
             f"({np.median(areas[1]):.0f} and {np.median(areas[0]):.0f} pixels, the root of their areas)",
-            "use pictures of one source in both: resizing hides the size, not the sharpness",
+            "use images of one source in both: resizing hides the size, not the sharpness",
         )
 
 
 def _share_error(split: Split, label: int) -> float:
-    """Standard error of a class's share of the boxes; boxes come by the picture, and so do errors."""
+    """Standard error of a class's share of the boxes; boxes come by the image, and so do errors."""
     mine = np.bincount(split.owner, split.labels == label, minlength=len(split.data))
     total = split.objects.sum()
     rest = mine - mine.sum() / total * split.objects
@@ -237,13 +237,13 @@ def _same_files(splits: Sequence[Split]) -> Iterator[Finding]:
             if not shared:
                 continue
             union = plain_name(one.name) == "trainval" or plain_name(other.name) == "trainval"
-            text = f"{counted(len(shared), 'picture is', 'pictures are')} listed in {one.name} too"
+            text = f"{counted(len(shared), 'image is', 'images are')} listed in {one.name} too"
             yield Finding(
                 "splits.leak",
                 "note" if union and plain_name(one.name) != "test" and plain_name(other.name) != "test" else "error",
                 other.name,
                 len(shared),
                 f"{text} ({percent(len(shared), len(other.data))}): {other.name} measures what was learnt by heart",
-                f"list each picture in one split; train on {one.name} and measure on another than {other.name}",
-                other.picture_examples(np.array(shared[:EXAMPLES])),
+                f"list each image in one split; train on {one.name} and measure on another than {other.name}",
+                other.image_examples(np.array(shared[:EXAMPLES])),
             )

@@ -1,7 +1,7 @@
 """The RetinaNets of the first Detectron (Caffe2): their blobs under our names, and what their boxes depend on.
 
 A file of its model zoo is a pickle of the blobs and the text of the configuration it was trained by. What that text
-says of anchors, pictures and detections counts; what it leaves out is as in the zoo's configurations of RetinaNet.
+says of anchors, images and detections counts; what it leaves out is as in the zoo's configurations of RetinaNet.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _settings(
 ) -> ModelSettings:
     size = cfg.numbers("TEST.SCALES", (cfg.whole("TEST.SCALE", 800),))  # renamed in January 2018
     if len(size) != 1 or size[0] % 1:
-        raise RequestError(f"{contents.path} is configured for pictures of several sizes, TEST.SCALES {list(size)}")
+        raise RequestError(f"{contents.path} is configured for images of several sizes, TEST.SCALES {list(size)}")
     means = cfg.numbers("PIXEL_MEANS", PIXEL_MEANS)
     if len(means) != 3:
         raise RequestError(f"{contents.path} has {len(means)} numbers as PIXEL_MEANS, not one each for B, G and R")

@@ -153,11 +153,11 @@ class Detectron2Configuration:
             values = self.told[key] if key in self.told else file.numbers(key, defaults[key])
             least = 0 if key.endswith("STD") else -1
             if len(values) != 3 or not all(least < value < 1e9 for value in values):
-                raise RequestError(f"{file.path}: {key} is {list(values)}, not the three numbers of a colour picture")
+                raise RequestError(f"{file.path}: {key} is {list(values)}, not the three numbers of a colour image")
             first, green, last = (value / 255 for value in values)  # in the order of INPUT.FORMAT
             colours.append((first, green, last) if channels == "rgb" else (last, green, first))
         return PreprocessingSettings(
-            resize="shorter" if size else "none",  # 0 is theirs for pictures as they are
+            resize="shorter" if size else "none",  # 0 is theirs for images as they are
             size=min(file.whole("INPUT.MIN_SIZE_TEST", defaults["INPUT.MIN_SIZE_TEST"]), longer) if size else 800,
             longer=longer,
             rounding="detectron2",

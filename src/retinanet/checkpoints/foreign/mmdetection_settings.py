@@ -66,7 +66,7 @@ def read(config: Part) -> Meaning:
     """Raises RequestError: something in the configuration cannot be expressed here, or is computed."""
     model = config.part("model")
     model.type("RetinaNet", "SingleStageDetector", default="RetinaNet")
-    pictures, bgr, assumed = _preprocessing(config, model)
+    images, bgr, assumed = _preprocessing(config, model)
     neck, head = model.part("neck"), model.part("bbox_head")
     head.type(*HEADS, default=HEADS[0])
     pyramid, first_level = _pyramid(neck)
@@ -80,7 +80,7 @@ def read(config: Part) -> Meaning:
         pyramid=pyramid,
         head=_head(head),
         anchors=anchors,
-        preprocessing=pictures,
+        preprocessing=images,
         postprocessing=_postprocessing(config, model),
     )
     means, stds = boxes.numbers("target_means", [0.0] * 4), boxes.numbers("target_stds", [1.0] * 4)
@@ -219,7 +219,7 @@ def _postprocessing(config: Part, model: Part) -> PostprocessingSettings:
 
 
 def _pipeline(config: Part) -> Any:
-    """The steps by which a picture was prepared for tests, wherever they stand."""
+    """The steps by which an image was prepared for tests, wherever they stand."""
     for data, test in (("test_dataloader", "dataset"), ("data", "test")):
         values = config.values.get(data)
         found = values.get(test) if isinstance(values, dict) else None
@@ -239,7 +239,7 @@ def _steps(config: Part) -> tuple[list[Part], list[str]]:
         sizes = part.get("img_scale")
         several = isinstance(sizes, list) and bool(sizes) and isinstance(sizes[0], list | tuple)
         if (several and len(sizes) > 1) or part.get("flip", False):
-            assumed.append("one picture, not flipped: the test-time augmentation of its configuration is left out")
+            assumed.append("one image, not flipped: the test-time augmentation of its configuration is left out")
         sizes = sizes[0] if several else sizes
         for inner in part.get("transforms") or []:
             values = inner if isinstance(inner, dict) else {"type": inner}

@@ -125,7 +125,7 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
         origin, names, model = "DeepForest", forest.names, forest.applied(model)
         assumed += forest.assumed
     elif not {"preprocessing.size", "preprocessing.longer"} <= told.keys():
-        assumed.append("pictures: the shorter side becomes 800 pixels, the longer at most 1333, torchvision's defaults")
+        assumed.append("images: the shorter side becomes 800 pixels, the longer at most 1333, torchvision's defaults")
     if forest is None and count != COCO_ROWS:
         assumed.append("classes: the file does not name them")
     if model.backbone.frozen_norm and "backbone.norm_eps" not in told:

@@ -1,4 +1,4 @@
-"""COCO: one JSON of pictures, annotations and categories for each split; Roboflow's variant of it."""
+"""COCO: one JSON of images, annotations and categories for each split; Roboflow's variant of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from retinanet.data.formats.safe_paths import OUTSIDE, leaves
 
 LISTS = ("images", "annotations", "categories")
 ROBOFLOW = "_annotations.coco.json"
-PLAIN = struct.Struct("<qqqddddd?")  # id, picture, category, x, y, width, height, area, crowd
+PLAIN = struct.Struct("<qqqddddd?")  # id, image, category, x, y, width, height, area, crowd
 NUMBERS = {int, float}
 SMALL = 1 << 20  # bytes of a JSON that is parsed to see whether it is COCO's
 LIST = re.compile(rb'"images"\s{0,99}:\s{0,99}[\[{]')
@@ -218,7 +218,7 @@ def read(path: Path, split: str, root: Path, report: Report) -> Listing:
     file = shown(path, root)
     names, label_of, ids = _categories(content, path, report)
 
-    def box_name(picture: int, reference: int) -> str:
+    def box_name(image: int, reference: int) -> str:
         return f"{file} annotation {reference}" if reference >= 0 else f"{file} annotations[{-1 - reference}]"
 
     listing = Listing(names, ids, box_name, meaning="corner and sides")
@@ -241,25 +241,25 @@ def _add_images(listing: Listing, images: list[Any], place: _Place, file: str, r
             if not isinstance(name, str) or not name or isinstance(ident, float | bool | None):
                 raise TypeError
         except (KeyError, TypeError):
-            report.add("malformed picture entry", "left out", f"{file} images[{position}]: needs id and file_name")
+            report.add("malformed image entry", "left out", f"{file} images[{position}]: needs id and file_name")
             continue
         if steps is not None and (short := without_first(name, steps)) and short != name:
-            report.add(RENAMED, "repaired", f"{file} picture {_quoted(ident)}: {name} is {short}")
+            report.add(RENAMED, "repaired", f"{file} image {_quoted(ident)}: {name} is {short}")
             name = short
         if steps is None and "://" in name and (short := _of_url(name, folder)):
-            report.add(RENAMED, "repaired", f"{file} picture {_quoted(ident)}: {name} is {short}")
+            report.add(RENAMED, "repaired", f"{file} image {_quoted(ident)}: {name} is {short}")
             name = short
         if ident in index:
-            report.add("repeated picture id", "left out", f"{file} picture {_quoted(ident)}: {name}")
+            report.add("repeated image id", "left out", f"{file} image {_quoted(ident)}: {name}")
             continue
         if leaves(name, folder, base):
-            report.add(OUTSIDE, "left out", f"{file} picture {_quoted(ident)}: {name}")
+            report.add(OUTSIDE, "left out", f"{file} image {_quoted(ident)}: {name}")
             continue
         size = number(image.get("height")), number(image.get("width"))
         known = all(0 < side < 1 << 31 for side in size)
         whole = _whole(ident)
         number_id = whole if whole is not None and whole.bit_length() < 64 else position + 1
-        index[ident] = listing.add_picture(folder / name, number_id, (int(size[0]), int(size[1])) if known else (0, 0))
+        index[ident] = listing.add_image(folder / name, number_id, (int(size[0]), int(size[1])) if known else (0, 0))
 
     return index
 
@@ -283,7 +283,7 @@ def _add_annotations(
         index: the place in the listing of each image, by its id.
         label_of: the label of each category, by its id.
     """
-    pictures, categories = _Ids(index), _Ids(label_of)
+    images, categories = _Ids(index), _Ids(label_of)
     seen: dict[Any, int] = {}
     for position, annotation in enumerate(annotations):
         try:
@@ -295,10 +295,10 @@ def _add_annotations(
             report.add("malformed annotation", "left out", text)
             continue
         where = f"{file} annotation {ident}"
-        picture, own = pictures.known(image_id), categories.known(category)
-        if picture is None:
-            text = f"{where}: picture {_quoted(image_id)}"
-            report.add("annotation of an unknown picture", "left out", text)
+        image, own = images.known(image_id), categories.known(category)
+        if image is None:
+            text = f"{where}: image {_quoted(image_id)}"
+            report.add("annotation of an unknown image", "left out", text)
             continue
         if own is None:
             report.add("unknown class", "left out", f"{where}: category {_quoted(category)}")
@@ -313,14 +313,14 @@ def _add_annotations(
             report.add("repeated annotation id, given a new one", "repaired", where)
         # Other ids, and those that no 64 bits hold, are found by their place; places are told from ids by their sign.
         reference = ident if isinstance(ident, int) and 0 <= ident < 1 << 63 else -1 - position
-        if (picture, type(picture), type(own)) != (image_id, type(image_id), type(category)):
-            text = f"{where}: picture {_quoted(image_id)}, category {_quoted(category)}"
+        if (image, type(image), type(own)) != (image_id, type(image_id), type(category)):
+            text = f"{where}: image {_quoted(image_id)}, category {_quoted(category)}"
             report.add("id written as text or fraction, matched", "repaired", text)
         if isinstance(annotation, dict) and width > 0 < height and _lacks_bbox(annotation):
             report.add("no bbox, taken from the segmentation", "repaired", where)
         report.facts.used[own] += 1
         box = (x, y, x + width, y + height)
-        listing.add_box(index[picture], box, label_of[own], reference, crowd, area)
+        listing.add_box(index[image], box, label_of[own], reference, crowd, area)
 
 
 class _Ids:
@@ -434,7 +434,7 @@ def _categories(content: dict[str, Any], path: Path, report: Report) -> tuple[li
 
 
 def _base(path: Path, root: Path) -> Path:
-    """The folder that pictures must lie in: DATA, or what holds the folder ``annotations`` of a JSON given alone."""
+    """The folder that images must lie in: DATA, or what holds the folder ``annotations`` of a JSON given alone."""
     return _beside(path) if root.is_relative_to(_beside(path)) else root
 
 
@@ -483,6 +483,6 @@ def _folder(images: list[Any], path: Path, split: str, root: Path) -> _Place:
     if tried and not any(found):
         looked = ", ".join(shown(folder, root) for folder in folders)
         raise RequestError(
-            f"none of the pictures of {path} was found, such as {printable(tried[0], 300)}; looked in {looked}"
+            f"none of the images of {path} was found, such as {printable(tried[0], 300)}; looked in {looked}"
         )
     return _Place(folders[found.index(max(found))], steps, _base(path, root))

@@ -1,4 +1,4 @@
-"""A picture's file, copied for another data set: byte for byte wherever its boxes stay right."""
+"""An image's file, copied for another data set: byte for byte wherever its boxes stay right."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retinanet.data.dataset import DetectionData
 
 
 def copy(data: DetectionData, index: int, target: Path, by_suffix: bool) -> list[str]:
-    """Write a picture to ``target``; returns what of the copy is not as it was.
+    """Write an image to ``target``; returns what of the copy is not as it was.
 
     Args:
         by_suffix: as for :func:`content`.
@@ -34,15 +34,15 @@ def copy(data: DetectionData, index: int, target: Path, by_suffix: bool) -> list
             target.write_bytes(changed)
     except OSError as error:
         raise WorkError(f"cannot copy {source} to {target}: {what_is_wrong(error)}") from error
-    differs = [] if data.follows_exif(index) else ["pictures copied without their EXIF orientation"]
-    return differs + ["pictures written as PNG"] * (changed is not None and suffix == ".png")
+    differs = [] if data.follows_exif(index) else ["images copied without their EXIF orientation"]
+    return differs + ["images written as PNG"] * (changed is not None and suffix == ".png")
 
 
 def content(data: DetectionData, index: int, by_suffix: bool) -> tuple[str, bytes | None]:
-    """The suffix and the bytes of a picture's copy; None where the file is copied as it is.
+    """The suffix and the bytes of an image's copy; None where the file is copied as it is.
 
     Args:
-        by_suffix: the layout knows pictures by their suffix, so the copy has one that it knows.
+        by_suffix: the layout knows images by their suffix, so the copy has one that it knows.
     """
     path, as_is = data.path(index), data.follows_exif(index)
     suffix = path.suffix
@@ -61,7 +61,7 @@ def content(data: DetectionData, index: int, by_suffix: bool) -> tuple[str, byte
             if kind in ("jpeg", "mpo") and (changed := _unturned(path.read_bytes(), exif)):
                 return suffix, changed
     except Exception as error:
-        raise WorkError(f"cannot read the picture {path}: {first_line(error)}") from error
+        raise WorkError(f"cannot read the image {path}: {first_line(error)}") from error
     file = io.BytesIO()
     Image.fromarray(data.read(index).permute(1, 2, 0).numpy()).save(file, "PNG")
     return ".png", file.getvalue()

@@ -1,4 +1,4 @@
-"""What annotation files say, in flat arrays, before any of it is held against the pictures."""
+"""What annotation files say, in flat arrays, before any of it is held against the images."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ Meaning = Literal["corners", "corner and sides", "centre and sides"]
 
 @dataclass
 class Listing:
-    """Filled by a format's reader, picture after picture and box after box; boxes may come in any order."""
+    """Filled by a format's reader, image after image and box after box; boxes may come in any order."""
 
     class_names: list[str]
     category_ids: list[int]
     """The data set's own id of each class."""
     box_name: Callable[[int, int], str]
-    """(picture, reference) -> where a person finds the box: a file and line, or an annotation id."""
+    """(image, reference) -> where a person finds the box: a file and line, or an annotation id."""
     fractions: bool = False
-    """Boxes are in units of the picture's sides instead of pixels."""
+    """Boxes are in units of the image's sides instead of pixels."""
     meaning: Meaning = "corners"
     """How the files write a box; :attr:`boxes` are corners always."""
     paths: list[str] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     sizes: array = field(default_factory=lambda: array("i"))
     """Height and width as annotated, 0 where unknown."""
-    pictures: array = field(default_factory=lambda: array("i"))
-    """For each box the picture it lies in."""
+    images: array = field(default_factory=lambda: array("i"))
+    """For each box the image it lies in."""
     boxes: array = field(default_factory=lambda: array("d"))
     """x1 y1 x2 y2 of each box."""
     labels: array = field(default_factory=lambda: array("i"))
@@ -47,12 +47,12 @@ class Listing:
     """NaN where the area is that of the box."""
     references: array = field(default_factory=lambda: array("q"))
     unlabelled: list[int] = field(default_factory=list)
-    """Pictures without a file of annotations: background, where the picture can be used."""
+    """Images without a file of annotations: background, where the image can be used."""
     sheet: str = "a label file"
     """What those lack."""
 
-    def add_picture(self, path: str | Path, ident: int, size: tuple[int, int] = (0, 0)) -> int:
-        """Returns the picture's index, for :meth:`add_box`."""
+    def add_image(self, path: str | Path, ident: int, size: tuple[int, int] = (0, 0)) -> int:
+        """Returns the image's index, for :meth:`add_box`."""
         self.paths.append(str(path))
         self.ids.append(ident)
         self.sizes.extend(size)
@@ -60,14 +60,14 @@ class Listing:
 
     def add_box(
         self,
-        picture: int,
+        image: int,
         box: tuple[float, float, float, float],
         label: int,
         reference: int,
         crowd: bool = False,
         area: float = math.nan,
     ) -> None:
-        self.pictures.append(picture)
+        self.images.append(image)
         self.boxes.extend(box)
         self.labels.append(label)
         self.references.append(reference)
@@ -78,7 +78,7 @@ class Listing:
         """Drop boxes, and give all boxes new labels."""
         self.boxes = array("d", np.frombuffer(self.boxes, np.float64).reshape(-1, 4)[keep].tobytes())
         self.labels = array("i", labels[keep].tobytes())
-        for name in ("pictures", "crowds", "areas", "references"):
+        for name in ("images", "crowds", "areas", "references"):
             values = getattr(self, name)
             setattr(self, name, array(values.typecode, np.array(values)[keep].tobytes()))
 
@@ -91,11 +91,11 @@ class Layout:
     """COCO, Pascal VOC or YOLO."""
     root: Path
     counts: Mapping[str, Callable[[], int]]
-    """For each split, by its name on disk, how to count its pictures."""
+    """For each split, by its name on disk, how to count its images."""
     read: Callable[[str, Report], Listing]
     """Read one split, by its name on disk."""
     any_split: bool = False
-    """There is one list of pictures whose name tells no split: it answers to every name."""
+    """There is one list of images whose name tells no split: it answers to every name."""
 
 
 def shown(path: str | Path, root: Path) -> str:
@@ -117,7 +117,7 @@ def number(text: object) -> float:
 
 
 def numbered(stems: list[str]) -> list[int]:
-    """Picture ids for layouts that have none: file names where all are different numbers (as COCO's), else 1, 2, …"""
+    """Image ids for layouts that have none: file names where all are different numbers (as COCO's), else 1, 2, …"""
     if all(stem.isascii() and stem.isdigit() and len(stem) < 18 for stem in stems):
         ids = [int(stem) for stem in stems]
         if len(set(ids)) == len(ids):
@@ -125,8 +125,8 @@ def numbered(stems: list[str]) -> list[int]:
     return list(range(1, len(stems) + 1))
 
 
-def picture_files(folder: Path) -> Iterator[Path]:
-    """The pictures in a folder and its subfolders, in the order of their names; hidden files are passed over.
+def image_files(folder: Path) -> Iterator[Path]:
+    """The images in a folder and its subfolders, in the order of their names; hidden files are passed over.
 
     By their endings: what cannot be opened (a broken link, a pipe) is among them, and reported where it is opened.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 OUTSIDE = "path outside the data set"
 """The fault of a name in an annotation file that leads out of the folder that was given: a stranger's file must not
-bring other pictures of this machine into a page."""
+bring other images of this machine into a page."""
 
 
 def files_below(folder: str | os.PathLike[str]) -> Iterator[Path]:

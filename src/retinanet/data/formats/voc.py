@@ -1,6 +1,6 @@
-"""Pascal VOC: one XML a picture, and lists of the pictures of each split.
+"""Pascal VOC: one XML an image, and lists of the images of each split.
 
-VOC counts pixels from 1 and includes the last one: xmin 1, xmax 640 is the whole of a picture 640 wide, so the box is
+VOC counts pixels from 1 and includes the last one: xmin 1, xmax 640 is the whole of an image 640 wide, so the box is
 (xmin - 1, ymin - 1, xmax, ymax) in continuous coordinates. Tools that write continuous coordinates into this format
 give themselves away by a 0, which VOC does not have: where any xmin or ymin of the data set is 0, all numbers are
 taken as they are. A box whose last pixel is its first (or before it) is a slip of the mouse and has no area in either
@@ -22,7 +22,7 @@ from xml.parsers import expat
 from retinanet.common.errors import RequestError
 from retinanet.common.text import LIST, SHEET, TextError, decode, lines, read_bytes, read_text
 from retinanet.data.faults import RENAMED, Report
-from retinanet.data.formats.listing import Layout, Listing, number, numbered, picture_files, shown
+from retinanet.data.formats.listing import Layout, Listing, image_files, number, numbered, shown
 from retinanet.data.formats.path_matching import Locator, folded, without_first
 from retinanet.data.formats.safe_paths import OUTSIDE, leaves
 from retinanet.data.image_io import SUFFIXES
@@ -59,20 +59,18 @@ def find(root: Path) -> Layout | None:
         return None
     lists = {path.stem: stems for path in sorted((root / "ImageSets/Main").glob("*.txt")) if (stems := listed(path))}
     if not lists:
-        raise RequestError(
-            f"{root} looks like Pascal VOC, but ImageSets/Main has no list of pictures such as train.txt"
-        )
+        raise RequestError(f"{root} looks like Pascal VOC, but ImageSets/Main has no list of images such as train.txt")
     counts = {name: partial(len, stems) for name, stems in lists.items()}
     return Layout("Pascal VOC", root, counts, lambda name, report: _read(root, name, lists, report))
 
 
 def listed(path: Path) -> list[str]:
-    """The pictures of a split, or nothing: VOC's lists of one class have a second column and are no splits.
+    """The images of a split, or nothing: VOC's lists of one class have a second column and are no splits.
 
-    A line is a picture's name without its ending; other tools write the picture's path, or that and the XML's.
+    A line is an image's name without its ending; other tools write the image's path, or that and the XML's.
 
     Raises:
-        RequestError: the list is no text, or a line pairs a picture with the annotations of another.
+        RequestError: the list is no text, or a line pairs an image with the annotations of another.
     """
     rows = [(number, line.strip()) for number, line in enumerate(lines(read_text(path, LIST)), 1) if line.strip()]
     of_a_class = all(re.fullmatch(r"\S+\s+(-1|0|1)", row) for _, row in rows)
@@ -81,10 +79,10 @@ def listed(path: Path) -> list[str]:
     stems = []
     for line, row in rows:
         pair = PAIR.fullmatch(row) if row.lower().endswith(".xml") else None
-        picture, sheet = pair.groups() if pair else (row, row)
-        if _stem(picture) != _stem(sheet):
-            raise RequestError(f"{path} line {line} pairs {picture} with {sheet}: their names must be the same")
-        stems.append(_stem(picture))
+        image, sheet = pair.groups() if pair else (row, row)
+        if _stem(image) != _stem(sheet):
+            raise RequestError(f"{path} line {line} pairs {image} with {sheet}: their names must be the same")
+        stems.append(_stem(image))
     return stems
 
 
@@ -156,7 +154,7 @@ class Sheets:
     """The annotations of a split, and what those of all splits say: labels must not depend on the split."""
 
     of: dict[str, Sheet] = field(default_factory=dict)
-    """By the pictures' names."""
+    """By the images' names."""
     broken: dict[str, str] = field(default_factory=dict)
     """What is wrong with those of any split that cannot be read."""
     classes: set[str] = field(default_factory=set)
@@ -177,7 +175,7 @@ def _sheets(root: Path, everything: Iterable[str], wanted: Collection[str], file
 
 
 def _parsed(root: Path, stems: Iterable[str], files: _Files) -> Iterator[tuple[str, Sheet | str]]:
-    """Names of pictures with their annotations, or with what is wrong where these cannot be read."""
+    """Names of images with their annotations, or with what is wrong where these cannot be read."""
     for stem in stems:
         path = files.annotation(stem)
         if path is None:
@@ -202,7 +200,7 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
         for reason in sheets.broken.values():
             report.add("unreadable annotation file", "left out", reason)
         for stem in everything:
-            if stem not in sheets.of and files.picture(stem) is None:
+            if stem not in sheets.of and files.image(stem) is None:
                 report.add(OUTSIDE, "left out", stem)
         raise _no_class(root, "" if report.count or sheets.of else _file(next(iter(stems))))
     if sheets.from_zero:
@@ -215,12 +213,12 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
         sheet="an annotation file",
     )
     for stem in [stem for stem, times in Counter(lists[split]).items() if times > 1]:
-        report.add("picture listed twice", "left out", f"{in_list}: {stem}")
+        report.add("image listed twice", "left out", f"{in_list}: {stem}")
     for stem, ident in zip(stems, numbered(list(stems))):
         if stem in sheets.broken:
             report.add("unreadable annotation file", "left out", sheets.broken[stem])
             continue
-        path = files.picture(stem)
+        path = files.image(stem)
         if path is None:
             report.add(OUTSIDE, "left out", f"{in_list}: {stem}")
             continue
@@ -231,15 +229,15 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
             report.add(RENAMED, "repaired", files.renamed[stem])
         if path.stem != Path(stem).name:
             report.add(RENAMED, "repaired", f"{stem} is {shown(path, root)}")
-        picture = listing.add_picture(path, ident, (int(height), int(width)) if known else (0, 0))
+        image = listing.add_image(path, ident, (int(height), int(width)) if known else (0, 0))
         stems_read.append(stem)
         if stem not in sheets.of:
-            listing.unlabelled.append(picture)
+            listing.unlabelled.append(image)
         for entry in sheet.entries:
-            _add(listing, picture, entry, label_of, f"{_file(stem)} line {entry.line}", sheets.from_zero, report)
+            _add(listing, image, entry, label_of, f"{_file(stem)} line {entry.line}", sheets.from_zero, report)
     if len(listing.unlabelled) == len(stems_read) > 0:
         raise RequestError(
-            f"none of the {len(stems_read)} pictures of {split} has an annotation file in {root}/Annotations, such as "
+            f"none of the {len(stems_read)} images of {split} has an annotation file in {root}/Annotations, such as "
             f"{Path(_file(stems_read[0])).name}"
         )
     return listing
@@ -251,7 +249,7 @@ def _no_class(root: Path, missing: str) -> RequestError:
 
 
 class _Files:
-    """The files of a picture, by its name in a list."""
+    """The files of an image, by its name in a list."""
 
     def __init__(self, root: Path, stems: Collection[str]) -> None:
         self._root, self._stems, self._locator = root, stems, Locator()
@@ -259,9 +257,9 @@ class _Files:
         self.renamed: dict[str, str] = {}
         """For each XML that lies under another name: which for which."""
         folder = root / "JPEGImages"
-        self._pictures = {path.relative_to(folder).with_suffix("").as_posix(): path for path in picture_files(folder)}
-        self._alike: dict[str, list[Path]] = {}  # pictures in any folder, in any case
-        for path in self._pictures.values():
+        self._images = {path.relative_to(folder).with_suffix("").as_posix(): path for path in image_files(folder)}
+        self._alike: dict[str, list[Path]] = {}  # images in any folder, in any case
+        for path in self._images.values():
             self._alike.setdefault(folded(path.stem), []).append(path)
 
     def annotation(self, stem: str) -> Path | None:
@@ -278,16 +276,16 @@ class _Files:
                     return None
                 self.renamed[stem] = f"{_file(stem)} is {shown(located, self._root)}"
                 return located
-            # Of two listed pictures of one name in different folders it would be that of either.
+            # Of two listed images of one name in different folders it would be that of either.
             name = without_first(stem, steps) if self._times[Path(stem).name] == 1 else None
             steps += 1
         return None
 
-    def picture(self, stem: str) -> Path | None:
-        """The picture of that name; where there is none, the only one that differs in folder, case or accents; None
+    def image(self, stem: str) -> Path | None:
+        """The image of that name; where there is none, the only one that differs in folder, case or accents; None
         where the name leads out of the data set."""
-        if stem in self._pictures:
-            return self._pictures[stem]
+        if stem in self._images:
+            return self._images[stem]
         alike = self._alike.get(folded(Path(stem).name), [])
         if len(alike) != 1 or self._times[Path(stem).name] > 1 or self._is_anothers(stem, alike[0], "JPEGImages"):
             return None if self._leaves(stem) else self._root / "JPEGImages" / f"{stem}.jpg"
@@ -303,7 +301,7 @@ class _Files:
 
 
 def _add(
-    listing: Listing, picture: int, entry: Entry, label_of: dict[str, int], where: str, from_zero: bool, report: Report
+    listing: Listing, image: int, entry: Entry, label_of: dict[str, int], where: str, from_zero: bool, report: Report
 ) -> None:
     name = entry.values.get("name")
     if not name:
@@ -320,7 +318,7 @@ def _add(
     if difficult not in (*TRUE, *FALSE):
         report.add("malformed annotation", "left out", f"{where}: difficult is {difficult}, neither 0 nor 1")
         return
-    listing.add_box(picture, (x1, y1, x2, y2), label_of[name], entry.line, difficult in TRUE)
+    listing.add_box(image, (x1, y1, x2, y2), label_of[name], entry.line, difficult in TRUE)
 
 
 def _file(stem: str) -> str:

@@ -1,7 +1,7 @@
-"""A data set written anew in any of the layouts that are read: pictures copied, annotations as that layout has them.
+"""A data set written anew in any of the layouts that are read: images copied, annotations as that layout has them.
 
 Other tools should read the same from it: Pascal VOC's pixels count from 1, YOLO's numbers are fractions of the upright
-picture, COCO's category ids stay. What a layout cannot hold is left out and reported. Pictures come first and what
+image, COCO's category ids stay. What a layout cannot hold is left out and reported. Images come first and what
 makes a data set of them comes last, so that an interrupted copy is not taken for a whole one.
 """
 
@@ -29,10 +29,10 @@ from retinanet.data.validate import Progress
 
 Places = NDArray[np.int64]
 Chosen = dict[str, tuple[DetectionData, Places]]
-EVERY = 64  # pictures between two reports of progress
+EVERY = 64  # images between two reports of progress
 NO_XML = "[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 SUFFIX = f"\\.(?=({'|'.join(sorted(suffix[1:] for suffix in image_io.SUFFIXES))})$)"
-NOT_KEPT = "pictures whose boxes have areas of outlines, which {} does not have"
+NOT_KEPT = "images whose boxes have areas of outlines, which {} does not have"
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Written:
     """What was written, and what of it is not as it was in the data set."""
 
     folder: Path
-    pictures: dict[str, int] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
     """Of each split, by its name in the copy."""
     boxes: dict[str, int] = field(default_factory=dict)
     """Of each split, crowd regions among them."""
@@ -60,8 +60,8 @@ class Written:
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """One picture of the copy with its n boxes."""
+class _Image:
+    """One image of the copy with its n boxes."""
 
     split: str
     name: str  # of the copied file
@@ -82,13 +82,13 @@ class _Picture:
 class _Writer(Protocol):
     """A layout: where things lie, and what is written about them."""
 
-    by_stem: bool  # annotations are found by the picture's name without its suffix, and that must be a known one
+    by_stem: bool  # annotations are found by the image's name without its suffix, and that must be a known one
     unsafe: str  # a pattern of what cannot be in the name
 
     def place(self, split: str, name: str) -> Path:
-        """Where a picture lies."""
+        """Where an image lies."""
 
-    def add(self, picture: _Picture) -> int:
+    def add(self, image: _Image) -> int:
         """Returns how many boxes were written."""
 
     def last(self) -> Iterator[tuple[Path, str]]:
@@ -113,18 +113,18 @@ class _Coco:
     def place(self, split: str, name: str) -> Path:
         return self._root / split / name
 
-    def add(self, picture: _Picture) -> int:
-        height, width = picture.size
-        image = {"id": picture.ident, "file_name": picture.name, "height": height, "width": width}
-        self._images[picture.split].append(json.dumps(image))
-        boxes = self._boxes[picture.split]
-        corners, sides = picture.boxes[:, :2], _sides(picture.boxes)
+    def add(self, image: _Image) -> int:
+        height, width = image.size
+        entry = {"id": image.ident, "file_name": image.name, "height": height, "width": width}
+        self._images[image.split].append(json.dumps(entry))
+        boxes = self._boxes[image.split]
+        corners, sides = image.boxes[:, :2], _sides(image.boxes)
         for box, label, crowd, area in zip(
-            np.concatenate([corners, sides], 1).tolist(), picture.labels, picture.crowds, picture.areas
+            np.concatenate([corners, sides], 1).tolist(), image.labels, image.crowds, image.areas
         ):
-            annotation = {"id": len(boxes) + 1, "image_id": picture.ident, "category_id": self._ids[label]}
+            annotation = {"id": len(boxes) + 1, "image_id": image.ident, "category_id": self._ids[label]}
             boxes.append(json.dumps(annotation | {"bbox": box, "area": area, "iscrowd": int(crowd)}))
-        return len(picture.labels)
+        return len(image.labels)
 
     def last(self) -> Iterator[tuple[Path, str]]:
         for split, images in self._images.items():
@@ -146,22 +146,22 @@ class _Yolo:
     def place(self, split: str, name: str) -> Path:
         return self._root / "images" / split / name
 
-    def add(self, picture: _Picture) -> int:
-        height, width = picture.size
+    def add(self, image: _Image) -> int:
+        height, width = image.size
         lines: dict[str, None] = {}
-        for (x1, y1, x2, y2), label, crowd in zip(picture.boxes.tolist(), picture.labels, picture.crowds):
+        for (x1, y1, x2, y2), label, crowd in zip(image.boxes.tolist(), image.labels, image.crowds):
             values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
             line = " ".join([str(label), *(f"{value:.10g}" for value in values)])
-            where = f"{picture.source}: {self._names[label]} {x1:g} {y1:g} {x2:g} {y2:g}"
+            where = f"{image.source}: {self._names[label]} {x1:g} {y1:g} {x2:g} {y2:g}"
             if crowd:
                 self._written.add("crowd regions left out, which YOLO does not have", where)
             elif line in lines:  # which readers take for a slip
                 self._written.add("boxes left out that are there twice", where)
             else:
                 lines[line] = None
-        if picture.outlined():
-            self._written.add(NOT_KEPT.format("YOLO"), picture.source)
-        labels = yolo.label_file(Path("images", picture.split, picture.name))
+        if image.outlined():
+            self._written.add(NOT_KEPT.format("YOLO"), image.source)
+        labels = yolo.label_file(Path("images", image.split, image.name))
         _save([(self._root / labels, "".join(f"{line}\n" for line in lines))])
         return len(lines)
 
@@ -175,7 +175,7 @@ class _Yolo:
 
 class _Voc:
     by_stem = True
-    # Lists of pictures are read word by word, and names in them may have a suffix or not.
+    # Lists of images are read word by word, and names in them may have a suffix or not.
     unsafe = rf"^\.|\s|\ufeff|{NO_XML}|{SUFFIX}"
 
     def __init__(self, root: Path, classes: dict[str, int], chosen: Chosen, written: Written) -> None:
@@ -194,20 +194,20 @@ class _Voc:
     def place(self, split: str, name: str) -> Path:
         return self._root / "JPEGImages" / name
 
-    def add(self, picture: _Picture) -> int:
-        stem = Path(picture.name).stem
-        height, width = picture.size
+    def add(self, image: _Image) -> int:
+        stem = Path(image.name).stem
+        height, width = image.size
         sheet = ET.Element("annotation")
-        _leaves(sheet, folder="JPEGImages", filename=picture.name)
+        _leaves(sheet, folder="JPEGImages", filename=image.name)
         _leaves(ET.SubElement(sheet, "size"), width=str(width), height=str(height), depth="3")
         _leaves(sheet, segmented="0")
         count, is_new = 0, stem not in self._sheets
-        for (x1, y1, x2, y2), label, crowd in zip(picture.boxes.tolist(), picture.labels, picture.crowds):
+        for (x1, y1, x2, y2), label, crowd in zip(image.boxes.tolist(), image.labels, image.crowds):
             corners = [f"{value:.10g}" for value in (x1 + 1, y1 + 1, x2, y2)]
             low_x, low_y, high_x, high_y = map(float, corners)
             if low_x >= high_x or low_y >= high_y:
                 if is_new:
-                    where = f"{picture.source}: {self._names[label]} {x1:g} {y1:g} {x2:g} {y2:g}"
+                    where = f"{image.source}: {self._names[label]} {x1:g} {y1:g} {x2:g} {y2:g}"
                     kind = "boxes of one pixel or less left out, which Pascal VOC does not tell from points"
                     self._written.add(kind, where)
                 continue
@@ -217,14 +217,14 @@ class _Voc:
             _leaves(ET.SubElement(thing, "bndbox"), **dict(zip(("xmin", "ymin", "xmax", "ymax"), corners)))
             count += 1
         if is_new:
-            if picture.outlined():
-                self._written.add(NOT_KEPT.format("Pascal VOC"), picture.source)
+            if image.outlined():
+                self._written.add(NOT_KEPT.format("Pascal VOC"), image.source)
             self._sheets.add(stem)
             ET.indent(sheet)
             # XML readers make a line feed of a carriage return, unless it is written as its number.
             text = ET.tostring(sheet, "unicode").replace("\r", "&#13;")
             _save([(self._root / "Annotations" / f"{stem}.xml", text + "\n")])
-        self._lists[picture.split].append(stem)
+        self._lists[image.split].append(stem)
         return count
 
     def last(self) -> Iterator[tuple[Path, str]]:
@@ -252,14 +252,14 @@ def write(
     :func:`retinanet.analysis.splitting.split` divided:
     ``write(new, "yolo", {"train": (data, train), "val": (data, val)})``.
 
-    Pictures are copied byte for byte, under their own names unless two are the same or the layout has no such name.
-    Where the data set's boxes are those of the picture before EXIF turns it, the copy has no EXIF orientation.
+    Images are copied byte for byte, under their own names unless two are the same or the layout has no such name.
+    Where the data set's boxes are those of the image before EXIF turns it, the copy has no EXIF orientation.
 
     Args:
         folder: new or empty.
         layout: one of :data:`FORMATS`.
-        splits: for each split its pictures: a data set, or a data set and the places (n,) of the pictures wanted.
-        on_progress: called with (pictures written, pictures in all) now and then.
+        splits: for each split its images: a data set, or a data set and the places (n,) of the images wanted.
+        on_progress: called with (images written, images in all) now and then.
 
     Raises:
         RequestError: the folder holds something, or the layout cannot hold the splits or class names.
@@ -272,7 +272,7 @@ def write(
     chosen = {name: part if isinstance(part, tuple) else (part, np.arange(len(part))) for name, part in splits.items()}
     for name, (data, places) in chosen.items():
         if not len(places):
-            raise RequestError(f"the split {name} of {data.root} would have no pictures")
+            raise RequestError(f"the split {name} of {data.root} would have no images")
         if name != Path(name).name or name.startswith("."):
             raise RequestError(f"{name!r} is no name for a split: files are named after it")
     written = Written(root)
@@ -287,18 +287,18 @@ def write(
         ids = [data.image_id(i) for i in places]
         if len(set(ids)) < len(ids):
             ids = list(range(1, len(ids) + 1))
-        written.pictures[split], written.boxes[split] = len(ids), 0
+        written.images[split], written.boxes[split] = len(ids), 0
         for i, ident, name in zip(places.tolist(), ids, names[split]):
             target = writer.place(split, name)
             if target not in copied:
                 for change in image_copies.copy(data, i, target, writer.by_stem):
-                    written.add(change, data.picture_name(i))
+                    written.add(change, data.image_name(i))
                 copied.add(target)
             boxes = data.boxes(i).astype("U").astype(np.float64)
             labels = [label_of[data.class_names[label]] for label in data.labels(i)]
             crowds, areas = data.crowd(i).tolist(), data.areas(i).tolist()
             written.boxes[split] += writer.add(
-                _Picture(split, name, data.picture_name(i), ident, data.size(i), boxes, labels, crowds, areas)
+                _Image(split, name, data.image_name(i), ident, data.size(i), boxes, labels, crowds, areas)
             )
             done += 1
             if on_progress and (done == total or done % EVERY == 0):
@@ -308,7 +308,7 @@ def write(
 
 
 def _yolo_splits(chosen: Chosen, written: Written) -> Chosen:
-    """The splits by the names that YOLO has for them; one whose pictures are in others, as trainval's, is left out."""
+    """The splits by the names that YOLO has for them; one whose images are in others, as trainval's, is left out."""
     called = {name: name if name in yolo.SPLITS else plain_name(name) for name in chosen}
     kept = {called[name]: part for name, part in chosen.items() if called[name] in yolo.SPLITS}
     there = {data.path(i) for data, places in kept.values() for i in places}
@@ -318,7 +318,7 @@ def _yolo_splits(chosen: Chosen, written: Written) -> Chosen:
         if called[name] not in kept:
             if any(data.path(i) not in there for i in places):
                 raise RequestError(f"YOLO has no split {name}: it has train, val and test")
-            written.add("splits left out that YOLO does not have, their pictures being in others", name)
+            written.add("splits left out that YOLO does not have, their images being in others", name)
     return kept
 
 
@@ -336,14 +336,14 @@ def _classes(parts: Sequence[DetectionData], written: Written) -> dict[str, int]
 
 
 def _labels(data: DetectionData, places: Places) -> NDArray[np.int32]:
-    """The labels that boxes of these pictures have, each once."""
-    return np.unique(data.annotations.labels[np.isin(data.annotations.pictures, places)])
+    """The labels that boxes of these images have, each once."""
+    return np.unique(data.annotations.labels[np.isin(data.annotations.images, places)])
 
 
 def _names(chosen: Chosen, writer: _Writer, written: Written) -> dict[str, list[str]]:
     """For each split the names of its copies.
 
-    Names differ by more than their case, as not all file systems tell A from a. A picture that lies in several splits
+    Names differ by more than their case, as not all file systems tell A from a. An image that lies in several splits
     has one copy where the layout has one folder for all, and the splits have the same boxes for it.
     """
 
@@ -371,12 +371,12 @@ def _names(chosen: Chosen, writer: _Writer, written: Written) -> dict[str, list[
             here.add(key(name))
             names[split].append(name)
             if name != data.path(i).name:
-                written.add("pictures renamed", f"{data.picture_name(i)} -> {name}")
+                written.add("images renamed", f"{data.image_name(i)} -> {name}")
     return names
 
 
 def _wanted(data: DetectionData, index: int, writer: _Writer) -> tuple[str, str]:
-    """The picture's own name, as far as the layout has it, and one with its folder for where the first is taken."""
+    """The image's own name, as far as the layout has it, and one with its folder for where the first is taken."""
     path = data.path(index)
     known = not writer.by_stem or path.suffix.lower() in image_io.SUFFIXES
     stem, suffix = (path.stem if known else path.name), image_copies.content(data, index, writer.by_stem)[0]

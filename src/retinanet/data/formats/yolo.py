@@ -1,6 +1,6 @@
-"""YOLO: a description with splits and class names; beside ``images`` a folder ``labels`` with one text file a picture.
+"""YOLO: a description with splits and class names; beside ``images`` a folder ``labels`` with one text file an image.
 
-Label files may lie beside their pictures too. A picture without one is a background picture.
+Label files may lie beside their images too. An image without one is a background image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
 from retinanet.common.text import LIST, SHEET, TextError, lines, read_text
 from retinanet.data.faults import RENAMED, Report
-from retinanet.data.formats.listing import Layout, Listing, number, numbered, picture_files, shown
+from retinanet.data.formats.listing import Layout, Listing, image_files, number, numbered, shown
 from retinanet.data.formats.path_matching import Locator, without_first
 from retinanet.data.formats.safe_paths import leaves
 from retinanet.data.formats.yolo_description import SPLITS, Description, describe, shorter
@@ -22,8 +22,8 @@ from retinanet.data.formats.yolo_labels import Longer, add_lines
 from retinanet.data.image_io import SUFFIXES
 
 QUOTED = re.compile(r"""^(["'])(.*)\1,?$""")  # a row of a list, as other programs write it
-ELSEWHERE = ("labels", "label", "annotations")  # where label files may lie that no picture's folder leads to
-FOLDERS = ("images", "jpegimages")  # of pictures; beside one, a folder "labels" may have their label files
+ELSEWHERE = ("labels", "label", "annotations")  # where label files may lie that no image's folder leads to
+FOLDERS = ("images", "jpegimages")  # of images; beside one, a folder "labels" may have their label files
 
 __all__ = ["SPLITS", "find", "find_usable", "label_file"]
 
@@ -42,7 +42,7 @@ def find(root: Path) -> Layout | None:
 
 
 def find_usable(root: Path) -> Layout | None:
-    """As :func:`find`, if a picture of some split has a label file: then the folder is no other layout's."""
+    """As :func:`find`, if an image of some split has a label file: then the folder is no other layout's."""
     try:
         described = describe(root)
     except RequestError:
@@ -51,10 +51,10 @@ def find_usable(root: Path) -> Layout | None:
         return None
     for split in described.splits:
         try:
-            found = _Pictures(described, Report()).of(split)
+            found = _Images(described, Report()).of(split)
         except RequestError:
             continue
-        if any(label.is_file() for picture in found for label in _label_files(picture)):
+        if any(label.is_file() for image in found for label in _label_files(image)):
             return _layout(described)
     return None
 
@@ -62,7 +62,7 @@ def find_usable(root: Path) -> Layout | None:
 def _layout(described: Description) -> Layout:
     def count(split: str) -> int:
         try:
-            return len(_Pictures(described, Report()).of(split))
+            return len(_Images(described, Report()).of(split))
         except RequestError:  # a split whose folder is not there, as in half-downloaded data
             return 0
 
@@ -75,8 +75,8 @@ def _layout(described: Description) -> Layout:
     )
 
 
-class _Pictures:
-    """Finds the pictures that entries of a description mean."""
+class _Images:
+    """Finds the images that entries of a description mean."""
 
     def __init__(self, described: Description, report: Report) -> None:
         self._described, self._report, self._locator = described, report, Locator()
@@ -84,12 +84,12 @@ class _Pictures:
     def of(self, split: str) -> list[Path]:
         """
         Raises:
-            RequestError: an entry is nowhere, or a list names no picture that exists.
+            RequestError: an entry is nowhere, or a list names no image that exists.
         """
-        return [picture for entry in self._described.splits[split] for picture in self._entry(entry, split)]
+        return [image for entry in self._described.splits[split] for image in self._entry(entry, split)]
 
     def _entry(self, entry: str, split: str) -> list[Path]:
-        """The pictures of one entry: a folder, a text file of paths, or one picture."""
+        """The images of one entry: a folder, a text file of paths, or one image."""
         bases = self._described.bases
         steps = [entry, *shorter(entry)]
         place = next((base / step for step in steps for base in bases if os.path.exists(base / step)), None)
@@ -102,7 +102,7 @@ class _Pictures:
             self._renamed(f"{split}: {entry}", place)
         if place.is_dir():
             self._require_below(place, split)
-            return list(picture_files(place))
+            return list(image_files(place))
         if place.suffix.lower() in SUFFIXES:
             return [place]
         return self._list(place)
@@ -133,7 +133,7 @@ class _Pictures:
         return [path or bases[0] / row for row, path in zip(rows, found)]
 
     def _listed(self, row: str, bases: list[Path]) -> Path | None:
-        """The picture that a row of a list means.
+        """The image that a row of a list means.
 
         Where it is not there as written: in another spelling, or without the first folders, which may be those of
         another machine or of the tool that wrote the list.
@@ -163,7 +163,7 @@ def _rows(file: Path) -> list[str]:
     rows = [row for line in lines(read_text(file, LIST)) if (row := QUOTED.sub(r"\2", line.strip()))]
     others = sum(not _is_image(row) for row in rows)
     if others > len(rows) / 2:
-        raise RequestError(f"{file} is no list of pictures: {others} of its {len(rows)} lines name none")
+        raise RequestError(f"{file} is no list of images: {others} of its {len(rows)} lines name none")
     return rows
 
 
@@ -171,20 +171,20 @@ def _is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
-def label_file(picture: Path) -> Path:
-    """images/a/b.jpg -> labels/a/b.txt; beside the picture where no folder is called images."""
-    return _label_files(picture)[0]
+def label_file(image: Path) -> Path:
+    """images/a/b.jpg -> labels/a/b.txt; beside the image where no folder is called images."""
+    return _label_files(image)[0]
 
 
-def _label_files(picture: Path) -> list[Path]:
-    """Where a picture's label file may be: in ``labels`` in place of the last folder called ``images``, or of one
+def _label_files(image: Path) -> list[Path]:
+    """Where an image's label file may be: in ``labels`` in place of the last folder called ``images``, or of one
     further up, else beside it."""
-    parts = picture.parts[:-1]
+    parts = image.parts[:-1]
     folders = [
         Path(*parts[:i], "labels", *parts[i + 1 :]) for i in reversed(range(len(parts))) if parts[i].lower() in FOLDERS
     ]
-    name = f"{picture.stem}.txt"
-    return [folder / name for folder in (*folders, picture.parent)]
+    name = f"{image.stem}.txt"
+    return [folder / name for folder in (*folders, image.parent)]
 
 
 def _read(described: Description, split: str, report: Report) -> Listing:
@@ -202,75 +202,75 @@ def _read(described: Description, split: str, report: Report) -> Listing:
         meaning="centre and sides",
         paths=paths,
     )
-    found = _Pictures(described, report).of(split)
-    pictures = list(dict.fromkeys(found))
-    if len(pictures) < len(found):
+    found = _Images(described, report).of(split)
+    images = list(dict.fromkeys(found))
+    if len(images) < len(found):
         seen: set[Path] = set()
-        for picture in found:
-            if picture in seen:
-                report.add("picture listed twice", "left out", f"{split}: {shown(picture, root)}")
-            seen.add(picture)
-    labels = _labels(pictures, root, report)
-    elsewhere = _labels_elsewhere(pictures, labels, root, report)
+        for image in found:
+            if image in seen:
+                report.add("image listed twice", "left out", f"{split}: {shown(image, root)}")
+            seen.add(image)
+    labels = _labels(images, root, report)
+    elsewhere = _labels_elsewhere(images, labels, root, report)
     background = sum(label is None for label in labels)
-    if background == len(pictures) > 0:
-        looked = " and ".join(dict.fromkeys(map(str, _label_files(pictures[0]))))
-        raise RequestError(f"none of the {background} pictures of {split} has a label file; looked for {looked}")
+    if background == len(images) > 0:
+        looked = " and ".join(dict.fromkeys(map(str, _label_files(images[0]))))
+        raise RequestError(f"none of the {background} images of {split} has a label file; looked for {looked}")
     longer = Longer(described.keypoints)
-    for picture, ident, label in zip(pictures, numbered([picture.stem for picture in pictures]), labels):
-        text, file = "", shown(label or label_file(picture), root)
+    for image, ident, label in zip(images, numbered([image.stem for image in images]), labels):
+        text, file = "", shown(label or label_file(image), root)
         if label is not None:
             try:
                 text = read_text(label, SHEET)
             except TextError as error:
                 report.add("unreadable annotation file", "left out", f"{file}: {error.reason}")
                 continue
-        index = listing.add_picture(picture, ident)
+        index = listing.add_image(image, ident)
         files.append(file)
         if label is None:
             listing.unlabelled.append(index)
         add_lines(listing, index, text, label_of, file, longer, report)
     longer.settle(listing, report)
-    outside = [picture for picture in pictures if leaves(str(picture), "", root)]
+    outside = [image for image in images if leaves(str(image), "", root)]
     if outside:
         report.notes.append(f"images outside {root}: {len(outside)}, such as {outside[0]}")
-    _unused_labels(pictures, labels, elsewhere, root, report)
+    _unused_labels(images, labels, elsewhere, root, report)
     return listing
 
 
-def _labels(pictures: list[Path], root: Path, report: Report) -> list[Path | None]:
-    """The label file of each picture, None where there is none."""
-    labels = [next((file for file in _label_files(picture) if os.path.lexists(file)), None) for picture in pictures]
+def _labels(images: list[Path], root: Path, report: Report) -> list[Path | None]:
+    """The label file of each image, None where there is none."""
+    labels = [next((file for file in _label_files(image) if os.path.lexists(file)), None) for image in images]
     claimed, locator = set(labels), Locator()
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         if labels[i] is None:
-            located = (locator.find_path(str(file)) for file in _label_files(picture))
+            located = (locator.find_path(str(file)) for file in _label_files(image))
             label = next((file for file in located if file is not None and file not in claimed), None)
             if label is not None:
-                text = f"{shown(label, root)} for {shown(picture, root)}"
+                text = f"{shown(label, root)} for {shown(image, root)}"
                 report.add(RENAMED, "repaired", text)
                 claimed.add(label)
                 labels[i] = label
     return labels
 
 
-def _labels_elsewhere(pictures: list[Path], labels: list[Path | None], root: Path, report: Report) -> set[Path]:
+def _labels_elsewhere(images: list[Path], labels: list[Path | None], root: Path, report: Report) -> set[Path]:
     """Report label files that are not read, as the images' folder is not called ``images``: those would be background
     without a word."""
     claimed, locator = set(labels), Locator()
     unread = set()
-    for picture, label in zip(pictures, labels):
+    for image, label in zip(images, labels):
         if label is not None:
             continue
-        parts = picture.parts[:-1]
+        parts = image.parts[:-1]
         last = max(len(parts) - 3, len(root.parts))  # imgs/train/a.jpg -> labels/train/a.txt
         folders = [Path(*parts[:i], name, *parts[i + 1 :]) for i in range(last, len(parts)) for name in ELSEWHERE]
-        folders += [picture.parent / name for name in ELSEWHERE]
-        located = (locator.find(folder, f"{picture.stem}.txt") for folder in folders)
+        folders += [image.parent / name for name in ELSEWHERE]
+        located = (locator.find(folder, f"{image.stem}.txt") for folder in folders)
         found = next((file for file in located if file is not None and file not in claimed), None)
         if found is not None:
             text = (
-                f"{shown(found, root)} for {shown(picture, root)}: call the images' folder images and the other "
+                f"{shown(found, root)} for {shown(image, root)}: call the images' folder images and the other "
                 "labels, or put the label files beside the images"
             )
             report.add("label file that is not read", "left out", text)
@@ -278,34 +278,32 @@ def _labels_elsewhere(pictures: list[Path], labels: list[Path | None], root: Pat
     return unread
 
 
-def _unused_labels(
-    pictures: list[Path], labels: list[Path | None], told: set[Path], root: Path, report: Report
-) -> None:
-    """Report label files of no picture, and those beside a picture whose labels were read elsewhere.
+def _unused_labels(images: list[Path], labels: list[Path | None], told: set[Path], root: Path, report: Report) -> None:
+    """Report label files of no image, and those beside an image whose labels were read elsewhere.
 
     Args:
         told: label files that were reported already.
     """
     claimed = {label for label in labels if label is not None} | told
-    texts = {folder: _texts(folder) for folder in dict.fromkeys(picture.parent for picture in pictures)}
-    for picture, label in zip(pictures, labels):
-        beside = _label_files(picture)[-1]
-        if label is not None and beside not in claimed and beside.name in texts[picture.parent]:
+    texts = {folder: _texts(folder) for folder in dict.fromkeys(image.parent for image in images)}
+    for image, label in zip(images, labels):
+        beside = _label_files(image)[-1]
+        if label is not None and beside not in claimed and beside.name in texts[image.parent]:
             text = f"{shown(beside, root)}: {shown(label, root)} is read"
             report.add("label file that is not read", "left out", text)
             claimed.add(beside)
     for folder in sorted({label.parent for label in claimed}):
         apart = "labels" in map(str.lower, folder.parts)
-        stems = [_stems(place) for place in (*_picture_folders(folder), folder)]
+        stems = [_stems(place) for place in (*_image_folders(folder), folder)]
         for name in sorted(_texts(folder)):
             file = folder / name
             if file in claimed or name == "classes.txt" or any(file.stem in known for known in stems):
-                continue  # lists of pictures may part one folder into splits: the picture is another split's
+                continue  # lists of images may part one folder into splits: the image is another split's
             if apart or _looks_like_labels(file):
-                report.add("label file without a picture", "left out", shown(file, root))
+                report.add("label file without an image", "left out", shown(file, root))
 
 
-def _picture_folders(folder: Path) -> list[Path]:
+def _image_folders(folder: Path) -> list[Path]:
     """labels/a -> images/a, JPEGImages/a"""
     parts = folder.parts
     spots = [i for i in range(len(parts)) if parts[i].lower() == "labels"]
@@ -317,7 +315,7 @@ def _texts(folder: Path) -> set[str]:
 
 
 def _stems(folder: Path) -> set[str]:
-    """Names of the pictures in a folder without their endings."""
+    """Names of the images in a folder without their endings."""
     names = map(os.path.splitext, _entries(folder))
     return {stem for stem, suffix in names if suffix.lower() in SUFFIXES}
 
@@ -330,7 +328,7 @@ def _entries(folder: Path) -> list[str]:
 
 
 def _looks_like_labels(file: Path) -> bool:
-    """Whether a text among pictures has lines of numbers, and is no list or description."""
+    """Whether a text among images has lines of numbers, and is no list or description."""
     try:
         rows = [row.split() for row in lines(read_text(file, SHEET)) if row.strip()]
     except TextError:

@@ -15,31 +15,31 @@ from retinanet.common import safe_yaml
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
 from retinanet.common.text import DESCRIPTION, lines, read_text
-from retinanet.data.formats.listing import picture_files
+from retinanet.data.formats.listing import image_files
 from retinanet.data.formats.safe_paths import leaves
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt")
 CLASSES = 100_000  # that a number alone may stand for
-WHOLE = "images"  # the split of a data set that has one list of pictures
+WHOLE = "images"  # the split of a data set that has one list of images
 KEPT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")  # of YAML's plain scalars these two are no text
 
 
 @dataclass(frozen=True)
 class Description:
-    """Where a data set's pictures are, and what its classes are called."""
+    """Where a data set's images are, and what its classes are called."""
 
     file: Path
     """The file that says so."""
     names: dict[int, str]
     splits: dict[str, list[str]]
-    """For each split its entries: folders, lists of pictures, or pictures."""
+    """For each split its entries: folders, lists of images, or images."""
     bases: list[Path]
     """The folders that entries are relative to; the first one that has them counts."""
     keypoints: tuple[int, int] | None = None
     """YAML's kpt_shape: number of keypoints, and of columns for each."""
     any_split: bool = field(default=False)
-    """There is one list of pictures, which is used for every split."""
+    """There is one list of images, which is used for every split."""
 
 
 def describe(root: Path) -> Description | None:
@@ -185,26 +185,26 @@ def _from_data(path: Path) -> Description:
 
 
 def _from_names(root: Path) -> Description | None:
-    """A list of class names and no more: splits are those that folders or lists of pictures are named after."""
+    """A list of class names and no more: splits are those that folders or lists of images are named after."""
     file = next((root / name for name in NAME_FILES if (root / name).is_file()), None)
     if file is None:
         return None
     splits = {}
     for split in SPLITS:
         entries = (f"{split}.txt", f"images/{split}", f"{split}/images", split)
-        entry = next((entry for entry in entries if _has_pictures(root / entry)), None)
+        entry = next((entry for entry in entries if _has_images(root / entry)), None)
         if entry is not None:
             splits[split] = [entry]
     if splits:
         return Description(file, _listed_names(file), splits, [root])
     whole = "images" if (root / "images").is_dir() else "."
-    if not _has_pictures(root / whole):
+    if not _has_images(root / whole):
         return None
     return Description(file, _listed_names(file), {WHOLE: [whole]}, [root], any_split=True)
 
 
-def _has_pictures(path: Path) -> bool:
-    return path.is_file() if path.suffix == ".txt" else path.is_dir() and next(picture_files(path), None) is not None
+def _has_images(path: Path) -> bool:
+    return path.is_file() if path.suffix == ".txt" else path.is_dir() and next(image_files(path), None) is not None
 
 
 def _listed_names(path: Path) -> dict[int, str]:

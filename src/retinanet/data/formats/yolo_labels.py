@@ -82,7 +82,7 @@ class Longer:
 
         def line(i: int) -> str:
             place = self.places[i]
-            return f"{listing.box_name(listing.pictures[place], listing.references[place])}: {self.columns[i]} columns"
+            return f"{listing.box_name(listing.images[place], listing.references[place])}: {self.columns[i]} columns"
 
         for i in np.flatnonzero(unclear).tolist():
             text = f"{line(i)}, {_formats(self.columns[i], self.fits[i])}"
@@ -161,14 +161,14 @@ def _formats(columns: int, fits: int) -> str:
 
 def add_lines(
     listing: Listing,
-    picture: int,
+    image: int,
     text: str,
     label_of: dict[int, int],
     file: str,
     longer: Longer,
     report: Report,
 ) -> None:
-    """Read the label file of one picture; what cannot be read is left out and named by its line."""
+    """Read the label file of one image; what cannot be read is left out and named by its line."""
     seen: set[tuple[str, ...]] = set()
     whole: set[float] = set()
     for line, row in enumerate(lines(text), 1):
@@ -222,7 +222,7 @@ def add_lines(
                 report.add("malformed line", "left out", f"{where}: {_neither(values)}{_quoted(columns, file)}")
                 continue
         report.facts.used[int(key)] += 1
-        listing.add_box(picture, box, label_of[int(key)], line)
+        listing.add_box(image, box, label_of[int(key)], line)
 
 
 def _wrong_length(columns: int, keypoints: tuple[int, int] | None) -> str:

@@ -46,7 +46,7 @@ def output_names(settings: ModelSettings) -> list[str]:
 
 
 def dynamic_shapes() -> dict[str, Any]:
-    """Any number of pictures, any side that is a multiple of 32."""
+    """Any number of images, any side that is a multiple of 32."""
     dim = torch.export.Dim
     return {"images": {0: dim("batch"), 2: 32 * dim("height32"), 3: 32 * dim("width32")}}
 
@@ -190,7 +190,7 @@ def _description(settings: ModelSettings, names: Sequence[str], network_only: bo
         )
     most = settings.postprocessing.max_detections
     return (
-        "RetinaNet. images: (batch, height, width, 3) uint8 RGB, pictures of one size. Of each picture, the surest "
+        "RetinaNet. images: (batch, height, width, 3) uint8 RGB, images of one size. Of each image, the surest "
         f"first: boxes (batch, {most}, 4) float32 x1 y1 x2 y2 in its pixels, scores (batch, {most}) float32, labels "
         f"(batch, {most}) int64, places in the class names; counts (batch,) int64 of them are detections, the rest is "
         "0, 0 and -1."

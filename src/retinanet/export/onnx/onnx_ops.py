@@ -82,6 +82,6 @@ class Ops:
         return result
 
     def rows(self, tensor: str, places: str) -> str:
-        """Of every picture the rows at ``places``: (B, N, ...) and (B, n) -> (B, n, ...)."""
+        """Of every image the rows at ``places``: (B, N, ...) and (B, n) -> (B, n, ...)."""
         result: str = self.GatherND(tensor, self.Unsqueeze(places, self.ints([-1])), batch_dims=1)
         return result

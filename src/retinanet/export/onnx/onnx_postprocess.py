@@ -20,7 +20,7 @@ def postprocess(
     """From logits (B, N_l, K) and deltas (B, N_l, 4) of each level to four tensors, D being ``max_detections``:
 
     "boxes" (B, D, 4) float32, "scores" (B, D) float32 descending, "labels" (B, D) int64, "counts" (B,) int64; behind
-    a picture's last detection boxes and scores are 0, and labels -1.
+    an image's last detection boxes and scores are 0, and labels -1.
     """
     after = settings.postprocessing
     thresholds = [after.threshold] * len(logits)
@@ -133,7 +133,7 @@ def _without_empty(ops: Ops, scores: str, boxes: str) -> str:
 
 
 def _most(ops: Ops, scores: str) -> str:
-    """How many passed in the picture where most did, at least 1: the others need not be looked at."""
+    """How many passed in the image where most did, at least 1: the others need not be looked at."""
     passed = ops.cast(ops.Greater(scores, ops.floats(0)), np.int64)
     most = ops.ReduceMax(ops.ReduceSum(passed, ops.ints([1]), keepdims=0), keepdims=1)
     at_least_one: str = ops.Max(most, ops.ints([1]))
@@ -141,7 +141,7 @@ def _most(ops: Ops, scores: str) -> str:
 
 
 def _best(ops: Ops, scores: str, labels: str, boxes: str, count: str) -> tuple[str, str, str]:
-    """The ``count`` (1,) highest scores of each picture, filled up with zeros where there are fewer."""
+    """The ``count`` (1,) highest scores of each image, filled up with zeros where there are fewer."""
     there = ops.Shape(scores, start=1, end=2)
     more = ops.Max(ops.Sub(count, there), ops.ints([0]))
     filled = ops.Pad(scores, ops.Concat(ops.ints([0, 0, 0]), more, axis=0), ops.floats(0))
@@ -165,7 +165,7 @@ def _suppress(
         mine = ops.Where(ops.Equal(ops.Unsqueeze(labels, ops.ints([1])), classes), mine, ops.floats(0))  # (B, K, n)
     kept = ops.NonMaxSuppression(
         boxes, mine, ops.ints(settings.max_detections), ops.floats(settings.nms_iou), ops.floats(0)
-    )  # (m, 3): picture, class, box
+    )  # (m, 3): image, class, box
     places = ops.Gather(kept, ops.ints([0, 2]), axis=1)
     ones = ops.Expand(ops.floats(1), ops.Shape(kept, start=0, end=1))
     mask = ops.ScatterND(ops.Mul(scores, ops.floats(0)), places, ones)

@@ -1,7 +1,7 @@
 """What stands before the network in an ONNX file: from bytes to its input.
 
 The same function as :mod:`retinanet.ops.resize` and :mod:`retinanet.ops.opencv_resize`, in ONNX's own operators
-(opset 18) and in the order of the calculation there. A batch holds B pictures of one size, so that resizing and padding
+(opset 18) and in the order of the calculation there. A batch holds B images of one size, so that resizing and padding
 are the same for all of them. Sides and scales are calculated in float64, as Python does: one of 800 pixels must not
 become 799.
 """
@@ -25,13 +25,13 @@ class Sides(NamedTuple):
     """Names of (2,) tensors, height before width."""
 
     original: str
-    """float64, the pictures as given."""
+    """float64, the images as given."""
     resized: str
     """float64, whole numbers."""
     padded: str
     """int64, the network's input."""
     scale: str
-    """float64: how many pixels of the resized picture are one of the original."""
+    """float64: how many pixels of the resized image are one of the original."""
 
 
 def preprocess(ops: Ops, images: str, settings: PreprocessingSettings, output: str) -> Sides:
@@ -59,7 +59,7 @@ def preprocess(ops: Ops, images: str, settings: PreprocessingSettings, output: s
 
 
 def _resized(ops: Ops, original: str, settings: PreprocessingSettings) -> tuple[str, str]:
-    """Whole sides of the resized picture, and the factor (2,) that they are rounded from."""
+    """Whole sides of the resized image, and the factor (2,) that they are rounded from."""
     if settings.resize == "none":
         return original, ops.doubles([1.0, 1.0])
     shorter, longer = ops.ReduceMin(original, keepdims=1), ops.ReduceMax(original, keepdims=1)

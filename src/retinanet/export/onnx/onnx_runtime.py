@@ -105,7 +105,7 @@ def opened(path: Path) -> Callable[[Tensor], tuple[Tensor, Outputs, Detections]]
     """A complete file with its inside to be seen, and all of its thresholds at 0; for checking it.
 
     Returns:
-        What takes a picture (3, H, W) uint8 to the network's input (1, 3, H', W'), its outputs, and detections.
+        What takes an image (3, H, W) uint8 to the network's input (1, 3, H', W'), its outputs, and detections.
     """
     import onnx
 
@@ -119,9 +119,9 @@ def opened(path: Path) -> Callable[[Tensor], tuple[Tensor, Outputs, Detections]]
     model.graph.output.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
     known.session, count = session(path, content=model.SerializeToString()), len(known.settings.anchors.levels)
 
-    def run(picture: Tensor) -> tuple[Tensor, Outputs, Detections]:
-        image, *outputs = known.run(picture[None], names)
-        return image, Outputs(outputs[:count], outputs[count:]), known.detections(picture[None])[0]
+    def run(image: Tensor) -> tuple[Tensor, Outputs, Detections]:
+        network_input, *outputs = known.run(image[None], names)
+        return network_input, Outputs(outputs[:count], outputs[count:]), known.detections(image[None])[0]
 
     return run
 
@@ -163,7 +163,7 @@ class OnnxDetector(Detector):
             RequestError: ``size`` is given; ``threshold`` is below the file's, or ``max_detections`` above.
         """
         if size is not None:
-            raise RequestError("this ONNX model resizes pictures by itself: a size has no effect; leave it out")
+            raise RequestError("this ONNX model resizes images by itself: a size has no effect; leave it out")
         if threshold is not None and not self.least_threshold <= threshold < 1:
             raise RequestError(
                 f"this ONNX model itself drops scores at or below {self.least_threshold:g}: give a threshold of at "
@@ -172,7 +172,7 @@ class OnnxDetector(Detector):
         most = self.settings.postprocessing.max_detections
         if max_detections is not None and max_detections > most:
             raise RequestError(
-                f"this ONNX model gives at most {most} detections in a picture: ask for no more, not "
+                f"this ONNX model gives at most {most} detections in an image: ask for no more, not "
                 f"{max_detections}, or use the checkpoint"
             )
 

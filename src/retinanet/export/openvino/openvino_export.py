@@ -41,25 +41,25 @@ def write(
         place: a folder, made where it is not there.
         precision: "bf16" stores weights in 16 bits, half as large, and computes in bf16 where the processor has it,
             else in float32. "int8" computes most of the network in 8 bits.
-        calibrate: for int8, pictures like those that the detector is for: a folder, or a data set with a train split.
+        calibrate: for int8, images like those that the detector is for: a folder, or a data set with a train split.
         on_progress: called with what is being done.
 
     Raises:
-        RequestError: a package or the pictures are missing.
+        RequestError: a package or the images are missing.
         WorkError: the network does something that cannot be exported; the disk is full.
     """
     openvino = runtime("an OpenVINO export")
     say = on_progress or (lambda text: None)
-    pictures = []
+    images = []
     if precision == "int8":
         openvino_int8.nncf()
         if calibrate is None:
-            raise RequestError("int8 needs pictures like those that the detector is for: --calibrate FOLDER")
-        pictures = openvino_int8.calibration_pictures(calibrate)
+            raise RequestError("int8 needs images like those that the detector is for: --calibrate FOLDER")
+        images = openvino_int8.calibration_images(calibrate)
     say("tracing the network")
     model = convert(detector, openvino)
-    if pictures:
-        model = openvino_int8.quantise(model, detector.settings, pictures, say)
+    if images:
+        model = openvino_int8.quantise(model, detector.settings, images, say)
     say("writing")
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def convert(detector: Detector, openvino: Any) -> Any:
     except Exception as error:  # a backbone may do anything
         raise WorkError(f"{name}: {first_line(error)}") from error
     if not same:
-        raise WorkError(f"{name}: it calculates with a picture's size, which is lost there; choose another backbone")
+        raise WorkError(f"{name}: it calculates with an image's size, which is lost there; choose another backbone")
     model.inputs[0].get_tensor().set_names({"images"})
     for output, title in zip(model.outputs, output_names(detector.settings), strict=True):
         output.get_tensor().set_names({title})
@@ -102,7 +102,7 @@ def follow(network: nn.Module, openvino: Any) -> Any:
 
 
 def agrees(model: Any, network: nn.Module, openvino: Any) -> bool:
-    """Whether both compute the same at several sizes: one run does not tell what depends on a picture's size."""
+    """Whether both compute the same at several sizes: one run does not tell what depends on an image's size."""
     compiled = core(openvino).compile_model(model, DEVICE, {"INFERENCE_PRECISION_HINT": "f32"})
     for shape in CHECKED:
         images = torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -1,6 +1,6 @@
-"""Quantisation to 8 bits by NNCF, calibrated on the user's own pictures.
+"""Quantisation to 8 bits by NNCF, calibrated on the user's own images.
 
-NNCF watches what values the network computes on the pictures and chooses scales for weights and activations by it. The
+NNCF watches what values the network computes on the images and chooses scales for weights and activations by it. The
 last convolution of each subnet stays in floating point: their outputs are the logits and deltas themselves.
 """
 
@@ -22,21 +22,21 @@ from retinanet.config.settings import ModelSettings
 from retinanet.export.openvino.openvino_runtime import runtime, without_telemetry
 
 MOST = 300
-"""Pictures that are looked at."""
+"""Images that are looked at."""
 FEW = 10
 """With fewer of them the scales are a matter of chance."""
 EVERY = 1.0  # seconds between words on how far it is
 
 
-def calibration_pictures(source: Path) -> list[Path]:
-    """At most ``MOST`` pictures, evenly spread: of the train split of a data set, else of a folder.
+def calibration_images(source: Path) -> list[Path]:
+    """At most ``MOST`` images, evenly spread: of the train split of a data set, else of a folder.
 
     Raises:
         RequestError: there are none.
     """
     from retinanet.data.dataset import evenly, find_layout, plain_name
     from retinanet.data.faults import Report
-    from retinanet.data.formats.listing import picture_files
+    from retinanet.data.formats.listing import image_files
 
     if not source.exists():
         raise RequestError(f"--calibrate {source}: no such file or folder")
@@ -46,25 +46,25 @@ def calibration_pictures(source: Path) -> list[Path]:
         split = next((name for name in layout.counts if plain_name(name) == "train"), None)
         if split is not None:
             paths = [Path(path) for path in layout.read(split, Report()).paths]
-    except RequestError:  # pictures without labels do as well
+    except RequestError:  # images without labels do as well
         pass
     if not paths and source.is_dir():
-        paths = list(picture_files(source))
+        paths = list(image_files(source))
     if not paths:
-        raise RequestError(f"--calibrate {source}: there is no picture in it; give a folder of pictures")
+        raise RequestError(f"--calibrate {source}: there is no image in it; give a folder of images")
     return evenly(paths, MOST)
 
 
-def quantise(model: Any, settings: ModelSettings, pictures: list[Path], say: Callable[[str], None]) -> Any:
+def quantise(model: Any, settings: ModelSettings, images: list[Path], say: Callable[[str], None]) -> Any:
     """A network that computes in 8 bits but for the last convolution of each subnet.
 
     Raises:
-        RequestError: a picture cannot be read.
+        RequestError: an image cannot be read.
         WorkError: NNCF fails.
     """
-    if len(pictures) < FEW:
+    if len(images) < FEW:
         warnings.warn(
-            f"int8 is calibrated on {len(pictures)} picture{'s' * (len(pictures) > 1)} alone: give some hundred that "
+            f"int8 is calibrated on {len(images)} image{'s' * (len(images) > 1)} alone: give some hundred that "
             "are like those that the detector is for, and measure the result with retinanet evaluate",
             stacklevel=2,
         )
@@ -74,21 +74,21 @@ def quantise(model: Any, settings: ModelSettings, pictures: list[Path], say: Cal
     def look(path: Path) -> Any:
         nonlocal seen, told
         seen += 1
-        if time.monotonic() - told > EVERY and seen <= len(pictures):
+        if time.monotonic() - told > EVERY and seen <= len(images):
             told = time.monotonic()
-            say(f"calibrating, {seen} of {len(pictures)} pictures")
+            say(f"calibrating, {seen} of {len(images)} images")
         return prepared(path, settings).numpy()
 
-    say(f"calibrating on {len(pictures)} pictures")
+    say(f"calibrating on {len(images)} images")
     with silent():
         try:
             return toolkit.quantize(
                 model,
-                toolkit.Dataset(pictures, look),
+                toolkit.Dataset(images, look),
                 # Asymmetric ranges for activations, since not all of them come from a ReLU.
                 preset=toolkit.QuantizationPreset.MIXED,
                 target_device=toolkit.TargetDevice.CPU,
-                subset_size=len(pictures),
+                subset_size=len(images),
                 ignored_scope=toolkit.IgnoredScope(names=[last_convolution(output) for output in model.outputs]),
             )
         except RequestError:
@@ -98,7 +98,7 @@ def quantise(model: Any, settings: ModelSettings, pictures: list[Path], say: Cal
 
 
 def prepared(path: Path, settings: ModelSettings) -> Tensor:
-    """A picture's file as the network's input, (1, 3, H, W) float32."""
+    """An image's file as the network's input, (1, 3, H, W) float32."""
     from retinanet.data.image_io import read
     from retinanet.ops.resize import network_input
 

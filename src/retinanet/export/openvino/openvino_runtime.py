@@ -176,11 +176,11 @@ def _require_harmless(model: Any) -> None:
 class Network:
     """A compiled network: (B, 3, H, W) float32 in, both sides multiples of 32, its outputs as tensors out.
 
-    One compiled network takes pictures of every size. Several threads may call it.
+    One compiled network takes images of every size. Several threads may call it.
 
     Attributes:
         inference: in which the network computes here, "bf16" or "f32", apart from what is int8.
-        shapes: of the outputs, -1 where it depends on the picture.
+        shapes: of the outputs, -1 where it depends on the image.
     """
 
     def __init__(self, folder: Path, precision: str) -> None:
@@ -200,7 +200,7 @@ class Network:
         try:
             model = cpu.read_model(folder / NETWORK)
             _require_harmless(model)
-            # Our pictures are channels-last in memory; so nobody has to rearrange them.
+            # Our images are channels-last in memory; so nobody has to rearrange them.
             layout = openvino.preprocess.PrePostProcessor(model)
             layout.input().tensor().set_layout(openvino.Layout("NHWC"))
             layout.input().model().set_layout(openvino.Layout("NCHW"))

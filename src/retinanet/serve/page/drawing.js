@@ -1,4 +1,4 @@
-// Boxes over a picture: in an SVG for the eye, on a canvas for the file.
+// Boxes over an image: in an SVG for the eye, on a canvas for the file.
 const SVG = "http://www.w3.org/2000/svg";
 const CROWD = 30; // CSS pixels of width for each box: with more boxes only the one that is pointed at bears its name
 const CANVAS_PIXELS = 16e6; // phones give no larger canvas
@@ -29,9 +29,9 @@ function order(detections) {
 }
 
 /**
- * Draw into an SVG that lies over the picture.
+ * Draw into an SVG that lies over the image.
  * @param detections each with its `place` in the answer, written into data-place.
- * @param shown width in CSS pixels at which the picture of `width` pixels is seen: names are of one size to the eye.
+ * @param shown width in CSS pixels at which the image of `width` pixels is seen: names are of one size to the eye.
  * @param lit the place that is pointed at, or null.
  */
 export function overlay(svg, detections, width, height, shown, lit) {
@@ -61,7 +61,7 @@ export function overlay(svg, detections, width, height, shown, lit) {
   }
 }
 
-/** The picture with its boxes as a PNG; in its own size, or as large as a canvas can be. */
+/** The image with its boxes as a PNG; in its own size, or as large as a canvas can be. */
 export async function drawn(image, detections, width, height) {
   const scale = Math.min(1, Math.sqrt(CANVAS_PIXELS / (width * height)));
   const canvas = document.createElement("canvas");
@@ -90,6 +90,6 @@ export async function drawn(image, detections, width, height) {
     pen.fillText(text, left + 0.35 * size, top + 0.75 * size);
   }
   return new Promise((done, failed) => {
-    canvas.toBlob((blob) => (blob ? done(blob) : failed(new Error("the browser could not make the picture"))), "image/png");
+    canvas.toBlob((blob) => (blob ? done(blob) : failed(new Error("the browser could not make the image"))), "image/png");
   });
 }

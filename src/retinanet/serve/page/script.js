@@ -1,9 +1,9 @@
-// Each picture is asked for once, with a low threshold; the slider and the filter choose among what came back.
+// Each image is asked for once, with a low threshold; the slider and the filter choose among what came back.
 import { colour, drawn, overlay, percent } from "./drawing.js";
 
 const $ = (id) => document.getElementById(id);
 const LOW = 0.05; // what the slider can reach down to
-const KEPT = 24; // pictures in the strip
+const KEPT = 24; // images in the strip
 const NAMED = 12; // classes named at the top
 
 let server = { classes: [], threshold: 0.3, least_threshold: 0, max_megabytes: Infinity };
@@ -40,7 +40,7 @@ async function meet() {
   complain("");
   server = said;
   $("model").textContent = server.model;
-  document.title = `${server.model}: find objects in a picture`;
+  document.title = `${server.model}: find objects in an image`;
   const { classes } = server;
   const more = classes.length > NAMED ? ` and ${classes.length - NAMED} more` : "";
   $("knows").textContent = `Finds ${classes.slice(0, NAMED).join(", ")}${more}.`;
@@ -58,7 +58,7 @@ async function ask(entry) {
     throw new Error(`it has ${(entry.file.size / 1e6).toFixed(1)} MB, and the server takes ${server.max_megabytes} MB`);
   }
   const form = new FormData();
-  form.append("pictures", entry.file, entry.name);
+  form.append("images", entry.file, entry.name);
   let response;
   try {
     response = await fetch(`predict?threshold=${low()}`, { method: "POST", body: form, headers: headers() });
@@ -68,18 +68,18 @@ async function ask(entry) {
   if (response.status === 401) meet(); // the server was started again, with another token
   const said = await response.json().catch(() => ({}));
   if (!response.ok) throw new Error((said.error ?? `the server answered ${response.status}`).replace(`${entry.name}: `, ""));
-  return said.pictures[0];
+  return said.images[0];
 }
 
-// ------------------------------------------------------------------------------------------------- pictures come
+// ------------------------------------------------------------------------------------------------- images come
 
 async function take(files) {
   complain("");
   if (!$("door").hidden) return;
-  const pictures = [...files];
-  if (!pictures.length) return complain("There was no picture in that. Drop or paste an image file.");
-  const added = pictures.map((file) => {
-    const name = file.name || "pasted picture";
+  const images = [...files];
+  if (!images.length) return complain("There was no image in that. Drop or paste an image file.");
+  const added = images.map((file) => {
+    const name = file.name || "pasted image";
     return { file, name, url: URL.createObjectURL(file), state: "waiting", answer: null, error: "", seen: false };
   });
   entries.push(...added);
@@ -105,7 +105,7 @@ function choose(entry) {
   current = entry;
   lit = null;
   if (another) {
-    const image = $("picture");
+    const image = $("image");
     image.onload = () => {
       entry.seen = true;
       $("stage").classList.remove("unseen");
@@ -136,7 +136,7 @@ function show() {
   if (!current) return;
   const { answer } = current;
   $("work").setAttribute("aria-busy", String(current.state === "waiting"));
-  for (const id of ["save-json", "save-picture"]) $(id).disabled = !answer;
+  for (const id of ["save-json", "save-image"]) $(id).disabled = !answer;
   if (answer && $("stage").classList.contains("unseen")) place(answer);
   $("caption").textContent = answer ? `${current.name}, ${answer.width} × ${answer.height} pixels${unseen()}` : current.name;
   filter();
@@ -152,12 +152,12 @@ function frame(width, height) {
   $("stage").style.setProperty("--pixels", width);
 }
 
-/** A picture that the browser cannot show leaves a blank of its size. */
+/** An image that the browser cannot show leaves a blank of its size. */
 function place({ width, height }) {
   frame(width, height);
   const blank = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}"/>`;
   const address = `data:image/svg+xml,${encodeURIComponent(blank)}`;
-  const image = $("picture");
+  const image = $("image");
   if (image.src === address) return;
   image.onload = () => boxes();
   image.onerror = null;
@@ -282,7 +282,7 @@ function say() {
   setTimeout(() => {
     if (at === spoken && $("status").textContent !== text) $("status").textContent = text;
   }, current.state === "waiting" ? 0 : 250);
-  $("picture").alt = current.answer ? `${current.name}: ${text}` : current.name;
+  $("image").alt = current.answer ? `${current.name}: ${text}` : current.name;
 }
 
 function words() {
@@ -317,12 +317,12 @@ function saveJson() {
   save(new Blob([text], { type: "application/json" }), "-detections.json");
 }
 
-async function savePicture() {
+async function saveImage() {
   const { width, height } = current.answer;
   try {
-    save(await drawn(current.seen ? $("picture") : null, visible(), width, height), "-detections.png");
+    save(await drawn(current.seen ? $("image") : null, visible(), width, height), "-detections.png");
   } catch (error) {
-    complain(`The picture could not be saved: ${error.message}.`);
+    complain(`The image could not be saved: ${error.message}.`);
   }
 }
 
@@ -384,6 +384,6 @@ $("boxes").addEventListener("click", ({ target }) => {
   $("found").querySelector(`[data-place="${placeOf(target)}"]`)?.focus();
 });
 $("save-json").addEventListener("click", saveJson);
-$("save-picture").addEventListener("click", savePicture);
+$("save-image").addEventListener("click", saveImage);
 new ResizeObserver(boxes).observe($("stage"));
 meet();
