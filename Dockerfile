@@ -1,4 +1,4 @@
-# retinanet for processors: the server by default, every other command as well. docs/docker.md tells how to use it.
+# retinanet for CPUs: the server by default, every other command as well. docs/docker.md tells how to use it.
 #
 #     docker build -t retinanet --build-arg TORCH_INDEX_URL=... .
 #     docker run -p 127.0.0.1:8000:8000 -v "$PWD/runs/mine:/model:ro" retinanet
@@ -6,7 +6,7 @@
 ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS build
-# Where pip finds packages: its usual index unless these are given. PyTorch's own index for processors keeps the CUDA
+# Where pip finds packages: its usual index unless these are given. PyTorch's own index for CPUs keeps the CUDA
 # libraries, some gigabytes, out of the image.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL

@@ -80,7 +80,7 @@ def torchvision(data: Path, minutes: float, adamw: bool, seed: int) -> dict[str,
     from retinanet.inference.detections import Detections
 
     torch.manual_seed(seed)
-    bf16 = choose("auto", "cpu") == "bf16"  # as ours: where the processor computes in it
+    bf16 = choose("auto", "cpu") == "bf16"  # as ours: where the CPU computes in it
     train, test = open_data(data, "trainval"), open_data(data, "test")
     model = torchvision_model(len(train.class_names), norm=adamw)
     if adamw:

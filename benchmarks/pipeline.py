@@ -1,4 +1,4 @@
-"""Images that one processor core decodes, augments and batches a second, beside torchvision's reference pipeline.
+"""Images that one CPU core decodes, augments and batches a second, beside torchvision's reference pipeline.
 
     python benchmarks/pipeline.py --data ../shared/data/tiny_coco --size 800
 

@@ -4,7 +4,7 @@
 
 MobileNetV2 on BCCD (trainval -> test) and on coco128 (train2017 -> val2017), with recipes/scratch-small.yaml for all
 the rest. With weights the backbone's batch normalisation is frozen, as the weight file asks for; without them it is
-trained. The two of a data set run side by side, each on half of the processors, so that what else happens on the
+trained. The two of a data set run side by side, each on half of the CPUs, so that what else happens on the
 machine meets both; the minutes include the evaluation.
 """
 
@@ -40,7 +40,7 @@ def run(data: Path, splits: tuple[str, str], weights: Path | None, minutes: floa
 
 
 def start(way: str, name: str, share: list[int]) -> subprocess.Popen:
-    """One run in a process of its own, on its share of the processors."""
+    """One run in a process of its own, on its share of the CPUs."""
     command = [sys.executable, __file__, *sys.argv[1:], "--one", way, "--sets", name]
     environment = os.environ | {"OMP_NUM_THREADS": str(len(share))}
     return subprocess.Popen(command, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, share))

@@ -89,7 +89,7 @@ def assert_same(a: Detector, b: Detector) -> None:
 
 
 def test_pushed_and_loaded(server: HubServer, detector: Detector) -> None:
-    page = push(detector.checkpoint(), "user/name", token=TOKEN, licence="apache-2.0", data="user/pets")
+    page = push(detector.checkpoint(), "user/name", token=TOKEN, license="apache-2.0", data="user/pets")
     assert page == f"{server.url}/user/name"
     repository = server.repositories["user/name"]
     assert not repository.private
@@ -118,10 +118,10 @@ def test_pushed_and_loaded(server: HubServer, detector: Detector) -> None:
 
 def test_a_second_push_is_a_second_commit_of_the_same_repository(server: HubServer, detector: Detector) -> None:
     push(detector.checkpoint(), "user/name", token=TOKEN, private=True)
-    push(detector.checkpoint(), "user/name", token=TOKEN, licence="mit", message="with a licence")
+    push(detector.checkpoint(), "user/name", token=TOKEN, license="mit", message="with a license")
     repository = server.repositories["user/name"]
     assert repository.private
-    assert repository.messages[1] == "with a licence"
+    assert repository.messages[1] == "with a license"
     assert b"license: mit" in repository.commits[1]["README.md"]
     first = fetch("user/name", repository.ids[0], token=TOKEN)
     assert first.parent.name == repository.ids[0]
@@ -268,7 +268,7 @@ def card(detector: Detector, **given: Any) -> ModelCard:
 
 
 def test_numbers_of_the_card(detector: Detector) -> None:
-    made = card(detector, licence="cc-by-4.0", data="user/pets")
+    made = card(detector, license="cc-by-4.0", data="user/pets")
     matter = made.data
     assert (matter.library_name, matter.pipeline_tag, matter.license) == ("retinanet", "object-detection", "cc-by-4.0")
     assert matter.datasets == ["user/pets"]
@@ -301,12 +301,12 @@ def test_what_is_not_known_is_left_out(detector: Detector) -> None:
     assert "split" not in made.text
 
 
-def test_origin_and_its_licence(detector: Detector) -> None:
-    converted = knowing(detector, origin="Detectron2, ResNet-50", licence="apache-2.0")
+def test_origin_and_its_license(detector: Detector) -> None:
+    converted = knowing(detector, origin="Detectron2, ResNet-50", license="apache-2.0")
     made = card(converted)
-    assert "another project: Detectron2, ResNet-50 (licence apache-2.0)." in made.text
+    assert "another project: Detectron2, ResNet-50 (license apache-2.0)." in made.text
     assert made.data.license == "apache-2.0"
-    assert card(converted, licence="mit").data.license == "mit"
+    assert card(converted, license="mit").data.license == "mit"
 
 
 def test_numbers_given_by_hand(detector: Detector) -> None:
@@ -317,8 +317,8 @@ def test_numbers_given_by_hand(detector: Detector) -> None:
     for wrong in ({"mAP": 0.5}, {"AP": 50.0}, {"AP": "good"}):
         with pytest.raises(RequestError, match=r"^a metric (mAP|AP) of .* is not one of AP, AP50, .*, in 0\.\.1$"):
             model_card(detector.checkpoint(), "user/name", metrics=wrong)  # type: ignore[arg-type]
-    with pytest.raises(RequestError, match=r"^the licence 'Apache 2' is not an identifier such as"):
-        model_card(detector.checkpoint(), "user/name", licence="Apache 2")
+    with pytest.raises(RequestError, match=r"^the license 'Apache 2' is not an identifier such as"):
+        model_card(detector.checkpoint(), "user/name", license="Apache 2")
 
 
 def test_facts_of_a_run(detector: Detector, tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_text_is_no_markup() -> None:
 def test_dry_run(detector: Detector, tmp_path: Path, server: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
     detector.save(tmp_path / "model.safetensors")
     model, folder = str(tmp_path / "model.safetensors"), tmp_path / "out"
-    wish = ["push", model, "user/name", "--licence", "mit", "--data", "Pets", "--dry-run", str(folder), "--json", "-"]
+    wish = ["push", model, "user/name", "--license", "mit", "--data", "Pets", "--dry-run", str(folder), "--json", "-"]
     assert main(wish) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["files"] == [str(folder / name) for name in ("model.safetensors", "config.json", "README.md")]

@@ -118,7 +118,7 @@ def test_commands(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_what_is_no_file_of_ours(file: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="there is no file"):
         torch_export.load_torch(tmp_path / "none.pt2")
-    with pytest.raises(RequestError, match="runs on the processor"):
+    with pytest.raises(RequestError, match="runs on the CPU"):
         torch_export.load_torch(file, "cuda")
     noise = tmp_path / "noise.pt2"
     noise.write_bytes(b"noise")

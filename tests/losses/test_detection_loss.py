@@ -119,7 +119,7 @@ def test_is_float32_for_a_bfloat16_network() -> None:
 
 
 class NoAnswers(TorchDispatchMode):
-    """Fails where a processor would have to wait for a GPU's answer."""
+    """Fails where a CPU would have to wait for a GPU's answer."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.overloadpacket.__name__
@@ -140,7 +140,7 @@ BY_CLASS = {"alphas": {"b": 0.6}, "class_weights": {"a": 3.0, "c": 0.5}}
 def test_weights_of_classes_are_summed_on_a_gpu_without_waiting(
     monkeypatch: pytest.MonkeyPatch, kind: Any, level: torch.dtype
 ) -> None:
-    """As a GPU runs them, in PyTorch's own operations, and with the results of a processor."""
+    """As a GPU runs them, in PyTorch's own operations, and with the results of a CPU."""
     settings = LossSettings(kind=kind, **BY_CLASS)  # type: ignore[arg-type]
     own = class_balance(settings, ("a", "b", "c"))
     targets = match(torch.cat(ANCHORS), BOXES, LABELS, MatchingSettings())

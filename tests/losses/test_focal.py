@@ -323,7 +323,7 @@ def test_memory(set_threads: Any) -> None:
 
 @contextmanager
 def path(asynchronous: bool) -> Iterator[None]:
-    """The code for a processor, or that for a GPU, which asks it nothing."""
+    """The code for a CPU, or that for a GPU, which asks it nothing."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threads, "asynchronous", lambda device: asynchronous)
         yield

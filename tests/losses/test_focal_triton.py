@@ -1,4 +1,4 @@
-"""The GPU kernels of the focal loss against the loss on a processor, in Triton's interpreter or on a GPU."""
+"""The GPU kernels of the focal loss against the loss on a CPU, in Triton's interpreter or on a GPU."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def test_evaluating_changes_nothing_and_measures_what_is_saved(data, tmp_path, e
 
 @pytest.mark.parametrize("schedule", ["cosine"])
 def test_bf16(data, tmp_path, schedule):
-    """On any machine: where the processor does not compute in bf16, torch emulates it."""
+    """On any machine: where the CPU does not compute in bf16, torch emulates it."""
     events = []
     settings = tiny(steps=40, lr=3e-3, eval_every=0.0, precision="bf16", clip=1.0, schedule=schedule)
     train(data, settings, tmp_path / "run", on_event=events.append)

@@ -36,7 +36,7 @@ ENOUGH = 0.95  # coverage below which a user is told
 CLEARLY = 0.005
 PIXEL = 1.0  # pixels at the training size: less shows nothing of an object
 COARSEST = 7
-SIDE = {"cpu": 24.0, "cuda": 40.0}  # pixels that small objects get: a processor has time for fewer
+SIDE = {"cpu": 24.0, "cuda": 40.0}  # pixels that small objects get: a CPU has time for fewer
 # Base size over stride of the first level, to begin with: 4 in the paper, 1 where objects are as small as cells.
 BASES = tuple(2 ** (i / 3) for i in range(8))
 

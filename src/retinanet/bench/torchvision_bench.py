@@ -341,12 +341,12 @@ def training_step(
 
 
 def machine() -> str:
-    """The processor, its threads, and the versions that were compared."""
+    """The CPU, its threads, and the versions that were compared."""
     import torchvision
 
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "processor")
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "CPU")
     precision = choose("auto", "cpu")
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
     return f"{name}, {torch.get_num_threads()} threads, {precision}; {versions}"

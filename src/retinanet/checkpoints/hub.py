@@ -91,7 +91,7 @@ def push(
         repo: "user/name". private: of a new repository.
         token: by default that of ``hf auth login`` or HF_TOKEN.
         message: of the commit.
-        card: as :func:`retinanet.checkpoints.model_card.model_card` takes them: licence, data, metrics, run.
+        card: as :func:`retinanet.checkpoints.model_card.model_card` takes them: license, data, metrics, run.
 
     Raises:
         RequestError: there is no token, or it may not write there; or the card's facts cannot be used.

@@ -40,7 +40,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 SHOWN = 100
 """Up to so many classes are listed in the text; config.json has all."""
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
-_LICENCE = re.compile(r"^[a-z0-9][a-z0-9.+-]*$")
+_LICENSE = re.compile(r"^[a-z0-9][a-z0-9.+-]*$")
 _DATASET = re.compile(r"^[\w.-]+/[\w.-]+$", re.ASCII)
 
 
@@ -48,7 +48,7 @@ def model_card(
     checkpoint: Checkpoint,
     repo: str,
     *,
-    licence: str | None = None,
+    license: str | None = None,
     data: str | None = None,
     metrics: Mapping[str, float] | None = None,
     run: Mapping[str, Any] | None = None,
@@ -57,21 +57,21 @@ def model_card(
 
     Args:
         repo: "user/name" on the hub.
-        licence: its identifier there, such as "apache-2.0"; by default what the checkpoint says of its origin's.
+        license: its identifier there, such as "apache-2.0"; by default what the checkpoint says of its origin's.
         data: the name of the data set, or its id on the hub ("user/name"); by default the folder's that a run read.
         metrics: some of :data:`METRICS`; by default those stored with the weights.
         run: "run" and "evaluation", the JSON of those files of a run folder. An evaluation is used where it is of the
             step at which the weights were stored.
 
     Raises:
-        RequestError: the licence is no identifier; a metric is unknown or not in 0..1.
+        RequestError: the license is no identifier; a metric is unknown or not in 0..1.
     """
     import jinja2
 
     about, run = checkpoint.extra, run or {}
-    licence = licence or _text(about.get("licence"))
-    if licence and not _LICENCE.match(licence):
-        raise RequestError(f"the licence {licence!r} is not an identifier such as apache-2.0, mit or cc-by-4.0")
+    license = license or _text(about.get("license"))
+    if license and not _LICENSE.match(license):
+        raise RequestError(f"the license {license!r} is not an identifier such as apache-2.0, mit or cc-by-4.0")
     given = about.get("metrics") if metrics is None else metrics
     numbers = _numbers(given if isinstance(given, Mapping) else {}, strict=metrics is not None)
     own = metrics is None  # numbers given by hand are not of the stored split, step and images
@@ -98,9 +98,9 @@ def model_card(
         settings=described(checkpoint.settings),
         parameters=_parameters(checkpoint.state),
         origin=_text(about.get("origin")),
-        licence=licence,
+        license=license,
     )
-    matter = _front_matter(repo, licence, name, numbers, split, checkpoint.settings.backbone.name)
+    matter = _front_matter(repo, license, name, numbers, split, checkpoint.settings.backbone.name)
     return f"---\n{matter}---\n\n{text.strip()}\n"
 
 
@@ -136,7 +136,7 @@ def cell(value: object) -> str:
 
 
 def _front_matter(
-    repo: str, licence: str | None, data: str | None, numbers: Mapping[str, float], split: str | None, backbone: str
+    repo: str, license: str | None, data: str | None, numbers: Mapping[str, float], split: str | None, backbone: str
 ) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -153,7 +153,7 @@ def _front_matter(
         library_name="retinanet",
         pipeline_tag="object-detection",
         tags=["retinanet", "object-detection", "focal-loss", backbone.split(".")[0]],
-        license=licence,
+        license=license,
         datasets=[data] if data and _DATASET.match(data) else None,
         model_name=repo.partition("/")[2] if results else None,
         eval_results=results or None,

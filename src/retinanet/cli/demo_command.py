@@ -16,7 +16,7 @@ TRAIN = "240s"
 def demo(*, output: Path | None = None, budget: str = TRAIN, common: Common | None = None) -> None:
     """Train a small detector on scenes of handwritten digits, measure it and draw what it finds.
 
-    Needs no data, no weights and no network; about four minutes on two processor cores.
+    Needs no data, no weights and no network; about four minutes on two CPU cores.
 
     Parameters
     ----------

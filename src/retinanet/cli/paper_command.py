@@ -74,7 +74,7 @@ def paper(
     output
         The folder of the runs and results, by default runs/paper-DATA; what is in it already is not run again.
     jobs
-        Runs at a time on this machine; on processors one for each core makes the most of them.
+        Runs at a time on this machine; on CPUs one for each core makes the most of them.
     """
     out = Output(common)
     names = tuple(dict.fromkeys(names))

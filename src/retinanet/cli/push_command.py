@@ -18,14 +18,14 @@ def push(
     /,
     *,
     private: bool = False,
-    licence: str | None = None,
+    license: str | None = None,
     data: str | None = None,
     dry_run: Path | None = None,
     common: Common | None = None,
 ) -> None:
     """Put a detector on the Hugging Face hub, with a model card of what is known about it.
 
-    Example: retinanet push runs/mine user/name --licence apache-2.0 --data "Oxford pets"
+    Example: retinanet push runs/mine user/name --license apache-2.0 --data "Oxford pets"
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ def push(
         Where to: user/name or organisation/name. A repository that is not there is made.
     private
         Make a new repository private.
-    licence
-        The licence of the weights, as the hub writes it: apache-2.0, mit, cc-by-4.0, ...
+    license
+        The license of the weights, as the hub writes it: apache-2.0, mit, cc-by-4.0, ...
     data
         The data set that it learnt from and was measured on: a name, or its id on the hub. By default the name of the
         folder, where the model is that of a run.
@@ -54,7 +54,7 @@ def push(
     else:
         require_new(dry_run, "with --dry-run")
     checkpoint = load(model, "cpu", "fp32").checkpoint()
-    facts: dict[str, Any] = {"licence": licence, "data": data, "run": hub.run_facts(model)}
+    facts: dict[str, Any] = {"license": license, "data": data, "run": hub.run_facts(model)}
     if dry_run is None:
         page = hub.push(checkpoint, name, private=private, **facts)
         out.say(f"pushed to {page}")

@@ -332,7 +332,7 @@ class DataSettings(Section, where="data"):
     strict: bool = False
     """Refuse a data set with any fault, instead of repairing or leaving out what is faulty and saying so."""
     workers: Annotated[int, Within(-1, 1024)] = -1
-    """Processes that load images; -1 chooses from the number of processors, 0 loads in the training process."""
+    """Processes that load images; -1 chooses from the number of CPUs, 0 loads in the training process."""
     repeat_threshold: Fraction = 0.0
     """Show images of rare classes more often: a class in less than this share of the training images is repeated
     sqrt(threshold / share) times, an image as often as the class in it that is repeated most; 0 is off. Lengths of

@@ -85,7 +85,7 @@ class Source(Protocol[Item_co]):
 
 
 def choose_workers(world: int = 1) -> int:
-    """Loader processes for each of ``world`` processes on this machine, from the processors this process may use."""
+    """Loader processes for each of ``world`` processes on this machine, from the CPUs this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, max(1, cores // world - 1)) if cores > 1 else 0
 
@@ -108,7 +108,7 @@ def train_batches(
 
     Args:
         start_step: the first step to give.
-        workers: loader processes; 0 loads in this one, -1 chooses from the number of processors.
+        workers: loader processes; 0 loads in this one, -1 chooses from the number of CPUs.
         transform: a callable for further augmentation, between decoding and everything drawn here. It gets (image
             (3, H, W) uint8, boxes (n, 4) float32, labels (n,) int64 with -2 for regions to ignore) and returns the same
             three; the image must keep its size. Torch's random numbers are seeded for each call from (seed, times

@@ -16,7 +16,7 @@ Run = Callable[[Tensor], Sequence[Tensor]]
 
 
 class ExportedNetwork(nn.Module):
-    """What :class:`retinanet.Detector` asks of a network, without weights of its own; it runs on the processor.
+    """What :class:`retinanet.Detector` asks of a network, without weights of its own; it runs on the CPU.
 
     Args:
         settings: complete ones, as a built :class:`retinanet.RetinaNet` has them.

@@ -108,7 +108,7 @@ def export(
 
 
 def _reference(detector: Detector) -> Detector:
-    """The detector as it was trained: float32, on the processor, without faster algorithms."""
+    """The detector as it was trained: float32, on the CPU, without faster algorithms."""
     import copy
 
     from retinanet.model import RetinaNet

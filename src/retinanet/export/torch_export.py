@@ -87,7 +87,7 @@ def load_torch(path: str | Path, device: str | torch.device | None = None, trust
 
     path = Path(path)
     if device is not None and torch.device(device).type != "cpu":
-        raise RequestError(f"{path} runs on the processor: leave out --device {device}, or use the checkpoint")
+        raise RequestError(f"{path} runs on the CPU: leave out --device {device}, or use the checkpoint")
     if not path.is_file():
         raise RequestError(f"there is no file {path}")
     if not trust:

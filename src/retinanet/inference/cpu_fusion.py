@@ -1,4 +1,4 @@
-"""The network for inference on a processor: the same function in fewer passes over memory.
+"""The network for inference on a CPU: the same function in fewer passes over memory.
 
 Batch normalisation is folded into the convolution before it. What follows it, an activation or the addition of a
 shortcut, is done by the convolution itself where it writes its result, and its weights are laid out once as oneDNN

@@ -80,7 +80,7 @@ class Detector:
         return f"<Detector: {', '.join(about)}, on {self.device}, computes in {self.computes}>"
 
     def fuse(self, fast: bool = False) -> None:
-        """Compute in a faster way from now on: on processors with a fused copy of the network, on GPUs by CUDA graphs.
+        """Compute in a faster way from now on: on CPUs with a fused copy of the network, on GPUs by CUDA graphs.
 
         The copy has weights of its own: call this again after changing those of ``model``, or moving it.
 
@@ -390,7 +390,7 @@ class Detector:
         Args:
             repo: "user/name"; made if there is none. private: of a new one. token: by default that of ``hf auth login``
                 or HF_TOKEN.
-            card: ``licence``, ``data`` (the data set's name) and ``metrics`` for the model card.
+            card: ``license``, ``data`` (the data set's name) and ``metrics`` for the model card.
 
         Returns:
             The URL of its page.
@@ -402,7 +402,7 @@ class Detector:
 
 
 def build(checkpoint: Checkpoint, source: str | Path) -> RetinaNet:
-    """The network of a checkpoint, on the processor.
+    """The network of a checkpoint, on the CPU.
 
     Raises:
         RequestError: the weights do not fit the settings, or are no finite numbers; the message names ``source``.

@@ -5,7 +5,7 @@ a tile of 4 x 4 results comes from 36 products per pair of channels instead of 1
 products, 36 ordinary matrix multiplications, outweigh the transforms around them.
 
 What rounding does to a result is some ten times what it does in the direct sum: 2e-5 of the largest value instead of
-2e-6. In bfloat16 that would be too much, and processors that multiply in bfloat16 need no such help.
+2e-6. In bfloat16 that would be too much, and CPUs that multiply in bfloat16 need no such help.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TILE = 4
 WINDOW = TILE + 2  # what a tile of results sees
 POINTS = WINDOW * WINDOW
 CHANNELS = 128  # fewer inputs or outputs, and the transforms cost more than they save
-TILES = 256  # taken together, so that the transformed pieces stay in the processor's cache
+TILES = 256  # taken together, so that the transformed pieces stay in the CPU's cache
 
 # The transforms of input, weights and output in one dimension (Lavin and Gray, section 4.3).
 INPUT = (

@@ -27,7 +27,7 @@ class ClassBalance:
 
 
 def class_balance(settings: LossSettings, class_names: Sequence[str]) -> ClassBalance:
-    """``loss.alpha``, ``loss.alphas`` and ``loss.class_weights`` for these classes, on the processor.
+    """``loss.alpha``, ``loss.alphas`` and ``loss.class_weights`` for these classes, on the CPU.
 
     Raises:
         RequestError: a setting names a class that is not among ``class_names``.

@@ -33,8 +33,8 @@ class Targets:
     labels: Tensor
     """(B, N) int64: the class from 0, -1 for background, -2 for anchors that take no part."""
     places: Tensor
-    """(P,) int64: places in the flattened (B * N) of anchors that may be positive: on a processor the positive ones, on
-    a GPU all (the processor would have to wait for their number). Those with a label of 0 or more are positive."""
+    """(P,) int64: places in the flattened (B * N) of anchors that may be positive: on a CPU the positive ones, on
+    a GPU all (the CPU would have to wait for their number). Those with a label of 0 or more are positive."""
     boxes: Tensor
     """(P, 4) float32: the ground-truth box of each of these in input pixels; where it is not positive, the anchor."""
     num_positives: Tensor
@@ -54,7 +54,7 @@ def match(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], se
         boxes: for each image (n, 4) float32.
         labels: for each image (n,) int64, the class from 0, or -2 for an ignore region (a crowd).
     """
-    # The boxes are sorted out before they are moved: asked of a GPU, the processor would have to wait for the answer.
+    # The boxes are sorted out before they are moved: asked of a GPU, the CPU would have to wait for the answer.
     truth = _moved([b[n >= 0] for b, n in zip(boxes, labels, strict=True)], anchors.device, anchors.dtype)
     classes = _moved([n[n >= 0] for n in labels], anchors.device, torch.int64)
     regions = _moved([b[n == IGNORED] for b, n in zip(boxes, labels)], anchors.device, anchors.dtype)
@@ -73,7 +73,7 @@ def match(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], se
 
 
 def _moved(tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> Sequence[Tensor]:
-    """The tensors of a processor on another device, copied all at once."""
+    """The tensors of a CPU on another device, copied all at once."""
     if not tensors:
         return ()
     together = torch.cat(list(tensors)).to(dtype)

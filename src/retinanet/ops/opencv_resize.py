@@ -22,7 +22,7 @@ from torch import Tensor
 BITS = 11
 """A weight of 1 is 2 ** 11."""
 ROWS = 32
-"""So many rows are resized at once: they fit into the processor's cache."""
+"""So many rows are resized at once: they fit into the CPU's cache."""
 
 
 class Taps(NamedTuple):

@@ -154,11 +154,11 @@ def fit(
     take(_batch(settings, cost, budget, data, wanted, "train.batch_size" in fixed))
     take(_parts(settings, cost, device, here.processes))
     take(_length_and_rate(settings, cost, budget, data, len(val), None if _length(fixed) else lengths))
-    where = f"{step_cost.processors()} processors" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    where = f"{step_cost.cpu_count()} CPUs" if device.type == "cpu" else torch.cuda.get_device_name(device)
     choices.append(
         Choice("train.precision", here.precision, f"what {where} compute{'s' * (device.type != 'cpu')} fastest")
     )
-    why = "the network uses all processors" if device.type == "cpu" else f"of {step_cost.processors()} processors"
+    why = "the network uses all CPUs" if device.type == "cpu" else f"of {step_cost.cpu_count()} CPUs"
     choices.append(Choice("data.workers", here.workers, why))
     return settings, choices
 

@@ -95,7 +95,7 @@ class RunFolder:
             "torch": torch.__version__,
             "python": platform.python_version(),
             "job": job(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} processors, {_accelerator()}",
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {_accelerator()}",
         }
         try:
             self.path.mkdir(parents=True, exist_ok=True)

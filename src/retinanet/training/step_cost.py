@@ -98,5 +98,5 @@ def free_memory(device: torch.device) -> float | None:
     return free
 
 
-def processors() -> int:
+def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -30,7 +30,7 @@ class Clock:
         """What runs within it counts as ``name``.
 
         Args:
-            on_device: the work is the device's; otherwise it is the processor's, as loading images is.
+            on_device: the work is the device's; otherwise it is the CPU's, as loading images is.
         """
         if self._cuda and on_device:
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

@@ -580,7 +580,7 @@ def _coverage(data: DetectionData, settings: Settings) -> dict[str, Any]:
 def _workers(settings: Settings, fabric: Fabric) -> int:
     if settings.data.workers >= 0:
         return settings.data.workers
-    # A network on the processor uses all of its cores; loaders beside it would only take turns with it.
+    # A network on the CPU uses all of its cores; loaders beside it would only take turns with it.
     return 0 if fabric.device.type == "cpu" else choose_workers(max(1, fabric.world_size // settings.train.nodes))
 
 

@@ -49,7 +49,7 @@ class Beside(NamedTuple):
 class Contents(NamedTuple):
     """What a checkpoint file of any project holds, as plain tensors and values.
 
-    ``tensors`` are on the processor, floating ones in float32, under the origin's names without wrappers' prefixes.
+    ``tensors`` are on the CPU, floating ones in float32, under the origin's names without wrappers' prefixes.
     ``about`` are the plain values beside them by their own names ("meta", "cfg", "__author__", "label_dict", ...), with
     "metadata" of a safetensors file, "config" of a config.json beside the file, and "keys", the names at the top level.
     ``beside`` is a config.yaml beside the file.

@@ -32,7 +32,7 @@ def session(path: Path, device: str | torch.device | None = None, content: bytes
     """An ``onnxruntime.InferenceSession`` with as many threads as PyTorch has (OMP_NUM_THREADS); it tells nobody.
 
     Args:
-        device: "cuda" and the like for ONNX Runtime's CUDA; everything else is the processor.
+        device: "cuda" and the like for ONNX Runtime's CUDA; everything else is the CPU.
         content: what stands for that of the file.
 
     Raises:

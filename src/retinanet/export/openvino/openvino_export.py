@@ -39,7 +39,7 @@ def write(
 
     Args:
         place: a folder, made where it is not there.
-        precision: "bf16" stores weights in 16 bits, half as large, and computes in bf16 where the processor has it,
+        precision: "bf16" stores weights in 16 bits, half as large, and computes in bf16 where the CPU has it,
             else in float32. "int8" computes most of the network in 8 bits.
         calibrate: for int8, images like those that the detector is for: a folder, or a data set with a train split.
         on_progress: called with what is being done.

@@ -108,7 +108,7 @@ def core(openvino: Any) -> Any:
 def load(path: str | Path) -> Detector:
     """The detector in a folder that ``retinanet export --format openvino`` made.
 
-    It runs on the processor with as many threads as PyTorch has (OMP_NUM_THREADS).
+    It runs on the CPU with as many threads as PyTorch has (OMP_NUM_THREADS).
 
     Args:
         path: the folder, or its ``model.xml``.
@@ -188,7 +188,7 @@ class Network:
 
         openvino = runtime(folder)
         cpu = core(openvino)
-        # Without the hint OpenVINO takes bf16 for an fp32 model too, where the processor has it.
+        # Without the hint OpenVINO takes bf16 for an fp32 model too, where the CPU has it.
         has_bf16 = "BF16" in cpu.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
         self.inference = "bf16" if precision != "fp32" and has_bf16 else "f32"
         self.tensor = openvino.Tensor
