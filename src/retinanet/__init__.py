@@ -18,9 +18,11 @@ from retinanet.common.version import __version__
 if TYPE_CHECKING:
     from retinanet.api import load as load
     from retinanet.config.settings import Settings as Settings
+    from retinanet.data import open_data as open_data
     from retinanet.inference.detections import Detections as Detections
     from retinanet.inference.detector import Detector as Detector
     from retinanet.model.retinanet import RetinaNet as RetinaNet
+    from retinanet.training.trainer import train as train
 
 _HOMES = {
     "Detections": "retinanet.inference.detections",
@@ -28,9 +30,11 @@ _HOMES = {
     "RetinaNet": "retinanet.model.retinanet",
     "Settings": "retinanet.config.settings",
     "load": "retinanet.api",
+    "open_data": "retinanet.data",
+    "train": "retinanet.training.trainer",
 }
 
-__all__ = ["Detections", "Detector", "RetinaNet", "Settings", "__version__", "load"]
+__all__ = ["Detections", "Detector", "RetinaNet", "Settings", "__version__", "load", "open_data", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,11 +12,13 @@ import pytest
 import torch
 import yaml
 
+from helpers.recorder import Recorder
 from helpers.tiny_run import make_data, tiny
 from retinanet.cli import main
 from retinanet.common.errors import RequestError
 from retinanet.config.settings import to_plain
 from retinanet.paper.grid import Grid, make_run
+from retinanet.training.events import StepDone
 from retinanet.training.run_folder import read_metrics
 
 
@@ -38,9 +40,9 @@ def runs(count=2, **train):
 
 
 def test_finished_run_is_not_run_again(data, tmp_path):
-    grid, events, results = Grid(tmp_path / "grid", data), [], []
-    grid.work(runs(steps=2), on_event=events.append, on_result=lambda run, found: results.append(run.key))
-    assert sum(e["event"] == "step" for e in events) == 4
+    grid, recorder, results = Grid(tmp_path / "grid", data), Recorder(), []
+    grid.work(runs(steps=2), callbacks=[recorder], on_result=lambda run, found: results.append(run.key))
+    assert len(recorder.of(StepDone)) == 4
     assert results == [run.key for run in runs()]
     found = grid.result(runs(steps=2)[0])
     assert found["state"] == "done"
@@ -48,9 +50,9 @@ def test_finished_run_is_not_run_again(data, tmp_path):
     assert set(found["metrics"]) > {"AP", "AP50"}
     assert not list((tmp_path / "grid" / "runs").glob("*/resume.pt"))
 
-    events.clear()
-    grid.work(runs(steps=2), on_event=events.append)
-    assert events == []
+    recorder.events.clear()
+    grid.work(runs(steps=2), callbacks=[recorder])
+    assert recorder.events == []
 
 
 def test_other_settings_in_the_same_folder_are_refused(data, tmp_path):
@@ -88,12 +90,12 @@ def test_failure_is_a_result_that_is_tried_again(data, tmp_path, monkeypatch):
 
 
 def test_two_workers_share_the_runs(data, tmp_path):
-    todo, done, steps = runs(4, steps=2), [], []
+    todo, done, recorder = runs(4, steps=2), [], Recorder()
     workers = [
         threading.Thread(
             target=Grid(tmp_path / "grid", data).work,
             args=(todo,),
-            kwargs={"on_result": lambda run, _: done.append(run.key), "on_event": lambda e: steps.append(e["event"])},
+            kwargs={"on_result": lambda run, _: done.append(run.key), "callbacks": [recorder]},
         )
         for _ in range(2)
     ]
@@ -102,7 +104,7 @@ def test_two_workers_share_the_runs(data, tmp_path):
     for worker in workers:
         worker.join()
     assert sorted(done) == sorted([run.key for run in todo] * 2)  # both saw all
-    assert steps.count("step") == 8  # and none was run twice
+    assert len(recorder.of(StepDone)) == 8  # and none was run twice
 
 
 def test_killed_grid_goes_on_and_ends_as_an_unbroken_one(data, tmp_path):

@@ -12,8 +12,8 @@ from retinanet.cli import main
 from retinanet.config import recipes
 from retinanet.config.settings import Settings, dotted, from_plain, to_plain
 from retinanet.training import fitted_defaults, step_cost
+from retinanet.training.preparation import Surroundings
 from retinanet.training.run_folder import read_run
-from retinanet.training.trainer import Surroundings
 
 HERE = Surroundings(torch.device("cpu"), "fp32", 1, 0)
 SMALL = {"model": {"preprocessing": {"size": 64, "longer": 96}}}

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import retinanet
+from helpers.recorder import Calling, Recorder
 from helpers.tiny_run import TINY, tiny
 from retinanet import checkpoints
 from retinanet.cli import main
@@ -18,8 +19,10 @@ from retinanet.config.settings import Settings, from_plain
 from retinanet.data import open_data
 from retinanet.model import RetinaNet
 from retinanet.training import fitted_defaults, initial_weights
+from retinanet.training.events import Started, StateSaved, WeightsKept
+from retinanet.training.preparation import Surroundings
 from retinanet.training.run_folder import read_run
-from retinanet.training.trainer import Surroundings, train
+from retinanet.training.trainer import train
 
 MANY = (*(f"thing {i}" for i in range(78)), "Person", "red")
 FEW = ("helmet", "person", "mask")
@@ -256,14 +259,13 @@ def test_a_run_begins_with_what_was_kept(many, data, tmp_path):
     changes = {"train": {"weights": str(many), "ema": 0.9, "steps": 3, "lr": 1e-3, "eval_every": 0.0},
                "model": {"backbone": {"frozen_stages": 2}}}  # fmt: skip
     settings = recipes.load(None, recipes.merge(TINY, changes))
-    saved, events = [], []
+    saved, recorder = [], Recorder()
 
     def see(event):
-        events.append(event)
-        if event["event"] == "saved" and not saved:
-            saved.append(torch.load(event["path"], weights_only=True))
+        if isinstance(event, StateSaved) and not saved:
+            saved.append(torch.load(event.path, weights_only=True))
 
-    train(data, settings, tmp_path / "run", on_event=see)
+    train(data, settings, tmp_path / "run", callbacks=[recorder, Calling(see)])
     theirs = load_file(many)
     assert saved[0]["progress"]["step"] == 0
     for name in ("backbone.body.conv1.weight", "box_subnet.output.weight", "pyramid.p6.conv.bias"):
@@ -272,10 +274,9 @@ def test_a_run_begins_with_what_was_kept(many, data, tmp_path):
     after = load_file(tmp_path / "run" / "last.safetensors")
     assert torch.equal(after["backbone.body.layer1.0.conv1.weight"], theirs["backbone.body.layer1.0.conv1.weight"])
     assert not torch.equal(after["box_subnet.output.weight"], theirs["box_subnet.output.weight"])
-    (kept,) = [event["kept"] for event in events if event["event"] == "kept"]
-    assert kept.classes == ("red",)
-    order = [event["event"] for event in events]
-    assert order.index("kept") < order.index("start")
+    (event,) = recorder.of(WeightsKept)
+    assert event.kept.classes == ("red",)
+    assert recorder.events.index(event) < recorder.events.index(recorder.of(Started)[0])
 
 
 def test_choices_for_finetuning(many, data):

@@ -15,12 +15,14 @@ import pytest
 import torch
 
 from helpers.made_data import Sample, png, write
+from helpers.recorder import Recorder
 from helpers.tiny_run import make_data, tiny
 from retinanet.checkpoints import native
 from retinanet.cli import main
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.config.settings import ModelSettings, TrainSettings, seconds
 from retinanet.training import launcher, resume_state
+from retinanet.training.events import EvaluationDone, EvaluationProgress, Event, NothingToDo, StepDone
 from retinanet.training.fabric import make_fabric
 from retinanet.training.signals import Interrupt, Stopped
 from retinanet.training.trainer import train
@@ -75,9 +77,9 @@ def test_a_finished_run_says_so_and_stays_as_it_is(finished: Path, data: Path, c
         assert main(["train", "--resume", str(finished), *more]) == 0
         assert "is finished, and nothing was changed" in " ".join(capsys.readouterr().err.split())
         assert files(finished) == before
-    events: list[dict[str, Any]] = []
-    summary = train(data, tiny(steps=2, eval_every=0.0, report=True), finished, resume=True, on_event=events.append)
-    assert [event["event"] for event in events] == ["finished"]
+    recorder = Recorder()
+    summary = train(data, tiny(steps=2, eval_every=0.0, report=True), finished, resume=True, callbacks=[recorder])
+    assert [type(event) for event in recorder.events] == [NothingToDo]
     assert summary["steps"] == 2
     assert summary["last"]["AP"] == pytest.approx(json.loads((finished / "evaluation.json").read_text())["AP"])
     assert files(finished) == before
@@ -189,31 +191,37 @@ def test_a_second_signal_stops_at_once() -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("during", ["step", "evaluation_progress"])
+@pytest.mark.parametrize("during", [StepDone, EvaluationProgress])
 def test_one_process_saves_and_ends_with_its_code(
-    number: int, code: int, during: str, data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    number: int,
+    code: int,
+    during: type[Event],
+    data: Path,
+    tmp_path: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A signal during an evaluation does not wait for its end; resumed, the run evaluates there first."""
     from retinanet.cli.progress import Progress
 
-    def event(self: Any, told: dict[str, Any]) -> None:
-        if told["event"] == during and (during != "step" or told["step"] == 3):
+    def on_event(self: Any, event: Event) -> None:
+        if isinstance(event, during) and getattr(event, "step", 3) == 3:
             signal.raise_signal(number)
 
     settings = tiny(steps=6, eval_every=2.0)  # after step 5
     with monkeypatch.context() as patch:
-        patch.setattr(Progress, "event", event)
+        patch.setattr(Progress, "on_event", on_event)
         from helpers.several import write_recipe
 
         path = write_recipe(tmp_path / "tiny.yaml", {"train": {"steps": 6, "eval_every": 2.0}})
         assert main(["train", str(data), "--config", str(path), "--output", str(tmp_path / "run")]) == code
-    step = 3 if during == "step" else 5
+    step = 3 if during is StepDone else 5
     assert f"step {step} is saved" in capsys.readouterr().err
     saved = resume_state.load(tmp_path / "run" / "resume.pt")["progress"]
     assert (saved["step"], saved["evaluated"]) == (step, 0)
-    events: list[dict[str, Any]] = []
-    train(data, settings, tmp_path / "run", resume=True, on_event=events.append)
-    assert [e["step"] for e in events if e["event"] == "evaluation"] == [5, 6]
+    recorder = Recorder()
+    train(data, settings, tmp_path / "run", resume=True, callbacks=[recorder])
+    assert [event.step for event in recorder.of(EvaluationDone)] == [5, 6]
 
 
 def test_training_leaves_nothing_changed_in_the_process(data: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import retinanet
+from helpers.recorder import Calling, Recorder
 from helpers.tiny_run import TINY, tiny
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.config import recipes
@@ -18,12 +19,25 @@ from retinanet.data.loader import TrainingSteps
 from retinanet.evaluation import coco_metrics
 from retinanet.evaluation.runner import detect_all
 from retinanet.training import trainer
+from retinanet.training.callbacks import Callback
+from retinanet.training.events import (
+    AnchorsCover,
+    CheckingImages,
+    DataExamined,
+    DataOpened,
+    Ended,
+    EvaluationDone,
+    EvaluationProgress,
+    Started,
+    StateSaved,
+    StepDone,
+)
 from retinanet.training.trainer import train
 
 
 def test_run_folder(data, tmp_path):
-    events = []
-    summary = train(data, tiny(steps=5, ema=0.9), tmp_path / "run", on_event=events.append)
+    recorder = Recorder()
+    summary = train(data, tiny(steps=5, ema=0.9), tmp_path / "run", callbacks=[recorder])
     run = tmp_path / "run"
     expected = (
         "best.safetensors curves.png evaluation.json last.safetensors metrics.csv resume.pt run.json settings.yaml"
@@ -39,18 +53,17 @@ def test_run_folder(data, tmp_path):
     # 10 images in batches of 4: an epoch is 2.5 steps, evaluated after steps 2 and 4 and at the end
     assert [int(row["step"]) for row in rows if row["AP"]] == [2, 4, 5]
     assert json.loads((run / "evaluation.json").read_text())["AP"] == pytest.approx(summary["last"]["AP"])
-    kinds = {event["event"] for event in events}
-    assert kinds == {
-        "checking",
-        "data",
-        "coverage",
-        "findings",
-        "start",
-        "step",
-        "evaluation_progress",
-        "evaluation",
-        "saved",
-        "end",
+    assert {type(event) for event in recorder.events} == {
+        CheckingImages,
+        DataOpened,
+        AnchorsCover,
+        DataExamined,
+        Started,
+        StepDone,
+        EvaluationProgress,
+        EvaluationDone,
+        StateSaved,
+        Ended,
     }
     detector = retinanet.load(run)
     assert detector.class_names == ("red", "green")
@@ -58,9 +71,9 @@ def test_run_folder(data, tmp_path):
 
 
 def test_loss_falls(data, tmp_path):
-    events = []
-    train(data, tiny(steps=60, lr=3e-3, eval_every=0.0), tmp_path / "run", on_event=events.append)
-    losses = [e["class_loss"] + e["box_loss"] for e in events if e["event"] == "step"]
+    recorder = Recorder()
+    train(data, tiny(steps=60, lr=3e-3, eval_every=0.0), tmp_path / "run", callbacks=[recorder])
+    losses = [e.class_loss + e.box_loss for e in recorder.of(StepDone)]
     assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
 
 
@@ -68,11 +81,11 @@ def test_loss_falls(data, tmp_path):
 def test_parts_of_a_batch_make_the_same_step(data, tmp_path, normalizer, parts):
     found = []
     for accumulate in parts:
-        events = []
+        recorder = Recorder()
         settings = tiny(steps=4, accumulate=accumulate, optimizer="sgd", lr=0.01, eval_every=0.0)
         settings = replace(settings, loss=replace(settings.loss, normalizer=normalizer))
-        train(data, settings, tmp_path / str(accumulate), on_event=events.append)
-        found.append([(e["class_loss"], e["box_loss"]) for e in events if e["event"] == "step"])
+        train(data, settings, tmp_path / str(accumulate), callbacks=[recorder])
+        found.append([(e.class_loss, e.box_loss) for e in recorder.of(StepDone)])
     for other in found[1:]:
         torch.testing.assert_close(torch.tensor(other), torch.tensor(found[0]), rtol=1e-4, atol=1e-6)
 
@@ -99,11 +112,11 @@ def test_evaluating_changes_nothing_and_measures_what_is_saved(data, tmp_path, e
 @pytest.mark.parametrize("schedule", ["cosine"])
 def test_bf16(data, tmp_path, schedule):
     """On any machine: where the CPU does not compute in bf16, torch emulates it."""
-    events = []
+    recorder = Recorder()
     settings = tiny(steps=40, lr=3e-3, eval_every=0.0, precision="bf16", clip=1.0, schedule=schedule)
-    train(data, settings, tmp_path / "run", on_event=events.append)
-    assert next(e for e in events if e["event"] == "start")["precision"] == "bf16"
-    losses = [e["class_loss"] + e["box_loss"] for e in events if e["event"] == "step"]
+    train(data, settings, tmp_path / "run", callbacks=[recorder])
+    assert recorder.of(Started)[0].precision == "bf16"
+    losses = [e.class_loss + e.box_loss for e in recorder.of(StepDone)]
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
     weights = load_file(tmp_path / "run" / "last.safetensors")
     assert {w.dtype for w in weights.values() if w.is_floating_point()} == {torch.float32}, "master weights stay fp32"
@@ -170,15 +183,15 @@ def test_a_resumed_budget_keeps_time_for_the_last_evaluation(data, tmp_path):
     settings = tiny(steps=None, budget="3s", eval_every=0.0)
 
     def stop(event):
-        if event["event"] == "step" and event["step"] == 3:
+        if isinstance(event, StepDone) and event.step == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        train(data, settings, tmp_path / "run", on_event=stop)
-    events = []
-    summary = train(data, settings, tmp_path / "run", resume=True, on_event=events.append)
+        train(data, settings, tmp_path / "run", callbacks=[Calling(stop)])
+    recorder = Recorder()
+    summary = train(data, settings, tmp_path / "run", resume=True, callbacks=[recorder])
     assert summary["steps"] >= 3
-    assert [e["event"] for e in events].count("evaluation") == 1
+    assert len(recorder.of(EvaluationDone)) == 1
 
 
 def test_used_folder_is_refused(data, tmp_path):
@@ -190,12 +203,12 @@ def test_used_folder_is_refused(data, tmp_path):
 
 def test_interrupt_saves_first(data, tmp_path):
     def stop(event):
-        if event["event"] == "step" and event["step"] == 3:
+        if isinstance(event, StepDone) and event.step == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match=r"step 3 is saved; go on with --resume .*run"):
-        train(data, tiny(eval_every=0.0), tmp_path / "run", on_event=stop)
+        train(data, tiny(eval_every=0.0), tmp_path / "run", callbacks=[Calling(stop)])
     assert signal.getsignal(signal.SIGINT) is before
     assert train(data, tiny(eval_every=0.0), tmp_path / "run", resume=True)["steps"] == 6
 
@@ -208,9 +221,9 @@ def test_devices_that_are_not_there(data, tmp_path):
 
 
 def test_evaluation_on_some_images_and_the_last_on_all(data, tmp_path):
-    events = []
-    train(data, tiny(steps=4, eval_images=3), tmp_path / "run", on_event=events.append)
-    totals = [event["total"] for event in events if event["event"] == "evaluation_progress"]
+    recorder = Recorder()
+    train(data, tiny(steps=4, eval_images=3), tmp_path / "run", callbacks=[recorder])
+    totals = [event.total for event in recorder.of(EvaluationProgress)]
     assert min(totals) == 3
     assert totals[-1] == 10
 
@@ -220,12 +233,38 @@ def test_backbones_with_dropout_resume_exactly(data, tmp_path, name):
     settings = tiny(steps=2, eval_every=0.0)
     backbone = replace(settings.model.backbone, name=name, options={"drop_path_rate": 0.5})
     settings = replace(settings, model=replace(settings.model, backbone=backbone))
-    whole, parts = [], []
+    whole, parts = Recorder(), Recorder()
     constant = replace(settings, train=replace(settings.train, schedule="constant", warmup=0))
-    train(data, replace(constant, train=replace(constant.train, steps=3)), tmp_path / "b", on_event=whole.append)
-    train(data, constant, tmp_path / "c", on_event=parts.append)
+    train(data, replace(constant, train=replace(constant.train, steps=3)), tmp_path / "b", callbacks=[whole])
+    train(data, constant, tmp_path / "c", callbacks=[parts])
     torch.manual_seed(99)
     longer = replace(constant, train=replace(constant.train, steps=3))
-    train(data, longer, tmp_path / "c", resume=True, on_event=parts.append)
-    a, b = ([e["class_loss"] for e in events if e["event"] == "step"] for events in (whole, parts))
+    train(data, longer, tmp_path / "c", resume=True, callbacks=[parts])
+    a, b = ([e.class_loss for e in run.of(StepDone)] for run in (whole, parts))
     assert a == b
+
+
+def test_callbacks_of_users(data, tmp_path):
+    """They see the trainer, and may end the run early."""
+
+    class Watch(Callback):
+        def __init__(self):
+            self.calls = []
+
+        def on_step(self, trainer, event):
+            assert trainer.progress.step == event.step
+            self.calls.append(("step", event.step))
+            if event.step == 3:
+                trainer.finish_early("enough")
+
+        def on_evaluation(self, trainer, event):
+            assert trainer.measured.stats == event.metrics
+            self.calls.append(("evaluation", event.step))
+
+        def on_end(self, trainer, event):
+            self.calls.append(("end", event.summary["stopped"]))
+
+    watch = Watch()
+    summary = train(data, tiny(steps=9, eval_every=0.0), tmp_path / "run", callbacks=[watch])
+    assert watch.calls == [("step", 1), ("step", 2), ("step", 3), ("evaluation", 3), ("end", "enough")]
+    assert (summary["steps"], summary["stopped"]) == (3, "enough")

@@ -39,7 +39,7 @@ def demo(*, output: Path | None = None, budget: str = TRAIN, common: Common | No
             folder,
             budget,
             on_scene=progress.counter("making scenes"),
-            on_event=progress.event,
+            callbacks=[progress],
             on_image=progress.counter("drawing"),
         )
     last = made.summary["last"]

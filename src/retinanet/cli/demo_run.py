@@ -7,7 +7,7 @@ Nothing of it is special: the scenes are written as a COCO data set, and trainin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from retinanet.common.atomic_files import require_new
 from retinanet.config import recipes
 from retinanet.data import digits
+from retinanet.training.callbacks import Callback
 
 RECIPE = "digits"
 THRESHOLD = 0.4  # of the detections that are drawn
@@ -42,7 +43,7 @@ def demo(
     *,
     scenes: dict[str, Any] | None = None,
     on_scene: Count | None = None,
-    on_event: Callable[[dict[str, Any]], None] | None = None,
+    callbacks: Sequence[Callback] = (),
     on_image: Count | None = None,
 ) -> Demo:
     """Make scenes, train on them for ``budget`` (such as "3m"), measure and draw.
@@ -52,7 +53,7 @@ def demo(
         budget: wall-clock time of the training, its final evaluation included.
         scenes: how many to make and of what kind, see :func:`retinanet.data.digits.write`.
         on_scene, on_image: called with (done, in all) while scenes are made and predictions drawn.
-        on_event: the training's events, see :func:`retinanet.training.trainer.train`.
+        callbacks: of the training, see :mod:`retinanet.training.callbacks`.
 
     Raises:
         RequestError: the folder holds something, or scikit-learn is not installed.
@@ -65,7 +66,7 @@ def demo(
     from retinanet.predict.files import predict_files
     from retinanet.training.trainer import train
 
-    summary = train(data, settings, folder / "run", on_event=on_event)
+    summary = train(data, settings, folder / "run", callbacks=callbacks)
     measured = json.loads((folder / "run" / "evaluation.json").read_text(encoding="utf-8"))
     detector = api.load(folder / "run")
     predict_files(detector, [data / "val"], folder / "predictions", threshold=THRESHOLD, on_progress=on_image)

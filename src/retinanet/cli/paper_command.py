@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from retinanet.cli.console import Output, clock, number
 from retinanet.cli.options import Common
-from retinanet.cli.progress import Progress
+from retinanet.cli.progress import Progress, StepProgress
 from retinanet.common.errors import RequestError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _work(tables: Sequence[str], focal: bool, plan: Plan, jobs: int, out: Output
         out.note(f"{len(todo)} runs in {plan.root}, {jobs} at a time; stop at any time, the same command goes on")
         if progress.live:
             count(0, len(todo))
-        work(todo, plan, jobs, on_event=progress.run_event, on_result=on_result)
+        work(todo, plan, jobs, callbacks=[StepProgress(progress)], on_result=on_result)
 
 
 def _table(name: str, plan: Plan, out: Output, progress: Progress) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from retinanet.cli.console import Output, clock, number, setting_text
 from retinanet.common.printable import NAME, printable
+from retinanet.training import events
+from retinanet.training.callbacks import Callback
 
 if TYPE_CHECKING:
     from retinanet.analysis.doctor import Finding
@@ -20,7 +22,7 @@ NAMED, CLASSES = 4, 10  # tensors and classes of a checkpoint named in a line; r
 PATIENCE = 2.0  # seconds that a count takes before it is shown as plain lines at all
 
 
-class Progress:
+class Progress(Callback):
     """Shows the events of :func:`retinanet.training.trainer.train`, and counts of other work.
 
     A context: the bar is taken away at its end, so that what is printed afterwards starts on a clean line.
@@ -57,51 +59,44 @@ class Progress:
         if self.live:
             self._bars.stop()
 
-    def event(self, event: Mapping[str, Any]) -> None:
-        """One event of the training loop."""
-        kind = event["event"]
-        if kind == "checking":
-            self.count("checking", event["done"], event["total"])
-        elif kind == "data":
-            self._end_count("checking")
-            self.output.data(event["train"])
-            self.output.data(event["val"], label_map=False)
-        elif kind == "fitting":
-            self.output.note("choosing settings for the data and this machine: some seconds")
-        elif kind == "fitted":
-            for choice in event["choices"]:
-                self.output.note(f"  {choice.setting} {setting_text(choice.value)}: {choice.reason}")
-        elif kind == "coverage":
-            if event["lost"]:
-                self.output.note(f"warning: {event['lost']}")
-        elif kind == "kept":
-            self.output.note(*kept_lines(event["kept"]))
-        elif kind == "findings":
-            self._findings(event["findings"])
-        elif kind == "finished":
-            summary = event["summary"]
-            self.output.note(
-                f"the run in {summary['output']} is finished, and nothing was changed; to train on, give it more than "
-                f"its {summary['steps']} steps or {clock(summary['seconds'])}: --steps or --budget"
-            )
-        elif kind == "problem":
-            self.output.note(f"warning: {event['text']}")
-        elif kind == "start":
-            self._start(event)
-        elif kind == "step":
-            self._step(event)
-        elif kind == "evaluation_progress":
-            self.count("measuring", event["done"], event["total"])
-        elif kind == "evaluation":
-            self._end_count("measuring")
-            self._ap = event["AP"]
-            best = ", the best so far" if event.get("best") else ""
-            self.output.note(f"step {event['step']}: AP {number(event['AP'])}, AP50 {number(event['AP50'])}{best}")
-
-    def run_event(self, event: Mapping[str, Any]) -> None:
-        """One event of a training run among many: how far it is, nothing of what is said once for each."""
-        if event["event"] == "step":
-            self._step(event)
+    def on_event(self, event: events.Event) -> None:
+        """Show one event of a training run."""
+        match event:
+            case events.CheckingImages(done, total):
+                self.count("checking", done, total)
+            case events.DataOpened(data, val):
+                self._end_count("checking")
+                self.output.data(data)
+                self.output.data(val, label_map=False)
+            case events.FittingSettings():
+                self.output.note("choosing settings for the data and this machine: some seconds")
+            case events.SettingsFitted(choices):
+                for choice in choices:
+                    self.output.note(f"  {choice.setting} {setting_text(choice.value)}: {choice.reason}")
+            case events.AnchorsCover(lost=str(lost)):
+                self.output.note(f"warning: {lost}")
+            case events.WeightsKept(kept):
+                self.output.note(*kept_lines(kept))
+            case events.DataExamined(findings):
+                self._findings(findings)
+            case events.NothingToDo(summary):
+                self.output.note(
+                    f"the run in {summary['output']} is finished, and nothing was changed; to train on, give it more "
+                    f"than its {summary['steps']} steps or {clock(summary['seconds'])}: --steps or --budget"
+                )
+            case events.Problem(text):
+                self.output.note(f"warning: {text}")
+            case events.Started():
+                self._start(event)
+            case events.StepDone():
+                self._step(event)
+            case events.EvaluationProgress(done, total):
+                self.count("evaluating", done, total)
+            case events.EvaluationDone(step, metrics=metrics, best=best):
+                self._end_count("evaluating")
+                self._ap = metrics["AP"]
+                suffix = ", the best so far" if best else ""
+                self.output.note(f"step {step}: AP {number(metrics['AP'])}, AP50 {number(metrics['AP50'])}{suffix}")
 
     def counter(self, what: str, unit: str = "images") -> Callable[[int, int], None]:
         """A callback for work that reports (done, total)."""
@@ -145,13 +140,13 @@ class Progress:
         if what in self._counts:
             self._bars.remove_task(self._counts.pop(what))
 
-    def _start(self, event: Mapping[str, Any]) -> None:
-        steps, plural = event["steps"], "s" * (event["steps"] != 1)
-        length = f"{steps} step{plural}" if steps else f"{clock(event['budget'])} in all"
-        processes = f", {event['processes']} processes" if event["processes"] > 1 else ""
-        again = f", from step {event['step']}" if event["step"] else ""
-        where = f"{event['device']} in {event['precision']}{processes}"
-        self.output.note(f"training on {event['images']} images for {length}{again}: {where}, into {event['output']}")
+    def _start(self, event: events.Started) -> None:
+        steps = f"{event.steps} step{'s' * (event.steps != 1)}"
+        length = steps if event.budget is None else f"{clock(event.budget)} in all"
+        processes = f", {event.processes} processes" if event.processes > 1 else ""
+        resumed = f", from step {event.step}" if event.step else ""
+        device = f"{event.device} in {event.precision}{processes}"
+        self.output.note(f"training on {event.images} images for {length}{resumed}: {device}, into {event.output}")
 
     def _findings(self, findings: Sequence[Finding]) -> None:
         bad = [finding for finding in findings if finding.severity != "note"]
@@ -162,22 +157,22 @@ class Progress:
             codes = ", ".join(finding.code for finding in bad[FINDINGS:])
             self.output.note(f"and {len(bad) - FINDINGS} more ({codes}): retinanet data DATA tells them")
 
-    def _step(self, event: Mapping[str, Any]) -> None:
-        of = f"/{event['steps']}" if event.get("steps") else ""
+    def _step(self, event: events.StepDone) -> None:
+        of = f"/{event.steps}" if event.steps else ""
         parts = [
-            f"class {event['class_loss']:.3f} box {event['box_loss']:.3f}",
-            f"{event['images_per_second']:.1f} images/s",
-            f"{clock(event['seconds_left'])} left",
+            f"class {event.class_loss:.3f} box {event.box_loss:.3f}",
+            f"{event.images_per_second:.1f} images/s",
+            f"{clock(event.seconds_left)} left",
         ]
         if self._ap is not None:
             parts.append(f"AP {number(self._ap)}")
         if self.live:
             if self._task is None:
                 self._task = self._bars.add_task("training", total=1.0, text="")
-            text = " · ".join([*parts, f"step {event['step']}{of}"])
-            self._bars.update(self._task, completed=event["fraction"], text=text)
+            text = " · ".join([*parts, f"step {event.step}{of}"])
+            self._bars.update(self._task, completed=event.fraction, text=text)
         else:
-            self._line(" · ".join([f"step {event['step']}{of}", *parts, f"lr {event['lr']:.2g}"]))
+            self._line(" · ".join([f"step {event.step}{of}", *parts, f"lr {event.lr:.2g}"]))
 
     def _line(self, text: str) -> None:
         now = time.monotonic()
@@ -208,3 +203,14 @@ def kept_lines(kept: Kept) -> list[str]:
 
 def _some(names: Sequence[str], most: int) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+class StepProgress(Callback):
+    """Shows the steps of one training run among many, without what is reported once for each run."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.StepDone):
+            self.progress.on_event(event)

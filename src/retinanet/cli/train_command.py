@@ -105,7 +105,7 @@ def train(
     elif anchors == "auto":
         fit = partial(fitted_defaults.fit_anchors_only, chosen)
     with Progress(out) as progress:
-        summary = run(data, chosen, folder, resume=resume is not None, fit=fit, on_event=progress.event, since=since)
+        summary = run(data, chosen, folder, resume=resume is not None, fit=fit, callbacks=[progress], since=since)
     report(out, summary, data, chosen.data.val)
     out.json(summary)
 

@@ -23,10 +23,10 @@ from retinanet.common.atomic_files import replacing
 from retinanet.common.errors import DivergedError, RequestError, WorkError
 from retinanet.config import recipes
 from retinanet.config.settings import Settings, SettingsError, changed, seconds, to_plain
+from retinanet.training.callbacks import Callback
 
 WAIT = 2.0  # seconds between looks at what others are doing
 
-Event = dict[str, Any]
 Result = dict[str, Any]
 
 
@@ -111,7 +111,7 @@ class Grid:
         self,
         runs: Sequence[Run],
         *,
-        on_event: Callable[[Event], None] | None = None,
+        callbacks: Sequence[Callback] = (),
         on_result: Callable[[Run, Result], None] | None = None,
     ) -> None:
         """Do what is left of ``runs``; returns when all have a result, whoever made it.
@@ -120,7 +120,7 @@ class Grid:
         call, which tries it again; a diverged one is a result for good.
 
         Args:
-            on_event: told of the training's events, see :func:`retinanet.training.trainer.train`.
+            callbacks: of each training, see :mod:`retinanet.training.callbacks`.
             on_result: called once for every run when its result is there.
         """
         from filelock import FileLock, Timeout
@@ -146,12 +146,12 @@ class Grid:
                     done += 1
                     if missing(run):  # nobody finished it since the list was made
                         tried.add(run.key)
-                        self._do(run, on_event)
+                        self._do(run, callbacks)
                         missing(run)
             if not done:
                 time.sleep(WAIT)
 
-    def _do(self, run: Run, on_event: Callable[[Event], None] | None) -> None:
+    def _do(self, run: Run, callbacks: Sequence[Callback]) -> None:
         from retinanet.training.trainer import train
 
         folder = self.root / "runs" / run.key
@@ -160,7 +160,7 @@ class Grid:
             shutil.rmtree(folder)  # killed before its first save
         result: Result = {"state": "done"}
         try:
-            summary = train(self.data, run.settings, folder, resume=resume, on_event=on_event)
+            summary = train(self.data, run.settings, folder, resume=resume, callbacks=callbacks)
         except DivergedError as error:
             result = {"state": "diverged", "reason": str(error)}
         except WorkError as error:

@@ -23,7 +23,8 @@ from retinanet.common.errors import RequestError, WorkError
 from retinanet.config.settings import Settings
 from retinanet.paper import table_files, table_report
 from retinanet.paper.experiments import EXPERIMENTS, FL, Experiment
-from retinanet.paper.grid import Event, Grid, Result, Run, base_settings, make_run
+from retinanet.paper.grid import Grid, Result, Run, base_settings, make_run
+from retinanet.training.callbacks import Callback
 from retinanet.training.schedule import DEFAULT_EPOCHS
 
 SCENES: dict[str, Any] = {"train": 1200, "val": 200, "digits": (3, 7)}
@@ -122,7 +123,7 @@ def work(
     plan: Plan,
     jobs: int,
     *,
-    on_event: Callable[[Event], None] | None = None,
+    callbacks: Sequence[Callback] = (),
     on_result: Callable[[Run, Result], None] | None = None,
 ) -> None:
     """Do those of the runs that are left, ``jobs`` at a time.
@@ -135,7 +136,7 @@ def work(
     for run in todo:
         place.result(run)  # one that does not belong here is refused before the first hour
     if jobs == 1:
-        place.work(todo, on_event=on_event, on_result=on_result)
+        place.work(todo, callbacks=callbacks, on_result=on_result)
         return
     context = multiprocessing.get_context("spawn")
     threads, errors = max(1, (os.cpu_count() or 1) // jobs), context.SimpleQueue()

@@ -21,8 +21,8 @@ from retinanet.config.settings import LENGTHS, Settings, changed, dotted, second
 from retinanet.data import DetectionData
 from retinanet.ops.resize import padded_size, resized_size
 from retinanet.training import initial_weights, step_cost
+from retinanet.training.preparation import Surroundings
 from retinanet.training.schedule import ema_decay, interval
-from retinanet.training.trainer import Surroundings
 
 
 @dataclass(frozen=True)

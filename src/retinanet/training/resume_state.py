@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,27 @@ from retinanet.common.fields import shown
 from retinanet.weight_files.torch_files import ZipFile
 
 VERSION = 1
+
+
+@dataclass
+class Progress:
+    """How far a run is: with weights and optimiser all that a resumed run needs to know."""
+
+    step: int = 0
+    elapsed: float = 0.0
+    """Seconds, over all sessions of the run."""
+    begun: float = 0.0
+    """Seconds of these before the first step."""
+    best: float = -math.inf
+    """The highest AP so far."""
+    best_step: int = 0
+    evaluations_since_best: int = 0
+    evaluated: int = 0
+    """Step of the last evaluation."""
+    finished: str = ""
+    """"finished" or "patience" once there is nothing left to do."""
+    seconds_in: dict[str, float] = field(default_factory=dict)
+    """Seconds of data, forward, backward, ..."""
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

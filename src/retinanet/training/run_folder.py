@@ -38,7 +38,8 @@ from retinanet.weight_files import metadata
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-STEP_COLUMNS = ("step", "epoch", "seconds", "lr", "class_loss", "box_loss", "images_per_second")
+from retinanet.training.events import STEP_COLUMNS
+
 COLUMNS = STEP_COLUMNS + coco_metrics.NAMES
 
 

@@ -1,7 +1,8 @@
-"""Training: the loop, from an empty run folder or from where a run stopped.
+"""Training: one run, from its first step or from its last save to its report.
 
-Lightning Fabric brings devices, processes and precision; what a step is (:mod:`retinanet.training.step`) and how steps
-follow each other is here.
+Lightning Fabric brings devices, processes and precision. What a step computes is in :mod:`retinanet.training.step`;
+when a run evaluates, saves and ends in :mod:`retinanet.training.step_decisions`; what comes before the first step in
+:mod:`retinanet.training.preparation`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,26 +19,22 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from retinanet import checkpoints
-from retinanet.analysis.anchor_fit import Choice, lost_boxes
-from retinanet.analysis.doctor import examine
-from retinanet.common.errors import DivergedError, RequestError, first_line
+from retinanet.checkpoints import native
+from retinanet.common.errors import first_line
 from retinanet.common.precision import Precision
-from retinanet.common.printable import NAME, printable
-from retinanet.config.settings import LENGTHS, Settings, from_plain, seconds, to_plain
-from retinanet.data import DetectionData, open_data
+from retinanet.config.settings import Settings, seconds, to_plain
 from retinanet.data.dataset import spread
-from retinanet.data.loader import TrainingSteps, Transform, choose_workers, train_batches
-from retinanet.evaluation import coco_metrics
+from retinanet.data.loader import Transform, train_batches
 from retinanet.inference.detector import Detector
-from retinanet.model import RetinaNet
-from retinanet.training import initial_weights
-from retinanet.training import resume_state as resume_file
-from retinanet.training.collectives import Decision, agree, all_end, all_reduce, every_process, first_process, of_first
+from retinanet.training import divergence, events, resume_state
+from retinanet.training.callbacks import Callback, EarlyStopping, MetricsLog, notify
+from retinanet.training.collectives import Decision, agree, all_end, all_reduce, first_process, of_first
 from retinanet.training.ema import Ema
 from retinanet.training.fabric import launch, make_fabric, seed, without_notes
 from retinanet.training.loss_curves import draw_curves
 from retinanet.training.optimizer import make_optimizer, set_lr
+from retinanet.training.preparation import Fit, Prepared, Summary, prepare
+from retinanet.training.resume_state import Progress
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.run_report import write_report
 from retinanet.training.schedule import REPORT_IMAGES, Plan, ema_decay, interval, lr_factor, scaled_lr
@@ -47,42 +43,13 @@ from retinanet.training.step import Learner, backward
 from retinanet.training.step_decisions import ANY, Decider
 from retinanet.training.step_timer import Clock
 from retinanet.training.validation import Measured, Validation
-from retinanet.weight_files import metadata
 
-Event = dict[str, Any]
-LOOK_EVERY = 20  # steps whose losses stay on a GPU before they are read, for which the CPU has to wait
-FIRST_LOOK = 3  # the same before a step was ever timed
-NAMED = 3  # classes named where a data set is not that of the run
-TRIED = 4  # validation images by which an evaluation is timed before there was one
-
-
-@dataclasses.dataclass(frozen=True)
-class Surroundings:
-    """What a run computes on."""
-
-    device: torch.device
-    precision: Precision
-    processes: int
-    workers: int
-
-
-Fit = Callable[[DetectionData, DetectionData, Surroundings], tuple[Settings, list[Choice]]]
-"""(what is learnt from, what is measured on, where) -> the settings to run with, and why these."""
-
-
-@dataclasses.dataclass
-class Progress:
-    """How far a run is; with weights and optimiser all that a resumed run needs to know."""
-
-    step: int = 0
-    elapsed: float = 0.0  # seconds, over all sessions of the run
-    begun: float = 0.0  # of these, seconds that went by before the first step
-    best: float = -math.inf
-    best_step: int = 0
-    evaluations_since_best: int = 0
-    evaluated: int = 0  # step of the last evaluation
-    finished: str = ""  # "finished" or "patience" once there is nothing left to do
-    seconds_in: dict[str, float] = dataclasses.field(default_factory=dict)  # of data, forward, backward, ...
+READ_EVERY = 20
+"""Steps whose losses stay on a GPU before they are read, because the CPU has to wait for them."""
+READ_FIRST = 3
+"""The same before the first step was timed."""
+TRIED = 4
+"""Validation images by which an evaluation is timed before there was one."""
 
 
 def train(
@@ -93,10 +60,10 @@ def train(
     resume: bool = False,
     fit: Fit | None = None,
     transform: Transform | None = None,
-    on_event: Callable[[Event], None] | None = None,
+    callbacks: Sequence[Callback] = (),
     since: float | None = None,
-) -> dict[str, Any]:
-    """Train a detector and measure it.
+) -> Summary:
+    """Train a detector and evaluate it.
 
     A finished run that is resumed without a longer length stays as it is; its summary is returned again.
 
@@ -105,20 +72,11 @@ def train(
         settings: what to train, on which splits, and how; the length of a resumed run may be changed.
         output: the run folder (see :mod:`retinanet.training.run_folder`); new or empty unless ``resume``, or begun by
             the same job, which was restarted before its first save.
-        resume: go on from ``output``'s last save.
-        fit: called with the opened data; the settings that it gives take the place of ``settings``, but for what says
-            which data, devices and precision. See :mod:`retinanet.training.fitted_defaults`.
+        resume: go on from the last save in ``output``.
+        fit: called with the opened data; its settings replace ``settings``, except for those about data, devices and
+            precision. See :mod:`retinanet.training.fitted_defaults`.
         transform: called on each training image, see :func:`retinanet.data.loader.train_batches`.
-        on_event: told what happens as dicts with the key "event": "checking" (done, total: images of a split that is
-            opened), "data" (train, val: the opened splits, with their reports), "fitting" and "fitted" (choices: what
-            ``fit`` chose, see :class:`retinanet.analysis.anchor_fit.Choice`), "coverage" (share of the training boxes
-            that the anchors cover, lost: None or a line about the others), "findings" (findings: of
-            :func:`retinanet.analysis.doctor.examine`), "kept" (kept: what of ``train.weights`` was, see
-            :class:`retinanet.training.initial_weights.Kept`), "start" (step, steps or None, budget or None, images,
-            processes, device, precision, output), "step" (steps, fraction, seconds_left and a row
-            of metrics.csv), "evaluation_progress" (done, total), "evaluation" (step, best, the twelve numbers),
-            "saved" (path, step), "end" (summary), "finished" (summary: there was nothing to resume). Called in the
-            first process only.
+        callbacks: see :mod:`retinanet.training.callbacks`.
         since: when a budget began, by ``time.monotonic()``; by default now.
 
     Returns:
@@ -137,511 +95,393 @@ def train(
     fabric, precision = make_fabric(settings.train)
     with all_end(fabric):
         launch(fabric)
-        return _train(fabric, precision, begin, data_root, settings, output, resume, fit, transform, on_event)
+        listeners = tuple(callbacks) if fabric.is_global_zero else ()
+        folder = RunFolder(Path(fabric.broadcast(str(output))))
+        prepared = prepare(
+            fabric, precision, Path(data_root), settings, folder, resume, fit, lambda event: notify(listeners, event)
+        )
+        if isinstance(prepared, dict):
+            return prepared
+        return Trainer(fabric, precision, prepared, listeners, transform, begin).run(Path(data_root))
 
 
-def _train(
-    fabric: Fabric,
-    precision: Precision,
-    begin: float,
-    data_root: str | Path,
-    settings: Settings,
-    output: str | Path,
-    resume: bool,
-    fit: Fit | None,
-    transform: Transform | None,
-    on_event: Callable[[Event], None] | None,
-) -> dict[str, Any]:
-    """:func:`train` in one of its processes."""
-    main, several = fabric.is_global_zero, fabric.world_size > 1
-    tell: Callable[[Event], None] = on_event if on_event is not None and main else lambda event: None
-    folder = RunFolder(Path(fabric.broadcast(str(output))))
+class Trainer:
+    """One run in one of its processes.
 
-    if not resume:
-        first_process(fabric, folder.require_empty)  # before anything that takes long
-    saved = every_process(fabric, lambda: resume_file.load(folder.resume)) if resume else None
-    check = partial(_check_data, saved, folder)
-    if saved is not None:
-        with resume_file.restoring(folder.resume):
-            _check_settings(saved, settings, folder)
-            summary = of_first(fabric, partial(_finished, saved, settings, folder))
-        if summary is not None:
-            if not of_first(
-                fabric, partial(folder.trained_on, Path(data_root))
-            ):  # another path is believed only once the data is seen to fit
-                every_process(fabric, partial(_open, data_root, settings, tell, check))
-            tell({"event": "finished", "summary": summary})
-            return summary
-    if resume:
-        every_process(fabric, lambda: _require_data(data_root, folder))
-    data, val = every_process(fabric, partial(_open, data_root, settings, tell, check))
-    workers = _workers(settings, fabric)
-    choices: list[Choice] = []
-    if fit is not None and not resume:
-        tell({"event": "fitting"})
-        here = Surroundings(fabric.device, precision, fabric.world_size, workers)
-        settings, choices = of_first(fabric, lambda: fit(data, val, here))
-        tell({"event": "fitted", "choices": choices})
-    tell({"event": "coverage", **_coverage(data, settings)})
-    if main:
-        opened = {split.split: split for split in (data, val)}
-        tell({"event": "findings", "findings": examine(opened, settings.model, read=False)})
-    model, kept = every_process(fabric, lambda: _model(settings, data, resume))
-    if kept is not None:
-        tell({"event": "kept", "kept": kept})
-    settings = dataclasses.replace(settings, model=model.settings)
-    train_settings = settings.train
-    progress = Progress()
-    if saved is not None:
-        with resume_file.restoring(folder.resume):
-            progress = Progress(**saved["progress"] | {"finished": ""})
-            model.load_state_dict(saved["model"])
-    averaged = Ema(model, train_settings.ema) if train_settings.ema is not None else None
-    learner: Any = Learner(model, settings.loss, data.class_names)
-    optimizer: Any = make_optimizer(model, train_settings)
-    with without_notes():
-        learner, optimizer = fabric.setup(learner, optimizer)
-    if averaged is not None:
-        averaged.model.to(fabric.device)
-    if saved is not None:
-        with resume_file.restoring(folder.resume):
-            optimizer.load_state_dict(saved["optimizer"])
-            fabric.strategy.precision.load_state_dict(saved["precision"])
-            if averaged is not None:
-                averaged.model.load_state_dict(saved["ema"])
-    detector = Detector(averaged.model if averaged else model, data.class_names, precision)
-    del saved, check
+    Attributes:
+        model: the network that is trained. detector: what is evaluated and saved, of the averaged weights if there are.
+        progress: steps and seconds so far, and the best evaluation.
+        measured: the last evaluation.
+    """
 
-    plan = Plan.of(train_settings, len(data))
-    plan.begun = progress.begun  # of a run that is resumed
-    chosen = of_first(fabric, lambda: folder.chosen() if resume else {c.setting: c.value for c in choices})
-    evaluation_steps = interval(train_settings.eval_every, len(data), train_settings.batch_size)
-    if plan.budget is not None and chosen.get("train.eval_every") == train_settings.eval_every:
-        evaluation_steps = ANY
-    follows = plan.budget is not None and chosen.get("train.ema") == train_settings.ema
-    validation = Validation(fabric, val, train_settings.eval_images, 8, workers)
-    began = begin - progress.elapsed  # opening and checking the data counts: a budget is the user's time
-    decider = Decider(
-        plan,
-        seconds(train_settings.save_every),
-        evaluation_steps if train_settings.eval_every > 0 else 0,
-        several,
-        progress.evaluated,
-        time.monotonic() - began,
-    )
-    clock = Clock(fabric.device, progress.seconds_in)
-    unseen: list[tuple[int, float, Tensor]] = []  # step, learning rate, this process's share of the losses
-    seen_at = time.monotonic()
-    measured: Measured | None = None
+    def __init__(
+        self,
+        fabric: Fabric,
+        precision: Precision,
+        run: Prepared,
+        callbacks: Sequence[Callback] = (),
+        transform: Transform | None = None,
+        begin: float = 0.0,
+    ) -> None:
+        self.fabric, self.precision, self.transform = fabric, precision, transform
+        self.main, self.several = fabric.is_global_zero, fabric.world_size > 1
+        self.prepared, self.settings, self.folder = run, run.settings, run.folder
+        self.data, self.val, self.model = run.data, run.val, run.model
+        train = self.settings.train
+        self.callbacks = [MetricsLog(), *callbacks] if self.main else []
+        if self.main and train.patience is not None:
+            self.callbacks.insert(1, EarlyStopping(train.patience))
 
-    def elapsed() -> float:
-        return time.monotonic() - began
+        self.progress = Progress()
+        self.average = Ema(self.model, train.ema) if train.ema is not None else None
+        self.learner: Any = Learner(self.model, self.settings.loss, self.data.class_names)
+        self.optimizer: Any = make_optimizer(self.model, train)
+        with without_notes():
+            self.learner, self.optimizer = fabric.setup(self.learner, self.optimizer)
+        if self.average is not None:
+            self.average.model.to(fabric.device)
+        self.resumed = run.saved is not None
+        if run.saved is not None:
+            self._restore(run.saved)
+            run.saved = None  # as large as the model and the optimiser's state
+        self.detector = Detector(self.average.model if self.average else self.model, self.data.class_names, precision)
 
-    def save() -> None:
-        progress.elapsed = decider.saved = elapsed()
-        _require_finite(model, progress.step, folder)
-        first_process(fabric, write_resume_file)
+        self.began = begin - self.progress.elapsed  # opening the data counts: a budget is the user's time
+        self.plan = Plan.of(train, len(self.data))
+        self.plan.begun = self.progress.begun
+        self._make_decider()
+        self.validation = Validation(fabric, self.val, train.eval_images, 8, run.workers)
+        self.clock = Clock(fabric.device, self.progress.seconds_in)
+        self.measured: Measured | None = None
+        self.interrupt = Interrupt(several=self.several)
+        self._early = ""
+        self._unread: list[tuple[int, float, Tensor]] = []  # step, learning rate, this process's share of the losses
+        self._read_at = time.monotonic()
 
-    def write_resume_file() -> None:
-        contents = {
-            "progress": dataclasses.asdict(dataclasses.replace(progress, seconds_in=clock.seconds())),
-            "settings": to_plain(settings),
-            "classes": list(data.class_names),
-            "images": len(data),
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "precision": fabric.strategy.precision.state_dict(),
-            "ema": averaged.model.state_dict() if averaged is not None else {},
-        }
-        resume_file.save(folder.resume, contents)
-        tell({"event": "saved", "path": str(folder.resume), "step": progress.step})
+    def elapsed(self) -> float:
+        """Seconds since the run began, over all its sessions."""
+        return time.monotonic() - self.began
 
-    def look() -> None:
-        """Report the losses of the steps since the last look, and stop at one that is not finite."""
-        nonlocal seen_at
-        if not unseen:
+    def notify(self, event: events.Event) -> None:
+        notify(self.callbacks, event, self)
+
+    def finish_early(self, reason: str) -> None:
+        """End the run after the current step as if its length were reached; for callbacks.
+
+        Args:
+            reason: a word for the summary, such as "patience".
+        """
+        self._early = reason
+
+    def run(self, data_root: Path) -> Summary:
+        """Train to the end; the summary."""
+        first_process(self.fabric, lambda: self._open_folder(data_root))
+        self.notify(self._started())
+        try:
+            with self.interrupt:
+                self._loop()
+                summary = self._finish()
+        finally:
+            if self.main:
+                self.folder.close()
+        self.notify(events.Ended(summary))
+        return summary
+
+    def _loop(self) -> None:
+        """Train until the first process decides that it is over."""
+        self.batches = train_batches(
+            self.data,
+            self.settings,
+            start_step=self.progress.step,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+            workers=self.prepared.workers,
+            transform=self.transform,
+        )
+        if not self.resumed:
+            self.save()  # a run killed in its first minute resumes too; and a full disk is reported now
+        self.model.train()
+        while True:
+            decision = self._decide()
+            if decision.signal:
+                self._stop(decision.signal)
+            if decision.evaluate:
+                self.evaluate()
+                self.save()
+                continue
+            if decision.save:
+                self.save()
+            if decision.over:
+                return
+            for ahead in range(decision.steps):
+                self.step(decision.elapsed + ahead * decision.step_seconds)
+
+    def _decide(self) -> Decision:
+        """What all processes do next. They meet here, and read the losses since they last met."""
+        step = self.progress.step
+        while self.main and not self._early and self.decider.trial_due(step, self.elapsed()):
+            self._time_evaluation()
+        wanted = self.decider.decide(step, self.elapsed())
+        if self._early:
+            wanted = dataclasses.replace(wanted, over=True, evaluate=False, save=False)
+        decision = agree(self.fabric, wanted, self.interrupt.signal)
+        self.plan.reserve = decision.reserve
+        if self.average is not None and self._fit_average and decision.expected > 0:
+            self.average.decay = ema_decay(decision.expected)
+        if step == 0:
+            self.plan.begun = self.progress.begun = decision.elapsed
+        if self.several:
+            self.read_losses()
+        return decision
+
+    def step(self, now: float) -> None:
+        """Take one optimiser step, ``now`` seconds after the run began: the same number in all processes."""
+        train, progress = self.settings.train, self.progress
+        lr = scaled_lr(train) * lr_factor(train, progress.step, self.plan.progress(progress.step, now))
+        set_lr(self.optimizer, lr)
+        with self.clock.part("data", on_device=False):
+            chunks = next(self.batches)
+        # Dropout and the like are a function of the step, so that a resumed run draws the same numbers.
+        seed(self.fabric.device, hash((train.seed, progress.step, self.fabric.global_rank)) % (1 << 62))
+        losses = backward(self.fabric, self.learner, chunks, self.settings.matching, self.clock)
+        with self.clock.part("optimiser"):
+            if train.clip is not None:
+                clip = train.clip
+                self.fabric.clip_gradients(self.learner, self.optimizer, max_norm=clip, error_if_nonfinite=False)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            if self.average is not None:
+                self.average.update(self.model, progress.step)
+        progress.step += 1
+        self._unread.append((progress.step, lr, losses))
+        patient = READ_EVERY if self.decider.step_seconds > 0 else READ_FIRST
+        if not self.several and (self.fabric.device.type == "cpu" or len(self._unread) >= patient):
+            self.read_losses()
+
+    def read_losses(self) -> None:
+        """Report the steps since the last call; every process calls this at the same step.
+
+        Raises:
+            DivergedError: a loss is not finite.
+        """
+        if not self._unread:
             return
-        losses = all_reduce(torch.stack([values for _, _, values in unseen])).tolist()  # waits for the device
+        losses = all_reduce(torch.stack([values for _, _, values in self._unread])).tolist()  # waits for the device
         now = time.monotonic()
-        step_seconds = (now - seen_at) / len(unseen)
-        decider.stepped(step_seconds)
-        rate = train_settings.batch_size / max(step_seconds, 1e-9)
-        seen_at = now
-        for (step, lr, _), (class_loss, box_loss) in zip(unseen, losses):
+        step_seconds = (now - self._read_at) / len(self._unread)
+        self.decider.stepped(step_seconds)
+        self._read_at = now
+        batch, seconds_now = self.settings.train.batch_size, now - self.began
+        for (step, lr, _), (class_loss, box_loss) in zip(self._unread, losses):
             if not math.isfinite(class_loss + box_loss):
-                raise _not_finite(step, class_loss, box_loss, data, settings, folder)
-            row: dict[str, float] = {
-                "step": step,
-                "epoch": step * train_settings.batch_size / len(data),
-                "seconds": now - began,
-                "lr": lr,
-                "class_loss": class_loss,
-                "box_loss": box_loss,
-                "images_per_second": rate,
-            }
-            if main:
-                folder.log(row)
-            left = plan.seconds_left(step, now - began, step_seconds)
-            fraction = plan.progress(step, now - began)
-            tell({"event": "step", "steps": plan.steps, "fraction": fraction, "seconds_left": left, **row})
-        unseen.clear()
+                raise divergence.of_loss(step, class_loss, box_loss, self.data, self.settings, self.folder)
+            self.notify(
+                events.StepDone(
+                    step=step,
+                    epoch=step * batch / len(self.data),
+                    seconds=seconds_now,
+                    lr=lr,
+                    class_loss=class_loss,
+                    box_loss=box_loss,
+                    images_per_second=batch / max(step_seconds, 1e-9),
+                    steps=self.plan.steps,
+                    fraction=self.plan.progress(step, seconds_now),
+                    seconds_left=self.plan.seconds_left(step, seconds_now, step_seconds),
+                )
+            )
+        self._unread.clear()
 
-    def evaluate(final: bool) -> None:
-        nonlocal measured, seen_at
+    def save(self) -> None:
+        """Write resume.pt; every process calls this at the same step."""
+        self.read_losses()
+        self.progress.elapsed = self.decider.saved = self.elapsed()
+        divergence.require_finite(self.model, self.progress.step, self.folder)
+        first_process(self.fabric, self._write_state)
+
+    def evaluate(self, final: bool = False) -> None:
+        """Evaluate the detector and keep it; every process calls this at the same step.
+
+        Args:
+            final: on all images of the validation set, also where evaluations during training take some.
+        """
+        self.read_losses()
         start = time.monotonic()
-        _require_finite(detector.model, progress.step, folder)
-        detector.model.eval()  # the trained model itself where there is no average of it
-        if several:  # statistics of batch normalisation differ, and the first process's are saved
-            for buffer in detector.model.buffers():
+        divergence.require_finite(self.detector.model, self.progress.step, self.folder)
+        self.detector.model.eval()
+        if self.several:  # each process has its own batch statistics; those of the first one are saved
+            for buffer in self.detector.model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
-        with clock.part("evaluation", on_device=False):
-            measured = validation.measure(
-                detector,
+        with self.clock.part("evaluation", on_device=False):
+            self.measured = self.validation.measure(
+                self.detector,
                 final,
-                lambda done, total: tell({"event": "evaluation_progress", "done": done, "total": total}),
-                lambda: interrupt.requested,
+                lambda done, total: self.notify(events.EvaluationProgress(done, total)),
+                lambda: self.interrupt.requested,
             )
         detected = time.monotonic()
-        model.train()
-        if measured is None:
-            stop(agree(fabric, Decision(), interrupt.signal).signal)
-        stats = measured.stats
-        better = measured.comparable > progress.best
+        self.model.train()
+        if self.measured is None:
+            self._stop(agree(self.fabric, Decision(), self.interrupt.signal).signal)
+        progress, better = self.progress, self.measured.comparable > self.progress.best
         if better:
-            progress.best, progress.best_step, progress.evaluations_since_best = measured.comparable, progress.step, 0
+            progress.best, progress.best_step, progress.evaluations_since_best = (
+                self.measured.comparable,
+                progress.step,
+                0,
+            )
         else:
             progress.evaluations_since_best += 1
-        progress.evaluated = decider.evaluated = progress.step
-
-        def write() -> None:
-            facts = {
-                "step": progress.step,
-                "metrics": stats,
-                "split": val.split,
-                "threshold": measured.threshold,
-            }
-            for path in [folder.best, folder.last] if better else [folder.last]:
-                checkpoints.native.save(path, detector.model.state_dict(), model.settings, data.class_names, facts)
-            epoch = progress.step * train_settings.batch_size / len(data)
-            folder.log({"step": progress.step, "epoch": epoch, "seconds": elapsed(), **stats})
-            validation.write(folder, progress.step, measured)
-            draw_curves(folder.path)
-
-        first_process(fabric, write)
-        tell({"event": "evaluation", "step": progress.step, "best": better, **stats})
-        images = len(val) if final else len(validation.some)
+        progress.evaluated = self.decider.evaluated = progress.step
+        first_process(self.fabric, lambda: self._write_evaluation(better))
+        images = len(self.val) if final else len(self.validation.some)
         now = time.monotonic()
-        took, files = now - start, now - detected
-        decider.evaluation_took(took, images, len(val), fabric.world_size, elapsed(), files)
-        seen_at = time.monotonic()
+        self.decider.evaluation_took(
+            now - start, images, len(self.val), self.fabric.world_size, self.elapsed(), now - detected
+        )
+        self._read_at = time.monotonic()
 
-    def try_evaluation() -> None:
-        """Time the evaluation of some images, by which the first process of a budget knows what to keep for all."""
-        nonlocal seen_at
+    def _time_evaluation(self) -> None:
+        """Evaluate some images, by which the first process knows how much of a budget to keep for all of them."""
         begun = time.monotonic()
-        detector.model.eval()
-        indices = spread(len(val), TRIED + 1).tolist()
-        validation.detect(detector, indices[:1])  # the first image takes longer
+        self.detector.model.eval()
+        indices = spread(len(self.val), TRIED + 1).tolist()
+        self.validation.detect(self.detector, indices[:1])  # the first image takes longer
         start = time.monotonic()
         timed = indices[1:] or indices
-        validation.detect(detector, timed)
-        image = (time.monotonic() - start) / len(timed)
-        model.train()
+        self.validation.detect(self.detector, timed)
+        seconds_each = (time.monotonic() - start) / len(timed)
+        self.model.train()
         took = time.monotonic() - begun
-        decider.tried(image, len(validation.some), len(val), fabric.world_size, elapsed(), took)
-        seen_at += took  # steps may be waiting to be read
+        processes = self.fabric.world_size
+        self.decider.tried(seconds_each, len(self.validation.some), len(self.val), processes, self.elapsed(), took)
+        self._read_at += took  # steps may be waiting to be read
 
-    def take_step(now: float) -> None:
-        """One step, at ``now`` seconds since the run began: the same number in all processes."""
-        done = plan.progress(progress.step, now)
-        lr = scaled_lr(train_settings) * lr_factor(train_settings, progress.step, done)
-        set_lr(optimizer, lr)
-        with clock.part("data", on_device=False):
-            parts = next(batches)
-        # Dropout and the like in a backbone: a function of the step, so that a resumed run draws the same.
-        seed(fabric.device, hash((train_settings.seed, progress.step, fabric.global_rank)) % (1 << 62))
-        losses = backward(fabric, learner, parts, settings.matching, clock)
-        with clock.part("optimiser"):
-            if train_settings.clip is not None:
-                clip = train_settings.clip
-                fabric.clip_gradients(learner, optimizer, max_norm=clip, error_if_nonfinite=False)
-            optimizer.step()
-            optimizer.zero_grad()
-            if averaged is not None:
-                averaged.update(model, progress.step)
-        progress.step += 1
-        unseen.append((progress.step, lr, losses))
-        patient = LOOK_EVERY if decider.step_seconds > 0 else FIRST_LOOK
-        if not several and (fabric.device.type == "cpu" or len(unseen) >= patient):
-            look()
+    def _stop(self, number: int) -> NoReturn:
+        """Save and end because of a signal."""
+        self.save()
+        raise Stopped(f"step {self.progress.step} is saved; go on with --resume {self.folder.path}", number)
 
-    def stop(number: int) -> NoReturn:
-        look()
-        save()
-        raise Stopped(f"step {progress.step} is saved; go on with --resume {folder.path}", number)
-
-    def report() -> None:
-        assert measured is not None, "a run ends with an evaluation"
-        try:
-            left = math.inf if plan.budget is None else plan.budget - elapsed()
-            brief = left < REPORT_IMAGES * decider.evaluation_seconds * fabric.world_size / len(measured.found)
-            ended = (progress.step, progress.elapsed)
-            write_report(folder, settings, data, val, detector, measured, *ended, clock.seconds(), brief)
-        except Exception as error:  # a run that took hours does not fail for its report
-            tell({"event": "problem", "text": f"{folder.report} could not be written: {first_line(error)}"})
-
-    def open_folder() -> None:
-        if not resume:
-            chosen = [choice.plain() for choice in choices]
-            weights = kept.plain() if kept is not None else None
-            folder.create(settings, Path(data_root), data.class_names, sys.argv, chosen, weights)
-        else:
-            folder.write_settings(settings)
-            folder.write_data(Path(data_root))
-        folder.open_logs(progress.step)
-
-    first_process(fabric, open_folder)
-    tell(
-        {
-            "event": "start",
-            "steps": plan.steps,
-            "budget": plan.budget,
-            "images": len(data),
-            "step": progress.step,
-            "processes": fabric.world_size,
-            "device": str(fabric.device),
-            "precision": precision,
-            "output": str(folder.path),
+    def _finish(self) -> Summary:
+        """The last evaluation, save and report."""
+        self.read_losses()
+        reserved, trained = self.plan.reserve, self.elapsed()
+        progress = self.progress
+        if self.measured is None or progress.evaluated != progress.step or len(self.validation.some) < len(self.val):
+            self.evaluate(final=True)
+        progress.finished = of_first(self.fabric, lambda: self._early or "finished")
+        self.save()
+        if self.settings.train.report:
+            first_process(self.fabric, self._write_report)
+        return {
+            "output": str(self.folder.path),
+            "steps": progress.step,
+            "seconds": progress.elapsed,
+            "budget": self.plan.budget,
+            "kept": reserved if self.plan.budget is not None else None,
+            "evaluation": progress.elapsed - trained,
+            "stopped": progress.finished,
+            "last": self.measured.stats if self.measured is not None else {},
+            "best_step": progress.best_step,
+            "best_AP": progress.best,
         }
-    )
-    batches = train_batches(
-        data,
-        settings,
-        start_step=progress.step,
-        rank=fabric.global_rank,
-        world=fabric.world_size,
-        workers=workers,
-        transform=transform,
-    )
-    try:
-        with Interrupt(several=several) as interrupt:
-            if not resume:
-                save()  # a run killed in its first minute resumes too; and a disk that is full says so now
-            model.train()
-            stopped = "finished"
-            while True:
-                while main and decider.trial_due(progress.step, elapsed()):
-                    try_evaluation()
-                decision = agree(fabric, decider.decide(progress.step, elapsed()), interrupt.signal)
-                plan.reserve = decision.reserve
-                if averaged is not None and follows and decision.expected > 0:
-                    averaged.decay = ema_decay(decision.expected)
-                if progress.step == 0:
-                    plan.begun = progress.begun = decision.elapsed
-                if decision.signal:
-                    stop(decision.signal)
-                if several:
-                    look()
-                if decision.evaluate:
-                    look()
-                    evaluate(final=False)
-                    save()
-                    patience = train_settings.patience
-                    if patience is not None and progress.evaluations_since_best >= patience:
-                        stopped = "patience"
-                        break
-                    continue
-                if decision.save:
-                    look()
-                    save()
-                if decision.over:
-                    break
-                for ahead in range(decision.steps):
-                    take_step(decision.elapsed + ahead * decision.step_seconds)
-            look()
-            reserved, trained = plan.reserve, elapsed()
-            if measured is None or progress.evaluated != progress.step or len(validation.some) < len(val):
-                evaluate(final=True)
-            progress.finished = stopped
-            save()
-            if train_settings.report:
-                first_process(fabric, report)
-    finally:
-        if main:
-            folder.close()
-    summary = {
-        "output": str(folder.path),
-        "steps": progress.step,
-        "seconds": progress.elapsed,
-        "budget": plan.budget,
-        "kept": reserved if plan.budget is not None else None,
-        "evaluation": progress.elapsed - trained,
-        "stopped": stopped,
-        "last": measured.stats if measured is not None else {},
-        "best_step": progress.best_step,
-        "best_AP": progress.best,
-    }
-    tell({"event": "end", "summary": summary})
-    return summary
 
-
-def _model(settings: Settings, data: DetectionData, resume: bool) -> tuple[RetinaNet, initial_weights.Kept | None]:
-    """The network on the CPU, the same in all processes."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(settings.train.seed)
-        if resume:
-            return RetinaNet(settings.model, len(data.class_names), load_weights=False), None
-        return initial_weights.begin(settings, data.class_names)
-
-
-def _finished(saved: dict[str, Any], settings: Settings, folder: RunFolder) -> dict[str, Any] | None:
-    """The summary of a saved run that has nothing left to do under ``settings``; otherwise None."""
-    progress, before = Progress(**saved["progress"]), from_plain(Settings, saved["settings"]).train
-    same = all(getattr(settings.train, name) == getattr(before, name) for name in (*LENGTHS, "patience"))
-    over = Plan.of(settings.train, saved["images"]).over(progress.step, progress.elapsed)
-    if not progress.finished or not (same or (over and progress.finished == "finished")):
-        return None
-    if settings.train.report and not folder.report.is_file():  # it ended before its report was written
-        return None
-    try:
-        facts = metadata.parse(metadata.read_bytes(folder.path / "evaluation.json"))
-        last = {name: facts[name] for name in coco_metrics.NAMES}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return {
-        "output": str(folder.path),
-        "steps": progress.step,
-        "seconds": progress.elapsed,
-        "stopped": progress.finished,
-        "last": last,
-        "best_step": progress.best_step,
-        "best_AP": progress.best,
-    }
-
-
-def _open(
-    data_root: str | Path,
-    settings: Settings,
-    tell: Callable[[Event], None],
-    check: Callable[[DetectionData], None],
-) -> tuple[DetectionData, DetectionData]:
-    """The splits to learn from and to measure on; what was found wrong in them is told.
-
-    Args:
-        check: called with the training split before anything else is opened or told.
-    """
-    options = settings.data
-
-    def checking(done: int, total: int) -> None:
-        tell({"event": "checking", "done": done, "total": total})
-
-    data = open_data(data_root, options.train, strict=options.strict, on_progress=checking)
-    check(data)
-    _require_boxes(data, "train")
-    val = open_data(data_root, options.val, strict=options.strict, class_names=data.class_names, on_progress=checking)
-    _require_boxes(val, "evaluate")
-    tell({"event": "data", "train": data, "val": val})
-    return data, val
-
-
-def _require_data(data_root: str | Path, folder: RunFolder) -> None:
-    """
-    Raises:
-        RequestError: the data set of a resumed run was moved.
-    """
-    if not Path(data_root).exists():
-        raise RequestError(
-            f"the data set of {folder.path} is not at {data_root} any more; where it was moved, say to where: "
-            f"retinanet train DATA --resume {folder.path}"
+    def _started(self) -> events.Started:
+        return events.Started(
+            step=self.progress.step,
+            steps=self.plan.steps,
+            budget=self.plan.budget,
+            images=len(self.data),
+            processes=self.fabric.world_size,
+            device=str(self.fabric.device),
+            precision=self.precision,
+            output=self.folder.path,
         )
 
-
-def _require_boxes(data: DetectionData, what: str) -> None:
-    """
-    Raises:
-        RequestError: there is no box to ``what`` on.
-    """
-    if sum(data.counts()) > 0:
-        return
-    if data.num_boxes > 0:
-        why = f"all {data.num_boxes} are regions to ignore (COCO's iscrowd, Pascal VOC's difficult)"
-    elif reason := data.report.reason():
-        why = f"most often: {reason}"
-    else:
-        why = f"none of its {len(data)} images has an annotation"
-    raise RequestError(f"split {data.split} of {data.root} has no usable box to {what} on; {why}")
-
-
-def _coverage(data: DetectionData, settings: Settings) -> dict[str, Any]:
-    share, lost = lost_boxes(data, settings.model, settings.matching)
-    return {"share": share, "lost": lost}
-
-
-def _workers(settings: Settings, fabric: Fabric) -> int:
-    if settings.data.workers >= 0:
-        return settings.data.workers
-    # A network on the CPU uses all of its cores; loaders beside it would only take turns with it.
-    return 0 if fabric.device.type == "cpu" else choose_workers(max(1, fabric.world_size // settings.train.nodes))
-
-
-def _check_settings(saved: dict[str, Any], settings: Settings, folder: RunFolder) -> None:
-    """
-    Raises:
-        RequestError: the saved run cannot go on under these settings.
-    """
-    then = to_plain(from_plain(Settings, saved["settings"]))  # an older version's lack what came since
-    now = to_plain(settings)
-    for key in ("mean", "std"):  # where they are not given the model fills them in, as it did then
-        if now["model"]["preprocessing"][key] is None:
-            now["model"]["preprocessing"][key] = then["model"]["preprocessing"][key]
-    fixed = ("model", "matching", "loss")
-    changed = [f"{part}.{key}" for part in fixed for key in now[part] if now[part][key] != then[part][key]]
-    fixed_train = ("batch_size", "optimizer", "ema", "seed")
-    changed += [f"train.{key}" for key in fixed_train if now["train"][key] != then["train"][key]]
-    if changed:
-        raise RequestError(f"cannot resume {folder.path} with other settings than it began with: {', '.join(changed)}")
-
-
-def _check_data(saved: dict[str, Any] | None, folder: RunFolder, data: DetectionData) -> None:
-    """
-    Raises:
-        RequestError: the saved run was trained on other data.
-    """
-    if saved is None:
-        return
-    with resume_file.restoring(folder.resume):
-        before, images = [str(name) for name in saved["classes"]], saved["images"]
-    now = list(data.class_names)
-    if now == before and len(data) == images:
-        return
-    differing = [f"{name} is new" for name in now if name not in before]
-    differing += [f"{name} is missing" for name in before if name not in now]
-    if now != before and not differing:
-        differing = ["the classes are in another order"]
-    listed = ", ".join(printable(text, NAME) for text in differing[:NAMED])
-    more = f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
-    raise RequestError(
-        f"cannot resume {folder.path}: it was trained on {images} images of {len(before)} classes, and "
-        f"{data.root} has {len(data)} of {len(now)}{': ' * bool(listed)}{listed}{more}; give its own data set, or "
-        "start a new run"
-    )
-
-
-def _require_finite(model: RetinaNet, step: int, folder: RunFolder) -> None:
-    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-        raise DivergedError(
-            f"a weight is not finite any more after step {step}, so nothing was saved; the last good save is "
-            f"{folder.resume}: start anew with a smaller train.lr or with train.clip"
+    def _make_decider(self) -> None:
+        """Intervals and averages that were fitted to a budget follow the steps that fit into it."""
+        train, run = self.settings.train, self.prepared
+        chosen = of_first(
+            self.fabric,
+            lambda: self.folder.chosen() if self.resumed else {c.setting: c.value for c in run.choices},
         )
+        budgeted = self.plan.budget is not None
+        steps = interval(train.eval_every, len(self.data), train.batch_size) if train.eval_every > 0 else 0
+        if steps and budgeted and chosen.get("train.eval_every") == train.eval_every:
+            steps = ANY
+        self._fit_average = budgeted and chosen.get("train.ema") == train.ema
+        save_every = seconds(train.save_every)
+        evaluated, elapsed = self.progress.evaluated, self.elapsed()
+        self.decider = Decider(self.plan, save_every, steps, self.several, evaluated, elapsed)
 
+    def _restore(self, saved: dict[str, Any]) -> None:
+        """Continue from the contents of resume.pt."""
+        with resume_state.restoring(self.folder.resume):
+            self.progress = Progress(**saved["progress"] | {"finished": ""})
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.fabric.strategy.precision.load_state_dict(saved["precision"])
+            if self.average is not None:
+                self.average.model.load_state_dict(saved["ema"])
 
-def _not_finite(
-    step: int, class_loss: float, box_loss: float, data: DetectionData, settings: Settings, folder: RunFolder
-) -> DivergedError:
-    images = [data.path(index).name for _, index in TrainingSteps(data, settings).images(step - 1)]
-    listed = ", ".join(images[:16]) + (f" and {len(images) - 16} more" if len(images) > 16 else "")
-    good = folder.last if folder.last.is_file() else folder.resume
-    return DivergedError(
-        f"the loss is not finite at step {step} (class {class_loss:.4g}, box {box_loss:.4g}); the last good checkpoint "
-        f"is {good}; the images of that step are {listed}; try a smaller train.lr, train.clip or train.precision fp32"
-    )
+    def _open_folder(self, data_root: Path) -> None:
+        if self.resumed:
+            self.folder.write_settings(self.settings)
+            self.folder.write_data(data_root)
+        else:
+            chosen = [choice.plain() for choice in self.prepared.choices]
+            weights = self.prepared.kept.plain() if self.prepared.kept is not None else None
+            self.folder.create(self.settings, data_root, self.data.class_names, sys.argv, chosen, weights)
+        self.folder.open_logs(self.progress.step)
+
+    def _write_state(self) -> None:
+        resume_state.save(
+            self.folder.resume,
+            {
+                "progress": dataclasses.asdict(dataclasses.replace(self.progress, seconds_in=self.clock.seconds())),
+                "settings": to_plain(self.settings),
+                "classes": list(self.data.class_names),
+                "images": len(self.data),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "precision": self.fabric.strategy.precision.state_dict(),
+                "ema": self.average.model.state_dict() if self.average is not None else {},
+            },
+        )
+        self.notify(events.StateSaved(self.folder.resume, self.progress.step))
+
+    def _write_evaluation(self, better: bool) -> None:
+        """The checkpoints and evaluation.json; only in the first process."""
+        measured, step = self.measured, self.progress.step
+        assert measured is not None
+        facts = {
+            "step": step,
+            "metrics": measured.stats,
+            "split": self.val.split,
+            "threshold": measured.threshold,
+        }
+        for path in [self.folder.best, self.folder.last] if better else [self.folder.last]:
+            native.save(path, self.detector.model.state_dict(), self.model.settings, self.data.class_names, facts)
+        self.validation.write(self.folder, step, measured)
+        epoch = step * self.settings.train.batch_size / len(self.data)
+        self.notify(events.EvaluationDone(step, epoch, self.elapsed(), better, measured.stats))
+        draw_curves(self.folder.path)
+
+    def _write_report(self) -> None:
+        assert self.measured is not None, "a run ends with an evaluation"
+        try:
+            left = math.inf if self.plan.budget is None else self.plan.budget - self.elapsed()
+            seconds_each = self.decider.evaluation_seconds * self.fabric.world_size / len(self.measured.found)
+            write_report(
+                self.folder,
+                self.settings,
+                self.data,
+                self.val,
+                self.detector,
+                self.measured,
+                self.progress.step,
+                self.progress.elapsed,
+                self.clock.seconds(),
+                brief=left < REPORT_IMAGES * seconds_each,
+            )
+        except Exception as error:  # a run that took hours does not fail for its report
+            self.notify(events.Problem(f"{self.folder.report} could not be written: {first_line(error)}"))

@@ -1,0 +1,250 @@
+"""Everything before the first step: data, settings and network of a new run or of one that is resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+
+from retinanet.analysis.anchor_fit import Choice, lost_boxes
+from retinanet.analysis.doctor import examine
+from retinanet.common.errors import RequestError
+from retinanet.common.precision import Precision
+from retinanet.common.printable import NAME, printable
+from retinanet.config.settings import LENGTHS, Settings, from_plain, to_plain
+from retinanet.data import DetectionData, open_data
+from retinanet.data.loader import choose_workers
+from retinanet.evaluation import coco_metrics
+from retinanet.model import RetinaNet
+from retinanet.training import events, initial_weights, resume_state
+from retinanet.training.collectives import every_process, first_process, of_first
+from retinanet.training.resume_state import Progress
+from retinanet.training.run_folder import RunFolder
+from retinanet.training.schedule import Plan
+from retinanet.weight_files import metadata
+
+NAMED = 3  # classes named where a data set is not that of the run
+Notify = Callable[[events.Event], None]
+Summary = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Surroundings:
+    """What a run computes on."""
+
+    device: torch.device
+    precision: Precision
+    processes: int
+    workers: int
+
+
+Fit = Callable[[DetectionData, DetectionData, Surroundings], tuple[Settings, list[Choice]]]
+"""(training set, validation set, machine) -> the settings to run with, and the reasons for them."""
+
+
+@dataclasses.dataclass
+class Prepared:
+    """A run that is ready to start."""
+
+    folder: RunFolder
+    settings: Settings
+    """Complete: with what the backbone filled in."""
+    data: DetectionData
+    val: DetectionData
+    model: RetinaNet
+    """On the CPU."""
+    workers: int
+    choices: Sequence[Choice] = ()
+    kept: initial_weights.Kept | None = None
+    saved: dict[str, Any] | None = None
+    """The contents of resume.pt; None for a new run."""
+
+
+def prepare(
+    fabric: Fabric,
+    precision: Precision,
+    data_root: Path,
+    settings: Settings,
+    folder: RunFolder,
+    resume: bool,
+    fit: Fit | None,
+    notify: Notify,
+) -> Prepared | Summary:
+    """Open data and network; every process calls this.
+
+    Returns:
+        What a :class:`retinanet.training.trainer.Trainer` needs; or the summary of a run that is finished already.
+
+    Raises:
+        RequestError: settings, data or folder cannot be used.
+    """
+    if not resume:
+        first_process(fabric, folder.require_empty)  # before anything that takes long
+    saved = every_process(fabric, lambda: resume_state.load(folder.resume)) if resume else None
+    opening = partial(open_splits, data_root, settings, notify, partial(_check_data, saved, folder))
+    if saved is not None:
+        with resume_state.restoring(folder.resume):
+            _check_settings(saved, settings, folder)
+            summary = of_first(fabric, partial(finished_summary, saved, settings, folder))
+        if summary is not None:
+            if not of_first(fabric, partial(folder.trained_on, data_root)):
+                every_process(fabric, opening)  # another path is accepted only if the data fits
+            notify(events.NothingToDo(summary))
+            return summary
+        every_process(fabric, lambda: _require_data(data_root, folder))
+    data, val = every_process(fabric, opening)
+    workers = _workers(settings, fabric)
+    choices: list[Choice] = []
+    if fit is not None and not resume:
+        notify(events.FittingSettings())
+        machine = Surroundings(fabric.device, precision, fabric.world_size, workers)
+        settings, choices = of_first(fabric, lambda: fit(data, val, machine))
+        notify(events.SettingsFitted(choices))
+    notify(events.AnchorsCover(*lost_boxes(data, settings.model, settings.matching)))
+    if fabric.is_global_zero:
+        splits = {split.split: split for split in (data, val)}
+        notify(events.DataExamined(examine(splits, settings.model, read=False)))
+    model, kept = every_process(fabric, lambda: _make_model(settings, data, resume))
+    if kept is not None:
+        notify(events.WeightsKept(kept))
+    settings = dataclasses.replace(settings, model=model.settings)
+    return Prepared(folder, settings, data, val, model, workers, choices, kept, saved)
+
+
+def open_splits(
+    data_root: Path, settings: Settings, notify: Notify, check: Callable[[DetectionData], None]
+) -> tuple[DetectionData, DetectionData]:
+    """The training set and the validation set.
+
+    Args:
+        check: called with the training set before the other one is opened.
+    """
+    options = settings.data
+
+    def checking(done: int, total: int) -> None:
+        notify(events.CheckingImages(done, total))
+
+    data = open_data(data_root, options.train, strict=options.strict, on_progress=checking)
+    check(data)
+    _require_boxes(data, "train")
+    val = open_data(data_root, options.val, strict=options.strict, class_names=data.class_names, on_progress=checking)
+    _require_boxes(val, "evaluate")
+    notify(events.DataOpened(data, val))
+    return data, val
+
+
+def finished_summary(saved: dict[str, Any], settings: Settings, folder: RunFolder) -> Summary | None:
+    """The summary of a saved run that has nothing left to do under ``settings``; otherwise None."""
+    progress, before = Progress(**saved["progress"]), from_plain(Settings, saved["settings"]).train
+    same = all(getattr(settings.train, name) == getattr(before, name) for name in (*LENGTHS, "patience"))
+    over = Plan.of(settings.train, saved["images"]).over(progress.step, progress.elapsed)
+    if not progress.finished or not (same or (over and progress.finished == "finished")):
+        return None
+    if settings.train.report and not folder.report.is_file():  # it ended before its report was written
+        return None
+    try:
+        facts = metadata.parse(metadata.read_bytes(folder.path / "evaluation.json"))
+        last = {name: facts[name] for name in coco_metrics.NAMES}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return {
+        "output": str(folder.path),
+        "steps": progress.step,
+        "seconds": progress.elapsed,
+        "stopped": progress.finished,
+        "last": last,
+        "best_step": progress.best_step,
+        "best_AP": progress.best,
+    }
+
+
+def _make_model(settings: Settings, data: DetectionData, resume: bool) -> tuple[RetinaNet, initial_weights.Kept | None]:
+    """The network on the CPU, the same in all processes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(settings.train.seed)
+        if resume:
+            return RetinaNet(settings.model, len(data.class_names), load_weights=False), None
+        return initial_weights.begin(settings, data.class_names)
+
+
+def _workers(settings: Settings, fabric: Fabric) -> int:
+    if settings.data.workers >= 0:
+        return settings.data.workers
+    # A network on the CPU uses all cores: loader processes would only compete with it.
+    return 0 if fabric.device.type == "cpu" else choose_workers(max(1, fabric.world_size // settings.train.nodes))
+
+
+def _require_data(data_root: Path, folder: RunFolder) -> None:
+    """
+    Raises:
+        RequestError: the data set of a resumed run was moved.
+    """
+    if not data_root.exists():
+        raise RequestError(
+            f"the data set of {folder.path} is not at {data_root} any more; if it was moved, name its new path: "
+            f"retinanet train DATA --resume {folder.path}"
+        )
+
+
+def _require_boxes(data: DetectionData, what: str) -> None:
+    """
+    Raises:
+        RequestError: there is no box to ``what`` on.
+    """
+    if sum(data.counts()) > 0:
+        return
+    if data.num_boxes > 0:
+        why = f"all {data.num_boxes} are regions to ignore (COCO's iscrowd, Pascal VOC's difficult)"
+    elif reason := data.report.reason():
+        why = f"most often: {reason}"
+    else:
+        why = f"none of its {len(data)} images has an annotation"
+    raise RequestError(f"split {data.split} of {data.root} has no usable box to {what} on; {why}")
+
+
+def _check_settings(saved: dict[str, Any], settings: Settings, folder: RunFolder) -> None:
+    """
+    Raises:
+        RequestError: the saved run cannot go on under these settings.
+    """
+    then = to_plain(from_plain(Settings, saved["settings"]))  # settings of an older version lack newer fields
+    now = to_plain(settings)
+    for key in ("mean", "std"):  # the model fills these in where they are not given, as it did then
+        if now["model"]["preprocessing"][key] is None:
+            now["model"]["preprocessing"][key] = then["model"]["preprocessing"][key]
+    fixed = ("model", "matching", "loss")
+    changed = [f"{group}.{key}" for group in fixed for key in now[group] if now[group][key] != then[group][key]]
+    fixed_train = ("batch_size", "optimizer", "ema", "seed")
+    changed += [f"train.{key}" for key in fixed_train if now["train"][key] != then["train"][key]]
+    if changed:
+        raise RequestError(f"cannot resume {folder.path} with other settings than it began with: {', '.join(changed)}")
+
+
+def _check_data(saved: dict[str, Any] | None, folder: RunFolder, data: DetectionData) -> None:
+    """
+    Raises:
+        RequestError: the saved run was trained on other data.
+    """
+    if saved is None:
+        return
+    with resume_state.restoring(folder.resume):
+        before, images = [str(name) for name in saved["classes"]], saved["images"]
+    now = list(data.class_names)
+    if now == before and len(data) == images:
+        return
+    differing = [f"{name} is new" for name in now if name not in before]
+    differing += [f"{name} is missing" for name in before if name not in now]
+    if now != before and not differing:
+        differing = ["the classes are in another order"]
+    listed = ", ".join(printable(text, NAME) for text in differing[:NAMED])
+    more = f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
+    raise RequestError(
+        f"cannot resume {folder.path}: it was trained on {images} images of {len(before)} classes, and "
+        f"{data.root} has {len(data)} of {len(now)}{': ' * bool(listed)}{listed}{more}; give its own data set, or "
+        "start a new run"
+    )
