@@ -19,8 +19,8 @@ from retinanet.bench import torchvision_bench
 from retinanet.common import threads
 from retinanet.common.threads import alone, map_slices
 from retinanet.inference import postprocess
-from retinanet.losses import focal
-from retinanet.ops import iou_assigner
+from retinanet.losses import focal_cpu
+from retinanet.ops import iou_assigner, iou_assigner_fast
 
 SetThreads = Callable[[int], None]
 
@@ -146,15 +146,15 @@ def works() -> list[torchvision_bench.Work]:
 
 def flat(result: Any) -> list[Tensor]:
     if isinstance(result, iou_assigner.Targets):
-        return [result.labels, result.places, result.boxes, result.num_positives]
+        return [result.labels, result.indices, result.boxes, result.num_positives]
     return [result.clone()] if isinstance(result, Tensor) else [tensor for image in result for tensor in image]
 
 
 @pytest.fixture
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(focal, "SLICE", 2000)
-    monkeypatch.setattr(iou_assigner, "PART", 150)
-    monkeypatch.setattr(iou_assigner, "CACHED", 600)
+    monkeypatch.setattr(focal_cpu, "SLICE", 2000)
+    monkeypatch.setattr(iou_assigner_fast, "CHUNK", 150)
+    monkeypatch.setattr(iou_assigner_fast, "CACHED_OVERLAPS", 600)
     monkeypatch.setattr(postprocess, "SLICE", 3000)
     monkeypatch.setattr(postprocess, "ENOUGH", 3000)
 

@@ -11,8 +11,8 @@ from retinanet.data import open_data
 from retinanet.evaluation.loss_distribution import BINS, LIMIT, Margins, margins, reading
 from retinanet.losses.pointwise import focal
 from retinanet.model import RetinaNet
+from retinanet.ops.image_batch import ImageBatch
 from retinanet.ops.iou_assigner import match
-from retinanet.ops.resize import prepare
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +31,13 @@ def detector():
 def examples(detector, data, index):
     """x_t of the positives and negatives of one image, the long way."""
     source = data.read(index)
-    image = prepare(source, detector.settings.preprocessing)
-    height, width = image.shape[1:]
-    padded = torch.zeros((1, 3, -(-height // 32) * 32, -(-width // 32) * 32), dtype=image.dtype)
-    padded[0, :, :height, :width] = image
-    logits = torch.cat(detector.outputs(padded, torch.tensor([[height, width]])).logits, dim=1)[0]
+    image = detector.prepare(source)
+    height, width = image.resized
+    batch = ImageBatch.stack([image])
+    logits = torch.cat(detector.forward(batch).logits, dim=1)[0]
     scale = torch.tensor([width / source.shape[2], height / source.shape[1]] * 2)
     boxes, labels = torch.as_tensor(data.boxes(index)) * scale, torch.as_tensor(data.labels(index))
-    anchors = torch.cat(detector.model.anchors(*padded.shape[2:]))
+    anchors = torch.cat(detector.model.anchors(*batch.images.shape[2:]))
     targets = match(anchors, [boxes], [labels], MatchingSettings()).labels[0]
     positives, negatives = [], []
     for row, label in zip(logits.tolist(), targets.tolist()):

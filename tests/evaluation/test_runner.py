@@ -123,10 +123,13 @@ from retinanet.evaluation.runner import detect_all
 class Detector:
     class_names = ("red", "green")
     settings = ModelSettings(preprocessing=PreprocessingSettings(resize="none"))
-    resizes_inside = False
+    preprocessing = settings.preprocessing
 
-    def detect(self, images, sizes, originals, threshold):
-        return [self.look(image, int(w)) for image, (h, w) in zip(images, originals)]
+    def require(self, options):
+        pass
+
+    def detect(self, batch, options):
+        return [self.look(image, int(w)) for image, (h, w) in zip(batch.images, batch.originals)]
 
     def look(self, image, width):
         scores = torch.full((width % 3,), image[:, :, :width].sum().item() / 1e7)

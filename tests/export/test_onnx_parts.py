@@ -20,7 +20,7 @@ from retinanet.inference.detections import Detections
 from retinanet.inference.postprocess import postprocess
 from retinanet.model.retinanet import Outputs
 from retinanet.ops.anchors import make_anchors
-from retinanet.ops.resize import box_scale, normalize, pad_batch, padded_size, prepare
+from retinanet.ops.resize import box_scale, normalize, pad_batch, padded_size, resize_image
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -68,7 +68,7 @@ def test_images(name: str) -> None:
         source = torch.randint(
             0, 256, (3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(shape[0])
         )
-        image = prepare(source, settings)
+        image = resize_image(source, settings)
         size = (image.shape[1], image.shape[2])
         expected = normalize(pad_batch([image], padded_size([size], settings)), torch.tensor([size]), MEAN, STD)
         given = {"images": source.permute(1, 2, 0)[None].numpy()}

@@ -21,6 +21,7 @@ from helpers.exported_models import make_image
 from helpers.random_weights import scatter
 from helpers.tiny_run import make_data, tiny
 from retinanet.common.errors import RequestError, WorkError
+from retinanet.config.settings import PreprocessingSettings
 from retinanet.data import open_data
 from retinanet.evaluation.runner import detect_all
 from retinanet.export.exported_network import ExportedNetwork
@@ -28,6 +29,7 @@ from retinanet.export.openvino import openvino_export, openvino_int8, openvino_r
 from retinanet.inference.detections import Detections
 from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
+from retinanet.ops.image_batch import ImageBatch, prepare_image
 
 if find_spec("openvino") is None or find_spec("nncf") is None:
     pytest.skip("the extra openvino is not installed", allow_module_level=True)
@@ -91,10 +93,9 @@ def test_nothing_found_is_no_error(loaded: Detector) -> None:
 
 
 def test_outputs_are_not_overwritten_by_the_next_call(loaded: Detector) -> None:
-    sizes = torch.tensor([[64, 64]])
-    first = loaded.outputs(make_image(64, 64)[None], sizes)
+    first = loaded.forward(ImageBatch.stack([loaded.prepare(make_image(64, 64))]))
     before = copy.deepcopy(first)
-    loaded.outputs(make_image(64, 64, 9)[None], sizes)
+    loaded.forward(ImageBatch.stack([loaded.prepare(make_image(64, 64, 9))]))
     for kept, now in zip(before.logits + before.deltas, first.logits + first.deltas, strict=True):
         assert torch.equal(kept, now)
         assert now.dtype == torch.float32
@@ -174,10 +175,9 @@ def test_int8(detector: Detector, folder: Path, tmp_path: Path) -> None:
     known = json.loads((folder / "retinanet.json").read_text()) | {"precision": "int8"}
     (place / "retinanet.json").write_text(json.dumps(known))
     assert (place / "model.bin").stat().st_size < 0.5 * (folder / "model.bin").stat().st_size
-    images = torch.stack([torch.as_tensor(open_data(data, "val").read(0))])
-    sizes = torch.tensor([images.shape[2:]])
-    padded = nn.functional.pad(images, (0, -images.shape[3] % 32, 0, -images.shape[2] % 32))
-    a, b = (each.outputs(padded, sizes) for each in (openvino_runtime.load(place), detector))
+    image = torch.as_tensor(open_data(data, "val").read(0))
+    batch = ImageBatch.stack([prepare_image(image, PreprocessingSettings(resize="none"))])
+    a, b = (each.forward(batch) for each in (openvino_runtime.load(place), detector))
     for mine, theirs in ((a.logits, b.logits), (a.deltas, b.deltas)):
         pair = torch.stack([torch.cat([t.flatten() for t in mine]), torch.cat([t.flatten() for t in theirs])])
         assert float(torch.corrcoef(pair)[0, 1]) > 0.97

@@ -21,6 +21,7 @@ import retinanet
 from helpers.agreeing import assert_agree
 from helpers.exported_models import make_image
 from helpers.random_weights import scatter
+from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import RequestError
 from retinanet.common.precision import Precision
 from retinanet.config.settings import (
@@ -40,8 +41,8 @@ from retinanet.inference.tiling import predict_sliced
 from retinanet.losses import detection_loss
 from retinanet.model import RetinaNet
 from retinanet.ops.boxes import decode
+from retinanet.ops.image_batch import ImageBatch, prepare_image
 from retinanet.ops.iou_assigner import match
-from retinanet.ops.resize import prepare
 from retinanet.predict.files import predict_files
 
 NAMES = ("dog", "cat", "bird")
@@ -108,7 +109,8 @@ def test_no_rounding_beyond_the_edge(detector: Detector) -> None:
     resized = torch.arange(8, 28).repeat(2)[:, None].expand(-1, 2)
     originals = torch.stack((torch.arange(40) * 7 + 9, torch.arange(40) * 13 + 5), dim=1)
     reached = 0
-    for found, original in zip(detector.detect(images, resized, originals, threshold=0.01), originals):
+    batch = ImageBatch(images, resized, originals, resized / originals.double())
+    for found, original in zip(detector.detect(batch, PredictOptions(threshold=0.01)), originals):
         assert (found.boxes[:, 2:] <= original.flip(0)).all()
         reached += int((found.boxes[:, 2:] == original.flip(0)).sum())
     assert reached > 100
@@ -163,12 +165,11 @@ def test_outputs_alone_or_in_a_batch(detector: Detector, precision: Precision, f
     own = Detector(detector.model, NAMES, precision)
     if fused:
         own.fuse()
-    images = torch.stack([make_image(64, 96, seed) for seed in range(8)])
-    sizes = torch.tensor([[64, 96]] * 8)
-    together = own.outputs(images, sizes)
+    images = [prepare_image(make_image(64, 96, seed), None) for seed in range(8)]
+    together = own.forward(ImageBatch.stack(images))
     tolerance = {"fp32": 1e-4, "bf16": 2**-5}[precision]
     for i in range(8):
-        alone = own.outputs(images[i : i + 1], sizes[:1])
+        alone = own.forward(ImageBatch.stack(images[i : i + 1]))
         for one, other in zip((*alone.logits, *alone.deltas), (*together.logits, *together.deltas)):
             torch.testing.assert_close(one[0].float(), other[i].float(), rtol=tolerance, atol=tolerance)
 
@@ -304,17 +305,16 @@ def test_square_preprocessing_takes_another_size() -> None:
 
 @pytest.mark.kernels
 def test_detect_a_batch(detector: Detector) -> None:
-    """What evaluation calls: images resized and padded already."""
+    """The three steps of predict, as evaluation takes them."""
     images = [make_image(50, 90), make_image(50, 90, 1)]
-    resized = [prepare(image, detector.settings.preprocessing) for image in images]
-    assert {tuple(r.shape) for r in resized} == {(3, 59, 107)}  # 64 / 50 would make the longer side 115
-    batch = torch.zeros((2, 3, 64, 128), dtype=torch.uint8)
-    for slot, image in zip(batch, resized):
-        slot[:, :59, :107] = image
-    found = detector.detect(batch, torch.tensor([[59, 107]] * 2), torch.tensor([[50, 90]] * 2))
+    batch = ImageBatch.stack([detector.prepare(image) for image in images])
+    assert batch.images.shape == (2, 3, 64, 128)
+    assert batch.sizes.tolist() == [[59, 107]] * 2  # 64 / 50 would make the longer side 115
+    assert batch.originals.tolist() == [[50, 90]] * 2
+    found = detector.decode(detector.forward(batch), batch)
     for one, image in zip(found, images):
         assert_agree(one, detector.predict(image), detector.settings.postprocessing)
-    found = detector.detect(batch, torch.tensor([[59, 107]] * 2), torch.tensor([[50, 90]] * 2), threshold=0.999)
+    found = detector.detect(batch, PredictOptions(threshold=0.999))
     assert [len(one) for one in found] == [0, 0]
 
 

@@ -1,4 +1,4 @@
-"""The focal loss against closed forms in float64, torch, torchvision and finite differences."""
+"""The focal loss against the plain formula in float64, torch, torchvision and finite differences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from retinanet.common import threads
 from retinanet.common.errors import RequestError
 from retinanet.config.settings import LossSettings
 from retinanet.losses import class_loss, sigmoid_focal_loss
-from retinanet.losses.focal import SLICE
+from retinanet.losses.focal import sigmoid_focal_loss_reference
+from retinanet.losses.focal_cpu import SLICE
 
 GAMMAS = st.one_of(st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]), st.floats(0.1, 5))
 ALPHAS = st.one_of(st.none(), st.sampled_from([0.0, 0.25, 0.75, 1.0]), st.floats(0, 1))
@@ -38,33 +39,47 @@ def cases(draw: Any) -> tuple[Tensor, Tensor]:
     return logits, torch.randint(-2, classes, shape, generator=generator)
 
 
-def parts(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of every (anchor, class) pair: y in {-1, +1}, the logit of its own side x_t = y x, and whether it counts."""
-    hot = F.one_hot(labels.clamp(min=0), logits.shape[-1]).bool() & (labels >= 0)[..., None]
-    y = torch.where(hot, 1.0, -1.0).to(logits.dtype)
-    return y, y * logits, (labels != -2)[..., None].expand_as(logits)
-
-
 Alpha = float | Tensor | None
 
 
-def balance(y: Tensor, alpha: float | Tensor) -> Tensor:
-    """alpha_t"""
-    return torch.where(y > 0, torch.as_tensor(alpha, dtype=y.dtype), 1 - torch.as_tensor(alpha, dtype=y.dtype))
+def numbers(classes: int, most: float, seed: int) -> Tensor:
+    """(K,) float64 from 0 to ``most``, some of them at the ends of the range."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(classes, generator=generator, dtype=torch.float64) * 1.4 - 0.2).clamp(0, 1) * most
 
 
-def closed_form(
-    logits: Tensor, labels: Tensor, gamma: float, alpha: Alpha, weights: Tensor | None = None
+@st.composite
+def balances(draw: Any, classes: int) -> tuple[Alpha, Tensor | None]:
+    """An alpha and weights, each for all classes or for each class."""
+    seed, kind = draw(st.integers(0, 2**31)), draw(st.sampled_from(["one alpha", "alpha", "weights", "both"]))
+    alpha = numbers(classes, 1, seed) if kind in ("alpha", "both") else draw(ALPHAS)
+    return alpha, numbers(classes, 4, seed + 1) if kind in ("weights", "both") else None
+
+
+@contextmanager
+def path(asynchronous: bool) -> Iterator[None]:
+    """The code for a CPU, or that for devices without kernels of ours."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "asynchronous", lambda device: asynchronous)
+        yield
+
+
+paths = pytest.mark.parametrize("asynchronous", [False, True])
+
+
+def reference(
+    logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha: Alpha = 0.25, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """FL = -alpha_t (1 - p_t)^gamma log(p_t) summed, and y (1 - p_t)^gamma (gamma p_t log(p_t) + p_t - 1), float64."""
-    y, x, counts = parts(logits.double(), labels)
-    p, miss, log_p = torch.sigmoid(x), torch.sigmoid(-x), F.logsigmoid(x)  # miss = 1 - p_t without cancellation
-    weight = torch.ones_like(y) if alpha is None else balance(y, alpha)
-    if weights is not None:
-        weight = weight * weights.double()
-    loss = -weight * miss**gamma * log_p * counts
-    gradient = y * weight * miss**gamma * (gamma * p * log_p - miss) * counts
-    return loss.sum(), gradient
+    """Value and gradient of the plain formula in float64."""
+    exact = logits.detach().double().requires_grad_()
+    loss = sigmoid_focal_loss_reference(exact, labels, gamma, alpha, weights)
+    return loss.detach(), torch.autograd.grad(loss, exact)[0]
+
+
+def binary_targets(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (n, K) and targets (n, K) of 0 or 1, as other libraries take them, without ignored rows."""
+    logits, labels = logits[labels != -2], labels[labels != -2]
+    return logits, (labels[:, None] == torch.arange(logits.shape[-1])).to(logits.dtype)
 
 
 def value_and_gradient(
@@ -76,50 +91,56 @@ def value_and_gradient(
     return loss.detach(), gradient
 
 
-@given(cases(), GAMMAS, ALPHAS)
-@settings(max_examples=150, deadline=None)
-def test_value_and_gradient_in_closed_form(case: tuple[Tensor, Tensor], gamma: float, alpha: float | None) -> None:
+@given(st.floats(-30, 30), st.sampled_from([1, 0, -1, -2]), st.floats(0, 5), st.one_of(st.none(), st.floats(0.1, 0.9)))
+def test_reference_is_the_papers_formula(x: float, label: int, gamma: float, alpha: float | None) -> None:
+    """Of one logit, the one of class 1 of two; FL = -alpha_t (1 - p_t)^gamma log(p_t)."""
+    p = 1 / (1 + math.exp(-x))
+    p_t = p if label == 1 else 1 - p
+    alpha_t = 1 if alpha is None else alpha if label == 1 else 1 - alpha
+    wanted = 0 if label == -2 or p_t == 1 else -alpha_t * (1 - p_t) ** gamma * math.log(p_t)
+    logits = torch.tensor([[-1000.0 if label != 0 else 1000.0, x]], dtype=torch.float64)
+    found = sigmoid_focal_loss_reference(logits, torch.tensor([label]), gamma, alpha)
+    assert float(found) == pytest.approx(wanted, rel=1e-3, abs=1e-12)
+
+
+@paths
+@given(cases(), GAMMAS, st.data())
+@settings(max_examples=100, deadline=None)
+def test_value_and_gradient(asynchronous: bool, case: tuple[Tensor, Tensor], gamma: float, data: Any) -> None:
     logits, labels = case
-    loss, gradient = value_and_gradient(logits, labels, gamma, alpha)
-    expected, expected_gradient = closed_form(logits, labels, gamma, alpha)
-    assert loss.dtype == torch.float64
-    assert loss.shape == ()
+    balance = data.draw(balances(logits.shape[-1]))
+    with path(asynchronous):
+        loss, gradient = value_and_gradient(logits, labels, gamma, *balance)
+    expected, expected_gradient = reference(logits, labels, gamma, *balance)
+    assert (loss.dtype, loss.shape) == (torch.float64, ())
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-12)
 
 
+@paths
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-5), (torch.bfloat16, 5e-3), (torch.float16, 1e-3)])
-@given(case=cases(), gamma=GAMMAS, alpha=ALPHAS)
-@settings(max_examples=60, deadline=None)
+@given(cases(), GAMMAS, st.data())
+@settings(max_examples=40, deadline=None)
 def test_narrow_types(
-    dtype: torch.dtype, tolerance: float, case: tuple[Tensor, Tensor], gamma: float, alpha: float | None
+    asynchronous: bool, dtype: torch.dtype, tolerance: float, case: tuple[Tensor, Tensor], gamma: float, data: Any
 ) -> None:
     logits, labels = case[0].to(dtype), case[1]
-    loss, gradient = value_and_gradient(logits, labels, gamma, alpha)
-    expected, expected_gradient = closed_form(logits, labels, gamma, alpha)
-    assert loss.dtype == torch.float32  # whatever the logits' type
-    assert gradient.dtype == dtype
+    balance = data.draw(balances(logits.shape[-1]))
+    with path(asynchronous):
+        loss, gradient = value_and_gradient(logits, labels, gamma, *balance)
+    expected, expected_gradient = reference(logits, labels, gamma, *balance)
+    assert (loss.dtype, gradient.dtype) == (torch.float32, dtype)  # of the loss whatever the logits' type
     torch.testing.assert_close(loss.double(), expected, rtol=3e-5, atol=1e-6)
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=tolerance, atol=tolerance * 0.1)
 
 
-@given(cases())
-@settings(max_examples=50, deadline=None)
-def test_gamma_zero_without_alpha_is_cross_entropy(case: tuple[Tensor, Tensor]) -> None:
-    logits, labels = case
-    y, _, counts = parts(logits, labels)
-    expected = F.binary_cross_entropy_with_logits(logits[counts], (y[counts] + 1) / 2, reduction="sum")
-    torch.testing.assert_close(sigmoid_focal_loss(logits, labels, 0.0, None), expected, rtol=1e-9, atol=1e-12)
-
-
-@given(cases(), st.floats(0, 1))
-@settings(max_examples=50, deadline=None)
-def test_gamma_zero_is_balanced_cross_entropy(case: tuple[Tensor, Tensor], alpha: float) -> None:
-    logits, labels = case
-    y, _, counts = parts(logits, labels)
-    weight = balance(y, alpha)[counts]
-    expected = F.binary_cross_entropy_with_logits(logits[counts], (y[counts] + 1) / 2, weight, reduction="sum")
-    torch.testing.assert_close(sigmoid_focal_loss(logits, labels, 0.0, alpha), expected, rtol=1e-9, atol=1e-12)
+@given(cases(), st.one_of(st.none(), st.floats(0, 1)))
+@settings(max_examples=100, deadline=None)
+def test_gamma_zero_is_balanced_cross_entropy(case: tuple[Tensor, Tensor], alpha: float | None) -> None:
+    logits, targets = binary_targets(*case)
+    weight = None if alpha is None else targets * alpha + (1 - targets) * (1 - alpha)
+    expected = F.binary_cross_entropy_with_logits(logits, targets, weight, reduction="sum")
+    torch.testing.assert_close(sigmoid_focal_loss(*case, 0.0, alpha), expected, rtol=1e-9, atol=1e-12)
 
 
 @given(cases(), st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0]), st.floats(0, 1))
@@ -129,8 +150,7 @@ def test_is_torchvisions(case: tuple[Tensor, Tensor], gamma: float, alpha: float
 
     # torchvision takes 1 - p_t by subtraction, which has few digits left for well separated examples
     logits, labels = case[0] / 10, case[1]
-    y, _, counts = parts(logits, labels)
-    expected = torchvisions(logits[counts], (y[counts] + 1) / 2, alpha=alpha, gamma=gamma, reduction="sum")
+    expected = torchvisions(*binary_targets(logits, labels), alpha=alpha, gamma=gamma, reduction="sum")
     torch.testing.assert_close(sigmoid_focal_loss(logits, labels, gamma, alpha), expected, rtol=1e-6, atol=1e-9)
 
 
@@ -202,7 +222,7 @@ def test_finite_and_right_at_extremes(dtype: torch.dtype, gamma: float) -> None:
     logits = torch.tensor([-100.0, -90, -80, -17, 0, 17, 80, 90, 100], dtype=dtype)[:, None].repeat(2, 1)
     labels = torch.tensor([0] * 9 + [-1] * 9)
     loss, gradient = value_and_gradient(logits, labels, gamma, None)
-    expected, expected_gradient = closed_form(logits, labels, gamma, None)
+    expected, expected_gradient = reference(logits, labels, gamma, None)
     assert torch.isfinite(loss)
     assert torch.isfinite(gradient).all()
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
@@ -217,7 +237,7 @@ def test_small_gradients_survive_float16() -> None:
     """The gradient of an easy background anchor is below float16's smallest number; the loss scale has to reach it."""
     logits = torch.full((1, 1), -7.0, dtype=torch.float16, requires_grad=True)  # p is about 0.001
     (sigmoid_focal_loss(logits, torch.tensor([-1])) * 65536.0 * 4).backward()
-    _, expected = closed_form(logits.detach(), torch.tensor([-1]), 2.0, 0.25)
+    _, expected = reference(logits.detach(), torch.tensor([-1]), 2.0, 0.25)
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad.double(), expected * 65536 * 4, rtol=1e-3, atol=0)
 
@@ -227,7 +247,7 @@ def test_many_slices(rows: int) -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(rows, 80) * 3 - 4, torch.randint(-2, 80, (rows,))
     loss, gradient = value_and_gradient(logits, labels, 2.0, 0.25)
-    expected, expected_gradient = closed_form(logits, labels, 2.0, 0.25)
+    expected, expected_gradient = reference(logits, labels, 2.0, 0.25)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-4, atol=1e-7)
 
@@ -236,15 +256,15 @@ def test_one_row_wider_than_a_slice() -> None:
     logits = torch.randn(2, SLICE + 3)
     torch.testing.assert_close(
         sigmoid_focal_loss(logits, torch.tensor([SLICE + 2, -1])).double(),
-        closed_form(logits, torch.tensor([SLICE + 2, -1]), 2.0, 0.25)[0],
+        reference(logits, torch.tensor([SLICE + 2, -1]), 2.0, 0.25)[0],
         rtol=1e-5,
         atol=0,
     )
 
 
-def assert_closed_form(logits: Tensor, labels: Tensor) -> None:
+def assert_reference(logits: Tensor, labels: Tensor) -> None:
     loss, gradient = value_and_gradient(logits, labels, 2.0, 0.25)
-    expected, expected_gradient = closed_form(logits, labels, 2.0, 0.25)
+    expected, expected_gradient = reference(logits, labels, 2.0, 0.25)
     torch.testing.assert_close(loss.double(), expected, rtol=3e-6, atol=1e-9)
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=3e-5, atol=1e-9)
 
@@ -256,14 +276,14 @@ def test_views_and_strides() -> None:
     labels = torch.randint(-2, 3, (2, 40))
     for memory in (torch.contiguous_format, torch.channels_last):
         logits = maps.contiguous(memory_format=memory).permute(0, 2, 3, 1).reshape(2, -1, 3)
-        assert_closed_form(logits, labels)
+        assert_reference(logits, labels)
 
 
 def test_transposed_logits() -> None:
     """Dense, but in another order: a head's output with one anchor a position may come so."""
     torch.manual_seed(0)
     logits, labels = torch.randn(3, 50).t(), torch.randint(-2, 3, (50,))
-    assert_closed_form(logits, labels)
+    assert_reference(logits, labels)
 
 
 def test_a_second_backward_through_a_kept_graph() -> None:
@@ -273,9 +293,7 @@ def test_a_second_backward_through_a_kept_graph() -> None:
     (first,) = torch.autograd.grad(2 * loss, logits, retain_graph=True)
     (second,) = torch.autograd.grad(loss, logits, retain_graph=True)
     torch.testing.assert_close(first, 2 * second)
-    torch.testing.assert_close(
-        second.double(), closed_form(logits.detach(), labels, 2.0, 0.25)[1], rtol=3e-5, atol=1e-9
-    )
+    torch.testing.assert_close(second.double(), reference(logits.detach(), labels, 2.0, 0.25)[1], rtol=3e-5, atol=1e-9)
 
 
 class Largest(TorchDispatchMode):
@@ -316,69 +334,6 @@ def test_memory(set_threads: Any) -> None:
         kept.clear()
         sigmoid_focal_loss(logits.detach(), labels)
     assert kept == []
-
-
-# --------------------------------------------------------------------------------- alpha and weights of each class
-
-
-@contextmanager
-def path(asynchronous: bool) -> Iterator[None]:
-    """The code for a CPU, or that for a GPU, which asks it nothing."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threads, "asynchronous", lambda device: asynchronous)
-        yield
-
-
-paths = pytest.mark.parametrize("asynchronous", [False, True])
-
-
-def numbers(classes: int, least: float, most: float, seed: int) -> Tensor:
-    """(K,) float64, some of them at the ends of the range."""
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.rand(classes, generator=generator, dtype=torch.float64) * 1.4 - 0.2).clamp(0, 1) * (
-        most - least
-    ) + least
-
-
-@st.composite
-def balances(draw: Any, classes: int) -> tuple[Alpha, Tensor | None]:
-    """An alpha and weights, of which one at least is of each class."""
-    seed, kind = draw(st.integers(0, 2**31)), draw(st.sampled_from(["alpha", "weights", "both"]))
-    alpha = draw(ALPHAS) if kind == "weights" else numbers(classes, 0, 1, seed)
-    return alpha, None if kind == "alpha" else numbers(classes, 0, 4, seed + 1)
-
-
-@paths
-@given(cases(), GAMMAS, st.data())
-@settings(max_examples=100, deadline=None)
-def test_classes_of_their_own_in_closed_form(
-    asynchronous: bool, case: tuple[Tensor, Tensor], gamma: float, data: Any
-) -> None:
-    logits, labels = case
-    own = data.draw(balances(logits.shape[-1]))
-    with path(asynchronous):
-        loss, gradient = value_and_gradient(logits, labels, gamma, *own)
-    expected, expected_gradient = closed_form(logits, labels, gamma, *own)
-    assert (loss.dtype, loss.shape) == (torch.float64, ())
-    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-12)
-
-
-@paths
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-5), (torch.bfloat16, 5e-3), (torch.float16, 1e-3)])
-@given(cases(), GAMMAS, st.data())
-@settings(max_examples=30, deadline=None)
-def test_classes_of_their_own_in_narrow_types(
-    asynchronous: bool, dtype: torch.dtype, tolerance: float, case: tuple[Tensor, Tensor], gamma: float, data: Any
-) -> None:
-    logits, labels = case[0].to(dtype), case[1]
-    own = data.draw(balances(logits.shape[-1]))
-    with path(asynchronous):
-        loss, gradient = value_and_gradient(logits, labels, gamma, *own)
-    expected, expected_gradient = closed_form(logits, labels, gamma, *own)
-    assert (loss.dtype, gradient.dtype) == (torch.float32, dtype)
-    torch.testing.assert_close(loss.double(), expected, rtol=3e-5, atol=1e-6)
-    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=tolerance, atol=tolerance * 0.1)
 
 
 @pytest.mark.parametrize(
@@ -446,7 +401,7 @@ def test_classes_of_their_own_over_many_slices_and_twice(asynchronous: bool) -> 
         loss = sigmoid_focal_loss(logits, labels, 2.0, *own)
         (first,) = torch.autograd.grad(2 * loss, logits, retain_graph=True)
         (second,) = torch.autograd.grad(loss, logits)
-    expected, expected_gradient = closed_form(logits.detach(), labels, 2.0, *own)
+    expected, expected_gradient = reference(logits.detach(), labels, 2.0, *own)
     torch.testing.assert_close(loss.detach().double(), expected, rtol=1e-5, atol=0)
     torch.testing.assert_close(second.double(), expected_gradient, rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(first, 2 * second)

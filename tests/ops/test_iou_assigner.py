@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torchvision.ops import box_iou
 
 from retinanet.common import threads
 from retinanet.config.settings import AnchorSettings, MatchingSettings
-from retinanet.ops import iou_assigner
+from retinanet.ops import iou_assigner_fast
 from retinanet.ops.anchors import make_anchors
-from retinanet.ops.boxes import area, intersection, iou
-from retinanet.ops.iou_assigner import match
+from retinanet.ops.iou_assigner import match, match_reference
 
 ANCHORS = torch.cat(make_anchors(AnchorSettings(sizes=(16, 32, 64, 128, 256)), 64, 64, torch.device("cpu")))
 PAPER, LOW = MatchingSettings(), MatchingSettings(low_quality=True)
@@ -39,10 +39,11 @@ def images(draw: Any) -> tuple[Tensor, Tensor]:
 
 
 def plain(anchors: Tensor, boxes: Tensor, labels: Tensor, settings: MatchingSettings) -> tuple[list[int], list[int]]:
-    """Label of every anchor, and the place of its box among ``boxes`` (-1: none)."""
+    """Label of every anchor, and the index of its box among ``boxes`` (-1: none)."""
     truth = [i for i, label in enumerate(labels.tolist()) if label >= 0]
-    overlap = iou(boxes, anchors).tolist() if len(boxes) else []
-    inside = (intersection(boxes, anchors) / area(anchors)).tolist() if len(boxes) else []
+    overlap = box_iou(boxes, anchors).nan_to_num(0.0).tolist()
+    shared = (boxes[:, None, 2:].minimum(anchors[:, 2:]) - boxes[:, None, :2].maximum(anchors[:, :2])).clamp(min=0)
+    inside = (shared.prod(dim=2) / (anchors[:, 2:] - anchors[:, :2]).prod(dim=1)).tolist()
     result, chosen = [], []
     for a in range(len(anchors)):
         box = max(truth, key=lambda i: overlap[i][a], default=-1)  # the first of equals
@@ -69,23 +70,25 @@ def test_plain_search(batch: list[tuple[Tensor, Tensor]], thresholds: tuple[floa
     rules = MatchingSettings(*thresholds, low_quality)
     anchors = ANCHORS[::3]
     expected = [plain(anchors, boxes, labels, rules) for boxes, labels in batch]
-    for way in ("as it is", "in small parts", "as on a GPU"):
+    for image, wanted in zip(batch, expected):
+        assert tuple(found.tolist() for found in match_reference(anchors, *image, rules)) == wanted
+    for way in ("as it is", "in small chunks", "as on a GPU"):
         with pytest.MonkeyPatch.context() as patch:
-            if way == "in small parts":
-                patch.setattr(iou_assigner, "PART", 37)
-                patch.setattr(iou_assigner, "CACHED", 74)  # boxes two by two
+            if way == "in small chunks":
+                patch.setattr(iou_assigner_fast, "CHUNK", 37)
+                patch.setattr(iou_assigner_fast, "CACHED_OVERLAPS", 74)  # boxes two by two
             if way == "as on a GPU":
                 patch.setattr(threads, "asynchronous", lambda device: True)
-                patch.setattr(iou_assigner, "SLICE", 2 * len(anchors))
+                patch.setattr(iou_assigner_fast, "MOST_OVERLAPS", 2 * len(anchors))
             targets = match(anchors, [b for b, _ in batch], [n for _, n in batch], rules)
         assert targets.labels.tolist() == [labels for labels, _ in expected]
         pairs = [(i, a, box) for i, (_, chosen) in enumerate(expected) for a, box in enumerate(chosen) if box >= 0]
-        positive = targets.labels.flatten()[targets.places] >= 0
-        assert targets.places[positive].tolist() == [i * len(anchors) + a for i, a, _ in pairs]
+        positive = targets.labels.flatten()[targets.indices] >= 0
+        assert targets.indices[positive].tolist() == [i * len(anchors) + a for i, a, _ in pairs]
         assert targets.boxes[positive].tolist() == [batch[i][0][box].tolist() for i, _, box in pairs]
-        others = targets.places[~positive] % len(anchors)
+        others = targets.indices[~positive] % len(anchors)
         assert torch.equal(targets.boxes[~positive], anchors[others])
-        assert len(targets.places) == (targets.labels.numel() if way == "as on a GPU" else len(pairs))
+        assert len(targets.indices) == (targets.labels.numel() if way == "as on a GPU" else len(pairs))
         assert targets.num_positives.item() == len(pairs)
         assert targets.num_positives.shape == ()
         assert targets.num_positives.dtype == torch.float32
@@ -98,11 +101,13 @@ def test_torchvisions_matcher(low_quality: bool, image: tuple[Tensor, Tensor]) -
     from torchvision.models.detection._utils import Matcher
 
     boxes, labels = image
-    boxes = boxes[iou(boxes, ANCHORS).amax(dim=1) > 0]  # one that touches no anchor makes all of them positive there
+    boxes = boxes[
+        box_iou(boxes, ANCHORS).amax(dim=1) > 0
+    ]  # others make all anchors positive there
     labels = labels[: len(boxes)].abs()
     if len(boxes) == 0:
         return
-    found = Matcher(0.5, 0.4, allow_low_quality_matches=low_quality)(iou(boxes, ANCHORS))
+    found = Matcher(0.5, 0.4, allow_low_quality_matches=low_quality)(box_iou(boxes, ANCHORS))
     expected = torch.where(found >= 0, labels[found.clamp(min=0)], found)  # -1 background, -2 between
     targets = match(ANCHORS, [boxes], [labels], MatchingSettings(low_quality=low_quality))
     assert torch.equal(targets.labels[0], expected)
@@ -130,7 +135,7 @@ def test_no_boxes(rules: MatchingSettings) -> None:
     assert (targets.labels == -1).all()
     assert targets.num_positives == 0
     assert targets.boxes.shape == (0, 4)
-    assert targets.places.shape == (0,)
+    assert targets.indices.shape == (0,)
 
 
 def test_boxes_that_touch_no_anchor() -> None:
@@ -149,7 +154,7 @@ def test_low_quality_gives_a_tiny_box_its_best_anchors() -> None:
     box, label = torch.tensor([[30.0, 30, 33, 33]]), torch.tensor([1])
     assert match(ANCHORS, [box], [label], PAPER).num_positives == 0
     targets = match(ANCHORS, [box], [label], LOW)
-    overlap = iou(box, ANCHORS)[0]
+    overlap = box_iou(box, ANCHORS)[0]
     assert torch.equal(targets.labels[0] == 1, overlap == overlap.max())
 
 

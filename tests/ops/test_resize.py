@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retinanet.config.settings import Interpolation, PreprocessingSettings
-from retinanet.ops.resize import box_scale, normalize, pad_batch, padded_size, prepare, resize, resized_size
+from retinanet.ops.resize import box_scale, normalize, pad_batch, padded_size, resize, resize_image, resized_size
 
 PAPER = PreprocessingSettings()
 TORCHVISION = PreprocessingSettings(rounding="down", interpolation="plain")
@@ -86,8 +86,8 @@ def test_resize_without_antialiasing() -> None:
     assert torch.equal(resize(image, (13, 17), "plain"), plain.round().to(torch.uint8))
     halved = replace(TORCHVISION, size=20)
     expected = torch.nn.functional.interpolate(image[None].float(), size=(20, 30), mode="bilinear")[0]
-    assert torch.equal(prepare(image, halved), expected)
-    assert torch.equal(prepare(image, replace(halved, interpolation="opencv")), resize(image, (20, 30), "opencv"))
+    assert torch.equal(resize_image(image, halved), expected)
+    assert torch.equal(resize_image(image, replace(halved, interpolation="opencv")), resize(image, (20, 30), "opencv"))
 
 
 @given(SIDES, SIDES)
@@ -132,19 +132,19 @@ def test_detectron_samples_with_its_scale_rather_than_the_ratio_of_the_sizes() -
     # Of a ramp in x the value at x is that of its place: (x + 0.5) / scale - 0.5, whatever the width is rounded to.
     ramp = torch.arange(100, dtype=torch.uint8).expand(3, 60, 100).contiguous()
     rules = replace(PAPER, rounding="detectron", interpolation="plain", size=37)  # 61.67 becomes 62
-    found = prepare(ramp, rules)
+    found = resize_image(ramp, rules)
     assert found.shape == (3, 37, 62)
     places = ((torch.arange(62) + 0.5) * 60 / 37 - 0.5).clamp(max=99)
     assert torch.allclose(found[0, 0], places, atol=1e-4)
-    assert not torch.allclose(prepare(ramp, replace(rules, rounding="nearest"))[0, 0], places, atol=1e-1)
+    assert not torch.allclose(resize_image(ramp, replace(rules, rounding="nearest"))[0, 0], places, atol=1e-1)
 
 
 def test_resize_to_the_same_size_changes_nothing() -> None:
     image = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
     assert torch.equal(resize(image, (40, 60)), image)
     for rules in (replace(PAPER, resize="none"), replace(PAPER, size=40, interpolation="opencv")):
-        assert torch.equal(prepare(image, rules), image)
-    same = prepare(image, replace(TORCHVISION, size=40))
+        assert torch.equal(resize_image(image, rules), image)
+    same = resize_image(image, replace(TORCHVISION, size=40))
     assert torch.equal(same, image.float())
     assert same.dtype == torch.float32
 

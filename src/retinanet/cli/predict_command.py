@@ -15,7 +15,7 @@ from retinanet.cli.model_argument import Precision, load, require_model
 from retinanet.cli.options import Common
 from retinanet.cli.progress import EVERY, Progress
 from retinanet.cli.train_command import next_folder
-from retinanet.common.arguments import of_prediction
+from retinanet.common.arguments import PredictOptions
 from retinanet.common.arguments import whole as whole_number
 from retinanet.common.atomic_files import require_new
 from retinanet.common.errors import RequestError
@@ -108,7 +108,7 @@ def predict(
     require_model(model)
     if not sources:
         raise RequestError("which images? retinanet predict MODEL SOURCE..., files, folders or patterns")
-    of_prediction(threshold, max_detections, size, batch_size, "--{}")
+    PredictOptions(threshold, max_detections, size, batch_size, lambda name: "--" + name.replace("_", "-"))
     for name, value in {"--slices": slices, "--stride": stride, "--max-pixels": max_pixels}.items():
         if value is not None:
             whole_number(name, value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import InitVar, dataclass
 from numbers import Integral, Real
 from typing import Any
 
@@ -83,25 +85,37 @@ def class_names_of(names: Any, count: int | None = None) -> tuple[str, ...]:
     return tuple(names)
 
 
-def of_prediction(
-    threshold: Any, max_detections: Any, size: Any, batch_size: Any, option: str = "{}"
-) -> tuple[float | None, int | None, int | None, int]:
-    """The arguments that all ways to predict share, as Python numbers; None stands for the model's own setting.
+@dataclass(frozen=True)
+class PredictOptions:
+    """What all ways to predict share, as Python numbers; None stands for the model's own setting.
 
     Args:
-        option: how the messages write a name, such as "--{}".
+        named: how messages write a field's name; the command line writes ``--batch-size``.
 
     Raises:
-        RequestError: one of them is no number, or out of range.
+        RequestError: a field is no number, or out of range; the message begins with its name.
     """
-    dash = "-" if option.startswith("-") else "_"
 
-    def name(*words: str) -> str:
-        return option.format(dash.join(words))
+    threshold: float | None = None
+    """Scores at or below it are dropped, in [0, 1)."""
+    max_detections: int | None = None
+    """The most detections per image, at least 1."""
+    size: int | None = None
+    """Resize images to this many pixels instead of the model's size."""
+    batch_size: int = 8
+    """How many images of one padded size go through the network at once."""
+    named: InitVar[Callable[[str], str]] = str
 
-    return (
-        None if threshold is None else threshold_of(name("threshold"), threshold),
-        None if max_detections is None else whole(name("max", "detections"), max_detections),
-        None if size is None else whole(name("size"), size, most=LARGEST),
-        whole(name("batch", "size"), batch_size),
-    )
+    def __post_init__(self, named: Callable[[str], str]) -> None:
+        checked = {
+            "threshold": self.threshold if self.threshold is None else threshold_of(named("threshold"), self.threshold),
+            "max_detections": _whole_or_none(named("max_detections"), self.max_detections),
+            "size": _whole_or_none(named("size"), self.size, LARGEST),
+            "batch_size": whole(named("batch_size"), self.batch_size),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+def _whole_or_none(name: str, value: Any, most: int | None = None) -> int | None:
+    return None if value is None else whole(name, value, most=most)

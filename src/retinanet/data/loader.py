@@ -26,7 +26,8 @@ from retinanet.config.settings import PreprocessingSettings, Settings
 from retinanet.data import augment
 from retinanet.data.dataset import DetectionData
 from retinanet.data.sampler import Repeats, repeat_factors
-from retinanet.ops.resize import pad_batch, padded_size, prepare, resized_size
+from retinanet.ops.image_batch import ImageBatch, batch_size_of, batches_by_size, prepare_image
+from retinanet.ops.resize import pad_batch, padded_size
 
 Transform = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """(image (3, H, W) uint8, boxes (n, 4) float32, labels (n,) int64, -2 to ignore) -> the same, of the same H and W."""
@@ -62,20 +63,11 @@ class Batch:
 
 
 @dataclass
-class EvalBatch:
+class EvalBatch(ImageBatch):
     """Images to detect in, all of one padded size."""
 
-    images: Tensor
-    """(B, 3, H, W) uint8 RGB, or float32 in 0..255 for models that resize in floating point."""
-    sizes: Tensor
-    """(B, 2) int64, height and width of each image within its padding."""
-    originals: Tensor
-    """(B, 2) int64, height and width of each decoded image."""
     indices: list[int]
     """Places in the data set."""
-
-    def pin_memory(self) -> EvalBatch:
-        return replace(self, images=self.images.pin_memory())
 
 
 class Source(Protocol[Item_co]):
@@ -251,7 +243,7 @@ def order(seed: int, epoch: int, upright: NDArray[np.bool_], batch_size: int) ->
 
 def eval_batches(
     data: DetectionData,
-    preprocessing: PreprocessingSettings,
+    preprocessing: PreprocessingSettings | None,
     indices: Iterable[int],
     batch_size: int = 8,
     workers: int = 0,
@@ -259,41 +251,29 @@ def eval_batches(
     """Images as the model wants them, each once, not augmented.
 
     A batch holds images of one padded size only, as ``Detector.predict`` groups them: what is found in an image does
-    not depend on its company. Batches come in no particular order of ``indices``.
+    not depend on its company. Batches come in no particular order of ``indices``. Without ``preprocessing`` images are
+    neither resized nor padded.
 
     Raises:
         WorkError: while iterating, where an image cannot be decoded.
     """
-    groups: dict[tuple[int, int], list[int]] = {}
-    for index in indices:
-        size = resized_size(*data.size(index), preprocessing)
-        groups.setdefault(padded_size([size], preprocessing), []).append(index)
-    batches = [
-        (padded, group[start : start + batch_size])
-        for padded, group in groups.items()
-        for start in range(0, len(group), batch_size)
-    ]
+    batches = list(batches_by_size(indices, lambda i: batch_size_of(data.size(i), preprocessing), batch_size))
     workers = choose_workers() if workers < 0 else workers
     return _load(EvaluationBatches(data, preprocessing, batches), range(len(batches)), min(workers, len(batches)))
 
 
 @dataclass
 class EvaluationBatches:
-    """``batches[i]`` holds the images ``batches.chosen[i][1]``, padded to ``batches.chosen[i][0]``."""
+    """``batches[i]`` holds the images ``batches.chosen[i]``."""
 
     data: DetectionData
-    preprocessing: PreprocessingSettings
-    chosen: Sequence[tuple[tuple[int, int], list[int]]]
+    preprocessing: PreprocessingSettings | None
+    chosen: Sequence[list[int]]
 
     def __getitem__(self, place: int) -> EvalBatch:
-        padded, indices = self.chosen[place]
-        images, originals = [], []
-        for index in indices:
-            image = self.data.read(index)
-            originals.append(image.shape[1:])
-            images.append(prepare(image, self.preprocessing))
-        sizes = torch.tensor([image.shape[1:] for image in images])
-        return EvalBatch(pad_batch(images, padded), sizes, torch.tensor(originals), indices)
+        indices = self.chosen[place]
+        images = [prepare_image(self.data.read(index), self.preprocessing) for index in indices]
+        return EvalBatch.stack(images, indices=indices)
 
 
 def _load(source: Source[T], keys: Iterable[int], workers: int) -> Iterator[T]:

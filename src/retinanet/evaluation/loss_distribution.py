@@ -99,7 +99,7 @@ def margins(
     counts = np.zeros((2, BINS), dtype=np.int64)
     done = 0
     for batch in eval_batches(data, detector.settings.preprocessing, chosen, batch_size, 0):
-        outputs = detector.outputs(batch.images, batch.sizes)
+        outputs = detector.forward(batch)
         logits = torch.cat([level.float().cpu() for level in outputs.logits], dim=1)  # (B, N, K)
         anchors = torch.cat(detector.model.anchors(batch.images.shape[2], batch.images.shape[3]))
         boxes, labels = [], []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from numpy.typing import NDArray
 
+from retinanet.common.arguments import PredictOptions
 from retinanet.inference.detections import Detections
 
 if TYPE_CHECKING:
@@ -49,16 +50,13 @@ def detect_all(
 
     chosen = list(range(len(data))) if indices is None else list(dict.fromkeys(int(i) for i in indices))
     mine = chosen[rank::world]
+    options = PredictOptions(threshold)
+    detector.require(options)
     found: dict[int, Detections] = {}
 
     def results() -> Iterator[tuple[Sequence[int], list[Detections]]]:
-        if detector.resizes_inside:
-            for start in range(0, len(mine), batch_size):
-                some = mine[start : start + batch_size]
-                yield some, detector.predict([data.read(i) for i in some], threshold=threshold, batch_size=batch_size)
-            return
-        for batch in eval_batches(data, detector.settings.preprocessing, mine, batch_size, workers) if mine else ():
-            yield batch.indices, detector.detect(batch.images, batch.sizes, batch.originals, threshold=threshold)
+        for batch in eval_batches(data, detector.preprocessing, mine, batch_size, workers) if mine else ():
+            yield batch.indices, detector.detect(batch, options)
 
     for places, detections in results():
         found.update(zip(places, detections, strict=True))

@@ -22,16 +22,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import WorkError
-from retinanet.config.settings import PostprocessingSettings
 from retinanet.export.box_recall import found_again
 from retinanet.export.detector_agreement import Agreement
-from retinanet.inference.detections import Detections
 from retinanet.inference.detector import Detector
-from retinanet.inference.postprocess import postprocess
 from retinanet.model.retinanet import Outputs
-from retinanet.ops import boxes as geometry
-from retinanet.ops.resize import box_scale, network_input, padded_size, resized_size
+from retinanet.ops.image_batch import ImageBatch
 
 OUTPUTS = 1e-3
 """How far the network's outputs may be off, in standard deviations of the outputs."""
@@ -96,19 +93,20 @@ def verify(
     if complete:
         differences |= _inside(place, reference, chosen, say)
     else:
-        both = [(_network(exported, image)[1], _network(reference, image)[1]) for image in chosen]
-        differences |= _outputs([theirs for theirs, _ in both], [mine for _, mine in both], precision)
+        batches = [ImageBatch.stack([reference.prepare(image)]) for image in chosen]
+        theirs, ours = ([detector.forward(batch) for batch in batches] for detector in (exported, reference))
+        differences |= _outputs(theirs, ours, precision)
     say("detections of the export")
-    theirs = exported.predict(list(chosen))  # in one call: images of one size make a batch
+    detections = exported.predict(list(chosen))  # in one call: images of one size make a batch
     expected = []
     for i, image in enumerate(chosen):
         say(f"detections of the model, image {i + 1} of {len(chosen)}")
         expected.append(reference.predict(image))
     if precision != "fp32":
-        counts = [found_again(mine, found) for mine, found in zip(expected, theirs, strict=True)]
+        counts = [found_again(mine, found) for mine, found in zip(expected, detections, strict=True)]
         return differences | {"boxes": sum(n for n, _ in counts), "found again": sum(n for _, n in counts)}
     together = Agreement()
-    for mine, found in zip(expected, theirs, strict=True):
+    for mine, found in zip(expected, detections, strict=True):
         together.add(found, mine, reference.settings.postprocessing)
     differences |= {"detections": together.detections, "pixels": together.pixels, "score": together.score}
     if differences.get("grey levels", 0.0) > 0.5:  # other pixels, which make other scores of a few detections
@@ -119,51 +117,34 @@ def verify(
 
 def _inside(place: Path, reference: Detector, chosen: Sequence[Tensor], say: Callable[[str], None]) -> dict[str, float]:
     """The parts of a complete ONNX file, each compared with ours."""
-    from retinanet.export.onnx.onnx_runtime import opened
+    from retinanet.export.onnx.onnx_runtime import open_inside
 
-    run = opened(place)
+    run = open_inside(place)
     settings = reference.settings
-    after = dataclasses.replace(settings.postprocessing, threshold=0.0, coarsest_threshold=None)
+    options = PredictOptions(threshold=0.0)
+    rules = dataclasses.replace(settings.postprocessing, threshold=0.0, coarsest_threshold=None)
     std = torch.tensor(settings.preprocessing.std)[:, None, None]
-    grey, all_mine, all_theirs, together = 0.0, [], [], Agreement()
+    grey, model_outputs, file_outputs, agreement = 0.0, [], [], Agreement()
     for i, image in enumerate(chosen):
         say(f"inside the file, image {i + 1} of {len(chosen)}")
-        network_input, theirs, found = run(image)
-        expected, _ = _network(reference, image)
+        network_input, outputs, detections = run(image)
+        batch = ImageBatch.stack([reference.prepare(image)])
+        expected = batch.normalized(settings.preprocessing)
         if network_input.shape != expected.shape:
             raise WorkError(
                 f"the export resizes an image to {list(network_input.shape)}, the model to {list(expected.shape)}"
             )
         grey = max(grey, float(((network_input - expected).abs() * std * 255).max()))
         with torch.inference_mode():
-            mine = reference.model(network_input)  # of the file's own image, so that one difference is not told twice
-        all_mine.append(mine)
-        all_theirs.append(theirs)
-        together.add(found, _detections(reference, theirs, image, after), after)
+            # The file's own input, so that a difference in resizing is not reported twice.
+            model_outputs.append(reference.model(network_input))
+        file_outputs.append(outputs)
+        agreement.add(detections, reference.decode(outputs, batch, options)[0], rules)
     limit = GREY.get(settings.preprocessing.interpolation, 0.05)
     if not grey <= limit:
         raise WorkError(f"the export resizes images in another way: {grey:.3g} grey levels, where {limit} may be")
-    _require(together, "post-processing in the export", "ours")
-    return {"grey levels": grey} | _outputs(all_theirs, all_mine, "fp32")
-
-
-def _network(detector: Detector, image: Tensor) -> tuple[Tensor, Outputs]:
-    """The network's input and outputs for one image."""
-    batch = network_input(image, detector.settings.preprocessing)
-    with torch.inference_mode():
-        return batch, detector.model(batch)
-
-
-def _detections(reference: Detector, outputs: Outputs, image: Tensor, after: PostprocessingSettings) -> Detections:
-    """What our post-processing makes of a file's own outputs."""
-    settings, original = reference.settings.preprocessing, image.shape[1:]
-    resized = resized_size(original[0], original[1], settings)
-    height, width = padded_size([resized], settings)
-    scale = torch.tensor([box_scale(original, resized, settings)], dtype=torch.float64)
-    sizes = torch.tensor([list(original)]) * scale
-    ((boxes, scores, labels),) = postprocess(outputs, reference.model.anchors(height, width), sizes, after, scale)
-    boxes = geometry.clip(boxes / scale[0, [1, 0, 1, 0]], *original).float()
-    return Detections(boxes, scores, labels, reference.class_names)
+    _require(agreement, "post-processing in the export", "ours")
+    return {"grey levels": grey} | _outputs(file_outputs, model_outputs, "fp32")
 
 
 def _outputs(theirs: Sequence[Outputs], mine: Sequence[Outputs], precision: str) -> dict[str, float]:

@@ -15,24 +15,24 @@ from torch import Tensor
 from retinanet import checkpoints
 from retinanet.checkpoints import Checkpoint, hub, native
 from retinanet.checkpoints.architecture import require_fit
-from retinanet.common.arguments import class_names_of, of_prediction
+from retinanet.common.arguments import PredictOptions, class_names_of
 from retinanet.common.errors import RequestError, first_line
 from retinanet.common.fields import shown
 from retinanet.common.precision import DTYPES, Precision, Request, for_model, require_known
 from retinanet.common.printable import printable
-from retinanet.config.settings import PostprocessingSettings
+from retinanet.config.settings import PreprocessingSettings
 from retinanet.data.image_io import to_tensor
 from retinanet.inference import cpu_fusion, cuda_graphs
 from retinanet.inference.detections import Detections
 from retinanet.inference.postprocess import postprocess
 from retinanet.model.retinanet import Outputs, RetinaNet
 from retinanet.ops import boxes as geometry
-from retinanet.ops.resize import box_scale, normalize, pad_batch, padded_size, prepare
+from retinanet.ops.image_batch import ImageBatch, PreparedImage, batches_by_size, prepare_image
+from retinanet.ops.resize import padded_size
 
 LARGEST_TRIAL = 2048 * 2048
 """Pixels that a network is tried on when it is fused: settings of a file may say that images are far larger."""
-Size = tuple[int, int]
-"""Height and width."""
+DEFAULTS = PredictOptions()
 
 
 class Detector:
@@ -125,22 +125,22 @@ class Detector:
         parameter = next(self.model.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device  # an exported network has none
 
-    resizes_inside = False
-    """Whether the network takes images as they are, as in a complete ONNX file: :meth:`predict` alone serves then."""
+    @property
+    def preprocessing(self) -> PreprocessingSettings | None:
+        """How :meth:`prepare` resizes and pads; None where the network takes images of any size as they are."""
+        return self.settings.preprocessing
 
     @property
     def least_threshold(self) -> float:
         """The lowest threshold that :meth:`predict` takes: above 0 where scores are dropped in an exported file."""
         return 0.0
 
-    def require(
-        self, threshold: float | None = None, max_detections: int | None = None, size: int | None = None
-    ) -> None:
+    def require(self, options: PredictOptions) -> None:
         """
         Raises:
-            RequestError: :meth:`predict` refuses such arguments of this model.
+            RequestError: :meth:`predict` refuses these options of this model.
         """
-        if size is not None and self.settings.preprocessing.resize == "none":
+        if options.size is not None and self.settings.preprocessing.resize == "none":
             raise RequestError("this model takes images as large as they are: a size has no effect; leave it out")
 
     @overload
@@ -191,84 +191,60 @@ class Detector:
         Warns:
             UserWarning: once a call for each thing that was scaled, ignored or left out of images, with their count.
         """
+        options = PredictOptions(threshold, max_detections, size, batch_size)
+        self.require(options)
         single = not isinstance(images, list | tuple)
-        if single:
-            images = [images]
-        threshold, max_detections, size, batch_size = of_prediction(threshold, max_detections, size, batch_size)
-        self.require(threshold, max_detections, size)
+        sources = [images] if single else images
         notes: list[str] = []
-        results: list[Detections | None] = [None] * len(images)
-        # Batches hold images of one padded size: an image's detections depend on the others by no more than rounding.
-        waiting: dict[Size, list[tuple[int, Tensor, Size]]] = {}
-
-        def run(padded: Size) -> None:
-            places, batch, originals = zip(*waiting.pop(padded))
-            found = self._look(batch, padded, originals, threshold, max_detections, size)
-            for place, detections in zip(places, found, strict=True):
-                results[place] = detections
-
-        for place, source in enumerate(images):
-            image = to_tensor(source, notes)
-            original = (image.shape[1], image.shape[2])
-            image, padded = self._ready(image, size)
-            group = waiting.setdefault(padded, [])
-            group.append((place, image, original))
-            if len(group) == batch_size:
-                run(padded)
-        for padded in list(waiting):
-            run(padded)
+        prepared = ((i, self.prepare(source, options.size, notes)) for i, source in enumerate(sources))
+        results: dict[int, Detections] = {}
+        for group in batches_by_size(prepared, lambda item: item[1].padded, options.batch_size):
+            indices, batch = zip(*group, strict=True)
+            results.update(zip(indices, self.detect(ImageBatch.stack(batch), options), strict=True))
         for note, count in Counter(notes).items():
-            warnings.warn(f"{count} of {len(images)} images: {note}", stacklevel=2)
-        found = [detections for detections in results if detections is not None]
-        return found[0] if single else found
+            warnings.warn(f"{count} of {len(sources)} images: {note}", stacklevel=2)
+        return results[0] if single else [results[i] for i in range(len(sources))]
 
-    def _ready(self, image: Tensor, size: int | None) -> tuple[Tensor, Size]:
-        """An image as batches are made of it, and the size that it is padded to there."""
-        settings = self.settings.preprocessing
-        image = prepare(image, settings, size)
-        return image, padded_size([(image.shape[1], image.shape[2])], settings, size)
-
-    def _look(
-        self,
-        images: Sequence[Tensor],
-        padded: Size,
-        originals: Sequence[Size],
-        threshold: float | None,
-        max_detections: int | None,
-        size: int | None,
-    ) -> list[Detections]:
-        """Detections of one batch, of what :meth:`_ready` gave."""
-        sizes = torch.tensor([image.shape[1:] for image in images])
-        settings = self._postprocessing(threshold, max_detections)
-        return self._detect(pad_batch(images, padded), sizes, torch.tensor(originals), settings, size)
-
-    def detect(
-        self, images: Tensor, sizes: Tensor, originals: Tensor, *, threshold: float | None = None
-    ) -> list[Detections]:
-        """Detections of one batch that is resized and padded already.
+    def prepare(self, image: Any, size: int | None = None, notes: list[str] | None = None) -> PreparedImage:
+        """Read an image of any kind and resize it for the network: the first step of :meth:`predict`.
 
         Args:
-            images: (B, 3, H, W) uint8 (or float in 0..255), H and W multiples of 32.
-            sizes: (B, 2) int64, height and width of each image within its padding.
-            originals: (B, 2) int64, height and width before resizing: boxes are given in those pixels.
-            threshold: the model's own setting by default.
+            image: as :meth:`predict` takes it. size: stands in for the model's size.
+            notes: what was scaled, ignored or left out of the image is added to this list.
         """
-        return self._detect(images, sizes, originals, self._postprocessing(threshold, None))
+        return prepare_image(to_tensor(image, notes), self.preprocessing, size)
 
     @torch.inference_mode()
-    def outputs(self, images: Tensor, sizes: Tensor) -> Outputs:
-        """Logits and deltas of one batch, on the detector's device; arguments as :meth:`detect` takes them.
+    def forward(self, batch: ImageBatch) -> Outputs:
+        """Normalise a batch and run the network: logits and deltas on the detector's device.
 
         On a GPU the next batch of the same shape may overwrite them.
         """
         device = self.device
-        preprocessing = self.settings.preprocessing
-        assert preprocessing.mean is not None, "the model fills it in"
-        assert preprocessing.std is not None, "the model fills it in"
-        images = normalize(images.to(device, non_blocking=True), sizes, preprocessing.mean, preprocessing.std)
+        images = batch.normalized(self.settings.preprocessing, device)
         if self._fused is not None and device == self._fused_for:
             return self._fused(images.to(DTYPES[self.precision]) if device.type == "cpu" else images)
         return self._network(images)
+
+    @torch.inference_mode()
+    def decode(self, outputs: Outputs, batch: ImageBatch, options: PredictOptions = DEFAULTS) -> list[Detections]:
+        """Detections of each image, in pixels of the image as it was given, from what :meth:`forward` returns."""
+        settings = self.settings.postprocessing
+        if options.threshold is not None:
+            settings = replace(settings, threshold=options.threshold, coarsest_threshold=None)
+        if options.max_detections is not None:
+            settings = replace(settings, max_detections=options.max_detections)
+        anchors = self.model.anchors(batch.images.shape[2], batch.images.shape[3], outputs.logits[0].device)
+        found = postprocess(outputs, anchors, batch.originals * batch.scales, settings, batch.scales)
+        results = []
+        for (boxes, scores, labels), scale, original in zip(found, batch.scales, batch.originals, strict=True):
+            boxes = geometry.clip(boxes.cpu() / scale[[1, 0, 1, 0]], *original.unbind())
+            results.append(Detections(boxes.float(), scores.cpu(), labels.cpu(), self.class_names))
+        return results
+
+    def detect(self, batch: ImageBatch, options: PredictOptions = DEFAULTS) -> list[Detections]:
+        """:meth:`forward`, then :meth:`decode`; size and batch size of the options play no part."""
+        return self.decode(self.forward(batch), batch, options)
 
     def _network(self, images: Tensor) -> Outputs:
         # A cache of converted weights must not end up outside of a CUDA graph that reads it.
@@ -276,42 +252,6 @@ class Detector:
         with torch.autocast(kind, dtype=dtype, enabled=self.precision != "fp32", cache_enabled=kind != "cuda"):
             outputs: Outputs = self.model(images)
         return outputs
-
-    @torch.inference_mode()
-    def _detect(
-        self,
-        images: Tensor,
-        sizes: Tensor,
-        originals: Tensor,
-        settings: PostprocessingSettings,
-        size: int | None = None,
-    ) -> list[Detections]:
-        outputs = self.outputs(images, sizes)
-        anchors = self.model.anchors(images.shape[2], images.shape[3], self.device)
-        preprocessing = self.settings.preprocessing
-        # In float64: a box that reaches the edge has to end at the edge, not a rounding error beyond.
-        scales = torch.tensor(
-            [
-                box_scale(original, resized, preprocessing, size)
-                for original, resized in zip(originals.tolist(), sizes.tolist(), strict=True)
-            ],
-            dtype=torch.float64,
-        )
-        results = []
-        for (boxes, scores, labels), scale, original in zip(
-            postprocess(outputs, anchors, originals * scales, settings, scales), scales, originals, strict=True
-        ):
-            boxes = geometry.clip(boxes.cpu() / scale[[1, 0, 1, 0]], *original.unbind())
-            results.append(Detections(boxes.float(), scores.cpu(), labels.cpu(), self.class_names))
-        return results
-
-    def _postprocessing(self, threshold: float | None, max_detections: int | None) -> PostprocessingSettings:
-        settings = self.settings.postprocessing
-        if threshold is not None:
-            settings = replace(settings, threshold=threshold, coarsest_threshold=None)
-        if max_detections is not None:
-            settings = replace(settings, max_detections=max_detections)
-        return settings
 
     def save(self, path: str | Path, **about: Any) -> None:
         """Write the detector as one safetensors file that :func:`retinanet.load` takes.

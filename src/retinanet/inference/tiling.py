@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from retinanet.common.arguments import of_prediction, real
+from retinanet.common.arguments import PredictOptions, real
 from retinanet.common.arguments import whole as whole_number
 from retinanet.common.errors import RequestError
 from retinanet.inference.detections import Detections
@@ -92,22 +92,22 @@ def predict_sliced(
     from retinanet.data.image_io import to_tensor
 
     shared = shared_pixels(slices, overlap)
-    threshold, max_detections, size, batch_size = of_prediction(threshold, max_detections, size, batch_size)
+    options = PredictOptions(threshold, max_detections, size, batch_size)
     notes: list[str] = []
     pixels = to_tensor(image, notes)
     for note in notes:
         warnings.warn(note, stacklevel=2)
     height, width = pixels.shape[1:]
     places = tiles(height, width, slices, overlap)
-    given: dict[str, Any] = {"threshold": threshold, "size": size, "batch_size": batch_size}
+    given: dict[str, Any] = {"threshold": options.threshold, "size": options.size, "batch_size": options.batch_size}
     if len(places) == 1:
-        return detector.predict([pixels], max_detections=max_detections, **given)[0]
+        return detector.predict([pixels], max_detections=options.max_detections, **given)[0]
     views = places + [(0, 0, width, height)] * whole
     boxes: list[Tensor] = []
     scores: list[Tensor] = []
     labels: list[Tensor] = []
     view: list[Tensor] = []
-    for group in _groups(views, batch_size):
+    for group in _groups(views, options.batch_size):
         pieces = [pixels[:, y1:y2, x1:x2] for x1, y1, x2, y2 in group]
         for (x1, y1, _, _), found in zip(group, detector.predict(pieces, **given), strict=True):
             boxes.append(found.boxes + torch.tensor([x1, y1, x1, y1]))
@@ -126,7 +126,7 @@ def predict_sliced(
         detector.settings.postprocessing.nms_iou,
         whole,
     )
-    kept_boxes, kept_scores, kept_labels = (values[:max_detections] for values in kept)
+    kept_boxes, kept_scores, kept_labels = (values[: options.max_detections] for values in kept)
     return Detections(kept_boxes, kept_scores, kept_labels, tuple(detector.class_names))
 
 

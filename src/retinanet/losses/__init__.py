@@ -84,14 +84,14 @@ def detection_loss(
     else:
         logits = torch.cat(list(outputs.logits), dim=1)
         total = total + _mined_loss(logits, targets, torch.cat(list(anchors)), settings, balance, shares)
-    places, per_image = targets.places, max(1, targets.labels.shape[1])
-    deltas = torch.cat([d.float() for d in outputs.deltas], dim=1).reshape(-1, 4)[places]
-    weights = (targets.labels.view(-1)[places] >= 0).to(deltas.dtype)
+    indices, per_image = targets.indices, max(1, targets.labels.shape[1])
+    deltas = torch.cat([d.float() for d in outputs.deltas], dim=1).reshape(-1, 4)[indices]
+    weights = (targets.labels.view(-1)[indices] >= 0).to(deltas.dtype)
     if shares is not None:
-        weights = weights * shares[places // per_image]
+        weights = weights * shares[indices // per_image]
     regression = box_loss(
         deltas,
-        torch.cat(list(anchors))[places % per_image],
+        torch.cat(list(anchors))[indices % per_image],
         targets.boxes,
         settings.box,
         settings.beta,
@@ -137,6 +137,6 @@ def _mined_loss(
     loss = pointwise_loss(settings)
     losses = entries(logits.detach(), targets.labels, loss, balance.alpha, balance.weights).sum(dim=2)  # (B, N)
     chosen = [hardest(*image, anchors, settings.ohem) for image in zip(losses, targets.labels)]
-    mined = [logits[i, places] for i, places in enumerate(chosen)]
-    labels = [targets.labels[i, places] for i, places in enumerate(chosen)]
+    mined = [logits[i, indices] for i, indices in enumerate(chosen)]
+    labels = [targets.labels[i, indices] for i, indices in enumerate(chosen)]
     return _class_loss(mined, labels, settings, balance, shares)

@@ -66,8 +66,8 @@ def box_scale(
     return resized[0] / original[0], resized[1] / original[1]
 
 
-def prepare(image: Tensor, settings: PreprocessingSettings, size: int | None = None) -> Tensor:
-    """(3, H, W) uint8 -> the network's size, (3, h, w) uint8, or float32 in 0..255.
+def resize_image(image: Tensor, settings: PreprocessingSettings, size: int | None = None) -> Tensor:
+    """Resize (3, H, W) uint8 as the settings say: (3, h, w) uint8, or float32 in 0..255.
 
     Resized in floating point (torchvision's and Detectron's convention), an image is not rounded to whole values.
     """
@@ -151,13 +151,3 @@ def _shift_and_scale(mean: tuple[float, ...], std: tuple[float, ...], device: to
     with torch.inference_mode(False):  # what is made in this mode could not be used outside of it
         shift, scale = torch.tensor(mean) * 255, 1 / (255 * torch.tensor(std))
         return shift[:, None, None].to(device), scale[:, None, None].to(device)
-
-
-def network_input(image: Tensor, settings: PreprocessingSettings) -> Tensor:
-    """One image, (3, H, W) uint8, as the network takes it: resized, padded, normalised, (1, 3, H', W') float32."""
-    assert settings.mean is not None, "the model fills it in"
-    assert settings.std is not None, "the model fills it in"
-    image = prepare(image, settings)
-    size = (image.shape[1], image.shape[2])
-    batch = pad_batch([image], padded_size([size], settings))
-    return normalize(batch, torch.tensor([size]), settings.mean, settings.std)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from retinanet.common.arguments import of_prediction
+from retinanet.common.arguments import PredictOptions
 from retinanet.common.arguments import whole as whole_number
 from retinanet.common.atomic_files import only_this, replacing, require_new, what_is_wrong
 from retinanet.common.errors import RequestError, WorkError
@@ -114,7 +114,7 @@ def predict_files(
     """
     output = Path(output)
     threshold = THRESHOLD if threshold is None else threshold
-    of_prediction(threshold, max_detections, size, batch_size)
+    PredictOptions(threshold, max_detections, size, batch_size)
     shared_pixels(1 if slices is None else slices, overlap)
     whole_number("stride", stride)
     if max_pixels is not None:

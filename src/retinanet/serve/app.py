@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
+from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import RequestError
 from retinanet.common.version import __version__
 from retinanet.inference.detections import Detections
@@ -110,7 +111,7 @@ class Service:
         threshold = self.threshold if options.threshold is None else options.threshold
         most = options.max_detections or self.max_detections
         try:
-            self.detector.require(threshold, most)
+            self.detector.require(PredictOptions(threshold, most))
         except RequestError as error:
             raise Refused(422, str(error)) from None
         try:

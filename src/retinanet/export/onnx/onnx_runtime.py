@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.config.settings import ModelSettings
 from retinanet.export.exported_network import ExportedNetwork
 from retinanet.export.onnx import onnx_limits
 from retinanet.export.onnx.onnx_export import FORMAT, NETWORK_INPUT, output_names
 from retinanet.inference.detections import Detections
-from retinanet.inference.detector import Detector, Size
+from retinanet.inference.detector import DEFAULTS, Detector
 from retinanet.model.retinanet import Outputs
+from retinanet.ops.image_batch import ImageBatch
 from retinanet.weight_files import metadata
 
 COMPUTES = "fp32 by ONNX Runtime"
@@ -101,48 +103,50 @@ def _run(session: Any, names: list[str] | None, images: np.ndarray[Any, Any]) ->
         raise WorkError(f"the ONNX model cannot be run on {list(images.shape)}: {first_line(error)}") from error
 
 
-def opened(path: Path) -> Callable[[Tensor], tuple[Tensor, Outputs, Detections]]:
-    """A complete file with its inside to be seen, and all of its thresholds at 0; for checking it.
+def open_inside(path: Path) -> Callable[[Tensor], tuple[Tensor, Outputs, Detections]]:
+    """Open a complete file so that its inside can be checked, with all of its thresholds at 0.
 
     Returns:
-        What takes an image (3, H, W) uint8 to the network's input (1, 3, H', W'), its outputs, and detections.
+        A function of an image (3, H, W) uint8 that returns the network's input (1, 3, H', W'), its outputs, and the
+        detections.
     """
     import onnx
 
     model = onnx.load(path)
-    known = load_onnx(path)
-    assert isinstance(known, OnnxDetector)
+    detector = load_onnx(path)
+    assert isinstance(detector, OnnxDetector)
     for constant in model.graph.initializer:
         if constant.name.startswith("after/threshold."):
             constant.CopyFrom(onnx.numpy_helper.from_array(np.zeros((), np.float32), constant.name))
-    names = [NETWORK_INPUT, *output_names(known.settings)]
+    names = [NETWORK_INPUT, *output_names(detector.settings)]
     model.graph.output.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
-    known.session, count = session(path, content=model.SerializeToString()), len(known.settings.anchors.levels)
+    detector.session, levels = session(path, content=model.SerializeToString()), len(detector.settings.anchors.levels)
 
     def run(image: Tensor) -> tuple[Tensor, Outputs, Detections]:
-        network_input, *outputs = known.run(image[None], names)
-        return network_input, Outputs(outputs[:count], outputs[count:]), known.detections(image[None])[0]
+        network_input, *outputs = detector.run(image[None], names)
+        (detections,) = detector.detect(ImageBatch.stack([detector.prepare(image)]))
+        return network_input, Outputs(outputs[:levels], outputs[levels:]), detections
 
     return run
 
 
 class OnnxDetector(Detector):
-    """A complete ONNX file as a detector: it resizes and suppresses by itself, so :meth:`predict` alone is there.
+    """A complete ONNX file as a detector: it resizes and suppresses by itself, so there is no ``forward`` alone.
 
     Attributes:
         session: of ONNX Runtime: "images" (B, H, W, 3) uint8 in; "boxes", "scores", "labels" and "counts" out.
     """
 
-    resizes_inside = True
+    preprocessing = None
 
     def __init__(
         self, session: Any, settings: ModelSettings, class_names: tuple[str, ...], about: Mapping[str, Any], path: Path
     ) -> None:
-        def inside(images: Tensor) -> list[Tensor]:
-            raise RequestError(f"{path} is a complete model: its network cannot be asked by itself; use the checkpoint")
+        def refuse(images: Tensor) -> list[Tensor]:
+            raise RequestError(f"{path} is a complete model: its network cannot run by itself; use the checkpoint")
 
         self.session = session
-        network: Any = ExportedNetwork(settings, len(class_names), inside)
+        network: Any = ExportedNetwork(settings, len(class_names), refuse)
         super().__init__(network, class_names, about=about, computes=COMPUTES)
 
     @property
@@ -154,56 +158,40 @@ class OnnxDetector(Detector):
         settings = self.settings.postprocessing
         return max(settings.threshold, settings.coarsest_threshold or 0)
 
-    def require(
-        self, threshold: float | None = None, max_detections: int | None = None, size: int | None = None
-    ) -> None:
+    def require(self, options: PredictOptions) -> None:
         """What is written into the file can be made stricter, not looser.
 
         Raises:
-            RequestError: ``size`` is given; ``threshold`` is below the file's, or ``max_detections`` above.
+            RequestError: there is a size, the threshold is below the file's, or ``max_detections`` above.
         """
-        if size is not None:
+        if options.size is not None:
             raise RequestError("this ONNX model resizes images by itself: a size has no effect; leave it out")
-        if threshold is not None and not self.least_threshold <= threshold < 1:
+        if options.threshold is not None and options.threshold < self.least_threshold:
             raise RequestError(
                 f"this ONNX model itself drops scores at or below {self.least_threshold:g}: give a threshold of at "
-                f"least that, not {threshold:g}, or use the checkpoint"
+                f"least that, not {options.threshold:g}, or use the checkpoint"
             )
         most = self.settings.postprocessing.max_detections
-        if max_detections is not None and max_detections > most:
+        if options.max_detections is not None and options.max_detections > most:
             raise RequestError(
-                f"this ONNX model gives at most {most} detections in an image: ask for no more, not "
-                f"{max_detections}, or use the checkpoint"
+                f"this ONNX model gives at most {most} detections in an image: set no higher limit, not "
+                f"{options.max_detections}, or use the checkpoint"
             )
 
-    def _ready(self, image: Tensor, size: int | None) -> tuple[Tensor, Size]:
-        return image, (image.shape[1], image.shape[2])
-
-    def _look(
-        self,
-        images: Sequence[Tensor],
-        padded: Size,
-        originals: Sequence[Size],
-        threshold: float | None,
-        max_detections: int | None,
-        size: int | None,
-    ) -> list[Detections]:
-        found = self.detections(torch.stack(list(images)))
-        if threshold is not None:
-            found = [one.above(threshold) for one in found]
-        return found if max_detections is None else [one.first(max_detections) for one in found]
+    def detect(self, batch: ImageBatch, options: PredictOptions = DEFAULTS) -> list[Detections]:
+        boxes, scores, labels, counts = self.run(batch.images, ["boxes", "scores", "labels", "counts"])
+        real = labels[torch.arange(labels.shape[1]) < counts[:, None]]
+        if len(real) and not 0 <= int(real.min()) <= int(real.max()) < len(self.class_names):
+            raise WorkError(f"the ONNX model gives labels that none of its {len(self.class_names)} class names is for")
+        results = []
+        for i, count in enumerate(counts.tolist()):
+            own_boxes, own_scores, own_labels = (tensor[i, :count].clone() for tensor in (boxes, scores, labels))
+            detections = Detections(own_boxes, own_scores, own_labels, self.class_names)
+            if options.threshold is not None:
+                detections = detections.above(options.threshold)
+            results.append(detections if options.max_detections is None else detections.first(options.max_detections))
+        return results
 
     def run(self, images: Tensor, names: list[str]) -> list[Tensor]:
         """(B, 3, H, W) uint8 -> the file's tensors of these names."""
         return _run(self.session, names, images.permute(0, 2, 3, 1).contiguous().numpy())
-
-    def detections(self, images: Tensor) -> list[Detections]:
-        """(B, 3, H, W) uint8 -> one result each."""
-        boxes, scores, labels, counts = self.run(images, ["boxes", "scores", "labels", "counts"])
-        real = labels[torch.arange(labels.shape[1]) < counts[:, None]]
-        if len(real) and not 0 <= int(real.min()) <= int(real.max()) < len(self.class_names):
-            raise WorkError(f"the ONNX model gives labels that none of its {len(self.class_names)} class names is for")
-        return [
-            Detections(boxes[i, :count].clone(), scores[i, :count].clone(), labels[i, :count].clone(), self.class_names)
-            for i, count in enumerate(counts.tolist())
-        ]

@@ -100,7 +100,7 @@ def quantise(model: Any, settings: ModelSettings, images: list[Path], say: Calla
 def prepared(path: Path, settings: ModelSettings) -> Tensor:
     """An image's file as the network's input, (1, 3, H, W) float32."""
     from retinanet.data.image_io import read
-    from retinanet.ops.resize import network_input
+    from retinanet.ops.image_batch import network_input
 
     return network_input(read(path), settings.preprocessing).contiguous()
 
