@@ -34,7 +34,7 @@ def copy(data: DetectionData, index: int, target: Path, by_suffix: bool) -> list
             target.write_bytes(changed)
     except OSError as error:
         raise WorkError(f"cannot copy {source} to {target}: {what_is_wrong(error)}") from error
-    differs = [] if data.follows_exif(index) else ["images copied without their EXIF orientation"]
+    differs = [] if bool(data.annotations.exif[index]) else ["images copied without their EXIF orientation"]
     return differs + ["images written as PNG"] * (changed is not None and suffix == ".png")
 
 
@@ -44,7 +44,7 @@ def content(data: DetectionData, index: int, by_suffix: bool) -> tuple[str, byte
     Args:
         by_suffix: the layout knows images by their suffix, so the copy has one that it knows.
     """
-    path, as_is = data.path(index), data.follows_exif(index)
+    path, as_is = data.path(index), bool(data.annotations.exif[index])
     suffix = path.suffix
     known = not by_suffix or suffix.lower() in image_io.SUFFIXES
     if as_is and known:
