@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from retinanet.data import open_data, splits
-from retinanet.data.formats.coco import _packed, split_name
+from retinanet.data.formats.coco import split_name
+from retinanet.data.formats.coco_json import _packed
 
 FILE = "annotations/instances_val.json"
 
