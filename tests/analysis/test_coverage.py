@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.black_images import coco
-from retinanet.analysis.coverage import Boxes, as_seen, best_anchors, cover, share_text
+from retinanet.analysis.coverage import Boxes, best_anchors, boxes_at_training_size, cover, share_text
 from retinanet.config.settings import AnchorSettings, MatchingSettings, ModelSettings, PreprocessingSettings
 from retinanet.ops import boxes as geometry
 from retinanet.ops.anchors import make_anchors
@@ -60,7 +60,7 @@ def test_covered_boxes_are_those_that_the_trainer_gives_an_anchor(tmp_path):
     data = coco(tmp_path, images)
     model = ModelSettings(preprocessing=PreprocessingSettings(size=128, longer=200))
     model = replace(model, anchors=AnchorSettings(sizes=(16.0, 32.0, 64.0)))
-    seen = as_seen(data, model.preprocessing)
+    seen = boxes_at_training_size(data, model.preprocessing)
     covered = cover(data, model, MatchingSettings()).covered
     assert 0 < covered.sum() < len(covered), "both kinds are looked at"
     for i in range(len(data)):

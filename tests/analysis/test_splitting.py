@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from retinanet.analysis.splitting import one_sided, split
 from retinanet.common.errors import RequestError
 from retinanet.data import DetectionData, Report, open_data
-from retinanet.data.validate import Checked
+from retinanet.data.annotations import Annotations, packed_paths
 
 
 def made(images, crowds=(), classes=4):
     """Data with the given labels in each image; ``crowds`` are numbers of boxes."""
     labels = np.array([label for own in images for label in own], np.int32)
     count, boxes = len(images), len(labels)
-    checked = Checked(
-        paths=[f"{i}.jpg" for i in range(count)],
+    path_bytes, path_ends = packed_paths([f"{i}.jpg" for i in range(count)])
+    annotations = Annotations(
+        path_bytes=path_bytes,
+        path_ends=path_ends,
         ids=np.arange(count),
         sizes=np.full((count, 2), 64, np.int32),
         exif=np.ones(count, np.bool_),
@@ -29,11 +31,11 @@ def made(images, crowds=(), classes=4):
         labels=labels,
         crowds=np.isin(np.arange(boxes), crowds),
         areas=np.full(boxes, 64.0),
-        places=np.arange(count, dtype=np.int32),
+        listed=np.arange(count, dtype=np.int32),
         references=np.arange(boxes),
     )
     names = [f"class {i}" for i in range(classes)]
-    return DetectionData(checked, names, range(1, classes + 1), Report(), Path("cells"), "COCO", "train")
+    return DetectionData(annotations, names, range(1, classes + 1), Report(), Path("cells"), "COCO", "train")
 
 
 fractions = st.floats(0.01, 0.99)

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.made_data import Sample, png, write
-from retinanet.analysis.survey import Histogram, Percentiles, survey, training_sizes
+from retinanet.analysis.survey import Histogram, Percentiles, survey
 from retinanet.config.settings import PreprocessingSettings
 from retinanet.data import open_data
+from retinanet.data.annotations import resized_sizes
 from retinanet.ops.resize import resized_size
 
 LAYOUTS = ("yolo", "coco", "voc")
@@ -89,10 +90,10 @@ def test_a_split_without_boxes(tmp_path):
     st.sampled_from(["shorter", "square", "none"]),
     st.sampled_from(["nearest", "down"]),
 )
-def test_training_sizes_are_those_of_preprocessing(sizes, resize, rounding):
+def test_resized_sizes_are_those_of_preprocessing(sizes, resize, rounding):
     settings = PreprocessingSettings(resize=resize, rounding=rounding)
     expected = [resized_size(height, width, settings) for height, width in sizes]
-    assert training_sizes(np.array(sizes, np.int32), settings).tolist() == [list(size) for size in expected]
+    assert resized_sizes(np.array(sizes, np.int32), settings).tolist() == [list(size) for size in expected]
 
 
 @given(st.lists(st.floats(0.01, 1e6), max_size=50))

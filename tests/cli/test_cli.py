@@ -121,7 +121,7 @@ def test_train_on_an_unknown_layout(capsys, tmp_path):
     (tmp_path / "odd" / "stuff").mkdir(parents=True)
     (tmp_path / "odd" / "notes.txt").write_text("hello")
     message = error(capsys, "train", f"{tmp_path}/odd", "--output", f"{tmp_path}/run")
-    assert message.startswith(f"{tmp_path}/odd has no layout known here, which are COCO (")
+    assert message.startswith(f"{tmp_path}/odd has none of the known layouts, which are COCO (")
     assert message.endswith("; it holds notes.txt, stuff/")
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retinanet.config.settings import AugmentationSettings, PreprocessingSettings
-from retinanet.data.augment import IGNORE, Drawn, apply, draw
+from retinanet.data.augment import Drawn, apply, draw
+from retinanet.ops.iou_assigner import IGNORED
 
 ALL = AugmentationSettings(flip=0.5, sizes=(48, 64), zoom=(0.5, 1.5), crop=1.0, crop_scale=(0.2, 0.9), colour=1.0)
 PREPROCESSING = PreprocessingSettings(size=64, longer=107)
@@ -111,9 +112,9 @@ def test_exact_boxes_of_crop_resize_and_flip():
 
 def test_regions_to_ignore_stay_while_any_of_them_is_seen():
     boxes = [[0, 0, 12, 12], [0, 0, 10, 10], [20, 20, 30, 30]]
-    _, kept, labels = run((50, 50), boxes, Drawn((10, 10, 50, 50), (40, 40)), labels=[IGNORE, IGNORE, 1])
+    _, kept, labels = run((50, 50), boxes, Drawn((10, 10, 50, 50), (40, 40)), labels=[IGNORED, IGNORED, 1])
     assert kept.tolist() == [[0, 0, 2, 2], [10, 10, 20, 20]]
-    assert labels.tolist() == [IGNORE, 1]
+    assert labels.tolist() == [IGNORED, 1]
 
 
 def test_a_image_without_boxes_is_cropped_anywhere():

@@ -9,7 +9,10 @@ import pytest
 
 from helpers.hostile_names import obeyed
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is limited by Linux's means")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="memory is limited by Linux's means"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +99,7 @@ def test_what_is_left_out_is_counted(outcomes, name, fault):
         ("json: deep in images", "too deep"),
         ("json: images twice", "two lists 'images'"),
         ("json: sparse", "zeros instead of text"),
-        ("json: a name with half a surrogate", "is no text"),
+        ("json: a name with half a surrogate", "is not text"),
         ("the data set: pipe", "neither a file nor a folder"),
     ],
 )

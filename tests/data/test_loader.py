@@ -71,7 +71,7 @@ def equal(one, other):
     for a, b in zip(one, other):
         assert torch.equal(a.images, b.images)
         assert torch.equal(a.sizes, b.sizes)
-        assert (a.indices, a.epochs) == (b.indices, b.epochs)
+        assert (a.indices, a.draws) == (b.indices, b.draws)
         assert len(a.boxes) == len(b.boxes) == len(a.labels) == len(b.labels) == len(a.indices)
         assert all(torch.equal(x, y) for x, y in zip(a.boxes + a.labels, b.boxes + b.labels))
     return True
@@ -81,7 +81,7 @@ def images(parts):
     """(times seen, index) -> its pixels, size, boxes and labels, in the order of the parts."""
     found = {}
     for part in parts:
-        for i, key in enumerate(zip(part.epochs, part.indices)):
+        for i, key in enumerate(zip(part.draws, part.indices)):
             found[key] = (part.images[i], part.sizes[i], part.boxes[i], part.labels[i])
     return found
 
@@ -109,8 +109,8 @@ def test_every_epoch_shows_every_image_once_in_a_new_order(data):
         assert {key[0] for key in epoch} == {number}
         assert sorted(key[1] for key in epoch) == list(range(IMAGES))
     assert len({tuple(key[1] for key in epoch) for epoch in epochs}) == 9
-    upright = data.upright()
-    assert not np.array_equal(order(1, 0, upright, 3), order(0, 0, upright, 3))
+    portrait = data.portrait()
+    assert not np.array_equal(order(1, 0, portrait, 3), order(0, 0, portrait, 3))
 
 
 @given(
@@ -121,11 +121,11 @@ def test_every_epoch_shows_every_image_once_in_a_new_order(data):
 )
 @hypothesis.settings(deadline=None)
 def test_batches_of_one_shape(shapes, batch, epoch, seed):
-    upright = np.array(shapes)
-    found = order(seed, epoch, upright, batch)
+    portrait = np.array(shapes)
+    found = order(seed, epoch, portrait, batch)
     assert sorted(found) == list(range(len(shapes)))
     start = -epoch * len(shapes) % batch  # where in this epoch a batch begins
-    batches = [upright[found[i : i + batch]] for i in range(start, len(shapes) - batch + 1, batch)]
+    batches = [portrait[found[i : i + batch]] for i in range(start, len(shapes) - batch + 1, batch)]
     assert sum(len(set(kinds.tolist())) > 1 for kinds in batches) <= 1
 
 
@@ -187,7 +187,7 @@ def test_every_part_in_every_process_has_the_size_of_the_global_batch(data):
 
 def test_a_batch_larger_than_the_data_goes_on_into_the_next_epoch(data):
     (batch,) = take(1, data, settings(batch_size=15))[0]
-    assert batch.epochs == [0] * 11 + [1] * 4
+    assert batch.draws == [0] * 11 + [1] * 4
 
 
 @REPEATS
@@ -206,12 +206,8 @@ def test_square_images_are_padded_to_one_size(data):
 
 @pytest.mark.parametrize(("batch_size", "accumulate", "world", "least"), [(3, 1, 4, 4), (4, 3, 2, 6), (7, 2, 4, 8)])
 def test_an_empty_share_is_refused_at_once(data, batch_size, accumulate, world, least):
-    with pytest.raises(RequestError) as error:
+    with pytest.raises(RequestError, match=rf"train.batch_size {batch_size}.*train.accumulate.*at least {least}$"):
         train_batches(data, settings(batch_size, accumulate), world=world)
-    assert str(error.value) == (
-        f"train.batch_size {batch_size} is too small for {world} processes with {accumulate} parts each "
-        f"(train.accumulate): it must be at least {least}"
-    )
 
 
 def test_sizes_without_a_resize_are_refused(data):
@@ -273,6 +269,7 @@ def test_a_transform_of_the_user_is_applied_and_repeatable(data):
     assert len({int(image[0, 0, 0]) for image, *_ in seen.values()}) > 8  # a new number for each image
 
 
+@pytest.mark.slow
 def test_a_transform_with_torchvision(data):
     from torchvision import tv_tensors
     from torchvision.transforms import v2
@@ -291,11 +288,9 @@ def test_a_transform_that_changes_the_size_is_refused(data):
     with pytest.raises(RequestError) as error:
         take(1, data, settings(), transform=lambda image, boxes, labels: (image[:, :9, :9], boxes, labels))
     plain = settings()
-    first = order(plain.train.seed, 0, data.upright(), plain.train.batch_size)[0]
+    first = order(plain.train.seed, 0, data.portrait(), plain.train.batch_size)[0]
     shape = (3, *data.size(int(first)))
-    assert str(error.value) == (
-        f"the transform made a uint8 image of shape (3, 9, 9) from one of {shape}; it must keep uint8 and the size"
-    )
+    assert all(fact in str(error.value) for fact in ("the transform", "uint8", "(3, 9, 9)", str(shape)))
 
 
 def test_an_opened_data_set_can_be_sent_to_a_process_once(data):
@@ -348,6 +343,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_loader_processes_quietly(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", SCRIPT, str(make(tmp_path))],

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.analysis.coverage import Boxes, as_seen, best_anchors, share_text
+from retinanet.analysis.coverage import Boxes, best_anchors, boxes_at_training_size, share_text
 from retinanet.config.settings import (
     AnchorSettings,
     MatchingSettings,
@@ -87,11 +87,11 @@ def fit_anchors(data: DetectionData, model: ModelSettings, matching: MatchingSet
     There stay as many anchors at a position as before (scales times ratios), so weights of a trained model fit.
     The present settings are among what is compared: the result covers no fewer boxes, on those looked at.
     """
-    boxes = as_seen(data, model.preprocessing).some(COUNTED)
+    boxes = boxes_at_training_size(data, model.preprocessing).sample(COUNTED)
     was = model.anchors
     if not len(boxes.labels):
         return FittedAnchors(was, 1.0, 1.0)
-    search = _Search(boxes.some(LOOKED_AT), was, matching.foreground)
+    search = _Search(boxes.sample(LOOKED_AT), was, matching.foreground)
     found = search.best(first_level=3)
     if found.share < 1 - WORTH:
         finer = search.best(first_level=2)
@@ -201,7 +201,7 @@ def fit_size(data: DetectionData, preprocessing: PreprocessingSettings, side: fl
     Returns:
         ``size``, ``longer``, and the reason in words.
     """
-    boxes = as_seen(data, dataclasses.replace(preprocessing, resize="none"))
+    boxes = boxes_at_training_size(data, dataclasses.replace(preprocessing, resize="none"))
     shorter = int(np.median(data.annotations.sizes.min(axis=1)))
     if not len(boxes.labels):
         size = min(shorter, MOST)
@@ -230,7 +230,7 @@ def lost_boxes(data: DetectionData, model: ModelSettings, matching: MatchingSett
 
     Below 95 % the line says what would save them. What is smaller than a pixel is lost whatever the anchors are.
     """
-    boxes = as_seen(data, model.preprocessing)
+    boxes = boxes_at_training_size(data, model.preprocessing)
     best = best_anchors(boxes, model.anchors)[0]
     covered = best >= matching.foreground
     share = float(covered.mean()) if len(covered) else 1.0

@@ -1,8 +1,8 @@
-"""What RetinaNet will see of a data set: which boxes an anchor covers at the training size.
+"""Anchor coverage: the share of the boxes that an anchor fits at the training size.
 
-A box is covered if its best anchor reaches the IoU from which on an anchor is positive. The others are never learnt:
-no anchor is told that it answers for them. For a given shape the best anchor is the one whose centre lies nearest, so
-it is found without going through the grid, and equals what :func:`retinanet.ops.iou_assigner.match` computes.
+A box is covered if the IoU with its best anchor reaches the foreground threshold. No anchor is trained on the others.
+For a given anchor shape, the best anchor is the one with the nearest centre. So it is computed without going through
+the grid, and equals the result of :func:`retinanet.ops.iou_assigner.match`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ import torch
 from numpy.typing import NDArray
 
 from retinanet.config.settings import AnchorSettings, MatchingSettings, ModelSettings, PreprocessingSettings
+from retinanet.data.annotations import resized_boxes, resized_sizes
 from retinanet.data.dataset import DetectionData, spread
 from retinanet.ops.anchors import cell_anchors, make_anchors
-from retinanet.ops.iou_assigner import match
+from retinanet.ops.iou_assigner import IGNORED, match
 from retinanet.ops.resize import padded_size, resized_size
 
 BLOCK = 1 << 16  # boxes compared at a time
 SAMPLED = 24  # images whose anchors are matched one by one, to count the positives
-SIZES = (8, 16, 32, 64, 128, 256)  # limits of the classes of sizes, in pixels at the training size
+SIZES = (8, 16, 32, 64, 128, 256)  # limits of the size ranges, in pixels at the training size
 
 
 class Boxes(NamedTuple):
-    """The M boxes of a data set that are to be found (no crowds), as the network gets them."""
+    """The M boxes of a data set that are objects (no crowd regions), as the network gets them."""
 
     corners: NDArray[np.float32]
     """(M, 4) in pixels of the resized image."""
@@ -36,19 +37,17 @@ class Boxes(NamedTuple):
     """(M, 2) height and width that a box's image is padded to when it is alone in its batch."""
     labels: NDArray[np.int32]
     images: NDArray[np.int64]
-    """(M,) the image of each."""
+    """(M,) index of each box's image."""
 
     @property
     def sides(self) -> NDArray[np.float32]:
         """(M,) square root of the area."""
         return np.sqrt(np.prod(self.corners[:, 2:] - self.corners[:, :2], axis=1))
 
-    def some(self, count: int) -> Boxes:
-        """At most ``count`` of them, evenly spread."""
-        if len(self.labels) <= count:
-            return self
-        places = spread(len(self.labels), count)
-        return Boxes(self.corners[places], self.padded[places], self.labels[places], self.images[places])
+    def sample(self, count: int) -> Boxes:
+        """At most ``count`` of the boxes, evenly spread."""
+        chosen = spread(len(self.labels), count)
+        return Boxes(self.corners[chosen], self.padded[chosen], self.labels[chosen], self.images[chosen])
 
 
 @dataclass(frozen=True)
@@ -58,22 +57,23 @@ class Coverage:
     best: NDArray[np.float32]
     """(M,) IoU of each box with its best anchor."""
     foreground: float
-    """The IoU from which on an anchor is positive."""
+    """The IoU from which an anchor is positive."""
     per_class: list[tuple[str, int, float]]
-    """Name, boxes, share of them that is covered."""
+    """Name, number of boxes, share of them that is covered."""
     per_size: list[tuple[str, int, float]]
-    """The same for classes of sizes: the square root of the area in pixels at the training size."""
+    """The same for size ranges: the square root of the area in pixels at the training size."""
     per_level: list[tuple[int, float]]
     """Number of the level, share of all boxes that have their best anchor there."""
     without: float
     """Share of the images with boxes in which no anchor is positive."""
     anchors: int
-    """Anchors of an image, on average over the sampled ones."""
+    """Anchors of an image, on average over the sampled images."""
     positives: float
-    """Of these the positive ones."""
+    """Positive anchors of an image, on average."""
     ignored: float
-    """And those that take no part."""
+    """Ignored anchors of an image, on average."""
     sampled: int
+    """Number of sampled images."""
 
     @property
     def covered(self) -> NDArray[np.bool_]:
@@ -81,12 +81,12 @@ class Coverage:
 
     @property
     def share(self) -> float:
-        """Of the boxes that is covered, 0 to 1; 1 without boxes."""
+        """Share of the boxes that is covered, 0 to 1; 1 without boxes."""
         return float(self.covered.mean()) if len(self.best) else 1.0
 
     @property
     def ratio(self) -> float:
-        """Background anchors for each positive one; infinite without a positive."""
+        """Background anchors for each positive one; infinite without positives."""
         background = self.anchors - self.positives - self.ignored
         return background / self.positives if self.positives else math.inf
 
@@ -105,21 +105,19 @@ class Coverage:
         }
 
 
-def as_seen(data: DetectionData, preprocessing: PreprocessingSettings) -> Boxes:
-    """The boxes of ``data`` at the training size."""
-    all_ = data.annotations
-    sizes, kinds = np.unique(all_.sizes, axis=0, return_inverse=True)
-    resized = [resized_size(int(h), int(w), preprocessing) for h, w in sizes]
-    scale = np.array([[w / own[1], h / own[0]] * 2 for (h, w), own in zip(resized, sizes)], np.float32).reshape(-1, 4)
-    padded = np.array([padded_size([size], preprocessing) for size in resized], np.int64).reshape(-1, 2)
-    counted = ~all_.crowds
-    images = all_.images[counted]
-    kind = kinds.reshape(-1)[images]
-    return Boxes(all_.boxes[counted] * scale[kind], padded[kind], all_.labels[counted], images)
+def boxes_at_training_size(data: DetectionData, preprocessing: PreprocessingSettings) -> Boxes:
+    """The boxes of ``data`` at the training size, without crowd regions."""
+    notes = data.annotations
+    sizes, size_of = np.unique(resized_sizes(notes.sizes, preprocessing), axis=0, return_inverse=True)
+    padded = np.array([padded_size([(h, w)], preprocessing) for h, w in sizes.tolist()], np.int64).reshape(-1, 2)
+    counted = ~notes.crowds
+    images = notes.images[counted]
+    corners = resized_boxes(notes, preprocessing)[counted]
+    return Boxes(corners, padded[size_of.reshape(-1)[images]], notes.labels[counted], images)
 
 
 def share_text(share: float, digits: int = 1) -> str:
-    """A share as a percentage, rounded; 100 % is all of them and 0 % none, so it never rounds to either."""
+    """A share as a rounded percentage. Only a share of exactly 1 gives 100 %, and only 0 gives 0 %."""
     least = 10.0 ** -(digits + 2)
     if 0 < share < 1:
         share = min(max(share, least), 1 - least)
@@ -127,34 +125,34 @@ def share_text(share: float, digits: int = 1) -> str:
 
 
 def best_anchors(boxes: Boxes, settings: AnchorSettings) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """(M,) IoU of each box with its best anchor, and (M,) place of that anchor's level."""
+    """(M,) IoU of each box with its best anchor, and (M,) index of that anchor's level."""
     best = np.zeros(len(boxes.labels), np.float32)
     level_of = np.zeros(len(best), np.int8)
-    shapes = [cell_anchors(settings, place).numpy() for place in range(len(settings.sizes))]
+    shapes = [cell_anchors(settings, i).numpy() for i in range(len(settings.sizes))]
     for start in range(0, len(best), BLOCK):
-        part = slice(start, start + BLOCK)
-        corners, padded = boxes.corners[part], boxes.padded[part]
+        block = slice(start, start + BLOCK)
+        corners, padded = boxes.corners[block], boxes.padded[block]
         x1, y1, x2, y2 = corners.T
         area = (x2 - x1) * (y2 - y1)
-        for place, level in enumerate(settings.levels):
+        for index, level in enumerate(settings.levels):
             (dx, ox), (dy, oy) = (
                 _nearest(low, high, padded[:, axis], level, settings) for low, high, axis in ((x1, x2, 1), (y1, y2, 0))
             )
-            for left, top, right, bottom in shapes[place].tolist():
+            for left, top, right, bottom in shapes[index].tolist():
                 across = np.minimum(right, ox + dx) - np.maximum(left, ox - dx)
                 down = np.minimum(bottom, oy + dy) - np.maximum(top, oy - dy)
                 inner = np.maximum(across, 0) * np.maximum(down, 0)
                 overlap = inner / (area + np.float32((right - left) * (bottom - top)) - inner)
-                better = overlap > best[part]
-                best[part][better] = overlap[better]
-                level_of[part][better] = place
+                better = overlap > best[block]
+                best[block][better] = overlap[better]
+                level_of[block][better] = index
     return best, level_of
 
 
 def _nearest(
     low: NDArray[np.float32], high: NDArray[np.float32], padded: NDArray[np.int64], level: int, settings: AnchorSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Along one axis: half the length of each box, and its centre as seen from the nearest anchor's centre."""
+    """Along one axis: half the length of each box, and its centre relative to the centre of the nearest anchor."""
     stride = 2**level
     cells = -(-padded // stride)
     step = padded // cells if settings.strides == "torchvision" else np.int64(stride)
@@ -165,8 +163,8 @@ def _nearest(
 
 
 def cover(data: DetectionData, model: ModelSettings, matching: MatchingSettings) -> Coverage:
-    """Hold the anchors of ``model`` against the boxes of ``data``, in images as large as ``model`` wants them."""
-    boxes = as_seen(data, model.preprocessing)
+    """Compare the anchors of ``model`` with the boxes of ``data``, at the image size of ``model``."""
+    boxes = boxes_at_training_size(data, model.preprocessing)
     best, level_of = best_anchors(boxes, model.anchors)
     covered = best >= matching.foreground
 
@@ -181,10 +179,9 @@ def cover(data: DetectionData, model: ModelSettings, matching: MatchingSettings)
         best=best,
         foreground=matching.foreground,
         per_class=[row(name, boxes.labels == label) for label, name in enumerate(data.class_names)],
-        per_size=[row(name, size_of == place) for place, name in enumerate(names)],
+        per_size=[row(name, size_of == i) for i, name in enumerate(names)],
         per_level=[
-            (level, float((level_of == place).mean()) if len(best) else 0.0)
-            for place, level in enumerate(model.anchors.levels)
+            (level, float((level_of == i).mean()) if len(best) else 0.0) for i, level in enumerate(model.anchors.levels)
         ],
         without=1 - with_positive / with_boxes if with_boxes else 0.0,
         anchors=anchors,
@@ -195,17 +192,20 @@ def cover(data: DetectionData, model: ModelSettings, matching: MatchingSettings)
 
 
 def _count(data: DetectionData, model: ModelSettings, matching: MatchingSettings) -> tuple[int, float, float, int]:
-    """Anchors, positive and ignored ones of an image, on average; images that this was counted in."""
+    """Match the anchors of a sample of the images.
+
+    Returns:
+        Anchors of an image, positive ones and ignored ones, on average; the number of images in the sample.
+    """
     chosen = spread(len(data), SAMPLED).tolist()
+    resized = resized_boxes(data.annotations, model.preprocessing)
     counts = np.zeros(3)
     for index in chosen:
         size = resized_size(*data.size(index), model.preprocessing)
-        height, width = padded_size([size], model.preprocessing)
-        anchors = torch.cat(make_anchors(model.anchors, height, width, torch.device("cpu")))
-        scale = torch.tensor([size[1] / data.size(index)[1], size[0] / data.size(index)[0]] * 2)
-        boxes = torch.from_numpy(data.boxes(index).copy()) * scale
-        labels = torch.from_numpy(np.where(data.crowd(index), -2, data.labels(index)))
+        anchors = torch.cat(make_anchors(model.anchors, *padded_size([size], model.preprocessing), torch.device("cpu")))
+        boxes = torch.from_numpy(resized[data.box_range(index)])
+        labels = torch.from_numpy(data.training_labels(index))
         states = match(anchors, [boxes], [labels], matching).labels
-        counts += len(anchors), int((states >= 0).sum()), int((states == -2).sum())
-    anchors_, positives, ignored = (counts / max(1, len(chosen))).tolist()
-    return round(anchors_), positives, ignored, len(chosen)
+        counts += len(anchors), int((states >= 0).sum()), int((states == IGNORED).sum())
+    total, positives, ignored = (counts / max(1, len(chosen))).tolist()
+    return round(total), positives, ignored, len(chosen)

@@ -1,4 +1,4 @@
-"""What is in a split, in plain figures: classes, sizes, shapes, crowding. No judgement: that is the doctor's."""
+"""Figures of a split: classes, sizes, shapes, objects of an image. :mod:`retinanet.analysis.doctor` judges them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.config.settings import PreprocessingSettings
+from retinanet.data.annotations import resized_boxes, resized_sizes
 from retinanet.data.dataset import DetectionData
-from retinanet.ops.resize import resized_size
 
 PERCENTS = (1, 5, 25, 50, 75, 95, 99)
-COCO_AREAS = (32.0**2, 96.0**2)  # where COCO parts small from medium and large objects
-COMMONEST = 5  # image sizes named
+COCO_AREAS = (32.0**2, 96.0**2)  # COCO's limits between small, medium and large objects
+COMMONEST = 5  # image sizes that are listed
 HALF_OCTAVES = 2  # bins of the histograms of sides per factor of 2
 LONGEST_SIDE = 1 << 14  # pixels, the end of those histograms; the last bin holds all above
 RATIO_BINS = tuple(2.0 ** (step / 4) for step in range(-16, 17))  # h / w from 1/16 to 16, in quarters of an octave
@@ -25,7 +25,7 @@ COUNT_BINS = (0, 1, 2, 3, 4, 5, 6, 8, 11, 16, 21, 31, 51, 101, 201, 501, 1001)  
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Values at 1, 5, 25, 50, 75, 95 and 99 of 100; zeros where there is nothing to count."""
+    """The percentiles 1, 5, 25, 50, 75, 95 and 99; zeros without values."""
 
     p1: float = 0.0
     p5: float = 0.0
@@ -42,16 +42,16 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Histogram:
-    """``counts[i]`` values lie from ``edges[i]`` up to ``edges[i + 1]``; what lies outside is in the outermost bins."""
+    """``counts[i]`` values lie from ``edges[i]`` up to ``edges[i + 1]``. The outermost bins hold the values beyond."""
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
 
     @classmethod
     def of(cls, values: NDArray[Any], edges: Sequence[float]) -> Histogram:
-        """``edges`` rising; the last bin is open."""
-        place = np.clip(np.searchsorted(edges, values, "right") - 1, 0, len(edges) - 2)
-        return cls(tuple(edges), tuple(np.bincount(place, minlength=len(edges) - 1).tolist()))
+        """``edges`` ascend; the last bin is open."""
+        bins = np.clip(np.searchsorted(edges, values, "right") - 1, 0, len(edges) - 2)
+        return cls(tuple(edges), tuple(np.bincount(bins, minlength=len(edges) - 1).tolist()))
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class SplitSurvey:
-    """One split. Boxes are those that count; crowd regions (COCO's iscrowd, VOC's difficult) are only counted apart."""
+    """The figures of a split. Crowd regions (COCO's iscrowd, VOC's difficult) only appear in ``crowds``."""
 
     split: str
     kind: str
@@ -92,7 +92,7 @@ class SplitSurvey:
     boxes: int
     crowds: int
     empties: int
-    """Images without a box (crowd regions apart)."""
+    """Images without a box other than crowd regions."""
     classes: tuple[ClassFigures, ...]
     imbalance: float
     """Boxes of the commonest class for each of the rarest that occurs; 0 without boxes."""
@@ -102,9 +102,9 @@ class SplitSurvey:
     objects: Histogram
     """Boxes of an image."""
     stored: Sides
-    """In the pixels of the files."""
+    """In pixels of the files."""
     trained: Sides
-    """In the pixels that the network is shown."""
+    """In pixels of the network's input."""
     ratios: Percentiles
     """Of height divided by width."""
     ratio_histogram: Histogram
@@ -118,7 +118,7 @@ class SplitSurvey:
     trained_median: tuple[int, int]
     """Height and width of the network's input, before padding: the median of each."""
     covered: Percentiles
-    """Of the share of its image that a box covers."""
+    """Share of its image that a box covers."""
 
     def plain(self) -> dict[str, Any]:
         """Dictionaries, lists, numbers and strings, as JSON has them."""
@@ -131,34 +131,24 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def training_sizes(sizes: NDArray[np.int32], settings: PreprocessingSettings) -> NDArray[np.int32]:
-    """(N, 2) heights and widths of images -> (N, 2) what they are resized to; each size is computed once."""
-    keys, inverse = np.unique(sizes[:, 0].astype(np.int64) << 32 | sizes[:, 1], return_inverse=True)
-    resized = [resized_size(key >> 32, key & 0xFFFFFFFF, settings) for key in keys.tolist()]
-    return np.array(resized, np.int32).reshape(-1, 2)[inverse]
-
-
 def survey(data: DetectionData, preprocessing: PreprocessingSettings) -> SplitSurvey:
-    """Count a split; ``preprocessing`` says at what size its images are trained on."""
-    all_of_it = data.annotations
-    counted = ~all_of_it.crowds
-    owner = all_of_it.images[counted]
-    boxes, labels = all_of_it.boxes[counted], all_of_it.labels[counted]
-    sizes = all_of_it.sizes
-    resized = training_sizes(sizes, preprocessing)
-    sides = boxes[:, 2:] - boxes[:, :2]  # (M, 2) width, height
-    scale = (resized / sizes).astype(np.float32)[:, ::-1]
-    trained = sides * scale[owner]
+    """The figures of a split; ``preprocessing`` gives the training size of its images."""
+    notes = data.annotations
+    counted = ~notes.crowds
+    owner, labels, sizes = notes.images[counted], notes.labels[counted], notes.sizes
+    sides, trained = (
+        boxes[counted, 2:] - boxes[counted, :2] for boxes in (notes.boxes, resized_boxes(notes, preprocessing))
+    )  # (M, 2) width and height, in the files and at the training size
     trained_size = np.sqrt(trained.prod(1))
     per_image = np.bincount(owner, minlength=len(sizes))
     ratio = sides[:, 1] / sides[:, 0]
 
     count = np.bincount(labels, minlength=len(data.class_names))
     present = np.unique(owner * len(data.class_names) + labels) % len(data.class_names)
-    spread = np.bincount(present, minlength=len(data.class_names))
+    images_with = np.bincount(present, minlength=len(data.class_names))
     order = np.argsort(labels, kind="stable")
-    parts = np.split(trained_size[order], np.cumsum(count)[:-1])
-    found = count[count > 0]
+    size_by_class = np.split(trained_size[order], np.cumsum(count)[:-1])
+    occurring = count[count > 0]
     keys, amount = np.unique(sizes[:, 0].astype(np.int64) << 32 | sizes[:, 1], return_counts=True)
     commonest = np.argsort(-amount, kind="stable")[:COMMONEST]
     area = sizes.astype(np.int64).prod(1)
@@ -166,14 +156,14 @@ def survey(data: DetectionData, preprocessing: PreprocessingSettings) -> SplitSu
         split=data.split,
         kind=data.kind,
         images=len(data),
-        boxes=len(boxes),
+        boxes=len(labels),
         crowds=int((~counted).sum()),
         empties=int((per_image == 0).sum()),
         classes=tuple(
-            ClassFigures(name, ident, int(n), int(m), float(np.median(part)) if len(part) else 0.0)
-            for name, ident, n, m, part in zip(data.class_names, data.category_ids, count, spread, parts)
+            ClassFigures(name, ident, int(n), int(m), float(np.median(size)) if len(size) else 0.0)
+            for name, ident, n, m, size in zip(data.class_names, data.category_ids, count, images_with, size_by_class)
         ),
-        imbalance=float(found.max() / found.min()) if len(found) else 0.0,
+        imbalance=float(occurring.max() / occurring.min()) if len(occurring) else 0.0,
         objects_mean=float(per_image.mean()),
         objects_median=float(np.median(per_image)),
         objects_max=int(per_image.max()),
@@ -187,7 +177,7 @@ def survey(data: DetectionData, preprocessing: PreprocessingSettings) -> SplitSu
         image_largest=_two(sizes[area.argmax()]),
         image_sizes=tuple((int(keys[i] >> 32), int(keys[i] & 0xFFFFFFFF), int(amount[i])) for i in commonest),
         distinct_sizes=len(keys),
-        trained_median=_two(np.median(resized, axis=0)),
+        trained_median=_two(np.median(resized_sizes(sizes, preprocessing), axis=0)),
         covered=Percentiles.of(sides.prod(1) / area[owner]),
     )
 

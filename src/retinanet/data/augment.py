@@ -1,7 +1,7 @@
-"""Augmentation in two halves: everything is decided from the annotations, then done to the pixels.
+"""Augmentation in two steps: :func:`draw` decides from the annotations, :func:`apply` changes the pixels.
 
-A decision is a function of (seed, epoch, image) alone, never of which process made it or of what was drawn before:
-so the sizes in a batch are known without decoding it, and a resumed run draws what an unbroken one does.
+A decision is a function of (seed, draw, image) alone. So the sizes in a batch are known before it is decoded, and a
+resumed run draws the same as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -15,46 +15,47 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retinanet.config.settings import AugmentationSettings, Interpolation, PreprocessingSettings
+from retinanet.ops.iou_assigner import IGNORED
 from retinanet.ops.resize import resize, resized_size
 
-IGNORE = -2
-"""Label of regions in which nothing is learnt."""
-GREY = (0.299, 0.587, 0.114)  # what R, G and B contribute to brightness (ITU-R BT.601)
-STRONG = (0.5, 0.5, 0.5, 0.1)  # furthest brightness, contrast and saturation from 1 and hue from 0, at colour = 1
-ASPECT = 4 / 3  # a crop's shape differs from its image's by this factor at most
+GREY = (0.299, 0.587, 0.114)  # weights of R, G and B in the brightness (ITU-R BT.601)
+STRONGEST = (0.5, 0.5, 0.5, 0.1)  # largest change of brightness, contrast, saturation and hue at colour = 1
+ASPECT = 4 / 3  # the aspect ratio of a crop differs from its image's by this factor at most
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What is done to one image, in this order."""
+    """The changes to one image, in the order in which they are applied."""
 
     crop: tuple[int, int, int, int]
     """x1 y1 x2 y2 in pixels of the decoded image."""
     size: tuple[int, int]
     """Height and width that the crop is resized to."""
     flip: bool = False
-    """Left and right change places."""
+    """Mirror left and right."""
     colour: tuple[float, float, float, float] | None = None
     """Factors of brightness, contrast and saturation; hue in turns of the colour wheel."""
 
 
 def draw(
     seed: int,
-    epoch: int,
+    number: int,
     image: int,
     size: tuple[int, int],
     boxes: NDArray[np.float32],
     augmentation: AugmentationSettings,
     preprocessing: PreprocessingSettings,
 ) -> Drawn:
-    """Decide what happens to an image.
+    """Decide the augmentation of one draw of an image.
 
     Args:
+        number: of the draw, see :meth:`retinanet.data.sampler.Repeats.drawn`.
+        image: index in the data set.
         size: height and width of the decoded image.
-        boxes: (n, 4) those that count, without crowd regions; the centre of one of them at least lies in the crop.
+        boxes: (n, 4) without crowd regions; the centre of at least one of them lies in the crop.
     """
-    # A number for each decision: switching one kind of augmentation on does not change what the others draw.
-    chance = rng(1, seed, epoch, image).random(13).tolist()
+    # Each decision has its own random number: switching one augmentation on does not change the others.
+    chance = rng(1, seed, number, image).random(13).tolist()
     crop = (0, 0, size[1], size[0])
     if chance[0] < augmentation.crop:
         crop = _crop(chance[1:6], size, boxes, augmentation.crop_scale)
@@ -66,14 +67,14 @@ def draw(
     resized = resized_size(crop[3] - crop[1], crop[2] - crop[0], preprocessing, max(1, round(target)))
     colour = None
     if augmentation.colour > 0:
-        far = [(2 * value - 1) * most * augmentation.colour for value, most in zip(chance[9:], STRONG)]
+        far = [(2 * value - 1) * most * augmentation.colour for value, most in zip(chance[9:], STRONGEST)]
         colour = (1 + far[0], 1 + far[1], 1 + far[2], far[3])
     return Drawn(crop, resized, chance[8] < augmentation.flip, colour)
 
 
 def rng(*key: int) -> np.random.Generator:
-    """A generator that is a function of the key; its first number keeps uses of one seed apart."""
-    return np.random.default_rng([part & (1 << 64) - 1 for part in key])
+    """A generator that is a function of the key. The key's first number is its purpose."""
+    return np.random.default_rng([number & (1 << 64) - 1 for number in key])
 
 
 def _crop(
@@ -89,8 +90,8 @@ def _crop(
         x1, y1, x2, y2 = boxes[int(chance[2] * len(boxes))].tolist()
         centre = ((x1 + x2) / 2, (y1 + y2) / 2)
     starts, ends = [], []
-    for axis, (side, part) in enumerate(((size[1], across), (size[0], down))):
-        length = min(side, max(1, round(part * side)))
+    for axis, (side, share) in enumerate(((size[1], across), (size[0], down))):
+        length = min(side, max(1, round(share * side)))
         first, last = 0, side - length
         if centre is not None:  # the first whole number above centre - length, the last up to the centre
             first, last = max(first, math.floor(centre[axis] - length) + 1), min(last, math.floor(centre[axis]))
@@ -102,15 +103,15 @@ def _crop(
 def apply(
     image: Tensor, boxes: Tensor, labels: Tensor, drawn: Drawn, interpolation: Interpolation = "antialias"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Do what was drawn.
+    """Crop, resize, flip and recolour an image with its boxes.
 
     Args:
         image: (3, H, W) uint8. boxes: (n, 4) float32 in its pixels. labels: (n,) int64, -2 for regions to ignore.
         interpolation: of ``model.preprocessing``.
 
     Returns:
-        (3, h, w) uint8, and the m <= n boxes (m, 4) that are left, with their labels (m,). A box is left if its centre
-        lies in the crop, a region to ignore if any of it does; what sticks out is cut off.
+        (3, h, w) uint8, and the m <= n boxes (m, 4) that are kept, with their labels (m,). A box is kept if its centre
+        lies in the crop, a region to ignore if any of it does. Boxes are clipped to the crop.
     """
     x1, y1, x2, y2 = drawn.crop
     height, width = drawn.size
@@ -128,15 +129,15 @@ def apply(
     exact = (exact - start.repeat(2)) * scale
     if drawn.flip:
         exact = torch.stack((width - exact[:, 2], exact[:, 1], width - exact[:, 0], exact[:, 3]), 1)
-    cut = torch.minimum(exact.clamp(min=0), exact.new_tensor([width, height] * 2)).float()
-    keep = (inside | (labels == IGNORE)) & (cut[:, 2:] > cut[:, :2]).all(1)
-    return image, cut[keep], labels[keep]
+    clipped = torch.minimum(exact.clamp(min=0), exact.new_tensor([width, height] * 2)).float()
+    keep = (inside | (labels == IGNORED)) & (clipped[:, 2:] > clipped[:, :2]).all(1)
+    return image, clipped[keep], labels[keep]
 
 
 def _recolour(image: Tensor, brightness: float, contrast: float, saturation: float, hue: float) -> Tensor:
-    """(3, H, W) uint8 -> the same. All four changes are linear in R, G, B: together one matrix and one offset.
+    """(3, H, W) uint8 -> the same. The four changes are linear in R, G, B: one matrix and one offset do all of them.
 
-    Only sums of whole numbers and operations on single pixels: the bytes do not depend on how many threads compute.
+    There are only sums of integers and operations on single pixels, so the bytes do not depend on the thread count.
     """
     yiq = np.array([GREY, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
     angle = 2 * math.pi * hue

@@ -1,9 +1,9 @@
-"""What is wrong with a data set: every fault counted, and named by file and line or annotation id."""
+"""The report of a data set: every fault is counted, and named by file and line or annotation id."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,14 +11,14 @@ from retinanet.common.printable import printable
 
 Action = Literal["repaired", "left out"]
 RENAMED = "path written otherwise than on disk"
-"""The kind of fault where a file was found under another spelling than the annotations have."""
-KEPT = 20  # examples remembered of each kind; the counts are always complete
-EXAMPLE = 600  # characters of one
+"""The kind of fault where the annotations spell the name of a file differently."""
+KEPT = 20  # examples that are kept of each kind; the counts are always complete
+LONGEST_EXAMPLE = 600  # characters
 
 
 @dataclass
 class Fault:
-    """All the faults of one kind."""
+    """All faults of one kind."""
 
     kind: str
     action: Action
@@ -26,46 +26,51 @@ class Fault:
     examples: list[str] = field(default_factory=list)
 
     def line(self, limit: int = 3) -> str:
-        shown = self.examples[:limit]
-        more = [f"and {self.count - len(shown)} more"] if self.count > len(shown) else []
-        return f"{self.kind} ({self.count} {self.action}): {'; '.join(shown + more)}"
+        """The kind, the count, what was done about it and the first ``limit`` examples."""
+        return with_examples(f"{self.kind} ({self.count} {self.action})", self.examples[:limit], self.count)
+
+
+def with_examples(heading: str, examples: Sequence[str], count: int) -> str:
+    """``heading: first example; second example; and 7 more``, for ``count`` cases in all."""
+    more = [f"and {count - len(examples)} more"] if count > len(examples) else []
+    return f"{heading}: {'; '.join([*examples, *more])}"
 
 
 @dataclass
 class Facts:
-    """What was seen while a split was read that is no fault by itself; :mod:`retinanet.analysis.doctor` reads it."""
+    """Figures that the readers note for :mod:`retinanet.analysis.doctor`. None of them is a fault by itself."""
 
     classes: dict[int, str] = field(default_factory=dict)
-    """The class ids that the files declare, with their names exactly as written; empty where the layout has no ids."""
+    """The declared class ids with their names exactly as written; empty where the layout has no ids."""
     used: Counter[int] = field(default_factory=Counter)
-    """Boxes of each declared class id."""
+    """Number of boxes of each declared class id."""
     unknown: Counter[int] = field(default_factory=Counter)
-    """Boxes of each class id that is not declared; they are left out."""
+    """Number of boxes of each class id that is not declared; they are left out."""
     parents: list[str] = field(default_factory=list)
-    """Categories without boxes that are only the heading of others, left out."""
+    """Categories without boxes that are only the supercategory of others; they are left out."""
     boxes: int = 0
-    """Boxes read, in images that can be used."""
+    """Number of boxes in images that can be used."""
     polygons: int = 0
-    """Boxes made from an outline."""
+    """Number of boxes that were made from an outline."""
     fitting: dict[str, int] = field(default_factory=dict)
-    """How many of them lie in their image, for each meaning that their four numbers may have; only the layout's own
-    meaning where nearly all fit."""
+    """How many boxes lie in their image, for each possible meaning of their four numbers. Where nearly all fit, it only
+    has the layout's own meaning."""
     fractional: int = 0
     """Boxes in a layout of pixels that lie within the first pixel and a half."""
     pixels: int = 0
     """Boxes in a layout of fractions with a number far above 1."""
     reach: tuple[float, float] = (1.0, 1.0)
-    """How far right and down the boxes go (99.5 of 100), in units of the image's sides."""
+    """Right and lower ends of the boxes (percentile 99.5), in units of the image's sides."""
     turned: list[int] = field(default_factory=list)
-    """Images that EXIF turns by a quarter, by their place in the data as opened."""
+    """Images that EXIF rotates by a quarter turn: indices in the data set as opened."""
 
 
 @dataclass
 class Report:
-    """What was found when a data set was opened.
+    """The faults of a data set, as its readers report them.
 
-    ``faults`` are what ``strict`` refuses; ``notes`` are facts worth a line that are no faults (background images,
-    rounding, how an ambiguous layout was read).
+    ``strict`` refuses ``faults``. ``notes`` are worth a line but not faults: background images, rounding, how an
+    ambiguous layout was read.
     """
 
     faults: dict[str, Fault] = field(default_factory=dict)
@@ -73,17 +78,14 @@ class Report:
     facts: Facts = field(default_factory=Facts)
 
     def add(self, kind: str, action: Action, example: str | Callable[[], str]) -> None:
-        """Count one fault; a callable example is only made while examples are still collected."""
+        """Count one fault. A callable example is only called while examples are still kept."""
         fault = self.faults.setdefault(kind, Fault(kind, action))
         fault.count += 1
         if len(fault.examples) < KEPT:
-            fault.examples.append(printable(example if isinstance(example, str) else example(), EXAMPLE))
+            fault.examples.append(printable(example if isinstance(example, str) else example(), LONGEST_EXAMPLE))
 
     def reason(self) -> str:
-        """The commonest fault by which something was left out, in one line; "" for none.
-
-        Told where nothing is left of a split.
-        """
+        """One line on the most frequent fault that left something out: why a split is empty. "" without such faults."""
         left_out = [fault for fault in self.faults.values() if fault.action == "left out"]
         return max(left_out, key=lambda fault: fault.count).line(1) if left_out else ""
 

@@ -1,8 +1,8 @@
-"""Batches of images for training and for evaluation, from worker processes or from this one.
+"""Batches of images for training and for evaluation, loaded by worker processes or by the calling process.
 
-The order of training images is an endless stream, epoch after epoch in a new seeded order, cut into global batches.
-An epoch has every image once, those of rare classes more often where :mod:`retinanet.data.sampler` says so. It
-depends on neither workers nor processes and can be entered at any step, so a run can be continued exactly.
+Training images come as an endless stream of epochs, each in a new seeded order, cut into global batches. An epoch has
+every image once, or more often where :mod:`retinanet.data.sampler` repeats it. The stream depends on neither workers
+nor processes and can be entered at any step, so a run can be resumed exactly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retinanet.common.errors import RequestError, WorkError
+from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.config.settings import PreprocessingSettings, Settings
 from retinanet.data import augment
 from retinanet.data.dataset import DetectionData
@@ -38,7 +38,7 @@ Item_co = TypeVar("Item_co", covariant=True)
 
 @dataclass
 class Batch:
-    """Images to learn from."""
+    """Images to train on."""
 
     images: Tensor
     """(B, 3, H, W) uint8 RGB, padded with zeros on the right and below."""
@@ -49,35 +49,31 @@ class Batch:
     labels: list[Tensor]
     """B times (n,) int64; -2 is a region to ignore."""
     indices: list[int]
-    """Places in the data set."""
-    epochs: list[int]
-    """How many times each image was seen before."""
+    """Indices of the images in the data set."""
+    draws: list[int]
+    """The number of each image's draw, see :meth:`Repeats.drawn`: its epoch, where no image is repeated."""
 
     def pin_memory(self) -> Batch:
         """The same in memory that a GPU copies from directly; called by torch's loader."""
-        return replace(
-            self,
-            images=self.images.pin_memory(),
-            sizes=self.sizes.pin_memory(),
-        )
+        return replace(self, images=self.images.pin_memory(), sizes=self.sizes.pin_memory())
 
 
 @dataclass
 class EvalBatch(ImageBatch):
-    """Images to detect in, all of one padded size."""
+    """Images to run the detector on, all of one padded size."""
 
     indices: list[int]
-    """Places in the data set."""
+    """Indices of the images in the data set."""
 
 
 class Source(Protocol[Item_co]):
-    """What a loader process is given: something made from a number."""
+    """A function of an index, as a loader process needs it."""
 
     def __getitem__(self, key: int, /) -> Item_co: ...
 
 
 def choose_workers(world: int = 1) -> int:
-    """Loader processes for each of ``world`` processes on this machine, from the CPUs this process may use."""
+    """How many loader processes each of ``world`` processes on this machine gets, from the CPUs that it may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, max(1, cores // world - 1)) if cores > 1 else 0
 
@@ -94,23 +90,23 @@ def train_batches(
 ) -> Iterator[list[Batch]]:
     """The endless sequence of training steps.
 
-    Step s takes images s * B to (s + 1) * B of the stream, B being ``train.batch_size``. Process ``rank`` gets every
-    ``world``-th of them, in ``train.accumulate`` parts. All parts in all processes are padded to the size of the whole
-    batch, so that the loss depends neither on the number of processes nor on that of parts.
+    Step s takes the images s * B to (s + 1) * B of the stream, where B is ``train.batch_size``. Process ``rank`` gets
+    every ``world``-th of them, in ``train.accumulate`` micro-batches. All micro-batches of all processes are padded to
+    the size of the global batch: the loss depends neither on the number of processes nor on that of micro-batches.
 
     Args:
-        start_step: the first step to give.
-        workers: loader processes; 0 loads in this one, -1 chooses from the number of CPUs.
-        transform: a callable for further augmentation, between decoding and everything drawn here. It gets (image
-            (3, H, W) uint8, boxes (n, 4) float32, labels (n,) int64 with -2 for regions to ignore) and returns the same
-            three; the image must keep its size. Torch's random numbers are seeded for each call from (seed, times
-            seen, image), so transforms that use them, as torchvision's do, are as repeatable as the rest.
+        start_step: the first step of the iterator.
+        workers: loader processes; 0 loads in the calling process, -1 chooses from the number of CPUs.
+        transform: a callable for further augmentation, which runs after decoding and before the augmentation of the
+            settings. It gets (image (3, H, W) uint8, boxes (n, 4) float32, labels (n,) int64 with -2 for regions to
+            ignore) and returns the same three; the image must keep its size. Torch's random numbers are seeded for
+            each call from (seed, draw, image), so transforms that use them, as torchvision's do, are repeatable.
 
     Returns:
         An iterator over steps; each is a list of ``accumulate`` batches.
 
     Raises:
-        RequestError: at once, where a process would get fewer images than it has parts.
+        RequestError: at once, where a process would get fewer images than it has micro-batches.
         WorkError: while iterating, where an image cannot be decoded.
     """
     train = settings.train
@@ -119,8 +115,8 @@ def train_batches(
         raise RequestError(f"process {rank} of {world}: processes count from 0 to {world - 1}")
     if share < train.accumulate:
         raise RequestError(
-            f"train.batch_size {train.batch_size} is too small for {world} processes with {train.accumulate} parts "
-            f"each (train.accumulate): it must be at least {world * train.accumulate}"
+            f"train.batch_size {train.batch_size} is too small for {world} processes with {train.accumulate} "
+            f"micro-batches each (train.accumulate): it must be at least {world * train.accumulate}"
         )
     augmentation = settings.data.augmentation
     if settings.model.preprocessing.resize == "none" and (augmentation.sizes or augmentation.zoom != (1.0, 1.0)):
@@ -133,7 +129,7 @@ def train_batches(
 
 @dataclass
 class TrainingSteps:
-    """``steps[s]`` is one process's share of step s, as a list of parts."""
+    """``steps[s]`` is one process's share of step s, as a list of micro-batches."""
 
     data: DetectionData
     settings: Settings
@@ -149,31 +145,32 @@ class TrainingSteps:
         self._repeats = Repeats.of(factors, self.settings.train.seed)
 
     def images(self, step: int) -> list[tuple[int, int]]:
-        """(how many times it was seen before, image) of the global batch."""
+        """(number of the draw, image) of the global batch; see :meth:`Repeats.drawn`."""
         count, total = self.settings.train.batch_size, self._repeats.draws
         chosen = []
-        for place in range(step * count, (step + 1) * count):
-            epoch, within = divmod(place, total)
-            image, copy = self._order(epoch)[:, within].tolist()
-            chosen.append((self._repeats.seen(epoch, image) + copy, image))
+        for position in range(step * count, (step + 1) * count):
+            epoch, within = divmod(position, total)
+            image, number = self._order(epoch)[:, within].tolist()
+            chosen.append((number, image))
         return chosen
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        """(2, T) the images of an epoch, and how many times each was shown before within it."""
+        """(2, T) the images of an epoch in order, and the numbers of their draws."""
         if epoch not in self._orders:
             if len(self._orders) >= KEPT_ORDERS:
                 self._orders.clear()
             train, drawn = self.settings.train, np.stack(self._repeats.drawn(epoch))
-            shown = order(train.seed, epoch, self.data.upright()[drawn[0]], train.batch_size)
+            shown = order(train.seed, epoch, self.data.portrait()[drawn[0]], train.batch_size)
             self._orders[epoch] = drawn[:, shown]
         return self._orders[epoch]
 
-    def draw(self, seen: int, image: int) -> augment.Drawn:
+    def draw(self, number: int, image: int) -> augment.Drawn:
+        """The augmentation of one draw of an image."""
         data, settings = self.data, self.settings
         boxes = data.boxes(image)[~data.crowd(image)]
         return augment.draw(
             settings.train.seed,
-            seen,
+            number,
             image,
             data.size(image),
             boxes,
@@ -185,55 +182,55 @@ class TrainingSteps:
         chosen = self.images(step)
         drawn = [self.draw(*draw) for draw in chosen]
         padded = padded_size((d.size for d in drawn), self.settings.model.preprocessing)
-        mine = list(zip(chosen, drawn))[self.rank :: self.world]
-        parts = self.settings.train.accumulate
-        bounds = [len(mine) * i // parts for i in range(parts + 1)]
-        return [self._part(mine[start:end], padded) for start, end in itertools.pairwise(bounds)]
+        share = list(zip(chosen, drawn))[self.rank :: self.world]
+        count = self.settings.train.accumulate
+        bounds = [len(share) * i // count for i in range(count + 1)]
+        return [self._micro_batch(share[start:end], padded) for start, end in itertools.pairwise(bounds)]
 
-    def _part(self, share: list[tuple[tuple[int, int], augment.Drawn]], padded: tuple[int, int]) -> Batch:
+    def _micro_batch(self, share: list[tuple[tuple[int, int], augment.Drawn]], padded: tuple[int, int]) -> Batch:
         interpolation = self.settings.model.preprocessing.interpolation
         images, boxes, labels = zip(
             *(augment.apply(*self._labelled(*chosen), drawn, interpolation) for chosen, drawn in share)
         )
         sizes = torch.tensor([drawn.size for _, drawn in share])
-        seen, indices = zip(*(chosen for chosen, _ in share))
-        return Batch(pad_batch(images, padded), sizes, list(boxes), list(labels), list(indices), list(seen))
+        draws, indices = zip(*(chosen for chosen, _ in share))
+        return Batch(pad_batch(images, padded), sizes, list(boxes), list(labels), list(indices), list(draws))
 
-    def _labelled(self, seen: int, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _labelled(self, number: int, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """One decoded image, its boxes and labels, after the user's own transform."""
         image = self.data.read(index)
         boxes = torch.from_numpy(self.data.boxes(index).copy())
-        labels = torch.from_numpy(np.where(self.data.crowd(index), augment.IGNORE, self.data.labels(index)))
+        labels = torch.from_numpy(self.data.training_labels(index))
         if self.transform is None:
             return image, boxes, labels
         shape = image.shape
         with torch.random.fork_rng(devices=[]):
-            seed = int(augment.rng(2, self.settings.train.seed, seen, index).integers(1 << 62))
+            seed = int(augment.rng(2, self.settings.train.seed, number, index).integers(1 << 62))
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's too
             image, boxes, labels = self.transform(image, boxes, labels)
         if image.dtype != torch.uint8 or image.shape != shape:
             kind = str(image.dtype).removeprefix("torch.")
             raise RequestError(
-                f"the transform made a {kind} image of shape {tuple(image.shape)} from one of {tuple(shape)}; "
+                f"the transform returned a {kind} image of shape {tuple(image.shape)} from one of {tuple(shape)}; "
                 "it must keep uint8 and the size"
             )
         return image.as_subclass(Tensor), boxes.as_subclass(Tensor).float(), labels.as_subclass(Tensor).long()
 
 
-def order(seed: int, epoch: int, upright: NDArray[np.bool_], batch_size: int) -> NDArray[np.int64]:
+def order(seed: int, epoch: int, portrait: NDArray[np.bool_], batch_size: int) -> NDArray[np.int64]:
     """The order of an epoch's draws: a permutation (T,).
 
-    Upright images share batches with upright ones, wide ones with wide ones: a batch of both is padded to a square
-    and costs half as much again. What is left over, less than a batch of either, is mixed.
+    A batch has either portrait or landscape images, because a batch of both is padded to a square and costs half as
+    much again. Only the rest, less than a batch of either, is mixed.
 
     Args:
-        upright: (T,), the draws of images that are higher than wide.
+        portrait: (T,) whether a draw is of an image that is higher than wide.
     """
-    rng, total = augment.rng(3, seed, epoch), len(upright)
+    rng, total = augment.rng(3, seed, epoch), len(portrait)
     drawn = rng.permutation(total)
     lead = -epoch * total % batch_size  # complete the batch that the epoch before began
     first, rest = drawn[:lead], drawn[lead:]
-    kinds = [rest[upright[rest] == kind] for kind in (False, True)]
+    kinds = [rest[portrait[rest] == kind] for kind in (False, True)]
     left = np.concatenate([kind[len(kind) // batch_size * batch_size :] for kind in kinds])
     whole = [kind[: len(kind) // batch_size * batch_size].reshape(-1, batch_size) for kind in kinds]
     mixed = len(left) // batch_size * batch_size
@@ -248,10 +245,10 @@ def eval_batches(
     batch_size: int = 8,
     workers: int = 0,
 ) -> Iterator[EvalBatch]:
-    """Images as the model wants them, each once, not augmented.
+    """Batches of the images, each once, resized for the model and not augmented.
 
-    A batch holds images of one padded size only, as ``Detector.predict`` groups them: what is found in an image does
-    not depend on its company. Batches come in no particular order of ``indices``. Without ``preprocessing`` images are
+    A batch only has images of one padded size, as in ``Detector.predict``, so that the detections of an image do not
+    depend on the others. The order of the batches is not that of ``indices``. Without ``preprocessing`` images are
     neither resized nor padded.
 
     Raises:
@@ -270,8 +267,8 @@ class EvaluationBatches:
     preprocessing: PreprocessingSettings | None
     chosen: Sequence[list[int]]
 
-    def __getitem__(self, place: int) -> EvalBatch:
-        indices = self.chosen[place]
+    def __getitem__(self, number: int) -> EvalBatch:
+        indices = self.chosen[number]
         images = [prepare_image(self.data.read(index), self.preprocessing) for index in indices]
         return EvalBatch.stack(images, indices=indices)
 
@@ -288,8 +285,8 @@ def _load(source: Source[T], keys: Iterable[int], workers: int) -> Iterator[T]:
         collate_fn=_same,
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # it draws a seed for its workers: not from the numbers that training draws from
-        # A forked process shares the annotations; elsewhere they travel once, when it starts.
+        generator=torch.Generator(),  # DataLoader draws a seed for its workers, which must not change training's draws
+        # A forked process shares the annotations. Elsewhere they are pickled once, when the process starts.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
     try:
@@ -301,14 +298,14 @@ def _load(source: Source[T], keys: Iterable[int], workers: int) -> Iterator[T]:
         if "DataLoader worker" not in str(error) or "Caught" in str(error):
             raise
         raise WorkError(
-            f"a process that loads images died ({str(error).splitlines()[0]}): too little memory, or shared memory "
+            f"a process that loads images died ({first_line(error)}): too little memory, or shared memory "
             "(/dev/shm) as in containers; use fewer with --data.workers, 0 loads without them"
         ) from error
 
 
 @dataclass
 class Caught:
-    """Errors that speak to the user come back as values: torch would wrap those of a worker in its traceback."""
+    """Returns errors that are meant for the user as values: torch would wrap those of a worker in its traceback."""
 
     source: Source[Any]
 
@@ -324,12 +321,12 @@ def _same(item: T) -> T:
 
 
 def _start_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it ends its workers
-    sys.excepthook = _not_of_the_parents_end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends its workers
+    sys.excepthook = _hide_lost_connections
     torch.set_num_threads(1)
 
 
-def _not_of_the_parents_end(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Of a thread that hands over tensors: that the parent went while it did so is nobody's mistake."""
+def _hide_lost_connections(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Print no traceback when the parent ends while a thread of this worker hands over tensors."""
     if not issubclass(kind, OSError | EOFError | AuthenticationError):
         sys.__excepthook__(kind, error, trace)

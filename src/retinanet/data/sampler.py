@@ -1,8 +1,8 @@
 """Repeat-factor sampling: images of rare classes are drawn more often (Gupta, Dollár and Girshick, "LVIS", 2019).
 
 A class c that the share f_c of the images contains has the repeat factor r_c = max(1, sqrt(t / f_c)) for a threshold
-t, an image that of the class in it with the largest. In an epoch an image is drawn r times on average: floor(r) or
-ceil(r) times in each, and which of the two is a function of the epoch alone, so that a run can be entered anywhere.
+t. An image has the largest factor r of the classes in it, and is drawn r times an epoch on average: floor(r) or ceil(r)
+times, by stochastic rounding.
 """
 
 from __future__ import annotations
@@ -15,19 +15,15 @@ from numpy.typing import NDArray
 from retinanet.data import augment
 from retinanet.data.dataset import DetectionData
 
-BITS = 32
-ONE = 1 << BITS  # a whole draw, of which fractions are counted: sums of whole numbers have no rounding
-GOLDEN = 2654435769  # ONE divided by the golden ratio, odd: its multiples spread as evenly as any and meet every number
+STEPS = 1 << 20  # the shift is a multiple of 1 / STEPS: adding it to a whole number has no rounding error
+GOLDEN = 648055  # STEPS divided by the golden ratio; odd, so that its multiples meet every step
 
 
 def repeat_factors(data: DetectionData, threshold: float) -> NDArray[np.float64]:
-    """(N,) the repeat factor of each image, 1 or more; 1 for images without objects.
-
-    Regions to ignore make no class present.
-    """
-    found = data.annotations
-    counted = ~found.crowds
-    pairs = np.unique(found.images[counted] * len(data.class_names) + found.labels[counted])
+    """(N,) the repeat factor of each image, 1 or more; 1 for images without objects. Crowd regions do not count."""
+    notes = data.annotations
+    counted = ~notes.crowds
+    pairs = np.unique(notes.images[counted] * len(data.class_names) + notes.labels[counted])
     images, classes = np.divmod(pairs, len(data.class_names))
     share = np.bincount(classes, minlength=len(data.class_names)) / max(1, len(data))
     factors = np.sqrt(np.maximum(1.0, threshold / np.maximum(share, 1e-300)))  # (K,)
@@ -38,73 +34,58 @@ def repeat_factors(data: DetectionData, threshold: float) -> NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Repeats:
-    """Which images an epoch draws how often.
+    """How often an epoch draws each image: a function of (seed, epoch).
 
-    Systematic sampling: the numbers of draws stand one behind the other on a line, with marks at a distance of 1 over
-    it. An image is drawn once for each mark within its piece. From epoch to epoch the marks move on by the golden
-    ratio: after any number of epochs every image has had its share, give or take a few draws.
+    One number rounds the factors of all images (systematic sampling): their cumulative sums are shifted by it and
+    rounded down. An image is rounded up as often as its fraction says, and all epochs have the same length. The first
+    shift is random. It grows by the golden ratio each epoch, which spreads the extra draws of an image evenly.
     """
 
-    ends: NDArray[np.int64]
-    """(N + 1,) where on the line of draws beyond the first each image begins and ends, in units of 1 / ONE."""
-    offset: int = 0
-    """Where the marks lie in epoch 0."""
+    ends: NDArray[np.float64]
+    """(N + 1,) cumulative sums of the factors beyond 1, from 0 to a whole number."""
+    seed: int
 
     @classmethod
     def of(cls, factors: NDArray[np.float64], seed: int) -> Repeats:
-        """For repeat factors (N,) of 1 or more.
-
-        An epoch has a whole number of draws, the factors' sum, rounded; what they have beyond 1 is scaled to fit.
-        """
-        beyond = factors - 1
+        """For repeat factors (N,) of 1 or more; what they have beyond 1 is scaled so that its sum is a whole number."""
+        ends = np.concatenate(([0], np.cumsum(factors - 1)))
         extra = round(float(factors.sum())) - len(factors)
-        pieces = np.rint(beyond * (extra / beyond.sum() * ONE if extra else 0)).astype(np.int64)
-        pieces[beyond.argmax()] += extra * ONE - pieces.sum()  # what rounding has left, millionths of a draw
-        ends = np.concatenate(([0], np.cumsum(pieces)))
-        return cls(ends, int(augment.rng(4, seed).integers(ONE)))
+        if ends[-1] > 0:
+            ends *= extra / ends[-1]
+        ends = np.minimum(ends, extra)
+        ends[ends == ends[-1]] = extra  # exactly: floating point may have left it just below
+        return cls(ends, seed)
 
     @property
     def draws(self) -> int:
-        """Of an epoch."""
-        return len(self.ends) - 1 + int(self.ends[-1] >> BITS)
+        """Number of draws in an epoch."""
+        return len(self.ends) - 1 + int(self.ends[-1])
 
     @property
     def expected(self) -> NDArray[np.float64]:
-        """(N,) how many times each image is drawn in an epoch, on average over epochs."""
-        return 1 + np.diff(self.ends) / ONE
+        """(N,) how many times an epoch draws each image on average."""
+        return 1 + np.diff(self.ends)
+
+    @property
+    def most(self) -> int:
+        """No epoch draws an image more often than this."""
+        return 1 + int(np.ceil(np.diff(self.ends).max()))
 
     def counts(self, epoch: int) -> NDArray[np.int64]:
-        """(N,) how many times each image is drawn in an epoch; their sum is :attr:`draws`."""
-        return 1 + np.diff((self.ends + (self.offset + epoch * GOLDEN) % ONE) >> BITS)
+        """(N,) how many times an epoch draws each image; the sum is :attr:`draws`."""
+        first = int(augment.rng(4, self.seed).integers(STEPS))
+        shift = (first + epoch * GOLDEN) % STEPS / STEPS
+        whole: NDArray[np.int64] = np.floor(self.ends + shift).astype(np.int64)
+        return 1 + whole[1:] - whole[:-1]
 
     def drawn(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The draws of an epoch, not in the order in which they are shown.
+        """The draws of an epoch, before they are shuffled.
 
         Returns:
-            (T,) images, and (T,) how many times each was drawn before within the epoch.
+            (T,) images, and (T,) a number for each draw that no other draw of the image has in any epoch. Without
+            repeats it is the epoch.
         """
         counts = self.counts(epoch)
         images = np.repeat(np.arange(len(counts)), counts)
-        return images, np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
-
-    def seen(self, epoch: int, image: int) -> int:
-        """How many times an image is drawn in all epochs before this one."""
-        start, end = self.ends[image : image + 2].tolist()
-        if start == end:
-            return epoch
-        return (
-            epoch + sum_of_floors(epoch, GOLDEN, self.offset + end) - sum_of_floors(epoch, GOLDEN, self.offset + start)
-        )
-
-
-def sum_of_floors(count: int, slope: int, start: int) -> int:
-    """Sum of (slope j + start) // ONE over j from 0 to count - 1; in a few dozen steps, however large the count."""
-    # Points of the grid under a line, counted column by column; what is below one row is counted row by row instead,
-    # which is the same question about a flatter line: Euclid's algorithm.
-    total, unit = 0, ONE
-    while count > 0:
-        total += count * (count - 1) // 2 * (slope // unit) + count * (start // unit)
-        slope, start = slope % unit, start % unit
-        rows, rest = divmod(slope * count + start, unit)
-        count, slope, start, unit = rows, unit, rest, slope
-    return total
+        copies = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return images, epoch * self.most + copies

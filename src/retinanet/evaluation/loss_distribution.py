@@ -93,20 +93,20 @@ def margins(
         matching: which anchors are positives; ignored ones are no examples.
         indices: images of ``data``; all by default.
     """
+    from retinanet.data.annotations import resized_boxes
     from retinanet.data.loader import eval_batches
 
     chosen = list(range(len(data))) if indices is None else list(indices)
     counts = np.zeros((2, BINS), dtype=np.int64)
-    done = 0
+    done, resized = 0, resized_boxes(data.annotations, detector.settings.preprocessing)
     for batch in eval_batches(data, detector.settings.preprocessing, chosen, batch_size, 0):
         outputs = detector.forward(batch)
         logits = torch.cat([level.float().cpu() for level in outputs.logits], dim=1)  # (B, N, K)
         anchors = torch.cat(detector.model.anchors(batch.images.shape[2], batch.images.shape[3]))
         boxes, labels = [], []
-        for i, (size, original) in zip(batch.indices, zip(batch.sizes.tolist(), batch.originals.tolist())):
-            scale = torch.tensor([size[1] / original[1], size[0] / original[0]] * 2)
-            boxes.append(torch.as_tensor(data.boxes(i)) * scale)
-            labels.append(torch.as_tensor(np.where(data.crowd(i), IGNORED, data.labels(i))))
+        for i in batch.indices:
+            boxes.append(torch.from_numpy(resized[data.box_range(i)]))
+            labels.append(torch.from_numpy(data.training_labels(i)))
         targets = match(anchors, boxes, labels, matching).labels  # (B, N)
         own = pointwise.own_class(targets, logits.shape[2])
         others = ~own & (targets != IGNORED)[..., None]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from retinanet.data import open_data, splits
-from retinanet.data.formats.coco import _packed, split_name
+from retinanet.data.formats.coco import split_name
+from retinanet.data.formats.coco_json import _packed
 
 FILE = "annotations/instances_val.json"
 
@@ -295,7 +296,7 @@ def test_roboflow_parent_with_boxes_is_a_class(make, opened):
 
 def test_one_json_without_a_split_in_its_name(make, opened):
     root = make([box(1)], file="boxes.json", folder=".")
-    note = f"{root}/boxes.json is one list of images, and its name tells no split: it is used for train too"
+    note = f"{root}/boxes.json is one list of images without the name of a split: it is used as train"
     assert len(opened(root / "boxes.json", "train", notes=[note])) == 2
 
 
@@ -333,7 +334,7 @@ def test_two_files_for_one_split_are_refused(make, refused):
 @pytest.mark.parametrize("name", ["latest.json", "evaluation.json"])
 def test_a_word_that_holds_the_name_of_a_split_names_none(make, opened, name):
     root = make([box(1)], file=name, folder=".")
-    note = f"{root / name} is one list of images, and its name tells no split: it is used for train too"
+    note = f"{root / name} is one list of images without the name of a split: it is used as train"
     assert len(opened(root / name, "train", notes=[note], where=str(root / name))) == 2
 
 

@@ -297,8 +297,7 @@ def test_images_that_exif_turns(tmp_path, layout):
     if layout != "coco":
         return
     stored, new = (folder.joinpath("train/stored.jpg").read_bytes() for folder in (root, tmp_path / "copy"))
-    assert len(stored) == len(new)
-    assert sum(a != b for a, b in zip(stored, new)) == 1, "only the orientation differs"
+    assert new.endswith(stored[stored.index(b"\xff\xdb") :]), "from the quantisation tables on nothing differs"
     with Image.open(io.BytesIO(new)) as image:
         assert dict(image.getexif()) == {0x010F: "a camera", 0x0112: 1}
 
@@ -394,28 +393,21 @@ def test_requests_that_are_refused(source, tmp_path, paint):
         assert not (tmp_path / "copy").exists()
         return str(error.value)
 
-    assert refused("coco", {"train": data}, source) == f"{source} exists and is not empty: name a new folder"
     file = source / "train/a.png"
-    assert refused("coco", {"train": data}, file) == f"{file} exists and is not empty: name a new folder"
-    assert refused("csv", {"train": data}) == "there is no layout csv: choose one of coco, yolo, voc"
-    none = np.zeros(0, np.int64)
-    assert refused("coco", {"val": (data, none)}) == f"the split val of {source} would have no images"
-    assert refused("coco", {"../val": data}) == "'../val' is no name for a split: files are named after it"
-    assert refused("coco", {"train_coco": data}) == (
-        "'train_coco' is no name for a split in COCO's layout, where it would read otherwise"
+    for folder in (source, file):
+        assert refused("coco", {"train": data}, folder).startswith(f"{folder} exists and is not empty")
+    assert "csv: choose one of coco, yolo, voc" in refused("csv", {"train": data})
+    assert f"the split val of {source} would have no images" in refused("coco", {"val": (data, np.zeros(0, np.int64))})
+    assert "'../val'" in refused("coco", {"../val": data})
+    assert "'train_coco'" in refused("coco", {"train_coco": data})
+    assert "splits train2014, train2017 would be YOLO's train" in refused(
+        "yolo", {"train2014": data, "train2017": data}
     )
-    assert refused("yolo", {"train2014": data, "train2017": data}) == (
-        "more than one of the splits train2014, train2017 would be YOLO's train"
-    )
-    assert refused("yolo", {"cells": data}) == "YOLO has no split cells: it has train, val and test"
+    assert "no split cells: it has train, val and test" in refused("yolo", {"cells": data})
     empty = open_data(coco_folder(source, {"a.png": ((40, 60), [])}), "train")
-    assert refused("voc", {"train": empty}) == (
-        "Pascal VOC's layout names classes only at their boxes, and there is no box at all"
-    )
+    assert "there is no box at all" in refused("voc", {"train": empty})
     odd = open_data(coco_folder(source, {"a.png": ((40, 60), [(0, (1, 1, 9, 9), False)])}, ["a\0b"]), "train")
-    assert refused("voc", {"train": odd}) == (
-        "Pascal VOC's XML cannot hold the class name 'a\\x00b': rename it in the data set"
-    )
+    assert "the class name 'a\\x00b'" in refused("voc", {"train": odd})
     write(tmp_path / "yolo", "yolo", {"train": odd})
     assert open_data(tmp_path / "yolo", "train").class_names == ("a\0b",)
 

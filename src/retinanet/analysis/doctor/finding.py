@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.analysis.doctor.overlaps import overlapping
-from retinanet.analysis.survey import training_sizes
 from retinanet.common.printable import NAME, printable
 from retinanet.config.settings import ModelSettings
+from retinanet.data.annotations import resized_sizes
 from retinanet.data.dataset import DetectionData, plain_name
 
 Severity = Literal["error", "warning", "note"]
@@ -123,10 +123,15 @@ class Split:
         return self.sides.min(1) if len(self.boxes) else np.zeros(0, np.float32)
 
     @cached_property
+    def trained_shorter(self) -> NDArray[np.float32]:
+        """(M,) the shorter side of each box in pixels at the training size."""
+        return self.shorter * self.scale[self.owner]
+
+    @cached_property
     def scale(self) -> NDArray[np.float32]:
         """(N,) pixels of the network's input for each pixel of the file."""
         sizes = self.data.annotations.sizes
-        return np.sqrt((training_sizes(sizes, self.settings.preprocessing) / sizes).prod(1)).astype(np.float32)
+        return np.sqrt((resized_sizes(sizes, self.settings.preprocessing) / sizes).prod(1)).astype(np.float32)
 
     @cached_property
     def relative(self) -> NDArray[np.float32]:
@@ -143,7 +148,7 @@ class Split:
     @cached_property
     def names(self) -> list[str]:
         """The images' paths."""
-        return self.data.path_names()
+        return self.data.annotations.paths
 
     def box_examples(self, which: NDArray[Any]) -> tuple[str, ...]:
         """``which``: places in :attr:`boxes`, or a mask of them."""

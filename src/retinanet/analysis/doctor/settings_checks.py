@@ -39,10 +39,10 @@ def _shrunk(split: Split, settings: ModelSettings, splits: Sequence[Split]) -> I
     level = settings.anchors.first_level
     stride = float(2**level)  # pixels of the network's input between two cells of the finest level
     lost_side = LOST * stride
-    side = _sides(split)
+    side = split.trained_shorter
     below = (side < stride).sum()
     shrunk = (side < stride) & (split.shorter >= stride)
-    fifth = min(float(np.percentile(_sides(each), 100 * (1 - KEPT))) for each in splits if len(each.boxes))
+    fifth = min(float(np.percentile(each.trained_shorter, 100 * (1 - KEPT))) for each in splits if len(each.boxes))
     lost = side < lost_side
     if preprocessing.resize == "none":
         remedy = "cut the images into tiles and enlarge them, or set --model.preprocessing.resize shorter"
@@ -90,12 +90,6 @@ def _shrunk(split: Split, settings: ModelSettings, splits: Sequence[Split]) -> I
             remedy,
             split.box_examples(np.argsort(side, kind="stable")[: min(n, 20)]),
         )
-
-
-def _sides(split: Split) -> np.ndarray:
-    """(M,) the shorter side of each box in pixels at the training size."""
-    sides: np.ndarray = split.shorter * split.scale[split.owner]
-    return sides
 
 
 def _size(settings: ModelSettings) -> str:

@@ -1,10 +1,9 @@
-"""An image's file, copied for another data set: byte for byte wherever its boxes stay right."""
+"""The copy of an image's file for another data set: byte for byte, wherever its boxes stay right."""
 
 from __future__ import annotations
 
 import io
 import shutil
-import struct
 from pathlib import Path
 
 from PIL import Image
@@ -14,9 +13,11 @@ from retinanet.common.errors import WorkError, first_line
 from retinanet.data import image_io
 from retinanet.data.dataset import DetectionData
 
+MAX_SEGMENT = 65533  # bytes of EXIF that one segment of a JPEG file holds
+
 
 def copy(data: DetectionData, index: int, target: Path, by_suffix: bool) -> list[str]:
-    """Write an image to ``target``; returns what of the copy is not as it was.
+    """Write an image to ``target``; returns how the copy differs from the original.
 
     Args:
         by_suffix: as for :func:`content`.
@@ -34,7 +35,7 @@ def copy(data: DetectionData, index: int, target: Path, by_suffix: bool) -> list
             target.write_bytes(changed)
     except OSError as error:
         raise WorkError(f"cannot copy {source} to {target}: {what_is_wrong(error)}") from error
-    differs = [] if data.follows_exif(index) else ["images copied without their EXIF orientation"]
+    differs = [] if data.annotations.exif[index] else ["images copied without their EXIF orientation"]
     return differs + ["images written as PNG"] * (changed is not None and suffix == ".png")
 
 
@@ -42,9 +43,9 @@ def content(data: DetectionData, index: int, by_suffix: bool) -> tuple[str, byte
     """The suffix and the bytes of an image's copy; None where the file is copied as it is.
 
     Args:
-        by_suffix: the layout knows images by their suffix, so the copy has one that it knows.
+        by_suffix: the layout recognises images by their suffix, so the copy must have a known one.
     """
-    path, as_is = data.path(index), data.follows_exif(index)
+    path, as_is = data.path(index), bool(data.annotations.exif[index])
     suffix = path.suffix
     known = not by_suffix or suffix.lower() in image_io.SUFFIXES
     if as_is and known:
@@ -52,14 +53,13 @@ def content(data: DetectionData, index: int, by_suffix: bool) -> tuple[str, byte
     try:
         with image_io.opened(path) as image:
             kind = str(image.format).lower()
-            exif = image.info.get("exif", b"")
-        if not known:
-            suffix = f".{kind}"
-        if suffix.lower() in image_io.SUFFIXES or known:
-            if as_is:
-                return suffix, None
-            if kind in ("jpeg", "mpo") and (changed := _unturned(path.read_bytes(), exif)):
-                return suffix, changed
+            if not known:
+                suffix = f".{kind}"
+            if suffix.lower() in image_io.SUFFIXES or known:
+                if as_is:
+                    return suffix, None
+                if kind in ("jpeg", "mpo") and (changed := _without_rotation(path.read_bytes(), image)):
+                    return suffix, changed
     except Exception as error:
         raise WorkError(f"cannot read the image {path}: {first_line(error)}") from error
     file = io.BytesIO()
@@ -67,21 +67,14 @@ def content(data: DetectionData, index: int, by_suffix: bool) -> tuple[str, byte
     return ".png", file.getvalue()
 
 
-def _unturned(file: bytes, exif: bytes) -> bytes | None:
-    """A JPEG file whose EXIF orientation is 1, else the same bytes; None where the orientation lies elsewhere."""
-    if not exif or exif not in file:
+def _without_rotation(file: bytes, image: Image.Image) -> bytes | None:
+    """A JPEG file with the EXIF orientation 1 and the same pixel data; None where the orientation is not in EXIF."""
+    exif, stored = image.getexif(), image.info.get("exif", b"")
+    exif[image_io.ORIENTATION] = 1
+    blocks = (stored, exif.tobytes())
+    if not stored or max(map(len, blocks)) > MAX_SEGMENT:
         return None
-    start = file.index(exif) + len(b"Exif\0\0")
-    order = "<" if exif[6:8] == b"II" else ">"
-    changed = bytearray(file)
-    try:
-        (directory,) = struct.unpack_from(f"{order}I", file, start + 4)
-        (entries,) = struct.unpack_from(f"{order}H", file, start + directory)
-        for entry in range(start + directory + 2, start + directory + 2 + 12 * entries, 12):
-            tag, kind = struct.unpack_from(f"{order}HH", file, entry)
-            if tag == image_io.ORIENTATION:
-                struct.pack_into(order + {3: "H", 4: "I"}[kind], changed, entry + 8, 1)
-        with Image.open(io.BytesIO(changed)) as image:
-            return bytes(changed) if image.getexif().get(image_io.ORIENTATION, 1) == 1 else None
-    except (struct.error, KeyError, OSError):
-        return None
+    old, new = (b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block for block in blocks)
+    changed = file.replace(old, new, 1)
+    with Image.open(io.BytesIO(changed)) as copy:
+        return changed if copy.getexif().get(image_io.ORIENTATION, 1) == 1 else None
