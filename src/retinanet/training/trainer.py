@@ -37,7 +37,6 @@ from retinanet.training import resume_state as resume_file
 from retinanet.training.collectives import Decision, agree, all_end, all_reduce, every_process, first_process, of_first
 from retinanet.training.ema import Ema
 from retinanet.training.fabric import launch, make_fabric, seed, without_notes
-from retinanet.training.loss_curves import draw_curves
 from retinanet.training.optimizer import make_optimizer, set_lr
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.run_report import write_report
@@ -325,7 +324,6 @@ def _train(
             epoch = progress.step * train_settings.batch_size / len(data)
             folder.log({"step": progress.step, "epoch": epoch, "seconds": elapsed(), **stats})
             validation.write(folder, progress.step, measured)
-            draw_curves(folder.path)
 
         first_process(fabric, write)
         tell({"event": "evaluation", "step": progress.step, "best": better, **stats})
