@@ -13,7 +13,7 @@ from retinanet.common.atomic_files import replacing
 from retinanet.losses import pointwise
 
 if TYPE_CHECKING:
-    from retinanet.evaluation.loss_distribution import Difficulty
+    from retinanet.evaluation.loss_distribution import LossCurves
     from retinanet.paper.experiments import Experiment
     from retinanet.paper.table_report import Row
 
@@ -89,7 +89,7 @@ def _over_x(name: str, shown: Callable[[Callable[[torch.Tensor], torch.Tensor], 
     return figure
 
 
-def cumulative(found: Mapping[float, Difficulty]) -> Any:
+def cumulative(found: Mapping[float, LossCurves]) -> Any:
     """Figure 4: cumulative normalised loss of positives and of negatives, easiest first."""
     figure, (positives, negatives) = _axes(10, 4.2, 2)
     for gamma, colour in zip(found, COLOURS):

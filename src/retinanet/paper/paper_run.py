@@ -254,15 +254,15 @@ def write_figure_4(
 
     detector = api.load(model)
     opened = open_data(data, split, class_names=detector.class_names)
-    counted = loss_distribution.margins(
+    counted = loss_distribution.count_logits(
         detector, opened, MatchingSettings(), indices=spread(len(opened), images).tolist(), on_progress=on_progress
     )
     if not counted.positives.sum():
         raise RequestError(
             f"no box of {data}, split {split}, is covered by an anchor of {model}: there are no positives to look at"
         )
-    found = {gamma: counted.under(gamma) for gamma in FIGURE_4}
-    said = loss_distribution.reading(found)
+    found = {gamma: counted.curves(gamma) for gamma in FIGURE_4}
+    said = loss_distribution.summary(found)
     numbers = {
         f"{gamma:g}": {
             "negatives": f.negatives.examples,
