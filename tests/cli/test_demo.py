@@ -29,7 +29,7 @@ def test_the_demo_leaves_scenes_a_detector_and_drawn_predictions(short, tmp_path
     assert [row["name"] for row in made["per_class"]] == list(digits.CLASSES)
     detector = retinanet.load(made["run"])
     assert detector.class_names == digits.CLASSES
-    for name in ("curves.png", "validation.png", "metrics.csv", "settings.yaml"):
+    for name in ("validation.png", "metrics.csv", "settings.yaml"):
         assert (folder / "run" / name).stat().st_size > 0
     assert len(list((folder / "predictions").rglob("*.jpg"))) == 3
     assert "retinanet train DATA --config scratch-small --budget 15m" in captured.err

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from retinanet.evaluation import coco_metrics
-from retinanet.evaluation.bootstrap import average_precision, interval, match
+from retinanet.evaluation.bootstrap import average_precision, confidence_intervals, match_detections
 from retinanet.inference.detections import Detections
 
 NAMES = ("a", "b", "c")
@@ -61,7 +61,7 @@ def made(seed, images=12, noise=6.0):
 @pytest.mark.parametrize("seed", range(6))
 def test_every_image_once_is_cocos_ap(seed):
     data, found = made(seed)
-    ap = average_precision(match(data, found), np.ones(len(data), np.int64))
+    ap = average_precision(match_detections(data, found), np.ones(len(data), np.int64))
     stats = coco_metrics.evaluate(data, found).stats
     assert ap.mean() == pytest.approx(stats["AP"], abs=1e-9)
     assert ap[0] == pytest.approx(stats["AP50"], abs=1e-9)
@@ -76,7 +76,7 @@ def test_weights_are_images_that_stand_more_than_once(seed):
     places = np.repeat(np.arange(len(data)), weights).tolist()
     copies = Images([data.truth[i] for i in places])
     stats = coco_metrics.evaluate(copies, {n: found[i] for n, i in enumerate(places) if i in found}).stats
-    ap = average_precision(match(data, found), weights)
+    ap = average_precision(match_detections(data, found), weights)
     assert ap.mean() == pytest.approx(stats["AP"], abs=1e-9)
     assert ap[0] == pytest.approx(stats["AP50"], abs=1e-9)
 
@@ -84,56 +84,57 @@ def test_weights_are_images_that_stand_more_than_once(seed):
 def test_some_images_only():
     data, found = made(0)
     some = [1, 4, 5, 9]
-    ap = average_precision(match(data, found, some), np.ones(4, np.int64))
+    ap = average_precision(match_detections(data, found, some), np.ones(4, np.int64))
     assert ap.mean() == pytest.approx(coco_metrics.evaluate(data, found, some).stats["AP"], abs=1e-9)
 
 
 def test_the_same_seed_gives_the_same_interval():
-    matches = match(*made(0))
-    first, second, other = (interval(matches, resamples=50, seed=seed)["AP"] for seed in (1, 1, 2))
+    matches = match_detections(*made(0))
+    first, second, other = (confidence_intervals(matches, resamples=50, seed=seed)["AP"] for seed in (1, 1, 2))
     assert first == second != other
     assert first.low < first.value < first.high
     assert first.resamples == 50
 
 
 def test_more_images_make_it_narrower():
-    few, many = (interval(match(*made(0, images)), resamples=100)["AP"] for images in (10, 160))
+    few, many = (confidence_intervals(match_detections(*made(0, images)), resamples=100)["AP"] for images in (10, 160))
     assert many.high - many.low < 0.5 * (few.high - few.low)
 
 
+@pytest.mark.slow
 def test_it_covers_the_ap_of_all_images_about_as_often_as_it_says():
     data, found = made(0, 600)
-    whole = match(data, found)
+    whole = match_detections(data, found)
     truth = average_precision(whole, np.ones(len(data), np.int64)).mean()
     covered = 0
     for trial in range(40):
         some = np.random.default_rng(trial).choice(len(data), 60, replace=False)
-        i = interval(match(data, found, some), resamples=100, seed=trial)["AP"]
+        i = confidence_intervals(match_detections(data, found, some), resamples=100, seed=trial)["AP"]
         covered += i.low <= truth <= i.high
     assert covered >= 35  # 95 % of 40 are 38; plain percentiles reach 32
 
 
 def test_a_paired_difference():
     data, found = made(0, 60)
-    better, worse = match(data, found), match(data, made(0, 60, noise=9.0)[1])
-    difference = interval(better, worse, resamples=200)["AP"]
-    values = [interval(m, resamples=200)["AP"] for m in (better, worse)]
+    better, worse = match_detections(data, found), match_detections(data, made(0, 60, noise=9.0)[1])
+    difference = confidence_intervals(better, worse, resamples=200)["AP"]
+    values = [confidence_intervals(m, resamples=200)["AP"] for m in (better, worse)]
     assert difference.value == pytest.approx(values[0].value - values[1].value)
     assert 0 < difference.low < difference.high, "better on the same images beyond doubt"
-    assert interval(worse, better, resamples=200)["AP"].high == pytest.approx(-difference.low)
-    same = interval(better, better, resamples=20)["AP"]
+    assert confidence_intervals(worse, better, resamples=200)["AP"].high == pytest.approx(-difference.low)
+    same = confidence_intervals(better, better, resamples=20)["AP"]
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
 def test_without_any_box_there_is_no_value():
     none = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
     for data in (Images([none, none]), Images([])):
-        result = interval(match(data, {}), resamples=5)["AP"]
+        result = confidence_intervals(match_detections(data, {}), resamples=5)["AP"]
         assert np.isnan([result.value, result.low, result.high]).all()
         assert result.resamples == 0
 
 
 def test_nothing_found_is_zero():
     data, _ = made(0)
-    result = interval(match(data, {}), resamples=5)["AP"]
+    result = confidence_intervals(match_detections(data, {}), resamples=5)["AP"]
     assert (result.value, result.low, result.high) == (0, 0, 0)

@@ -8,7 +8,7 @@ from helpers.tiny_run import make_data, tiny
 from retinanet import Detector
 from retinanet.config.settings import MatchingSettings
 from retinanet.data import open_data
-from retinanet.evaluation.loss_distribution import BINS, LIMIT, Margins, margins, reading
+from retinanet.evaluation.loss_distribution import BINS, LIMIT, LogitCounts, count_logits, summary
 from retinanet.losses.pointwise import focal
 from retinanet.model import RetinaNet
 from retinanet.ops.image_batch import ImageBatch
@@ -48,10 +48,10 @@ def examples(detector, data, index):
 
 
 def test_curves_are_those_of_all_examples_sorted(data, detector):
-    counted = margins(detector, data, MatchingSettings(), batch_size=2)
+    counted = count_logits(detector, data, MatchingSettings(), batch_size=2)
     pairs = [examples(detector, data, i) for i in range(len(data))]
     for gamma in (0.0, 2.0):
-        found = counted.under(gamma)
+        found = counted.curves(gamma)
         for k, curve in enumerate((found.positives, found.negatives)):
             x_t = torch.tensor([x for pair in pairs for x in pair[k]], dtype=torch.float64)
             assert curve.examples == len(x_t) > 0
@@ -66,7 +66,7 @@ def test_equal_examples_share_the_loss_evenly():
     counts = np.zeros(BINS, dtype=np.int64)
     counts[int((2.0 + LIMIT) * BINS / (2 * LIMIT))] = 1000
     for gamma in (0.0, 2.0):
-        curve = Margins(counts, counts).under(gamma).negatives
+        curve = LogitCounts(counts, counts).curves(gamma).negatives
         np.testing.assert_allclose(curve.cumulative, curve.fraction, atol=1e-9)
         assert curve.hardest(0.01) == pytest.approx(0.01)
 
@@ -74,12 +74,12 @@ def test_equal_examples_share_the_loss_evenly():
 def test_gamma_concentrates_the_loss_on_hard_negatives():
     x_t = np.random.default_rng(0).normal(4, 1.5, 100_000)
     counts = np.bincount(((x_t + LIMIT) * BINS / (2 * LIMIT)).astype(int), minlength=BINS)
-    found = {gamma: Margins(counts, counts).under(gamma) for gamma in (0.0, 0.5, 1.0, 2.0)}
+    found = {gamma: LogitCounts(counts, counts).curves(gamma) for gamma in (0.0, 0.5, 1.0, 2.0)}
     shares = [f.negatives.hardest() for f in found.values()]
     assert shares == sorted(shares)
-    assert len(reading(found)) == 4
+    assert len(summary(found)) == 4
 
 
 def test_nothing_to_look_at_gives_a_straight_line():
     none = np.zeros(BINS, dtype=np.int64)
-    assert Margins(none, none).under(2.0).positives.examples == 0
+    assert LogitCounts(none, none).curves(2.0).positives.examples == 0

@@ -149,6 +149,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_images_and_both_have_them_all(folder, data, tmp_path):
     command = [sys.executable, "-c", PROCESS, folder, tmp_path]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from helpers.scenes import Scenes, detections, scene, scenes
+from helpers.scenes import Scenes, detections, overlap_by_hand, scene, scenes
 from retinanet.data import open_data
 from retinanet.evaluation import coco_metrics
-from retinanet.evaluation.bootstrap import match
-from retinanet.evaluation.tide import KINDS, errors
+from retinanet.evaluation.bootstrap import match_detections
+from retinanet.evaluation.tide import KINDS, error_costs
 from retinanet.inference.detections import Detections
 
 BOX, AWAY, EMPTY = (0, 0, 10, 10), (40, 40, 50, 50), (200, 200, 210, 210)
@@ -79,7 +79,7 @@ BY_HAND = {
 @pytest.mark.parametrize("case", BY_HAND)
 def test_by_hand(case):
     truth, rows, counts, ap50, cost = BY_HAND[case]
-    result = errors(*scene((truth, rows)))
+    result = error_costs(*scene((truth, rows)))
     assert result.counts == counts
     assert tuple(result.counts) == tuple(result.cost) == KINDS
     assert result.ap50 == pytest.approx(ap50)
@@ -88,7 +88,7 @@ def test_by_hand(case):
 
 def test_what_all_wrong_detections_and_all_boxes_not_found_cost():
     truth = [(0, *BOX), (0, *AWAY)]
-    result = errors(*scene((truth, [(0, *EMPTY, 0.9), (0, *BOX, 0.8), (1, *AWAY, 0.7)])))
+    result = error_costs(*scene((truth, [(0, *EMPTY, 0.9), (0, *BOX, 0.8), (1, *AWAY, 0.7)])))
     assert result.ap50 == pytest.approx(51 / 101 / 2)
     assert result.false_positives == pytest.approx(51 / 101 / 2)  # all precision, half the recall
     assert result.false_negatives == pytest.approx(1 / 2 - 51 / 101 / 2)  # all recall, half the precision
@@ -97,47 +97,36 @@ def test_what_all_wrong_detections_and_all_boxes_not_found_cost():
 
 def test_location_comes_before_class_and_class_before_duplicate():
     near_and_other = scene(([(0, *BOX), (1, *NEAR)], [(0, *NEAR, 0.9)]))
-    assert errors(*near_and_other).counts == only(location=1, missed=1)
+    assert error_costs(*near_and_other).counts == only(location=1, missed=1)
     taken_and_other = scene(([(0, *BOX), (1, *HALF)], [(0, *BOX, 0.9), (0, *HALF, 0.8)]))
-    assert errors(*taken_and_other).counts == only(**{"class": 1})
+    assert error_costs(*taken_and_other).counts == only(**{"class": 1})
 
 
 def test_of_each_class_in_a_image_a_hundred_detections_count():
     rows = [(label, *EMPTY, 0.9) for label in (0, 0, 1)] * 60
-    result = errors(*scene(([(0, *BOX)], [*rows, (0, *BOX, 0.1)])))
+    result = error_costs(*scene(([(0, *BOX)], [*rows, (0, *BOX, 0.1)])))
     assert result.counts == only(background=160, missed=1)
 
 
 @pytest.mark.parametrize("images", [[], [([], None)], [([(0, *BOX, True)], [(0, *BOX, 0.9)])]])
 def test_no_truth(images):
-    result = errors(*scene(*images))
+    result = error_costs(*scene(*images))
     assert (result.ap50, result.counts, result.cost) == (0, only(), only())
     assert (result.false_positives, result.false_negatives) == (0, 0)
 
 
 def test_no_truth_but_detections():
-    result = errors(*scene(([], [(0, *BOX, 0.9)])))
+    result = error_costs(*scene(([], [(0, *BOX, 0.9)])))
     assert (result.ap50, result.counts, result.cost) == (0, only(background=1), only())
 
 
 def test_some_images_only():
     data, found = scene(([(0, *BOX)], [(0, *BOX, 0.9)]), ([(0, *BOX)], None))
-    assert errors(data, found, indices=iter([0, 0])).counts == only()
-    assert errors(data, found).counts == only(missed=1)
+    assert error_costs(data, found, indices=iter([0, 0])).counts == only()
+    assert error_costs(data, found).counts == only(missed=1)
 
 
 # ------------------------------------------------------------------------------- repairs done to the data, by COCO
-
-
-def iou(a, b):
-    width, height = (max(min(a[2 + k], b[2 + k]) - max(a[k], b[k]), 0) for k in (0, 1))
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return width * height / (areas - width * height)
-
-
-def share(a, b):
-    width, height = (max(min(a[2 + k], b[2 + k]) - max(a[k], b[k]), 0) for k in (0, 1))
-    return width * height / ((a[2] - a[0]) * (a[3] - a[1]))
 
 
 def sorted_out(truth, rows):
@@ -145,17 +134,21 @@ def sorted_out(truth, rows):
     kinds, about = [None] * len(rows), [None] * len(rows)
     fate = [None if row[5] else "missed" for row in truth]
     real = [j for j, row in enumerate(truth) if not row[5]]
-    for i, (label, *box, _) in enumerate(rows):
-        near = [(iou(box, truth[j][1:5]), j) for j in real if truth[j][0] == label and fate[j] != "found"]
+    ious = [[overlap_by_hand(row[1:5], other[1:5], False) for other in truth] for row in rows]
+    for i, ((label, *box, _), iou) in enumerate(zip(rows, ious)):
+        near = [(iou[j], j) for j in real if truth[j][0] == label and fate[j] != "found"]
         if near and max(near)[0] >= 0.5:
             kinds[i], fate[max(near)[1]] = "right", "found"
-        elif any(row[5] and row[0] == label and share(box, row[1:5]) >= 0.5 for row in truth):
+        elif any(row[5] and row[0] == label and overlap_by_hand(box, row[1:5], True) >= 0.5 for row in truth):
             kinds[i] = "ignored"
-    for i, (label, *box, _) in enumerate(rows):
+    for i, ((label, *_), iou) in enumerate(zip(rows, ious)):
         if kinds[i]:
             continue
         same, other = (
-            max(((iou(box, truth[j][1:5]), -j) for j in real if (truth[j][0] == label) is own), default=(0, None))
+            max(
+                ((iou[j], -j) for j in real if (truth[j][0] == label) is own),
+                default=(0, None),
+            )
             for own in (True, False)
         )
         if 0.1 <= same[0] < 0.5:
@@ -197,7 +190,7 @@ def repaired(data, found, kind):
 @given(scenes())
 def test_costs_are_what_coco_says_of_repaired_data(made):
     data, found = made
-    result = errors(data, found)
+    result = error_costs(data, found)
     if not any(not row[5] for truth in data.truth for row in truth):
         return
     now = coco_metrics.evaluate(data, found).stats["AP50"]
@@ -212,12 +205,12 @@ def test_costs_are_what_coco_says_of_repaired_data(made):
 @given(scenes())
 def test_every_detection_is_right_or_ignored_or_one_error(made):
     data, found = made
-    result = errors(data, found)
-    matches = match(data, found)
+    result = error_costs(data, found)
+    matches = match_detections(data, found)
     right, ignored = (sum(int(at[0].sum()) for at in side) for side in zip(*((m.hits, m.ignored) for m in matches)))
     wrong = sum(result.counts.values()) - result.counts["missed"]
     assert right + ignored + wrong == sum(map(len, found.values()))
-    boxes = sum(int(m.truths.sum()) for m in matches)
+    boxes = sum(int(m.boxes.sum()) for m in matches)
     assert right + result.counts["missed"] <= boxes <= right + wrong + result.counts["missed"]
     assert min(*result.cost.values(), result.false_positives, result.false_negatives) >= -1e-9
     removed = [result.cost[kind] for kind in ("both", "duplicate", "background")]
@@ -231,7 +224,7 @@ def test_every_detection_is_right_or_ignored_or_one_error(made):
 def test_perfect_detections_have_no_errors(made):
     data, _ = made
     found = {i: detections([(*row[:5], 0.5) for row in truth if not row[5]]) for i, truth in enumerate(data.truth)}
-    result = errors(data, found)
+    result = error_costs(data, found)
     assert result.counts == only()
     assert result.cost == only()
     assert (result.false_positives, result.false_negatives) == (0, 0)
@@ -259,7 +252,7 @@ def test_tides_own_figures(real):
         x, y, w, h = result["bbox"]
         rows[result["image_id"] - 51].append((result["category_id"] - 1, x, y, x + w, y + h, 1 - n / 8192))
     found = {i: detections(one, whole.class_names) for i, one in enumerate(rows)}
-    result = errors(Scenes(truth, whole.class_names), found)
+    result = error_costs(Scenes(truth, whole.class_names), found)
     assert result.ap50 == pytest.approx(0.4223835, abs=1e-6)
     assert list(result.counts.values()) == [624, 875, 684, 169, 2424, 75]
     assert list(result.cost.values()) == pytest.approx(
@@ -280,7 +273,7 @@ def test_middling_detections_on_tiny_coco_have_cocos_ap50(real):
         labels = torch.where(torch.from_numpy(random.random(len(labels)) < 0.2), labels.roll(1), labels)
         scores = torch.from_numpy(np.sort(random.random(len(labels)))[::-1].round(2).copy()).float()
         found[i] = Detections(boxes, scores, labels, data.class_names)
-    result = errors(data, found)
+    result = error_costs(data, found)
     assert result.ap50 == pytest.approx(coco_metrics.evaluate(data, found).stats["AP50"], abs=1e-6)
     assert 0.1 < result.ap50 < 0.9
     assert min(result.counts.values()) > 0

@@ -6,6 +6,7 @@ from retinanet.config import recipes
 from retinanet.model import RetinaNet
 from retinanet.paper.experiments import EXPERIMENTS, FL
 from retinanet.paper.grid import base_settings, changed, make_run
+from retinanet.paper.paper_run import Plan
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -27,6 +28,17 @@ def test_tables_share_the_focal_loss():
     for name in ("table-1b", "table-1d", "table-3"):
         runs = [make_run(settings, cell.settings, 1) for cell in EXPERIMENTS[name].cells(settings)]
         assert wanted in runs
+
+
+def test_tables_with_different_recipes_share_no_run(tmp_path):
+    """Table 1d trains ResNet-101 and table 3 ResNet-50, with the same focal loss."""
+    plan = Plan(tmp_path, data=tmp_path, seeds=2)
+    tables = [{run.key for cell in plan.runs(EXPERIMENTS[name]) for run in cell} for name in ("table-1d", "table-3")]
+    assert not tables[0] & tables[1]
+    runs = plan.all_runs(["table-1d", "table-3", "table-1b"])
+    assert len({run.key for run in runs}) == len(runs) == len({run.digest for run in runs})
+    seeds = [run.settings.train.seed for run in runs]
+    assert seeds == sorted(seeds)
 
 
 def test_paper_rows_are_those_of_the_recipes():

@@ -1,4 +1,4 @@
-"""Grids: nothing is run twice, what was stopped goes on, several processes share the work."""
+"""Grids: no run is trained twice, stopped runs continue, several processes share the work."""
 
 import json
 import os
@@ -15,9 +15,10 @@ import yaml
 from helpers.recorder import Recorder
 from helpers.tiny_run import make_data, tiny
 from retinanet.cli import main
-from retinanet.common.errors import RequestError
+from retinanet.common.errors import RequestError, WorkError
 from retinanet.config.settings import to_plain
 from retinanet.paper.grid import Grid, make_run
+from retinanet.training import trainer
 from retinanet.training.events import StepDone
 from retinanet.training.run_folder import read_metrics
 
@@ -72,9 +73,6 @@ def test_divergence_is_a_result(data, tmp_path):
 
 
 def test_failure_is_a_result_that_is_tried_again(data, tmp_path, monkeypatch):
-    from retinanet.common.errors import WorkError
-    from retinanet.training import trainer
-
     grid, (run,) = Grid(tmp_path / "grid", data), runs(1, steps=1)
     train = trainer.train
 
@@ -89,6 +87,7 @@ def test_failure_is_a_result_that_is_tried_again(data, tmp_path, monkeypatch):
     assert grid.result(run)["state"] == "done"
 
 
+@pytest.mark.slow
 def test_two_workers_share_the_runs(data, tmp_path):
     todo, done, recorder = runs(4, steps=2), [], Recorder()
     workers = [
@@ -107,6 +106,7 @@ def test_two_workers_share_the_runs(data, tmp_path):
     assert len(recorder.of(StepDone)) == 8  # and none was run twice
 
 
+@pytest.mark.slow
 def test_killed_grid_goes_on_and_ends_as_an_unbroken_one(data, tmp_path):
     """Two cells, killed in the second one; the same command resumes it and writes the table."""
     long = tmp_path / "long.yaml"
@@ -133,8 +133,8 @@ def test_killed_grid_goes_on_and_ends_as_an_unbroken_one(data, tmp_path):
     while process.poll() is None and not second():
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    said = process.communicate()[0].decode()
-    assert process.returncode == -signal.SIGKILL, said
+    output = process.communicate()[0].decode()
+    assert process.returncode == -signal.SIGKILL, output
     stopped = second()
     finished = next((killed / "results").glob("*.json"))
     stamp, steps = finished.stat().st_mtime_ns, len(read_metrics(stopped))
@@ -157,17 +157,18 @@ def recipe(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_jobs_share_the_runs_and_the_table_is_written(data, recipe, tmp_path, capsys):
     output = tmp_path / "grid"
     options = ["--data", str(data), "--recipe", str(recipe), "--seeds", "2", "--output", str(output)]
     assert main(["paper", "hinge", *options, "--jobs", "2"]) == 0
-    said = capsys.readouterr()
-    assert "[6/6]" in said.err
-    assert "Hinge loss on p_t" in said.out
+    printed = capsys.readouterr()
+    assert "[6/6]" in printed.err
+    assert "Hinge loss on p_t" in printed.out
     assert len(list((output / "results").glob("*.json"))) == 6
 
 
-def test_what_is_wrong_with_the_data_is_said_once_by_all_jobs(data, recipe, tmp_path, capsys):
+def test_all_jobs_report_an_error_of_the_data_once(data, recipe, tmp_path, capsys):
     options = ["--data", str(data), "--recipe", str(recipe), "--val", "nothing", "--output", str(tmp_path / "grid")]
     assert main(["paper", "hinge", *options, "--jobs", "2"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]

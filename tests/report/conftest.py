@@ -15,10 +15,10 @@ from retinanet.analysis.coverage import cover
 from retinanet.config.settings import MatchingSettings, ModelSettings, PreprocessingSettings, Settings
 from retinanet.data import open_data
 from retinanet.evaluation import coco_metrics
-from retinanet.evaluation.confusion import confusion, judge, worst
-from retinanet.evaluation.loss_distribution import BINS, Margins
+from retinanet.evaluation.confusion import confusion_matrix, image_results, worst
+from retinanet.evaluation.loss_distribution import BINS, LogitCounts
 from retinanet.evaluation.pr_curves import curves
-from retinanet.evaluation.tide import errors
+from retinanet.evaluation.tide import error_costs
 from retinanet.inference.detections import Detections
 from retinanet.report.advice import RunFacts
 
@@ -156,8 +156,8 @@ def run(tmp_path):
             scores = np.sort(random.random(len(labels)))[::-1].copy()
             tensors = (torch.tensor(boxes, dtype=torch.float32), torch.tensor(scores, dtype=torch.float32))
             found[index] = Detections(*tensors, torch.tensor(labels), data.class_names)
-        result, lines, kinds = coco_metrics.evaluate(data, found), curves(data, found), errors(data, found)
-        judged = judge(data, found, lines.threshold)
+        result, lines, kinds = coco_metrics.evaluate(data, found), curves(data, found), error_costs(data, found)
+        judged = image_results(data, found, lines.threshold)
         settings = Settings(model=ModelSettings(preprocessing=PreprocessingSettings(size=64, longer=96)))
         counts = np.zeros((2, BINS), np.int64)
         counts[0, 4100:4400], counts[1, 4300:4900] = 3, 1000
@@ -181,9 +181,9 @@ def run(tmp_path):
             "found": found,
             "curves": lines,
             "errors": kinds,
-            "confusion": confusion(data, found, lines.threshold),
+            "confusion": confusion_matrix(data, found, lines.threshold),
             "judged_worst": worst(judged, 4),
-            "difficulty": Margins(counts[0], counts[1]).under(2.0),
+            "difficulty": LogitCounts(counts[0], counts[1]).curves(2.0),
             "judged": judged,
             "coverage": cover(train, settings.model, MatchingSettings()),
         }

@@ -17,7 +17,7 @@ from retinanet.config.settings import (
 )
 from retinanet.evaluation.confusion import Confusion
 from retinanet.evaluation.pr_curves import Curves
-from retinanet.evaluation.tide import KINDS, Errors
+from retinanet.evaluation.tide import KINDS, ErrorCosts
 from retinanet.report.advice import RunFacts, reading
 
 NOTHING = ["Nothing stands out. More images, or a larger backbone, are the usual next steps."]
@@ -53,7 +53,7 @@ def facts(**changes):
 
 def errors(ap50=0.7, **cost):
     counts = dict.fromkeys(KINDS, 7)
-    return Errors(ap50, counts, dict.fromkeys(KINDS, 0.0) | cost, 0.1, 0.1)
+    return ErrorCosts(ap50, counts, dict.fromkeys(KINDS, 0.0) | cost, 0.1, 0.1)
 
 
 def confusion(**cells):

@@ -57,8 +57,8 @@ def test_what_is_wrong_is_red(make_set, run):
         return int((np.abs(image - thumbnails.WRONG).max(axis=2) < 60).sum())
 
     some = next(one for one in inputs["judged"] if len(one.kept))
-    clean = dataclasses.replace(some, missed=np.zeros(3, bool), right=np.ones(len(some.kept), bool))
-    faulty = dataclasses.replace(some, missed=np.ones(3, bool), right=np.zeros(len(some.kept), bool))
+    clean = dataclasses.replace(some, missed=np.zeros(3, bool), correct=np.ones(len(some.kept), bool))
+    faulty = dataclasses.replace(some, missed=np.ones(3, bool), correct=np.zeros(len(some.kept), bool))
     for good, bad in zip(thumbnails.pair(data, clean, found), thumbnails.pair(data, faulty, found)):
         assert reds(bad) > reds(good) + 300
     left, right = thumbnails.pair(data, faulty, found)

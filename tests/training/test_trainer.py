@@ -39,14 +39,11 @@ def test_run_folder(data, tmp_path):
     recorder = Recorder()
     summary = train(data, tiny(steps=5, ema=0.9), tmp_path / "run", callbacks=[recorder])
     run = tmp_path / "run"
-    expected = (
-        "best.safetensors curves.png evaluation.json last.safetensors metrics.csv resume.pt run.json settings.yaml"
-    )
+    expected = "best.safetensors evaluation.json last.safetensors metrics.csv resume.pt run.json settings.yaml"
     assert sorted(p.name for p in run.iterdir() if p.is_file()) == [*expected.split(), "validation.png"]
     assert any((run / "tensorboard").iterdir())
-    for name in ("curves.png", "validation.png"):
-        with Image.open(run / name) as image:
-            image.load()
+    with Image.open(run / "validation.png") as image:
+        image.load()
     with open(run / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows if row["class_loss"]] == list(range(1, 6))

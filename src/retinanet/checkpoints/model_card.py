@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinanet.checkpoints.native import Checkpoint, threshold
+from retinanet.common.coco_numbers import METRICS
 from retinanet.common.errors import RequestError
 from retinanet.common.version import __version__
 
@@ -20,21 +21,6 @@ if TYPE_CHECKING:
 
     from retinanet.config.settings import ModelSettings
 
-METRICS = {
-    "AP": "average precision, mean over IoU 0.50 to 0.95",
-    "AP50": "average precision at IoU 0.50",
-    "AP75": "average precision at IoU 0.75",
-    "APs": "average precision of small objects, area below 32 × 32 pixels",
-    "APm": "average precision of medium objects",
-    "APl": "average precision of large objects, area from 96 × 96 pixels",
-    "AR1": "average recall, 1 detection an image",
-    "AR10": "average recall, 10 detections an image",
-    "AR100": "average recall, 100 detections an image",
-    "ARs": "average recall of small objects",
-    "ARm": "average recall of medium objects",
-    "ARl": "average recall of large objects",
-}
-"""COCO's twelve numbers, in 0..1."""
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Ends of the names of batch normalisation's statistics."""
 SHOWN = 100

@@ -52,7 +52,7 @@ def demo(*, output: Path | None = None, budget: str = TRAIN, common: Common | No
         "",
         f"scenes       {made.scenes}",
         f"detector     {made.run}/best.safetensors",
-        f"curves       {made.run}/curves.png",
+        f"report       {made.run}/report.html",
         f"truth, found {made.run}/validation.png",
         f"predictions  {made.predictions}",
         "",

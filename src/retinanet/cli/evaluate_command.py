@@ -180,17 +180,18 @@ def _intervals(
     resamples: int,
 ) -> tuple[dict[str, Interval], dict[str, Interval]]:
     """Of AP and AP50, and of their differences from the other model."""
-    from retinanet.evaluation.bootstrap import interval, match
+    from retinanet.evaluation.bootstrap import confidence_intervals, match_detections
 
     if not resamples:
         return {}, {}
     with Progress(out) as progress:
         show = progress.counter("bootstrap", "draws")
-        own = match(data, found)
-        intervals = interval(own, resamples=resamples, on_progress=show)
+        matches = match_detections(data, found)
+        intervals = confidence_intervals(matches, resamples=resamples, on_progress=show)
         if found_by_other is None:
             return intervals, {}
-        return intervals, interval(own, match(data, found_by_other), resamples=resamples, on_progress=show)
+        other = match_detections(data, found_by_other)
+        return intervals, confidence_intervals(matches, other, resamples=resamples, on_progress=show)
 
 
 def _detect(

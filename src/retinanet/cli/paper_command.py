@@ -14,6 +14,7 @@ from retinanet.cli.progress import Progress, StepProgress
 from retinanet.common.errors import RequestError
 
 if TYPE_CHECKING:
+    from retinanet.paper.grid import Result, Run
     from retinanet.paper.paper_run import Plan
 
 Name = Literal[
@@ -40,10 +41,10 @@ def paper(
     jobs: int = 1,
     common: Common | None = None,
 ) -> None:
-    """Run tables and figures of the focal loss paper again.
+    """Reproduce tables and figures of the focal loss paper.
 
-    Without data it trains on scenes of handwritten digits, minutes on a laptop. Stopped or killed, the same command
-    goes on; started several times with one --output (also from several machines), each takes part of the runs.
+    Without --data it trains on scenes of handwritten digits, which takes minutes on a laptop. If it is stopped or
+    killed, the same command continues. Several processes or machines with the same --output share the runs.
 
     Start with: retinanet paper table-1b --jobs 2
 
@@ -55,87 +56,92 @@ def paper(
         table-2 (the best models), table-3 and figure-7 (FL*), figure-1, figure-5 and figure-6 (curves of the losses),
         figure-4 (which examples carry the loss).
     data
-        A data set; without it scenes of digits are made.
+        A data set. By default the command makes scenes of digits.
     recipe
-        Where every run starts from: a YAML file or the name of a recipe. With data the default is the paper's own for
-        each table, which is meant for COCO and GPUs.
+        The settings of every run: a YAML file or the name of a recipe. With --data the default is the recipe of each
+        table in the paper, which is meant for COCO and GPUs.
     budget
-        Length of each run: steps (300) or time (90s, 5m).
+        Length of each run: a number of steps (300) or a time (90s, 5m).
     seeds
-        Runs of each cell, with different random numbers.
+        Runs of each cell, each with another random seed.
     train
-        Split to learn from, if not the recipe's.
+        Split to train on; by default the recipe's.
     val
-        Split to measure on, if not the recipe's.
+        Split to evaluate on; by default the recipe's.
     model
-        For figure-4: a trained model; by default the grid's own with the focal loss, trained if need be.
+        For figure-4: a trained model; by default the grid's model with the focal loss, trained if it is missing.
     images
-        For figure-4: look at no more than this many images, evenly spread.
+        For figure-4: use at most this many images, evenly spread.
     output
-        The folder of the runs and results, by default runs/paper-DATA; what is in it already is not run again.
+        The folder of the runs and results, by default runs/paper-DATA. Finished runs in it are not run again.
     jobs
-        Runs at a time on this machine; on CPUs one for each core makes the most of them.
+        Runs at the same time on this machine; on a CPU one for each core is fastest.
     """
     out = Output(common)
     names = tuple(dict.fromkeys(names))
-    for name, value in (("--seeds", seeds), ("--jobs", jobs), ("--images", images)):
+    for option, value in (("--seeds", seeds), ("--jobs", jobs), ("--images", images)):
         if value is not None and value < 1:
-            raise RequestError(f"{name} must be at least 1, not {value}")
+            raise RequestError(f"{option} must be at least 1, not {value}")
     if data is not None and not data.exists():
         raise RequestError(f"there is no data set {data}: no such file or folder")
     if model is not None and "figure-4" not in names:
         raise RequestError("--model is the model of figure-4: name figure-4, or leave --model out")
 
-    from retinanet.paper import figures
-    from retinanet.paper.paper_run import Plan
-
-    splits = tuple((name, value) for name, value in (("train", train), ("val", val)) if value is not None)
     output = output or Path("runs") / f"paper-{'digits' if data is None else data.resolve().name}"
-    plan = Plan(output, data, recipe, budget, seeds, splits)
-    result: dict[str, Any] = {}
-    for name in [n for n in names if n in CURVES]:
-        figures.save(getattr(figures, CURVES[name])(), output / name, "figure")
-        out.say(f"{name}: {output / name}/figure.png and .svg")
-        result[name] = {"folder": output / name}
-    tables = [n for n in names if n not in CURVES and n != "figure-4"]
-    with Progress(out) as progress:
-        if tables or "figure-4" in names:  # curves need no data
+    result: dict[str, Any] = {name: _loss_curves(name, output, out) for name in names if name in CURVES}
+    trained = [name for name in names if name not in CURVES]
+    if trained:
+        from retinanet.paper.paper_run import Plan
+
+        splits = tuple((name, value) for name, value in (("train", train), ("val", val)) if value is not None)
+        plan = Plan(output, data, recipe, budget, seeds, splits)
+        tables = [name for name in trained if name != "figure-4"]
+        with Progress(out) as progress:
             _work(tables, "figure-4" in names and model is None, plan, jobs, out, progress)
-        for name in tables:
-            result[name] = _table(name, plan, out, progress)
-        if "figure-4" in names:
-            result["figure-4"] = _figure_4(model, plan, images, out, progress)
+            for name in tables:
+                result[name] = _table(name, plan, out, progress)
+            if "figure-4" in names:
+                result["figure-4"] = _figure_4(model, plan, images, out, progress)
     out.json(result)
 
 
-def _work(tables: Sequence[str], focal: bool, plan: Plan, jobs: int, out: Output, progress: Progress) -> None:
-    """The training runs that are left."""
-    from retinanet.paper.paper_run import all_runs, focal_run, grid, work
+def _loss_curves(name: str, output: Path, out: Output) -> dict[str, Any]:
+    from retinanet.paper import figures
 
-    todo = all_runs([SAME_RUNS.get(name, name) for name in tables], plan)
-    if focal and (wanted := focal_run(plan)).key not in {run.key for run in todo}:
-        todo.append(wanted)
-    grid(plan, progress.counter("making scenes", "scenes"))  # after what can be wrong with the request
+    figures.save(getattr(figures, CURVES[name])(), output / name, "figure")
+    out.say(f"{name}: {output / name}/figure.png and .svg")
+    return {"folder": output / name}
+
+
+def _work(tables: Sequence[str], focal: bool, plan: Plan, jobs: int, out: Output, progress: Progress) -> None:
+    """Train the runs that have no result."""
+    from retinanet.paper.paper_run import work
+
+    runs = plan.all_runs([SAME_RUNS.get(name, name) for name in tables])
+    if focal and (focal_run := plan.focal_run()).key not in {run.key for run in runs}:
+        runs.append(focal_run)
+    plan.grid(progress.counter("making scenes", "scenes"))
+    if not runs:
+        return
+    count = progress.counter("running", "runs")
     shown = 0
 
-    def on_result(run: Any, found: dict[str, Any]) -> None:
+    def on_result(run: Run, result: Result) -> None:
         nonlocal shown
         shown += 1
-        came = found["state"]
-        if came == "done":
-            came = f"AP {number(found['metrics']['AP'])}, {found['steps']} steps in {clock(found['seconds'])}"
+        text = result["state"]
+        if text == "done":
+            text = f"AP {number(result['metrics']['AP'])}, {result['steps']} steps in {clock(result['seconds'])}"
         else:
-            came += f": {found['reason']}"
-        out.note(f"[{shown}/{len(todo)}] {run.key.replace('_', ' ')}: {came}")
+            text += f": {result['reason']}"
+        out.note(f"[{shown}/{len(runs)}] {run.key.replace('_', ' ')}: {text}")
         if progress.live:
-            count(shown, len(todo))
+            count(shown, len(runs))
 
-    if todo:
-        count = progress.counter("running", "runs")
-        out.note(f"{len(todo)} runs in {plan.root}, {jobs} at a time; stop at any time, the same command goes on")
-        if progress.live:
-            count(0, len(todo))
-        work(todo, plan, jobs, callbacks=[StepProgress(progress)], on_result=on_result)
+    out.note(f"{len(runs)} runs in {plan.root}, {jobs} at a time; if stopped, the same command continues")
+    if progress.live:
+        count(0, len(runs))
+    work(runs, plan, jobs, callbacks=[StepProgress(progress)], on_result=on_result)
 
 
 def _table(name: str, plan: Plan, out: Output, progress: Progress) -> dict[str, Any]:
@@ -144,17 +150,17 @@ def _table(name: str, plan: Plan, out: Output, progress: Progress) -> dict[str, 
     from retinanet.paper.table_report import table
 
     experiment = EXPERIMENTS[SAME_RUNS.get(name, name)]
-    rows, said, folder = write_table(experiment.name, plan, progress.counter("timing", "cells"))
+    rows, summary, folder = write_table(experiment.name, plan, progress.counter("timing", "cells"))
     out.say("", f"{experiment.title} ({name})", "")
     out.console.print(_rich_table(table(experiment, rows)))
-    out.say("", *said, "", f"{folder}: table.md, results.csv, plot.png, plot.svg")
+    out.say("", *summary, "", f"{folder}: table.md, results.csv, plot.png, plot.svg")
     cells = [
         {**row.cell.values, "paper": row.cell.paper}
         | {m: {"mean": row.mean(m), "sd": row.spread(m), "runs": row.values(m)} for m in experiment.measured}
-        | {"not done": row.failed}
+        | {"failed": row.failed}
         for row in rows
     ]
-    return {"folder": folder, "cells": cells, "reading": said}
+    return {"folder": folder, "cells": cells, "summary": summary}
 
 
 def _rich_table(lines: list[list[str]]) -> Any:
@@ -170,15 +176,14 @@ def _rich_table(lines: list[list[str]]) -> Any:
 
 def _figure_4(model: str | None, plan: Plan, images: int | None, out: Output, progress: Progress) -> dict[str, Any]:
     from retinanet.paper.experiments import EXPERIMENTS
-    from retinanet.paper.paper_run import focal_run, grid, write_figure_4
+    from retinanet.paper.paper_run import write_figure_4
 
-    place = grid(plan)
+    grid = plan.grid()
     split = plan.settings(EXPERIMENTS["table-1b"]).data.val
-    used = model or place.root / "runs" / focal_run(plan).key
+    source = model or grid.folder(plan.focal_run())
     folder = plan.root / "figure-4"
-    said, numbers = write_figure_4(
-        used, place.data, split, folder, images=images, on_progress=progress.counter("looking")
-    )
-    out.say("", f"Cumulative normalised loss (figure-4) of {used} on {place.data}, split {split}", "", *said)
+    counter = progress.counter("counting")
+    summary, numbers = write_figure_4(source, grid.data, split, folder, images=images, on_progress=counter)
+    out.say("", f"Cumulative normalised loss (figure-4) of {source} on {grid.data}, split {split}", "", *summary)
     out.say("", f"{folder}: figure.png, figure.svg, figure.json, figure.md")
-    return {"folder": folder, "model": used, "gamma": numbers}
+    return {"folder": folder, "model": source, "gamma": numbers}

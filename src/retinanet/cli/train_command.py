@@ -143,7 +143,7 @@ def report(out: Output, summary: Mapping[str, Any], data: Path, split: str) -> N
         f"AP {number(last.get('AP'))}, AP50 {number(last.get('AP50'))} on split {split}",
         *budget_lines(summary),
         f"the run is in {folder}: best.safetensors (AP {number(summary['best_AP'])} at step {summary['best_step']}), "
-        "last.safetensors, report.html, metrics.csv, curves.png",
+        "last.safetensors, report.html, metrics.csv",
         f"next: retinanet evaluate {folder} {data}" + (f" --split {split}" if split != "val" else ""),
     )
 

@@ -1,1 +1,1 @@
-"""How good a detector is: COCO's numbers, their intervals, and detection over a whole data set."""
+"""How good a detector is: COCO's numbers, their intervals, curves and kinds of errors, over a whole data set."""

@@ -1,15 +1,15 @@
-"""What is taken for what at a threshold, and the images in which most goes wrong."""
+"""The confusion matrix at a score threshold, and the images with the most mistakes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.evaluation.detection_matching import nearest_free, pair, reaches
+from retinanet.evaluation.detection_matching import Pairs, nearest_free, pair, reaches
 
 if TYPE_CHECKING:
     from retinanet.data.dataset import DetectionData
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often boxes of each class were taken for each class.
+    """How often objects of each class were detected as each class.
 
     Attributes:
         names: (K,) the classes.
-        matrix: (K + 1, K + 1) rows are the truth, columns what was found. The last row counts detections where nothing
-            is, the last column boxes that were not found; their corner is 0.
+        matrix: (K + 1, K + 1) rows are the truth, columns the detected class. The last row counts detections on the
+            background, the last column missed objects; their corner is 0.
     """
 
     names: tuple[str, ...]
@@ -31,106 +31,111 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One image at a threshold.
+class ImageResult:
+    """The mistakes in one image at a threshold.
 
     Attributes:
-        index: the image's place in the data.
-        right: (n,) whether each detection kept found a box of its class.
-        kept: (n,) places of these detections in ``found[index]``, the surest first. Those that lie in crowds, and are
-            neither right nor wrong, are left out.
-        missed: (m,) the boxes of the image that were not found; never a crowd.
-        score: how bad it is, see :func:`worst`.
+        index: the image's index in the data.
+        kept: (n,) indices into the image's detections of those above the threshold, by descending score. Detections
+            in crowds are left out, because they are neither right nor wrong.
+        correct: (n,) whether each of them matches a box of its class.
+        missed: (m,) which boxes of the image were missed; never a crowd.
+        severity: the sum of the scores of wrong detections, plus 1 for each missed box.
     """
 
     index: int
-    right: NDArray[np.bool_]
     kept: NDArray[np.int64]
+    correct: NDArray[np.bool_]
     missed: NDArray[np.bool_]
-    score: float
+    severity: float
 
     @property
-    def faults(self) -> int:
+    def mistakes(self) -> int:
         """Wrong detections and missed boxes."""
-        return int((~self.right).sum() + self.missed.sum())
+        return int((~self.correct).sum() + self.missed.sum())
 
 
-def confusion(
+def confusion_matrix(
     data: DetectionData,
-    found: Mapping[int, Detections],
+    detections: Mapping[int, Detections],
     threshold: float,
     iou: float = 0.5,
     indices: Iterable[int] | None = None,
 ) -> Confusion:
-    """Pair detections and boxes across classes.
+    """Match detections and boxes across classes.
 
-    In each image the detections with a score above ``threshold``, the surest first, take the box with the highest IoU
-    that is left, whatever its class. A detection inside a crowd of its class takes boxes of its class alone, and counts
-    nowhere if there is none.
+    In each image the detections with a score above ``threshold`` take, by descending score, the box with the highest
+    IoU that is left, of any class. A detection inside a crowd of its class takes only boxes of its class, and is not
+    counted if there is none.
 
     Args:
-        found: place of an image in ``data`` -> its detections, labels as in ``data``; a missing one counts as empty.
-        iou: the least overlap of a pair.
-        indices: judge these images alone.
+        detections: image index -> its detections, labels as in ``data``; an image without an entry has none.
+        iou: the smallest overlap of a match.
+        indices: evaluate only these images.
     """
-    nothing, limit = (
-        len(data.class_names),
-        float(np.float32(threshold)),
-    )  # as scores are, and as Detections.above compares them
-    matrix = np.zeros((nothing + 1, nothing + 1), np.int64)
-    for index in sorted(set(range(len(data)) if indices is None else indices)):
-        pairs = pair(data, found, index, iou)
-        kept = pairs.scores > limit
-        labels, overlap = pairs.labels[kept], pairs.overlap[kept]
-        own = labels[:, None] == pairs.truths  # (n, m)
+    background = len(data.class_names)
+    matrix = np.zeros((background + 1, background + 1), np.int64)
+    for _, pairs, above in _images(data, detections, threshold, iou, indices):
+        labels, overlap = pairs.labels[above], pairs.overlap[above]
+        same_class = labels[:, None] == pairs.box_labels  # (n, m)
         near = reaches(overlap, iou)
-        inside = (near & own & pairs.crowd).any(axis=1)
-        boxes = nearest_free(overlap, near & ~pairs.crowd & (own | ~inside[:, None]))
-        took = boxes >= 0
-        np.add.at(matrix, (pairs.truths[boxes[took]], labels[took]), 1)
-        np.add.at(matrix[nothing], labels[~took & ~inside], 1)
-        left = ~pairs.crowd
-        left[boxes[took]] = False
-        np.add.at(matrix[:, nothing], pairs.truths[left], 1)
+        in_crowd = (near & same_class & pairs.crowd).any(axis=1)
+        boxes = nearest_free(overlap, near & ~pairs.crowd & (same_class | ~in_crowd[:, None]))
+        matched = boxes >= 0
+        missed = ~pairs.crowd
+        missed[boxes[matched]] = False
+        np.add.at(matrix, (pairs.box_labels[boxes[matched]], labels[matched]), 1)
+        np.add.at(matrix[background], labels[~matched & ~in_crowd], 1)
+        np.add.at(matrix[:, background], pairs.box_labels[missed], 1)
     return Confusion(tuple(data.class_names), matrix)
 
 
-def judge(
+def image_results(
     data: DetectionData,
-    found: Mapping[int, Detections],
+    detections: Mapping[int, Detections],
     threshold: float,
     iou: float = 0.5,
     indices: Iterable[int] | None = None,
-) -> list[Judged]:
-    """What is right, wrong and missed in each image, of detections with a score above ``threshold``.
+) -> list[ImageResult]:
+    """The mistakes in each image, of detections with a score above ``threshold``.
 
-    Classes are kept apart, as in COCO's AP: a detection is right if it finds a box of its class.
+    As in COCO's AP, a detection is right only if it matches a box of its own class.
 
     Args:
-        found: place of an image in ``data`` -> its detections, labels as in ``data``; a missing one counts as empty.
-        iou: from which overlap on a box counts as found.
-        indices: judge these images alone.
+        detections, iou, indices: as in :func:`confusion_matrix`.
 
     Returns:
         One entry an image, in the order of the data.
     """
-    judged, limit = [], float(np.float32(threshold))  # as scores are, and as Detections.above compares them
-    for index in sorted(set(range(len(data)) if indices is None else indices)):
-        pairs = pair(data, found, index, iou)
-        kept = (pairs.scores > limit) & ~pairs.ignored
-        right = pairs.right[kept]
+    results = []
+    for index, pairs, above in _images(data, detections, threshold, iou, indices):
+        kept = above & ~pairs.ignored
+        correct = pairs.correct[kept]
         missed = ~pairs.crowd
-        missed[pairs.boxes[kept][right]] = False
-        score = float(pairs.scores[kept][~right].sum() + missed.sum())
-        judged.append(Judged(index, right, pairs.places[kept], missed, score))
-    return judged
+        missed[pairs.boxes[kept][correct]] = False
+        severity = float(pairs.scores[kept][~correct].sum() + missed.sum())
+        results.append(ImageResult(index, pairs.indices[kept], correct, missed, severity))
+    return results
 
 
-def worst(judged: Sequence[Judged], count: int) -> list[Judged]:
-    """The images in which most goes wrong, the worst first.
+def _images(
+    data: DetectionData,
+    detections: Mapping[int, Detections],
+    threshold: float,
+    iou: float,
+    indices: Iterable[int] | None,
+) -> Iterator[tuple[int, Pairs, NDArray[np.bool_]]]:
+    """Each image's index, its matches, and which of its detections are above the threshold."""
+    limit = float(np.float32(threshold))  # scores are float32, and Detections.above compares in float32
+    for index in sorted(set(range(len(data)) if indices is None else indices)):
+        pairs = pair(data, detections, index, iou)
+        yield index, pairs, pairs.scores > limit
 
-    A missed box weighs 1 and a wrong detection its score, so that a sure one weighs more; of images as bad, the one
-    with more faults comes first, then the one that comes first in ``judged``. Images without a fault are left out.
+
+def worst(results: Sequence[ImageResult], count: int) -> list[ImageResult]:
+    """The images with the highest severity first; images without a mistake are left out.
+
+    Of two images with the same severity, the one with more mistakes comes first, then the one earlier in ``results``.
     """
-    faulty = [one for one in judged if one.faults]
-    return sorted(faulty, key=lambda one: (-one.score, -one.faults))[:count]
+    faulty = [result for result in results if result.mistakes]
+    return sorted(faulty, key=lambda result: (-result.severity, -result.mistakes))[:count]

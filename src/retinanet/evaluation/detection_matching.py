@@ -1,4 +1,4 @@
-"""Which detection found which box: one image at one IoU, by COCO's rules."""
+"""Which detection matches which ground-truth box: one image at one IoU, by COCO's rules."""
 
 from __future__ import annotations
 
@@ -9,81 +9,94 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.evaluation.bootstrap import overlaps
-
 if TYPE_CHECKING:
     from retinanet.data.dataset import DetectionData
     from retinanet.inference.detections import Detections
 
+LIMIT = 100
+"""COCO's AP uses this many detections of one class in one image, those with the highest scores."""
+
 
 @dataclass(frozen=True)
 class Pairs:
-    """The n detections of one image, the surest first, held against its m boxes.
+    """The n detections of one image, by descending score, matched to its m ground-truth boxes.
 
-    Whether a detection is right depends on surer ones alone: to drop those at or below some score changes no other.
+    The match of a detection depends only on those with higher scores. To drop the detections below some score changes
+    no other match.
     """
 
-    places: NDArray[np.int64]
-    """(n,) where each stands among the image's detections."""
+    indices: NDArray[np.int64]
+    """(n,) index of each detection in the image's ``Detections``."""
     scores: NDArray[np.float64]
     """(n,)"""
     labels: NDArray[np.int64]
     """(n,)"""
     ranks: NDArray[np.int64]
-    """(n,) how many surer detections of its class the image has; COCO's AP counts those below 100."""
+    """(n,) how many detections of the same class come before it."""
     overlap: NDArray[np.float64]
     """(n, m) IoU; with a crowd the share of the detection that lies in it."""
     boxes: NDArray[np.int64]
-    """(n,) the box of its class that it found, -1 for none."""
+    """(n,) index of the matched box, which has the same class; -1 for none."""
     ignored: NDArray[np.bool_]
     """(n,) whether it lies in a crowd of its class, and is neither right nor wrong."""
-    truths: NDArray[np.int64]
-    """(m,) labels of the boxes."""
+    box_labels: NDArray[np.int64]
+    """(m,)"""
     crowd: NDArray[np.bool_]
     """(m,)"""
 
     @property
-    def right(self) -> NDArray[np.bool_]:
-        """(n,) whether it found a box."""
+    def correct(self) -> NDArray[np.bool_]:
+        """(n,) whether the detection matches a box."""
         return self.boxes >= 0
 
 
-def pair(data: DetectionData, found: Mapping[int, Detections], index: int, iou: float) -> Pairs:
-    """Hold one image's detections against its boxes, class by class; an image not in ``found`` counts as empty."""
-    truths, crowd = data.labels(index), data.crowd(index)
+def pair(data: DetectionData, detections: Mapping[int, Detections], index: int, iou: float) -> Pairs:
+    """Match the detections of one image to its boxes, class by class; an image without an entry has no detections."""
+    box_labels, crowd = data.labels(index), data.crowd(index)
     corners, scores, labels = np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
-    if index in found:
-        detections = found[index]
-        corners, scores = detections.boxes.double().numpy(), detections.scores.double().numpy()
-        labels = detections.labels.numpy().astype(np.int64)
-    places = np.argsort(-scores, kind="stable")
-    scores, labels = scores[places], labels[places]
+    if index in detections:
+        image = detections[index]
+        corners, scores = image.boxes.double().numpy(), image.scores.double().numpy()
+        labels = image.labels.numpy().astype(np.int64)
+    order = np.argsort(-scores, kind="stable")
+    scores, labels = scores[order], labels[order]
 
-    overlap = overlaps(corners[places], data.boxes(index).astype(np.float64), crowd)
-    possible = (labels[:, None] == truths[None]) & reaches(overlap, iou)  # (n, m)
+    overlap = overlaps(corners[order], data.boxes(index).astype(np.float64), crowd)
+    possible = (labels[:, None] == box_labels[None]) & reaches(overlap, iou)  # (n, m)
     boxes = nearest_free(overlap, possible & ~crowd)
-    ignored = (boxes < 0) & (possible & crowd).any(axis=1)  # crowds are never used up
+    ignored = (boxes < 0) & (possible & crowd).any(axis=1)  # any number of detections may lie in one crowd
 
     by_label = np.argsort(labels, kind="stable")
     ranks = np.empty(len(labels), np.int64)
     ranks[by_label] = np.arange(len(labels)) - np.searchsorted(labels[by_label], labels[by_label])
-    return Pairs(places, scores, labels, ranks, overlap, boxes, ignored, truths, crowd)
+    return Pairs(order, scores, labels, ranks, overlap, boxes, ignored, box_labels, crowd)
+
+
+def overlaps(boxes: NDArray[np.float64], truth: NDArray[np.float64], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """IoU (n, m) of (n, 4) detections and (m, 4) truth; with a crowd the share of the detection that lies in it."""
+    low = np.maximum(boxes[:, None, :2], truth[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], truth[None, :, 2:])
+    sides = np.clip(high - low, 0, None)
+    inner = sides[..., 0] * sides[..., 1]
+    area, area_truth = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, truth))
+    outer = np.where(crowd[None], area[:, None], area[:, None] + area_truth[None] - inner)
+    return np.divide(inner, outer, out=np.zeros_like(inner), where=outer > 0)
 
 
 def reaches(overlap: NDArray[np.float64], iou: float) -> NDArray[np.bool_]:
-    """Whether overlaps are enough; at an IoU of 1 with COCO's allowance for rounding."""
+    """Whether overlaps reach ``iou``; an IoU of 1 has COCO's allowance for rounding."""
     return overlap >= min(iou, 1 - 1e-10)
 
 
 def nearest_free(overlap: NDArray[np.float64], possible: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Each detection in turn takes the nearest possible box that is left.
+    """The box that each detection takes: the possible one with the highest overlap that no earlier detection took.
 
     Args:
         overlap: (n, m).
         possible: (n, m) which pairs are allowed.
 
     Returns:
-        (n,) boxes, -1 for none. Of boxes as near the last one is taken, as in COCO's code.
+        (n,) indices of boxes, -1 for none. Among equal overlaps the last box wins, as in COCO's code.
     """
     taken = np.full(len(overlap), -1, np.int64)
     rows, columns = np.nonzero(possible)

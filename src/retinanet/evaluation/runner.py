@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 
 from retinanet.common.arguments import PredictOptions
+from retinanet.data.loader import eval_batches
 from retinanet.inference.detections import Detections
 
 if TYPE_CHECKING:
     from retinanet.data.dataset import DetectionData
     from retinanet.inference.detector import Detector
 
-Plain = tuple[int, NDArray, NDArray, NDArray]  # image, boxes, scores, labels
+Arrays = tuple[int, NDArray, NDArray, NDArray]
+"""Image index, boxes, scores, labels."""
 
 
 def detect_all(
@@ -32,50 +35,46 @@ def detect_all(
 ) -> dict[int, Detections]:
     """Detections in every image of a data set.
 
-    With ``world`` processes each takes every ``world``-th image, none is taken twice, and all processes get the
-    whole result; every one of them must call this (``torch.distributed`` is initialised already).
+    With ``world`` processes each process takes every ``world``-th image, and all processes get the whole result. Every
+    process must call this function, after ``torch.distributed`` is initialised.
 
     Args:
-        batch_size: images of one call of the network, in each process.
-        indices: the images of ``data`` to look at; all by default.
-        workers: processes that load images, for each process here.
-        rank, world: which process this is, and of how many.
-        threshold: scores at or below it are dropped; the model's own setting by default.
-        on_progress: called with (images done, images in all), both of this process.
+        batch_size: images of one forward pass, in each process.
+        indices: the images of ``data`` to run on; all by default.
+        workers: subprocesses that load images, for each process.
+        rank, world: the number of this process, and how many there are.
+        threshold: drop detections with this score or a lower one; the model's own setting by default.
+        on_progress: called with (images done, all images), both of this process.
 
     Returns:
-        Place in ``data`` -> detections, boxes in pixels of ``data.read``, in the order of ``indices``.
+        Image index in ``data`` -> detections, boxes in pixels of ``data.read``, in the order of ``indices``.
     """
-    from retinanet.data.loader import eval_batches
-
     chosen = list(range(len(data))) if indices is None else list(dict.fromkeys(int(i) for i in indices))
-    mine = chosen[rank::world]
+    share = chosen[rank::world]
     options = PredictOptions(threshold)
     detector.require(options)
-    found: dict[int, Detections] = {}
+    detections: dict[int, Detections] = {}
 
-    def results() -> Iterator[tuple[Sequence[int], list[Detections]]]:
-        for batch in eval_batches(data, detector.preprocessing, mine, batch_size, workers) if mine else ():
+    def batches() -> Iterator[tuple[Sequence[int], list[Detections]]]:
+        for batch in eval_batches(data, detector.preprocessing, share, batch_size, workers) if share else ():
             yield batch.indices, detector.detect(batch, options)
 
-    for places, detections in results():
-        found.update(zip(places, detections, strict=True))
+    for batch_indices, results in batches():
+        detections.update(zip(batch_indices, results, strict=True))
         if on_progress:
-            on_progress(len(found), len(mine))
+            on_progress(len(detections), len(share))
     if world > 1:
-        found = gather(found, world, detector.class_names)
-    return {index: found[index] for index in chosen}
+        detections = gather(detections, world, detector.class_names)
+    return {index: detections[index] for index in chosen}
 
 
-def gather(found: dict[int, Detections], world: int, class_names: tuple[str, ...]) -> dict[int, Detections]:
-    """What all processes found; arrays travel instead of tensors, which torch would share through file handles."""
-    import torch.distributed as dist
-
-    mine: list[Plain] = [(i, d.boxes.numpy(), d.scores.numpy(), d.labels.numpy()) for i, d in found.items()]
-    parts: list[list[Plain] | None] = [None] * world
-    dist.all_gather_object(parts, mine)
+def gather(detections: dict[int, Detections], world: int, class_names: tuple[str, ...]) -> dict[int, Detections]:
+    """The detections of all processes. Arrays are sent, because torch would share tensors through file handles."""
+    share: list[Arrays] = [(i, d.boxes.numpy(), d.scores.numpy(), d.labels.numpy()) for i, d in detections.items()]
+    shares: list[list[Arrays]] = [[]] * world
+    dist.all_gather_object(shares, share)
     return {
         index: Detections(torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(labels), class_names)
-        for part in parts
-        for index, boxes, scores, labels in part or ()
+        for each in shares
+        for index, boxes, scores, labels in each
     }

@@ -1,38 +1,42 @@
-"""What kinds of errors a detector makes, and how much AP50 each kind costs.
+"""The kinds of errors a detector makes, and how much AP50 each kind costs.
 
 After Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors" (ECCV 2020). A detection that is
 not right is an error of the first kind that fits, in the order of their code:
 
 - location: 0.1 <= IoU < 0.5 with the nearest box of its class
 - class: IoU >= 0.5 with a box of another class
-- duplicate: IoU >= 0.5 with a box of its class, which a surer detection has found
+- duplicate: IoU >= 0.5 with a box of its class, which a detection with a higher score matches
 - both: IoU >= 0.1 with a box of another class
 - background: IoU < 0.1 with all boxes
 
-A box is missed where no detection found it and none is a class or location error about it.
+A box is missed where no detection matches it and no class or location error is about it.
 
-The cost of a kind is the AP50 that repairing this kind alone would add. A class or location error becomes right: the
-surest one of its kind about a box, if no detection has found that box; the others are removed. Errors of the kinds
-both, duplicate and background are removed. A missed box is taken out of the truth; a class of which no box is left so
-is taken out of the mean.
+The cost of a kind is the AP50 that repairing this kind alone would add. Of the class or location errors about a box
+that no detection matches, the one with the highest score becomes right; the others are removed. Errors of the kinds
+both, duplicate and background are removed. A missed box is taken out of the truth; a class that has no box left is
+taken out of the mean.
 
-Four choices differ from the authors' code, so that AP50 is COCO's and kinds are repaired without regard to each other,
-as the paper has it. In the code, of all class *and* location errors about a box the surest alone repairs it, whichever
-of the two kinds is looked at; detections inside crowds are errors too; a class that is found, but of which there is no
-box, counts as AP50 0; and 100 detections of an image count, not of each class.
+Four choices differ from the authors' code. They make AP50 equal to COCO's, and repair each kind without regard to the
+others, as the paper describes. In the authors' code:
+
+- of all class *and* location errors about a box, only the one with the highest score repairs it, whichever of the two
+  kinds is repaired;
+- detections inside crowds are errors too;
+- a class with detections but without boxes counts as AP50 0;
+- 100 detections of an image count, not of each class.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.evaluation.bootstrap import LIMIT, interpolated
-from retinanet.evaluation.detection_matching import pair
+from retinanet.evaluation.bootstrap import interpolated
+from retinanet.evaluation.detection_matching import LIMIT, Pairs, pair
 
 if TYPE_CHECKING:
     from retinanet.data.dataset import DetectionData
@@ -41,11 +45,14 @@ if TYPE_CHECKING:
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")
 CLASS, LOCATION, BOTH, DUPLICATE, BACKGROUND = range(5)
 RIGHT = -1
-FOREGROUND, NEAR = 0.5, 0.1  # the IoUs from which a box is found, and from which a detection is about it
+FOREGROUND = 0.5
+"""From this IoU on a detection matches a box."""
+NEAR = 0.1
+"""From this IoU on a detection is about a box."""
 
 
 @dataclass(frozen=True)
-class Errors:
+class ErrorCosts:
     """Errors by kind.
 
     Attributes:
@@ -53,7 +60,7 @@ class Errors:
         counts: kind -> how many, in the order of ``KINDS``; missed counts boxes, the others detections.
         cost: kind -> AP50 gained if this kind alone were repaired, 0 or more.
         false_positives: AP50 gained if all wrong detections were removed.
-        false_negatives: AP50 gained if all boxes that were not found were taken out of the truth.
+        false_negatives: AP50 gained if all boxes without a match were taken out of the truth.
     """
 
     ap50: float
@@ -64,117 +71,144 @@ class Errors:
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """All detections that count, image by image, the surest of each first; and all boxes to be found."""
+class _Columns:
+    """Columns with a row for each detection that counts, of one image or of all; boxes are numbered through all."""
+
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    matched: NDArray[np.int64]
+    """The box that the detection matches, -1 for none."""
+    same_box: NDArray[np.int64]
+    """The nearest box of the same class."""
+    same_iou: NDArray[np.float64]
+    other_box: NDArray[np.int64]
+    """The nearest box of another class."""
+    other_iou: NDArray[np.float64]
+
+    @classmethod
+    def of_image(cls, pairs: Pairs, first_box: int) -> _Columns:
+        """The rows of one image, whose boxes are numbered from ``first_box``."""
+        counted = (pairs.ranks < LIMIT) & ~pairs.ignored
+        real = ~pairs.crowd
+        numbers = first_box + np.cumsum(real) - 1  # (m,), without meaning for crowds
+        overlap = pairs.overlap[counted]
+        same_class = pairs.labels[counted, None] == pairs.box_labels  # (n, m)
+
+        def nearest(allowed: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+            iou = np.where(allowed & real, overlap, 0)
+            box = numbers[iou.argmax(axis=1)] if len(numbers) else np.full(len(iou), -1)
+            return box, iou.max(axis=1, initial=0)
+
+        matched = np.append(numbers, -1)[pairs.boxes[counted]]  # index -1, no match, picks the appended -1
+        return cls(pairs.scores[counted], pairs.labels[counted], matched, *nearest(same_class), *nearest(~same_class))
+
+    @classmethod
+    def joined(cls, images: list[_Columns]) -> _Columns:
+        """The rows of all images, one image after the other."""
+        return cls(*(np.concatenate([getattr(image, field.name) for image in images]) for field in fields(cls)))
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """All n detections that count with their kinds of error, and all m boxes without the crowds."""
 
     scores: NDArray[np.float64]  # (n,)
     labels: NDArray[np.int64]  # (n,)
-    kinds: NDArray[np.int64]  # (n,) RIGHT or a place in KINDS
+    kinds: NDArray[np.int64]  # (n,) RIGHT or an index into KINDS
     about: NDArray[np.int64]  # (n,) the box that a class or location error is about, -1 for the others
-    truths: NDArray[np.int64]  # (m,) labels
-    found: NDArray[np.bool_]  # (m,)
+    box_labels: NDArray[np.int64]  # (m,)
+    matched: NDArray[np.bool_]  # (m,)
     missed: NDArray[np.bool_]  # (m,)
 
 
-def errors(data: DetectionData, found: Mapping[int, Detections], indices: Iterable[int] | None = None) -> Errors:
-    """Sort what is wrong by kind, and price the kinds.
+def error_costs(
+    data: DetectionData, detections: Mapping[int, Detections], indices: Iterable[int] | None = None
+) -> ErrorCosts:
+    """Sort the errors by kind, and compute what each kind costs.
 
-    Of each class the 100 surest detections of an image count, as in COCO's AP. Where no box at all is left after a
-    repair, AP50 counts as 1.
+    As in COCO's AP, 100 detections of each class in one image count, those with the highest scores. Where no box at
+    all is left after a repair, AP50 counts as 1.
 
     Args:
-        found: place of an image in ``data`` -> its detections, labels as in ``data``; a missing one counts as empty.
-        indices: judge these images alone.
+        detections: image index -> its detections, labels as in ``data``; an image without an entry has none.
+        indices: evaluate only these images.
     """
-    judged = _judge(data, found, sorted(set(range(len(data)) if indices is None else indices)))
-    counts = [int((judged.kinds == kind).sum()) for kind in range(BACKGROUND + 1)] + [int(judged.missed.sum())]
-    if not len(judged.truths):
-        return Errors(0.0, dict(zip(KINDS, counts)), dict.fromkeys(KINDS, 0.0), 0.0, 0.0)
-    classes = len(data.class_names)
-    everything, right = np.ones(len(judged.kinds), bool), judged.kinds == RIGHT
-    totals, found_ones, missed = (
-        np.bincount(judged.truths[some], minlength=classes)
-        for some in (judged.truths >= 0, judged.found, judged.missed)
+    found = _sort(data, detections, sorted(set(range(len(data)) if indices is None else indices)))
+    counts = [int((found.kinds == kind).sum()) for kind in range(BACKGROUND + 1)] + [int(found.missed.sum())]
+    if not len(found.box_labels):
+        return ErrorCosts(0.0, dict(zip(KINDS, counts)), dict.fromkeys(KINDS, 0.0), 0.0, 0.0)
+    everything, right = np.ones(len(found.kinds), bool), found.kinds == RIGHT
+    boxes, matched, missed = (
+        np.bincount(found.box_labels[chosen], minlength=len(data.class_names))
+        for chosen in (np.ones(len(found.box_labels), bool), found.matched, found.missed)
     )
 
     def ap50(keep: NDArray[np.bool_], right: NDArray[np.bool_], labels: NDArray[np.int64], boxes: NDArray) -> float:
-        return _ap50(judged.scores[keep], labels[keep], right[keep], boxes)
+        return _ap50(found.scores[keep], labels[keep], right[keep], boxes)
 
-    now = ap50(everything, right, judged.labels, totals)
+    now = ap50(everything, right, found.labels, boxes)
     cost = []
     for kind in range(BACKGROUND + 1):
-        repaired = _repairable(judged, kind) if kind in (CLASS, LOCATION) else np.zeros_like(right)
-        labels = judged.labels.copy()
-        labels[repaired] = judged.truths[judged.about[repaired]]
-        cost.append(ap50((judged.kinds != kind) | repaired, right | repaired, labels, totals) - now)
-    cost.append(ap50(everything, right, judged.labels, totals - missed) - now)
-    return Errors(
+        repaired = _repairable(found, kind) if kind in (CLASS, LOCATION) else np.zeros_like(right)
+        labels = found.labels.copy()
+        labels[repaired] = found.box_labels[found.about[repaired]]
+        cost.append(ap50((found.kinds != kind) | repaired, right | repaired, labels, boxes) - now)
+    cost.append(ap50(everything, right, found.labels, boxes - missed) - now)
+    return ErrorCosts(
         now,
         dict(zip(KINDS, counts)),
         dict(zip(KINDS, cost)),
-        ap50(right, right, judged.labels, totals) - now,
-        ap50(everything, right, judged.labels, found_ones) - now,
+        ap50(right, right, found.labels, boxes) - now,
+        ap50(everything, right, found.labels, matched) - now,
     )
 
 
-def _judge(data: DetectionData, found: Mapping[int, Detections], indices: list[int]) -> _Judged:
-    # Seven columns of detections: scores, labels, the box found, and the nearest box of the same and of another class,
-    # IoU and number; boxes are numbered through all images.
-    none = np.zeros(0, np.int64)
-    detections: list[tuple[NDArray, ...]] = [(np.zeros(0), none, none, np.zeros(0), np.zeros(0), none, none)]
-    labels: list[NDArray[np.int64]] = [none]
-    before = 0
+def _sort(data: DetectionData, detections: Mapping[int, Detections], indices: list[int]) -> _Sorted:
+    none, no_score = np.zeros(0, np.int64), np.zeros(0)
+    images = [_Columns(no_score, none, none, none, no_score, none, no_score)]
+    box_labels, boxes = [none], 0
     for index in indices:
-        pairs = pair(data, found, index, FOREGROUND)
-        counted = (pairs.ranks < LIMIT) & ~pairs.ignored
-        real = ~pairs.crowd
-        number = before + np.cumsum(real) - 1  # (m,), of no meaning for crowds
-        before += int(real.sum())
-        box = np.append(number, -1)[pairs.boxes[counted]]  # the box -1, none, stays -1
-        overlap = pairs.overlap[counted]
-        own = pairs.labels[counted, None] == pairs.truths
-        same, other = np.where(own & real, overlap, 0), np.where(~own & real, overlap, 0)  # (n, m)
-        nearest = [number[side.argmax(axis=1)] if len(number) else np.full(len(box), -1) for side in (same, other)]
-        ious = [side.max(axis=1, initial=0) for side in (same, other)]
-        detections.append((pairs.scores[counted], pairs.labels[counted], box, *ious, *nearest))
-        labels.append(pairs.truths[real])
+        pairs = pair(data, detections, index, FOREGROUND)
+        images.append(_Columns.of_image(pairs, boxes))
+        box_labels.append(pairs.box_labels[~pairs.crowd])
+        boxes += len(box_labels[-1])
 
-    scores, own_labels, box, same, other, nearest_same, nearest_other = map(np.concatenate, zip(*detections))
+    rows = _Columns.joined(images)
     tests = {
-        RIGHT: box >= 0,
-        LOCATION: (same >= NEAR) & (same < FOREGROUND),
-        CLASS: other >= FOREGROUND,
-        DUPLICATE: same >= FOREGROUND,
-        BOTH: other >= NEAR,
+        RIGHT: rows.matched >= 0,
+        LOCATION: (rows.same_iou >= NEAR) & (rows.same_iou < FOREGROUND),
+        CLASS: rows.other_iou >= FOREGROUND,
+        DUPLICATE: rows.same_iou >= FOREGROUND,
+        BOTH: rows.other_iou >= NEAR,
     }
     kinds = np.select(list(tests.values()), list(tests), BACKGROUND)
-    about = np.select([kinds == LOCATION, kinds == CLASS], [nearest_same, nearest_other], -1)
-    taken, covered = np.zeros((2, before), bool)
-    taken[box[box >= 0]] = True
+    about = np.select([kinds == LOCATION, kinds == CLASS], [rows.same_box, rows.other_box], -1)
+    matched, covered = np.zeros((2, boxes), bool)
+    matched[rows.matched[rows.matched >= 0]] = True
     covered[about[about >= 0]] = True
-    return _Judged(scores, own_labels, kinds, about, np.concatenate(labels), taken, ~(taken | covered))
+    missed = ~(matched | covered)
+    return _Sorted(rows.scores, rows.labels, kinds, about, np.concatenate(box_labels), matched, missed)
 
 
-def _repairable(judged: _Judged, kind: int) -> NDArray[np.bool_]:
-    """(n,) the surest error of a kind about each box that no detection has found."""
-    mine = np.flatnonzero(judged.kinds == kind)
-    mine = mine[~judged.found[judged.about[mine]]]
-    mine = mine[np.argsort(-judged.scores[mine], kind="stable")]
-    surest = mine[np.unique(judged.about[mine], return_index=True)[1]]
-    repaired = np.zeros(len(judged.kinds), bool)
-    repaired[surest] = True
+def _repairable(found: _Sorted, kind: int) -> NDArray[np.bool_]:
+    """(n,) for each box without a match the error of a kind about it that has the highest score."""
+    rows = np.flatnonzero(found.kinds == kind)
+    rows = rows[~found.matched[found.about[rows]]]
+    rows = rows[np.argsort(-found.scores[rows], kind="stable")]
+    repaired = np.zeros(len(found.kinds), bool)
+    repaired[rows[np.unique(found.about[rows], return_index=True)[1]]] = True
     return repaired
 
 
 def _ap50(
     scores: NDArray[np.float64], labels: NDArray[np.int64], right: NDArray[np.bool_], boxes: NDArray[np.int64]
 ) -> float:
-    """The mean over the classes that have boxes; (n,) detections in the order of the images, (classes,) boxes."""
-    order = np.lexsort((-scores, labels))  # by class, the surest first; stable, so that equals stand as in COCO's code
+    """The mean over the classes that have boxes, of (n,) detections in the order of the images and (classes,) boxes."""
+    order = np.lexsort((-scores, labels))  # by class and score; stable, so that equal scores stand as in COCO's code
     ends = np.searchsorted(labels[order], np.arange(len(boxes) + 1))
-    of_classes = []
+    values = []
     for label in np.flatnonzero(boxes):
-        mine = right[order[ends[label] : ends[label + 1]]]
-        hits, judged = np.cumsum(mine, dtype=np.float64), np.arange(1, len(mine) + 1, dtype=np.float64)
-        of_classes.append(interpolated(hits[None], judged[None], boxes[label])[0])
-    return float(np.mean(of_classes)) if of_classes else 1.0
+        hits = right[order[ends[label] : ends[label + 1]]]
+        counted = np.arange(1, len(hits) + 1, dtype=np.float64)
+        values.append(interpolated(np.cumsum(hits, dtype=np.float64)[None], counted[None], boxes[label])[0])
+    return float(np.mean(values)) if values else 1.0

@@ -1,4 +1,4 @@
-"""The tables of the paper: which settings each cell has, and what the paper measured.
+"""The tables of the paper: the settings of each cell, and the paper's own numbers.
 
 AP of the paper are in percent on COCO: tables 1a to 1d and 3 on minival with ResNet-50 (1d: ResNet-101) at 600 pixels,
 tables 1e and 2 on test-dev.
@@ -19,14 +19,14 @@ SIX = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 @dataclass(frozen=True)
 class Cell:
-    """One line of a table: runs that differ in their seeds alone."""
+    """One line of a table: runs that differ only in their seeds."""
 
     values: Mapping[str, Any]
-    """What sets it apart, as the table shows it: {"alpha": 0.75}."""
+    """The varied settings as the table shows them: {"alpha": 0.75}."""
     settings: Mapping[str, Any]
-    """The same as dotted settings, over the recipe's."""
+    """The same as dotted settings, which replace those of the recipe."""
     paper: Mapping[str, float | str] = field(default_factory=dict)
-    """The paper's figures by name, AP in percent and time in milliseconds; or what it says instead."""
+    """The paper's numbers by name, AP in percent and time in milliseconds; or a word such as "diverged"."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class Experiment:
     name: str
     title: str
     recipe: str
-    """The paper's own, for COCO."""
+    """The paper's own recipe, for COCO."""
     cells: Callable[[Settings], list[Cell]]
-    """Of the recipe's settings."""
+    """Makes the cells from the recipe's settings."""
     metrics: tuple[str, ...] = ("AP", "AP50", "AP75")
     timed: bool = False
-    """Whether time per image belongs to it."""
+    """Whether the table has a column for the time per image."""
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The columns of what was measured."""
+        """The names of the columns with our own numbers."""
         return (*self.metrics, "ms") if self.timed else self.metrics
 
 
@@ -103,7 +103,7 @@ DEEPER = {"resnet18": "resnet34", "resnet34": "resnet50", "resnet50": "resnet101
 
 
 def _depth_and_scale(settings: Settings) -> list[Cell]:
-    """Two depths at five scales. Another recipe's backbone and size take the places of ResNet-50 and 800 pixels."""
+    """Two depths at five scales. The recipe's backbone and size stand for ResNet-50 and 800 pixels."""
     paper = {
         (50, 400): (30.5, 64),
         (50, 500): (32.5, 72),
@@ -166,14 +166,14 @@ def _star_sweep(settings: Settings) -> list[Cell]:
 
 
 def _prior(settings: Settings) -> list[Cell]:
-    """Without the prior every anchor starts with probability 0.5: a bias of 0, as any other layer's."""
-    said: dict[tuple[str, bool], float | str] = {("CE", False): "diverged", ("CE", True): 30.2, ("FL", True): 34.0}
+    """Without the prior the bias is 0, as in any other layer, and every anchor starts with probability 0.5."""
+    paper: dict[tuple[str, bool], float | str] = {("CE", False): "diverged", ("CE", True): 30.2, ("FL", True): 34.0}
     kinds: dict[str, dict[str, Any]] = {"CE": CE, "FL": FL}
     return [
         Cell(
             {"loss": loss, "prior": settings.model.head.prior if prior else "none"},
             fixed if prior else fixed | {"model.head.prior": 0.5},
-            {"AP": said[loss, prior]} if (loss, prior) in said else {},
+            {"AP": paper[loss, prior]} if (loss, prior) in paper else {},
         )
         for loss, fixed in kinds.items()
         for prior in (False, True)

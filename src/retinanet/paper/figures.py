@@ -1,4 +1,4 @@
-"""The paper's figures, as it draws them."""
+"""The paper's figures, drawn as in the paper, and a plot for each table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retinanet.common.atomic_files import replacing
 from retinanet.losses import pointwise
 
 if TYPE_CHECKING:
-    from retinanet.evaluation.loss_distribution import Difficulty
+    from retinanet.evaluation.loss_distribution import LossCurves
     from retinanet.paper.experiments import Experiment
     from retinanet.paper.table_report import Row
 
@@ -29,8 +29,8 @@ def _axes(width: float = 6.0, height: float = 4.2, columns: int = 1) -> tuple[An
     matplotlib.rcParams["svg.hashsalt"] = "retinanet"  # the same figure gives the same file
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)[0]
-    for one in axes:
-        one.grid(alpha=0.2)
+    for each in axes:
+        each.grid(alpha=0.2)
     return figure, list(axes)
 
 
@@ -44,11 +44,11 @@ def save(figure: Any, folder: Path, name: str) -> None:
 
 
 def focal_loss() -> Any:
-    """Figure 1: the focal loss against the probability of the right answer."""
+    """Figure 1: the focal loss over the probability of the ground-truth class."""
     figure, (axes,) = _axes()
     p_t = torch.linspace(0.001, 1, 1000, dtype=torch.float64)
     for gamma, colour in zip(GAMMAS, COLOURS):
-        loss = pointwise.focal(torch.logit(p_t), gamma).nan_to_num(nan=0.0)  # p_t = 1 is an infinite logit
+        loss = pointwise.focal(torch.logit(p_t), gamma).nan_to_num(nan=0.0)  # the logit of p_t = 1 is infinite
         name = f"γ = {gamma:g}" + (" (cross entropy)" if gamma == 0 else "")
         axes.plot(p_t, loss, color=colour, label=name)
     axes.axvspan(0.6, 1, color="#2ca02c", alpha=0.06)
@@ -59,7 +59,7 @@ def focal_loss() -> Any:
 
 
 def star_loss() -> Any:
-    """Figure 5: FL* beside the focal loss, against x_t = y x."""
+    """Figure 5: FL* and the focal loss over x_t = y x."""
     return _over_x("loss", lambda loss, x: loss(x))
 
 
@@ -89,11 +89,11 @@ def _over_x(name: str, shown: Callable[[Callable[[torch.Tensor], torch.Tensor], 
     return figure
 
 
-def cumulative(found: Mapping[float, Difficulty]) -> Any:
+def cumulative_loss(by_gamma: Mapping[float, LossCurves]) -> Any:
     """Figure 4: cumulative normalised loss of positives and of negatives, easiest first."""
     figure, (positives, negatives) = _axes(10, 4.2, 2)
-    for gamma, colour in zip(found, COLOURS):
-        for axes, part in ((positives, found[gamma].positives), (negatives, found[gamma].negatives)):
+    for gamma, colour in zip(by_gamma, COLOURS):
+        for axes, part in ((positives, by_gamma[gamma].positives), (negatives, by_gamma[gamma].negatives)):
             axes.plot(part.fraction, part.cumulative, color=colour, label=f"γ = {gamma:g}")
     for axes, name in ((positives, "foreground"), (negatives, "background")):
         axes.set(xlabel=f"fraction of {name} examples", ylabel="cumulative normalised loss", xlim=(0, 1), ylim=(0, 1))
@@ -101,16 +101,16 @@ def cumulative(found: Mapping[float, Difficulty]) -> Any:
     return figure
 
 
-def table(experiment: Experiment, rows: Sequence[Row]) -> Any:
-    """The plot of a table: AP over what it varies, with the spread over seeds; the paper's AP on an axis of its own."""
+def plot_table(experiment: Experiment, rows: Sequence[Row]) -> Any:
+    """AP of each cell with the spread over seeds, and the paper's AP on a second axis."""
     if experiment.name == "table-1e":
         return _time(rows)
     if experiment.name == "figure-7":
         return _sweep(rows)
     figure, (axes,) = _axes(max(6.0, 0.95 * len(rows)))
-    places = range(len(rows))
+    positions = range(len(rows))
     axes.errorbar(
-        places,
+        positions,
         [row.mean() for row in rows],
         yerr=[0.0 if math.isnan(row.spread()) else row.spread() for row in rows],
         color=OURS,
@@ -118,21 +118,21 @@ def table(experiment: Experiment, rows: Sequence[Row]) -> Any:
         linestyle="none",
         capsize=3,
     )
-    if _one_quantity(rows):
-        axes.plot(places, [row.mean() for row in rows], color=OURS, alpha=0.4)
-    for place, row in zip(places, rows):
+    if _grows(rows):
+        axes.plot(positions, [row.mean() for row in rows], color=OURS, alpha=0.4)
+    for position, row in zip(positions, rows):
         if row.failed:
-            axes.annotate(row.failed[0], (place, 0), ha="center", va="bottom", color="#d62728", rotation=90)
+            axes.annotate(row.failed[0], (position, 0), ha="center", va="bottom", color="#d62728", rotation=90)
     axes.set(ylabel="AP here (%)", ylim=(0, None))
-    axes.set_xticks(places, ["\n".join(str(v) for v in row.cell.values.values() if v != "") for row in rows])
+    axes.set_xticks(positions, ["\n".join(str(v) for v in row.cell.values.values() if v != "") for row in rows])
     axes.set_xlabel(" / ".join(rows[0].cell.values))
     axes.yaxis.label.set_color(OURS)
-    cited = [(place, row.cell.paper["AP"]) for place, row in zip(places, rows) if _is_number(row.cell.paper.get("AP"))]
+    cited = [(i, row.cell.paper["AP"]) for i, row in enumerate(rows) if _is_number(row.cell.paper.get("AP"))]
     if cited:
-        beside = axes.twinx()
-        beside.plot(*zip(*cited), color=PAPER, marker="s", markersize=4, linestyle=":")
-        beside.set_ylabel("AP in the paper, on COCO (%)", color=PAPER)
-        beside.set_ylim(0, None)
+        right = axes.twinx()
+        right.plot(*zip(*cited), color=PAPER, marker="s", markersize=4, linestyle=":")
+        right.set_ylabel("AP in the paper, on COCO (%)", color=PAPER)
+        right.set_ylim(0, None)
     return figure
 
 
@@ -140,33 +140,33 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def _one_quantity(rows: Sequence[Row]) -> bool:
-    """Whether the first of what sets the cells apart is a number that grows: its points may be joined."""
-    first = [next(iter(row.cell.values.values())) for row in rows]
-    return all(map(_is_number, first)) and first == sorted(set(first))
+def _grows(rows: Sequence[Row]) -> bool:
+    """Whether the first varied setting is a number that grows from cell to cell, so that a line may join the points."""
+    values = [next(iter(row.cell.values.values())) for row in rows]
+    return all(map(_is_number, values)) and values == sorted(set(values))
 
 
 def _time(rows: Sequence[Row]) -> Any:
-    """Figure 2: AP against time per image, one curve for each backbone."""
+    """Figure 2: AP over time per image, one curve for each backbone."""
     figure, axes = _axes(10, 4.2, 2)
-    for one, title in zip(axes, ("here", "in the paper (COCO, M40)")):
+    for side, title in zip(axes, ("here", "in the paper (COCO, M40)")):
         for colour, name in zip(COLOURS, dict.fromkeys(row.cell.values["backbone"] for row in rows)):
-            mine = [row for row in rows if row.cell.values["backbone"] == name]
-            here = one is axes[0]
-            cited = [(row.cell.paper["ms"], row.cell.paper["AP"]) for row in mine]
-            points = [(row.mean("ms"), row.mean()) for row in mine] if here else cited
+            group = [row for row in rows if row.cell.values["backbone"] == name]
+            here = side is axes[0]
+            cited = [(row.cell.paper["ms"], row.cell.paper["AP"]) for row in group]
+            points = [(row.mean("ms"), row.mean()) for row in group] if here else cited
             label = name if here else f"ResNet-{50 if colour == COLOURS[0] else 101}"
-            one.plot(*zip(*points), color=colour, marker="o", label=label)
-            for row, point in zip(mine, points):
-                size = row.cell.values["size"] if here else (400, 500, 600, 700, 800)[mine.index(row)]
-                one.annotate(str(size), point, xytext=(3, -9), textcoords="offset points", fontsize=8)
-        one.set(xlabel="time per image (ms)", ylabel="AP (%)", title=title)
-        one.legend(frameon=False, loc="lower right")
+            side.plot(*zip(*points), color=colour, marker="o", label=label)
+            for row, point in zip(group, points):
+                size = row.cell.values["size"] if here else (400, 500, 600, 700, 800)[group.index(row)]
+                side.annotate(str(size), point, xytext=(3, -9), textcoords="offset points", fontsize=8)
+        side.set(xlabel="time per image (ms)", ylabel="AP (%)", title=title)
+        side.legend(frameon=False, loc="lower right")
     return figure
 
 
 def _sweep(rows: Sequence[Row]) -> Any:
-    """Figure 7: the curves of FL*, the effective ones (within a tenth of the best AP) in blue."""
+    """Figure 7: the curves of FL*, in blue those whose AP is within a tenth of the best."""
     figure, (axes,) = _axes()
     x = torch.linspace(-5, 5, 1001, dtype=torch.float64)
     top = max((row.mean() for row in rows if row.values("AP")), default=math.nan)

@@ -1,10 +1,10 @@
-"""A grid of ordinary training runs in one folder, which any number of processes and machines work off together.
+"""A grid of ordinary training runs in one folder, which any number of processes and machines work on.
 
     runs/KEY/          the run folder of one cell and seed
-    results/KEY.json   what came of it; a run with a result is not run again
-    locks/KEY          held by the process that is at it; a process that dies lets go of it
+    results/KEY.json   its result; a run with a result is not run again
+    locks/KEY          held by the process that trains this run, and released when that process ends or dies
 
-KEY names the settings that set the run apart. Tables share their runs: the focal loss with gamma 2 is in five of them.
+KEY names the settings that set the run apart. Tables share runs: five tables contain the focal loss with gamma 2.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from retinanet.common.atomic_files import replacing
 from retinanet.common.errors import DivergedError, RequestError, WorkError
 from retinanet.config import recipes
 from retinanet.config.settings import Settings, SettingsError, changed, seconds, to_plain
+from retinanet.training import trainer
 from retinanet.training.callbacks import Callback
 
-WAIT = 2.0  # seconds between looks at what others are doing
+WAIT = 2.0
+"""Seconds to wait when other processes hold all runs that are left."""
 
 Result = dict[str, Any]
 
@@ -34,11 +38,11 @@ def base_settings(name: str, budget: str | None, splits: Mapping[str, str]) -> S
     """The recipe that every cell starts from, with another length.
 
     Args:
-        budget: optimiser steps ("300"), or wall-clock time for each run ("90s", "5m"); none: the recipe's own length.
-        splits: "train" and "val", where they are not the recipe's.
+        budget: optimiser steps ("300"), or wall-clock time for each run ("90s", "5m"); by default the recipe's length.
+        splits: "train" and "val", where they differ from the recipe.
     """
     length: dict[str, Any] = {}
-    if budget is not None and budget.isascii() and budget.isdigit():
+    if budget is not None and budget.isdecimal():
         length = {"steps": int(budget)}
     elif budget is not None:
         try:
@@ -60,19 +64,23 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """Of everything that the result depends on."""
+        """A hash of all settings, which tells whether a stored result belongs to this run."""
         text = json.dumps(to_plain(self.settings), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def make_run(settings: Settings, dotted: Mapping[str, Any], seed: int) -> Run:
-    """The run of a cell's settings over those of the recipe."""
-    words = []
+def make_run(settings: Settings, dotted: Mapping[str, Any], seed: int, recipe: str = "") -> Run:
+    """The run with the settings of one cell on top of the recipe's.
+
+    Args:
+        recipe: begins the key, where the tables of a grid have different recipes.
+    """
+    words = [recipe] * bool(recipe)
     for name, value in sorted(dotted.items()):
         shown = ",".join(f"{v:g}" for v in value) if isinstance(value, list | tuple) else str(value)
         words.append(f"{name.removeprefix('model.').removeprefix('loss.')}={shown.replace('/', '-')}")
     key = " ".join([*words, f"seed={seed}"]).replace(" ", "_")
-    if len(key) > 150:  # file systems end at 255
+    if len(key) > 150:  # file systems allow names of 255 bytes
         key = f"{key[:130]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     return Run(key, changed(settings, {**dotted, "train.seed": seed, "train.report": False}))
 
@@ -81,31 +89,35 @@ class Grid:
     """The folder of a grid.
 
     Args:
-        root: made where it is missing.
+        root: created where it is missing.
         data: the data set of all its runs.
     """
 
     def __init__(self, root: Path, data: Path) -> None:
         self.root, self.data = root, data
 
+    def folder(self, run: Run) -> Path:
+        """The run folder of a run."""
+        return self.root / "runs" / run.key
+
     def result(self, run: Run) -> Result | None:
-        """What came of a run; None before it ended.
+        """The result of a run; None if it has not ended.
 
         Raises:
-            RequestError: the run was made with other settings or data.
+            RequestError: the result belongs to other settings or data.
         """
         path = self.root / "results" / f"{run.key}.json"
         try:
-            found: Result = json.loads(path.read_text(encoding="utf-8"))
+            result: Result = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise RequestError(f"{path} cannot be read: {error}; remove it to run the cell again") from error
-        if found.get("digest") != run.digest or found.get("data") != str(self.data.resolve()):
+        if result.get("digest") != run.digest or result.get("data") != str(self.data.resolve()):
             raise RequestError(
                 f"{path} comes from another recipe, budget or data set: choose another --output, or remove {self.root}"
             )
-        return found
+        return result
 
     def work(
         self,
@@ -114,66 +126,59 @@ class Grid:
         callbacks: Sequence[Callback] = (),
         on_result: Callable[[Run, Result], None] | None = None,
     ) -> None:
-        """Do what is left of ``runs``; returns when all have a result, whoever made it.
+        """Train the runs without a result; returns when all have one, from this process or another.
 
-        A run that failed (a full disk, an image that cannot be read) keeps its reason as its result until the next
-        call, which tries it again; a diverged one is a result for good.
+        A failed run (a full disk, an image that cannot be read) stores the reason as its result. The next call tries
+        it again. A diverged run is not tried again.
 
         Args:
             callbacks: of each training, see :mod:`retinanet.training.callbacks`.
-            on_result: called once for every run when its result is there.
+            on_result: called once for each run as soon as this process sees its result.
         """
-        from filelock import FileLock, Timeout
-
         (self.root / "locks").mkdir(parents=True, exist_ok=True)
-        told: set[str] = set()
         tried: set[str] = set()
 
-        def missing(run: Run) -> bool:
-            found = self.result(run)
-            if found is None or (found["state"] == "failed" and run.key not in tried):
-                return True
-            if run.key not in told:
-                told.add(run.key)
-                if on_result is not None:
-                    on_result(run, found)
-            return False
+        def finished(run: Run) -> Result | None:
+            result = self.result(run)
+            return None if result and result["state"] == "failed" and run.key not in tried else result
 
-        while left := [run for run in runs if missing(run)]:
-            done = 0
-            for run in left:
-                with suppress(Timeout), FileLock(self.root / "locks" / run.key, blocking=False):
-                    done += 1
-                    if missing(run):  # nobody finished it since the list was made
-                        tried.add(run.key)
-                        self._do(run, callbacks)
-                        missing(run)
-            if not done:
+        left = {run.key: run for run in runs}
+        while left:
+            before = len(left)
+            for run in list(left.values()):
+                if not finished(run):
+                    with suppress(Timeout), FileLock(self.root / "locks" / run.key, blocking=False):
+                        if not finished(run):  # another process may have finished it in between
+                            tried.add(run.key)
+                            self._train(run, callbacks)
+                if result := finished(run):
+                    del left[run.key]
+                    if on_result is not None:
+                        on_result(run, result)
+            if len(left) == before:
                 time.sleep(WAIT)
 
-    def _do(self, run: Run, callbacks: Sequence[Callback]) -> None:
-        from retinanet.training.trainer import train
-
-        folder = self.root / "runs" / run.key
+    def _train(self, run: Run, callbacks: Sequence[Callback]) -> None:
+        folder = self.folder(run)
         resume = (folder / "resume.pt").is_file()
         if folder.exists() and not resume:
-            shutil.rmtree(folder)  # killed before its first save
+            shutil.rmtree(folder)  # the run was killed before its first save
         result: Result = {"state": "done"}
         try:
-            summary = train(self.data, run.settings, folder, resume=resume, callbacks=callbacks)
+            summary = trainer.train(self.data, run.settings, folder, resume=resume, callbacks=callbacks)
         except DivergedError as error:
             result = {"state": "diverged", "reason": str(error)}
         except WorkError as error:
             result = {"state": "failed", "reason": str(error)}
         else:
             result |= {"steps": summary["steps"], "seconds": summary["seconds"], "metrics": summary["last"]}
-            (folder / "resume.pt").unlink()  # as large as three checkpoints, and nothing is left to resume
+            (folder / "resume.pt").unlink()  # as large as three checkpoints, and no longer needed
         self.write(run, result)
 
     def write(self, run: Run, result: Result) -> None:
-        """Keep the result of a run."""
+        """Store the result of a run."""
         path = self.root / "results" / f"{run.key}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        facts = {**result, "digest": run.digest, "data": str(self.data.resolve())}
-        with replacing(path) as place:
-            place.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        content = {**result, "digest": run.digest, "data": str(self.data.resolve())}
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

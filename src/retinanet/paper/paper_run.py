@@ -1,4 +1,4 @@
-"""A table or figure from beginning to end: its runs, what they show, the files."""
+"""A table or figure of the paper from start to end: its runs, its results, its files."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from filelock import FileLock
 from torch import Tensor
 
 from retinanet import api
+from retinanet.bench.torchvision_bench import machine
 from retinanet.common.atomic_files import replacing
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.config.settings import Settings
-from retinanet.paper import table_files, table_report
+from retinanet.config.settings import MatchingSettings, Settings
+from retinanet.data import digits, open_data
+from retinanet.data.dataset import spread
+from retinanet.evaluation import loss_distribution
+from retinanet.paper import figures, table_report
 from retinanet.paper.experiments import EXPERIMENTS, FL, Experiment
 from retinanet.paper.grid import Grid, Result, Run, base_settings, make_run
 from retinanet.training.callbacks import Callback
@@ -30,7 +37,7 @@ from retinanet.training.schedule import DEFAULT_EPOCHS
 SCENES: dict[str, Any] = {"train": 1200, "val": 200, "digits": (3, 7)}
 RECIPE = "paper-digits"
 TIMED_IMAGES = 25
-FIGURE_4 = (0.0, 0.5, 1.0, 2.0)
+FIGURE_4_GAMMAS = (0.0, 0.5, 1.0, 2.0)
 
 Count = Callable[[int, int], None]
 
@@ -42,10 +49,10 @@ class Plan:
     Attributes:
         root: the folder of the grid.
         data: the data set; None makes digit scenes.
-        recipe: None takes the paper's own for each table (for the digit scenes one of their own).
-        budget: of each run, see :func:`retinanet.paper.grid.base_settings`.
+        recipe: the recipe of every run; None uses each table's own recipe, and ``RECIPE`` for digit scenes.
+        budget: the length of each run, see :func:`retinanet.paper.grid.base_settings`.
         seeds: runs of each cell.
-        splits: "train" and "val" where they are not the recipe's.
+        splits: "train" and "val" where they differ from the recipe.
     """
 
     root: Path
@@ -61,10 +68,27 @@ class Plan:
     def settings(self, experiment: Experiment) -> Settings:
         return base_settings(self.recipe_of(experiment), self.budget, dict(self.splits))
 
-    def about(self, experiment: Experiment) -> dict[str, str]:
-        """The lines over a table."""
-        from retinanet.bench.torchvision_bench import machine
+    def runs(self, experiment: Experiment) -> list[list[Run]]:
+        """The runs of each cell, one a seed."""
+        cells = experiment.cells(self.settings(experiment))
+        return [[self._run(experiment, cell.settings, seed) for seed in range(self.seeds)] for cell in cells]
 
+    def _run(self, experiment: Experiment, dotted: Mapping[str, Any], seed: int) -> Run:
+        # Tables with different recipes may have a cell with the same settings on top of them.
+        recipe = experiment.recipe if self.data is not None and self.recipe is None else ""
+        return make_run(self.settings(experiment), dotted, seed, recipe)
+
+    def all_runs(self, names: Sequence[str]) -> list[Run]:
+        """The runs of several tables without repetition: first all cells with the first seed, then with the second."""
+        cells = [runs for name in names for runs in self.runs(EXPERIMENTS[name])]
+        return list({run.key: run for runs_of_seed in zip(*cells) for run in runs_of_seed}.values())
+
+    def focal_run(self) -> Run:
+        """The model of figure 4 where the user names none: the focal loss with the first seed."""
+        return self._run(EXPERIMENTS["table-1b"], FL, 0)
+
+    def about(self, experiment: Experiment) -> dict[str, str]:
+        """The lines above a table."""
         train = self.settings(experiment).train
         if train.steps is not None:
             length = f"{train.steps} steps"
@@ -79,116 +103,69 @@ class Plan:
             "machine": machine(),
         }
 
-
-def grid(plan: Plan, on_scene: Count | None = None) -> Grid:
-    """The folder of ``plan``, with its digit scenes where it has no data."""
-    if plan.data is not None:
-        return Grid(plan.root, plan.data)
-    from filelock import FileLock
-
-    from retinanet.data import digits
-
-    scenes = plan.root / "scenes"
-    plan.root.mkdir(parents=True, exist_ok=True)
-    with FileLock(plan.root / "scenes.lock"):  # another process may be making them
-        if not scenes.exists():
-            part = plan.root / "scenes.part"
-            shutil.rmtree(part, ignore_errors=True)
-            digits.write(part, **SCENES, on_scene=on_scene)
-            part.rename(scenes)
-    return Grid(plan.root, scenes)
-
-
-def runs(experiment: Experiment, plan: Plan) -> list[list[tuple[int, Run]]]:
-    """For each cell its seeds and runs."""
-    settings = plan.settings(experiment)
-    return [
-        [(seed, make_run(settings, cell.settings, seed)) for seed in range(plan.seeds)]
-        for cell in experiment.cells(settings)
-    ]
-
-
-def all_runs(names: Sequence[str], plan: Plan) -> list[Run]:
-    """The runs of several tables, each once: all cells with the first seed, then with the second, ..."""
-    found: dict[str, tuple[int, Run]] = {}
-    for name in names:
-        for cell in runs(EXPERIMENTS[name], plan):
-            for seed, run in cell:
-                found.setdefault(run.key, (seed, run))
-    return [run for _, run in sorted(found.values(), key=lambda pair: pair[0])]
+    def grid(self, on_scene: Count | None = None) -> Grid:
+        """The grid's folder; makes the digit scenes if there is no data set."""
+        if self.data is not None:
+            return Grid(self.root, self.data)
+        scenes = self.root / "scenes"
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / "scenes.lock"):  # another process may be making the scenes
+            if not scenes.exists():
+                part = self.root / "scenes.part"
+                shutil.rmtree(part, ignore_errors=True)
+                digits.write(part, **SCENES, on_scene=on_scene)
+                part.rename(scenes)
+        return Grid(self.root, scenes)
 
 
 def work(
-    todo: Sequence[Run],
+    runs: Sequence[Run],
     plan: Plan,
     jobs: int,
     *,
     callbacks: Sequence[Callback] = (),
     on_result: Callable[[Run, Result], None] | None = None,
 ) -> None:
-    """Do those of the runs that are left, ``jobs`` at a time.
+    """Train the runs that have no result, ``jobs`` at a time: in this process and in ``jobs - 1`` others.
 
     Raises:
-        RequestError: a cell's settings or the data cannot be used; said before the first run where it can be seen then.
-        WorkError: a process ended in a way that leaves no result.
+        RequestError: a cell's settings or the data cannot be used; where possible before the first run.
     """
-    place = grid(plan)
-    for run in todo:
-        place.result(run)  # one that does not belong here is refused before the first hour
-    if jobs == 1:
-        place.work(todo, callbacks=callbacks, on_result=on_result)
-        return
+    grid = plan.grid()
+    for run in runs:
+        grid.result(run)  # refuses a result of other settings now, and not after hours of training
+    threads = torch.get_num_threads()
+    share = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else threads
     context = multiprocessing.get_context("spawn")
-    threads, errors = max(1, (os.cpu_count() or 1) // jobs), context.SimpleQueue()
-    processes = [
-        context.Process(target=_worker, args=(list(todo), plan, threads, errors), daemon=True) for _ in range(jobs)
-    ]
-    told: set[str] = set()
+    others = [context.Process(target=_work_along, args=(runs, plan, share), daemon=True) for _ in range(jobs - 1)]
     try:
-        for process in processes:
+        for process in others:
             process.start()
-        alive = True
-        while alive:
-            time.sleep(0.5)
-            alive = any(process.is_alive() for process in processes)
-            for run in todo:
-                if run.key in told or (found := place.result(run)) is None:
-                    continue
-                if found["state"] != "failed" or not alive:  # a failed one may still be tried again
-                    told.add(run.key)
-                    if on_result is not None:
-                        on_result(run, found)
-        if not errors.empty():
-            raise errors.get()
-        if len(told) < len(todo):
-            raise WorkError(f"the processes of the grid ended early (exit codes {[p.exitcode for p in processes]})")
+        torch.set_num_threads(share)
+        grid.work(runs, callbacks=callbacks, on_result=on_result)
     finally:
-        for process in processes:
+        torch.set_num_threads(threads)
+        for process in others:
             if process.is_alive():
-                process.terminate()  # a run that is stopped so saves first
-        for process in processes:
+                process.terminate()  # training saves its state before it stops
+        for process in others:
             if process.pid is not None:
                 process.join()
 
 
-def _worker(todo: Sequence[Run], plan: Plan, threads: int, errors: Any) -> None:
-    import torch
-
+def _work_along(runs: Sequence[Run], plan: Plan, threads: int) -> None:
+    """Work on the grid of the parent process. The parent meets and reports the same errors, so none is raised here."""
     if hasattr(os, "setsid"):
-        os.setsid()  # a terminal's Ctrl-C is for the process that started this one, which then stops it with one signal
+        os.setsid()  # Ctrl-C in a terminal reaches the parent only, which then stops this process with one signal
     threading.Thread(target=_stop_without_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    try:
-        grid(plan).work(todo)
-    except KeyboardInterrupt:
-        pass
-    except (RequestError, WorkError) as error:
-        errors.put(error)
+    with suppress(KeyboardInterrupt, RequestError, WorkError):
+        plan.grid().work(runs)
 
 
 def _stop_without_parent() -> None:
     parent = multiprocessing.parent_process()
-    assert parent is not None, "started by it"
+    assert parent is not None, "only the parent process starts this one"
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -196,86 +173,91 @@ def _stop_without_parent() -> None:
 def write_table(
     name: str, plan: Plan, on_timing: Count | None = None
 ) -> tuple[list[table_report.Row], list[str], Path]:
-    """Files of a table whose runs are done; returns its rows, its reading and its folder."""
-    experiment, place = EXPERIMENTS[name], grid(plan)
+    """Write the files of a table whose runs have ended; returns its rows, its summary in words and its folder."""
+    experiment, grid = EXPERIMENTS[name], plan.grid()
     settings = plan.settings(experiment)
     rows = []
     cells = experiment.cells(settings)
-    images: list[Tensor] = []  # read for the first run that is timed, for all of them
-    for done, (cell, seeds) in enumerate(zip(cells, runs(experiment, plan), strict=True)):
+    images: list[Tensor] = []  # read once, for all runs that are timed
+    for done, (cell, runs) in enumerate(zip(cells, plan.runs(experiment), strict=True), 1):
         results = []
-        for seed, run in seeds:
-            found = place.result(run)
-            assert found is not None, "the runs are done"
-            if experiment.timed and found["state"] == "done" and "ms" not in found:
-                images = images or _some_images(place.data, settings.data.val)
-                found["ms"] = 1000 * seconds_per_image(place.root / "runs" / run.key, images)
-                place.write(run, found)
-            results.append((seed, found))
+        for seed, run in enumerate(runs):
+            result = grid.result(run)
+            assert result is not None, "all runs have ended"
+            if experiment.timed and result["state"] == "done" and "ms" not in result:
+                images = images or _first_images(grid.data, settings.data.val)
+                result["ms"] = 1000 * seconds_per_image(grid.folder(run), images)
+                grid.write(run, result)
+            results.append((seed, result))
         rows.append(table_report.Row(cell, results))
         if experiment.timed and on_timing is not None:
-            on_timing(done + 1, len(cells))
-    folder = place.root / name
-    return rows, table_files.write(folder, experiment, rows, plan.about(experiment)), folder
+            on_timing(done, len(cells))
+    folder = plan.root / name
+    return rows, write_table_files(folder, experiment, rows, plan.about(experiment)), folder
 
 
-def _some_images(data: Path, split: str) -> list[Tensor]:
-    from retinanet.data import open_data
+def write_table_files(
+    folder: Path, experiment: Experiment, rows: Sequence[table_report.Row], about: dict[str, str]
+) -> list[str]:
+    """Write results.csv, table.md, plot.svg and plot.png; returns the table's summary in words.
 
+    Args:
+        about: what the runs have in common, name to text: data, recipe, length, machine.
+    """
+    summary = table_report.summary(experiment, rows)
+    _write_text(folder / "results.csv", table_report.as_csv(experiment, rows))
+    _write_text(folder / "table.md", table_report.markdown(experiment, rows, about, summary))
+    figures.save(figures.plot_table(experiment, rows), folder, "plot")
+    return summary
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _first_images(data: Path, split: str) -> list[Tensor]:
     opened = open_data(data, split)
     return [opened.read(index) for index in range(min(TIMED_IMAGES, len(opened)))]
 
 
 def seconds_per_image(model: Path, images: Sequence[Tensor]) -> float:
     """Median time from a decoded image to its boxes, one image at a time, with the run's best detector."""
-
     detector = api.load(model)
     times = []
-    for image in (images[0], *images):  # the first time is not counted
+    for image in (images[0], *images):  # the first image is a warm-up and does not count
         begin = time.perf_counter()
         detector.predict(image)
         times.append(time.perf_counter() - begin)
     return statistics.median(times[1:])
 
 
-def focal_run(plan: Plan) -> Run:
-    """The model of figure 4 where none is given: the focal loss's."""
-    return make_run(plan.settings(EXPERIMENTS["table-1b"]), FL, 0)
-
-
 def write_figure_4(
     model: str | Path, data: Path, split: str, folder: Path, *, images: int | None, on_progress: Count | None = None
 ) -> tuple[list[str], dict[str, Any]]:
-    """Figure 4 of any model and data set; returns its reading and its numbers."""
-    from retinanet.config.settings import MatchingSettings
-    from retinanet.data import open_data
-    from retinanet.data.dataset import spread
-    from retinanet.evaluation import loss_distribution
-    from retinanet.paper import figures
-
+    """Write figure 4 of any model and data set; returns its summary in words and its numbers."""
     detector = api.load(model)
     opened = open_data(data, split, class_names=detector.class_names)
-    counted = loss_distribution.margins(
+    counts = loss_distribution.count_logits(
         detector, opened, MatchingSettings(), indices=spread(len(opened), images).tolist(), on_progress=on_progress
     )
-    if not counted.positives.sum():
+    if not counts.positives.sum():
         raise RequestError(
-            f"no box of {data}, split {split}, is covered by an anchor of {model}: there are no positives to look at"
+            f"no anchor of {model} covers a box of {data}, split {split}: there are no positive examples to draw"
         )
-    found = {gamma: counted.under(gamma) for gamma in FIGURE_4}
-    said = loss_distribution.reading(found)
+    by_gamma = {gamma: counts.curves(gamma) for gamma in FIGURE_4_GAMMAS}
+    summary = loss_distribution.summary(by_gamma)
     numbers = {
         f"{gamma:g}": {
-            "negatives": f.negatives.examples,
-            "positives": f.positives.examples,
-            "loss_in_hardest_1_percent_of_negatives": f.negatives.hardest(),
-            "loss_in_hardest_20_percent_of_positives": f.positives.hardest(0.2),
+            "negatives": curves.negatives.examples,
+            "positives": curves.positives.examples,
+            "loss_in_hardest_1_percent_of_negatives": curves.negatives.hardest(),
+            "loss_in_hardest_20_percent_of_positives": curves.positives.hardest(0.2),
         }
-        for gamma, f in found.items()
+        for gamma, curves in by_gamma.items()
     }
-    figures.save(figures.cumulative(found), folder, "figure")
-    with replacing(folder / "figure.json") as place:
-        place.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    with replacing(folder / "figure.md") as place:
-        place.write_text("\n".join(f"- {line}" for line in said) + "\n", encoding="utf-8")
-    return said, numbers
+    figures.save(figures.cumulative_loss(by_gamma), folder, "figure")
+    _write_text(folder / "figure.json", json.dumps(numbers, indent=1) + "\n")
+    _write_text(folder / "figure.md", "\n".join(f"- {line}" for line in summary) + "\n")
+    return summary, numbers

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from retinanet.analysis.coverage import Coverage
     from retinanet.evaluation.confusion import Confusion
     from retinanet.evaluation.pr_curves import Curves
-    from retinanet.evaluation.tide import Errors
+    from retinanet.evaluation.tide import ErrorCosts
 
 RISE = 0.01
 """AP by which a run has to gain in its last third for a longer one to be worth its time."""
@@ -55,7 +55,7 @@ class RunFacts:
 
 
 def reading(
-    facts: RunFacts, curves: Curves, errors: Errors, confusion: Confusion, coverage: Coverage | None = None
+    facts: RunFacts, curves: Curves, errors: ErrorCosts, confusion: Confusion, coverage: Coverage | None = None
 ) -> list[str]:
     """What to do next, the most promising first; settings stand between backticks. Never empty."""
     ap = facts.stats.get("AP")
@@ -92,7 +92,7 @@ def _nothing(facts: RunFacts, coverage: Coverage | None) -> list[str]:
     return said + _waiting(facts)
 
 
-def _errors(facts: RunFacts, errors: Errors, confusion: Confusion, coverage: Coverage | None) -> list[str]:
+def _errors(facts: RunFacts, errors: ErrorCosts, confusion: Confusion, coverage: Coverage | None) -> list[str]:
     """The kind of error that costs most, and the next one where it costs nearly as much."""
     order = sorted(errors.cost, key=lambda kind: -errors.cost[kind])
     lead = errors.cost[order[0]]
@@ -114,7 +114,7 @@ WORDS = {
 """What the kinds of errors are."""
 
 
-def _worth(kind: str, errors: Errors) -> str:
+def _worth(kind: str, errors: ErrorCosts) -> str:
     cost, number = errors.cost[kind], errors.counts[kind]
     first = cost == max(errors.cost.values())
     return f"{'Most' if first else 'Next most'} is lost by {WORDS[kind]}: {count(number)}, worth {score(cost)} of AP50."

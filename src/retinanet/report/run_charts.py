@@ -13,7 +13,7 @@ from retinanet.report.page import Figure, count, score, share
 from retinanet.report.svg import INK, SERIES, chart, written_out
 
 if TYPE_CHECKING:
-    from retinanet.evaluation.loss_distribution import Difficulty
+    from retinanet.evaluation.loss_distribution import LossCurves
     from retinanet.evaluation.pr_curves import ClassCurve, Curves
 
 Array = NDArray[np.float64]
@@ -156,7 +156,7 @@ def f1(curves: Curves) -> Figure | None:
     return Figure(chart("f1", "F1, precision and recall against the score threshold", paint), "The threshold", said)
 
 
-def hardness(difficulty: Difficulty) -> Figure | None:
+def hardness(difficulty: LossCurves) -> Figure | None:
     """How much of the loss the easy examples make; None where there are no examples."""
     if not difficulty.positives.examples and not difficulty.negatives.examples:
         return None

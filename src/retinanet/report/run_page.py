@@ -34,10 +34,10 @@ from retinanet.report.page import (
 if TYPE_CHECKING:
     from retinanet.analysis.coverage import Coverage
     from retinanet.data import DetectionData
-    from retinanet.evaluation.confusion import Confusion, Judged
-    from retinanet.evaluation.loss_distribution import Difficulty
+    from retinanet.evaluation.confusion import Confusion, ImageResult
+    from retinanet.evaluation.loss_distribution import LossCurves
     from retinanet.evaluation.pr_curves import ClassCurve, Curves
-    from retinanet.evaluation.tide import Errors
+    from retinanet.evaluation.tide import ErrorCosts
     from retinanet.inference.detections import Detections
 
 MATRIX = 30
@@ -85,11 +85,11 @@ def write_run_page(
     data: DetectionData,
     found: Mapping[int, Detections],
     curves: Curves,
-    errors: Errors,
+    errors: ErrorCosts,
     confusion: Confusion,
-    judged_worst: Sequence[Judged],
-    difficulty: Difficulty | None = None,
-    judged: Sequence[Judged] | None = None,
+    judged_worst: Sequence[ImageResult],
+    difficulty: LossCurves | None = None,
+    judged: Sequence[ImageResult] | None = None,
     coverage: Coverage | None = None,
 ) -> None:
     """Write the page of a run as one HTML file.
@@ -121,7 +121,7 @@ def write_run_page(
             ("course", "The run"),
             ("classes", "Classes"),
             ("confusion", "Confusions"),
-            ("errors", "Errors"),
+            ("errors", "ErrorCosts"),
             ("images", "Worst images"),
             *((("loss", "Loss"),) if hardness else ()),
             ("time", "Time"),
@@ -177,7 +177,7 @@ def _verdict(facts: RunFacts, curves: Curves, data: DetectionData) -> str:
     )
 
 
-def _facts(facts: RunFacts, curves: Curves, judged: Sequence[Judged] | None) -> list[Fact]:
+def _facts(facts: RunFacts, curves: Curves, judged: Sequence[ImageResult] | None) -> list[Fact]:
     stats = facts.stats
     said = [
         Fact(score(stats.get("AP")), "AP", "mean over IoU 0.50 to 0.95"),
@@ -190,7 +190,7 @@ def _facts(facts: RunFacts, curves: Curves, judged: Sequence[Judged] | None) -> 
         Fact(score(facts.threshold, 2), "threshold", "the score where F1 is best"),
     ]
     if judged:
-        right = sum(not one.missed.any() and bool(np.all(one.right)) for one in judged)
+        right = sum(not one.missed.any() and bool(np.all(one.correct)) for one in judged)
         said.append(
             Fact(share(right / len(judged)), "images without a fault", f"{count(right)} of {count(len(judged))}")
         )
@@ -316,7 +316,7 @@ def _largest(confusion: Confusion, where: NDArray[np.bool_], name: str, says: st
     return Table(name, says, columns, rows)
 
 
-def _errors(errors: Errors) -> Table:
+def _errors(errors: ErrorCosts) -> Table:
     top = max([*errors.cost.values(), 1e-9])
     rows = [
         [

@@ -17,7 +17,7 @@ from retinanet.report.page import plural
 
 if TYPE_CHECKING:
     from retinanet.data import DetectionData
-    from retinanet.evaluation.confusion import Judged
+    from retinanet.evaluation.confusion import ImageResult
     from retinanet.inference.detections import Detections
 
 SIDE = 480
@@ -48,7 +48,7 @@ def labelled(data: DetectionData, index: int, note: str = "") -> Thumbnail:
     return _thumbnail(drawn, data, index, said, f"{note}: {said}" if note else said)
 
 
-def pair(data: DetectionData, judged: Judged, found: Mapping[int, Detections]) -> tuple[Thumbnail, Thumbnail]:
+def pair(data: DetectionData, judged: ImageResult, found: Mapping[int, Detections]) -> tuple[Thumbnail, Thumbnail]:
     """The truth of an image, with what was missed in red, and what was found, with what is wrong in red."""
     index = judged.index
     image, scale = _small(data, index)
@@ -59,7 +59,7 @@ def pair(data: DetectionData, judged: Judged, found: Mapping[int, Detections]) -
     regions = " (with regions to ignore)" if data.crowd(index).any() else ""
     seen = f"{plural(len(truth), 'box', 'boxes')}{regions}, {_counted(lost)} missed" if lost else "all boxes found"
 
-    wrong = ~np.asarray(judged.right, np.bool_)
+    wrong = ~np.asarray(judged.correct, np.bool_)
     names: list[str] = []
     labels: list[str] = []
     boxes = np.zeros((0, 4))

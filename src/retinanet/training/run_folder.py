@@ -6,7 +6,7 @@
     tensorboard/       the same for TensorBoard
     last.safetensors   the detector at the last evaluation     best.safetensors   at the one with the highest AP
     evaluation.json    the last evaluation: the twelve numbers, AP per class
-    curves.png         losses and AP over the run              validation.png     images with truth and findings
+    validation.png     images with their boxes and the detections side by side
     report.html        what to look at first: curves, errors, the worst images, and what to do next
     resume.pt          what --resume goes on from
 

@@ -10,9 +10,9 @@ from retinanet.analysis.coverage import cover
 from retinanet.config.settings import Settings
 from retinanet.data import DetectionData
 from retinanet.data.dataset import spread
-from retinanet.evaluation.confusion import confusion, judge, worst
-from retinanet.evaluation.loss_distribution import Difficulty, margins
-from retinanet.evaluation.tide import errors
+from retinanet.evaluation.confusion import confusion_matrix, image_results, worst
+from retinanet.evaluation.loss_distribution import LossCurves, count_logits
+from retinanet.evaluation.tide import error_costs
 from retinanet.training.run_folder import RunFolder, read_metrics
 from retinanet.training.validation import Measured
 
@@ -48,7 +48,7 @@ def write_report(
     assert measured.curves is not None, "the first process writes"
     found, looked_at = measured.found, sorted(measured.found)
     threshold = measured.curves.threshold
-    judged = judge(val, found, threshold, indices=looked_at)
+    judged = image_results(val, found, threshold, indices=looked_at)
     metrics = read_metrics(folder.path)
     parts = {name: seconds_in.get(name, 0.0) for name in PARTS}
     facts = RunFacts(
@@ -71,8 +71,8 @@ def write_report(
         val,
         found,
         measured.curves,
-        errors(val, found, looked_at),
-        confusion(val, found, threshold, indices=looked_at),
+        error_costs(val, found, looked_at),
+        confusion_matrix(val, found, threshold, indices=looked_at),
         worst(judged, 8),
         None if brief else _difficulty(detector, settings, val),
         judged,
@@ -80,8 +80,8 @@ def write_report(
     )
 
 
-def _difficulty(detector: Detector, settings: Settings, val: DetectionData) -> Difficulty | None:
+def _difficulty(detector: Detector, settings: Settings, val: DetectionData) -> LossCurves | None:
     if settings.loss.kind != "focal":
         return None
     chosen = spread(len(val), LOOKED_AT).tolist()
-    return margins(detector, val, settings.matching, indices=chosen).under(settings.loss.gamma)
+    return count_logits(detector, val, settings.matching, indices=chosen).curves(settings.loss.gamma)

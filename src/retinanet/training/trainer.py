@@ -31,7 +31,6 @@ from retinanet.training.callbacks import Callback, EarlyStopping, MetricsLog, no
 from retinanet.training.collectives import Decision, agree, all_end, all_reduce, first_process, of_first
 from retinanet.training.ema import Ema
 from retinanet.training.fabric import launch, make_fabric, seed, without_notes
-from retinanet.training.loss_curves import draw_curves
 from retinanet.training.optimizer import make_optimizer, set_lr
 from retinanet.training.preparation import Fit, Prepared, Summary, prepare
 from retinanet.training.resume_state import Progress
@@ -464,7 +463,6 @@ class Trainer:
         self.validation.write(self.folder, step, measured)
         epoch = step * self.settings.train.batch_size / len(self.data)
         self.notify(events.EvaluationDone(step, epoch, self.elapsed(), better, measured.stats))
-        draw_curves(self.folder.path)
 
     def _write_report(self) -> None:
         assert self.measured is not None, "a run ends with an evaluation"
