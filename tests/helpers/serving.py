@@ -148,10 +148,17 @@ class Running:
 
 @contextmanager
 def running(detector: Any, **options: Any) -> Iterator[Running]:
+    """A server in a thread.
+
+    Args:
+        options: of QueueOptions and make_app.
+    """
     from retinanet.serve.app import make_app
+    from retinanet.serve.batching import QueueOptions
     from retinanet.serve.server import Server, listen
 
-    app = make_app(detector, **options)
+    queue = {key: options.pop(key) for key in ("batch_size", "capacity", "wait") if key in options}
+    app = make_app(detector, queue=QueueOptions(**queue), **options)
     bound = listen("127.0.0.1", 0)
     port = bound.getsockname()[1]
     server = Server(app)

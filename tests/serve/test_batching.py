@@ -1,4 +1,4 @@
-"""The queue before the detector: batches, places, what is dropped, and the end."""
+"""The queue before the detector: batches, slots, dropped images, and the end."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import torch
 
 from helpers import exported_models as models
 from helpers.serving import Gated, small_detector, until
-from retinanet.serve.batching import Batcher, Closed, Dropped, Full, ModelFailed
-from retinanet.serve.limits import Refused, Room
+from retinanet.serve.batching import Batcher, Closed, Dropped, Full, ModelFailed, QueueOptions
+from retinanet.serve.limits import Allocation, MemoryPool, Refused
 
 
 def image(seed: int, height: int = 64, width: int = 96) -> Any:
     return models.make_image(height, width, seed)
 
 
-def test_each_request_gets_what_it_would_get_alone() -> None:
-    """One batch, many thresholds and limits: the parts are those of single calls."""
+def test_each_request_gets_the_detections_of_a_batch_of_its_own() -> None:
+    """One batch, many thresholds and limits: the detections are those of single calls."""
     detector, sizes = small_detector(), []
-    asked = [(0.05, 100), (0.5, 100), (0.5, 3), (0.9, 1000), (0.0, 7), (0.3, 1)]
-    images = [image(seed, 64, 96 - 8 * (seed % 2)) for seed in range(len(asked))]
-    alone = [detector.predict(p, threshold=t, max_detections=m) for p, (t, m) in zip(images, asked)]
-    batcher = Batcher(detector, batch_size=len(asked), wait=0, on_batch=sizes.append)
-    with batcher.reserve(len(asked)) as places:
-        futures = [places.put(p, t, m) for p, (t, m) in zip(images, asked)]
+    options = [(0.05, 100), (0.5, 100), (0.5, 3), (0.9, 1000), (0.0, 7), (0.3, 1)]
+    images = [image(seed, 64, 96 - 8 * (seed % 2)) for seed in range(len(options))]
+    alone = [detector.predict(p, threshold=t, max_detections=m) for p, (t, m) in zip(images, options)]
+    batcher = Batcher(detector, QueueOptions(batch_size=len(options), wait=0), on_batch=sizes.append)
+    with batcher.reserve(len(options)) as slots:
+        futures = [slots.put(p, t, m) for p, (t, m) in zip(images, options)]
         batcher.start()
         found = [future.result(30) for future in futures]
-    assert sizes == [len(asked)]
+    assert sizes == [len(options)]
     assert [len(f) for f in found] == [len(a) for a in alone]
     assert len({len(f) for f in found}) > 3
     for a, b in zip(alone, found):
@@ -40,14 +40,14 @@ def test_each_request_gets_what_it_would_get_alone() -> None:
     assert batcher.close(10)
 
 
-def test_what_gathers_meanwhile_is_one_batch() -> None:
+def test_images_that_arrive_during_a_batch_are_the_next_batch() -> None:
     detector = Gated()
-    batcher = Batcher(detector, batch_size=4, wait=0)
+    batcher = Batcher(detector, QueueOptions(batch_size=4, wait=0))
     batcher.start()
-    with batcher.reserve(7) as places:
-        first = places.put(image(0), 0.3, 100)
+    with batcher.reserve(7) as slots:
+        first = slots.put(image(0), 0.3, 100)
         assert detector.begun.acquire(timeout=10)
-        rest = [places.put(image(n), 0.3, 100) for n in range(1, 7)]
+        rest = [slots.put(image(n), 0.3, 100) for n in range(1, 7)]
         assert batcher.waiting == 6
         detector.gate.set()
         wait([first, *rest], 30)
@@ -58,26 +58,26 @@ def test_what_gathers_meanwhile_is_one_batch() -> None:
 
 def test_full() -> None:
     detector = Gated()
-    batcher = Batcher(detector, batch_size=1, capacity=3, wait=0)
+    batcher = Batcher(detector, QueueOptions(batch_size=1, capacity=3, wait=0))
     batcher.start()
     with batcher.reserve(1) as working:
         future = working.put(image(0), 0.3, 100)
-        assert detector.begun.acquire(timeout=10)  # what is worked on has left the queue
+        assert detector.begun.acquire(timeout=10)  # an image in a batch has left the queue
         with batcher.reserve(2):
             with pytest.raises(Full):
                 batcher.reserve(2)
             with batcher.reserve(1), pytest.raises(Full):
                 batcher.reserve(1)
-        with batcher.reserve(3):  # all places are free again
+        with batcher.reserve(3):  # all slots are free again
             assert batcher.waiting == 3
         detector.gate.set()
         assert len(future.result(30)) > 0
     assert batcher.close(10)
 
 
-def test_what_nobody_waits_for_is_dropped() -> None:
+def test_images_of_requests_that_ended_are_dropped() -> None:
     detector = Gated()
-    batcher = Batcher(detector, batch_size=2, wait=0)
+    batcher = Batcher(detector, QueueOptions(batch_size=2, wait=0))
     batcher.start()
     with batcher.reserve(1) as first:
         begun = first.put(image(0), 0.3, 100)
@@ -97,26 +97,26 @@ def test_what_nobody_waits_for_is_dropped() -> None:
     assert batcher.close(10)
 
 
-def test_dropped_while_company_is_waited_for() -> None:
-    """A batch that vanishes while it gathers is no batch, and no end of the thread."""
+def test_dropped_while_a_batch_gathers() -> None:
+    """A batch that loses all its images while it gathers is skipped, and the thread goes on."""
     detector = Gated()
     detector.gate.set()
-    batcher = Batcher(detector, batch_size=2, wait=0.2)
+    batcher = Batcher(detector, QueueOptions(batch_size=2, wait=0.2))
     batcher.start()
-    with batcher.reserve(1) as places:
-        places.put(image(0), 0.3, 100)
-    with batcher.reserve(1) as places:
-        assert len(places.put(image(0), 0.3, 100).result(30)) > 0
+    with batcher.reserve(1) as slots:
+        slots.put(image(0), 0.3, 100)
+    with batcher.reserve(1) as slots:
+        assert len(slots.put(image(0), 0.3, 100).result(30)) > 0
     assert detector.batches == [1]
     assert batcher.close(10)
 
 
-def test_closing_finishes_what_was_taken() -> None:
+def test_closing_finishes_the_queued_images() -> None:
     detector = Gated()
-    batcher = Batcher(detector, batch_size=2, wait=0)
+    batcher = Batcher(detector, QueueOptions(batch_size=2, wait=0))
     batcher.start()
-    places = batcher.reserve(5)
-    futures = [places.put(image(n), 0.3, 100) for n in range(5)]
+    slots = batcher.reserve(5)
+    futures = [slots.put(image(n), 0.3, 100) for n in range(5)]
     closing = threading.Thread(target=batcher.close)
     closing.start()
     until(lambda: not batcher.ready)
@@ -128,9 +128,9 @@ def test_closing_finishes_what_was_taken() -> None:
     assert not batcher.alive
 
 
-def test_closing_waits_no_longer_than_it_is_told() -> None:
+def test_closing_waits_no_longer_than_its_timeout() -> None:
     detector = Gated()
-    batcher = Batcher(detector, wait=0)
+    batcher = Batcher(detector, QueueOptions(wait=0))
     batcher.start()
     future = batcher.reserve(1).put(image(0), 0.3, 100)
     assert detector.begun.acquire(timeout=10)
@@ -142,36 +142,36 @@ def test_closing_waits_no_longer_than_it_is_told() -> None:
 
 
 def test_one_bad_image_does_not_spoil_the_batch() -> None:
-    """Such as one that does not fit into memory: the others are worked on alone."""
+    """Such as one that does not fit into memory: the others are computed one by one."""
     detector = small_detector()
-    batcher = Batcher(detector, batch_size=3, wait=0)
-    with batcher.reserve(3) as places:
-        futures = [places.put(p, 0.3, 100) for p in (image(0), torch.zeros(4, 4), image(1))]
+    batcher = Batcher(detector, QueueOptions(batch_size=3, wait=0))
+    with batcher.reserve(3) as slots:
+        futures = [slots.put(p, 0.3, 100) for p in (image(0), torch.zeros(4, 4), image(1))]
         batcher.start()
         assert len(futures[0].result(30)) > 0
         assert len(futures[2].result(30)) > 0
         with pytest.raises(ModelFailed, match="float32"):
             futures[1].result(30)
-    with batcher.reserve(1) as places:
-        assert len(places.put(image(2), 0.3, 100).result(30)) > 0
+    with batcher.reserve(1) as slots:
+        assert len(slots.put(image(2), 0.3, 100).result(30)) > 0
     assert batcher.close(10)
 
 
-def test_room() -> None:
-    room = Room(100)
-    with room.share() as mine, room.share() as theirs:
-        mine.take(60)
+def test_requests_share_memory() -> None:
+    pool = MemoryPool(100)
+    with Allocation(pool) as first, Allocation(pool) as second:
+        first.take(60)
         with pytest.raises(Refused) as refused:
-            theirs.take(50)
-        assert (refused.value.status, refused.value.retry) == (503, 1)  # later there is room
+            second.take(50)
+        assert (refused.value.status, refused.value.retry) == (503, 1)  # possible later
         with pytest.raises(Refused) as refused:
-            mine.take(50)
-        assert refused.value.status == 413  # never
-        mine.give(30)
-        theirs.take(50)
-        assert room.used == 80
-    assert room.used == 0
-    mine.give(10)  # a thread that comes late changes nothing
-    assert room.used == 0
+            first.take(50)
+        assert refused.value.status == 413  # never possible
+        first.give_back(30)
+        second.take(50)
+        assert pool.used == 80
+    assert pool.used == 0
+    first.give_back(10)  # a late thread changes nothing
+    assert pool.used == 0
     with pytest.raises(Refused):
-        mine.take(1)
+        first.take(1)

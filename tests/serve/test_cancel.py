@@ -13,13 +13,11 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
-pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
-pytest.importorskip("python_multipart", reason="the extra [serve] is not installed")
-
+import helpers.serve_extra  # noqa: F401
 from helpers.serving import Gated, Running, encoded, form, running, small_detector, until
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.serve.app import make_app
+from retinanet.serve.batching import QueueOptions
 from retinanet.serve.limits import Limits
 from retinanet.serve.server import Server, listen, serve
 
@@ -70,7 +68,7 @@ class Client:
 def healthy(app: Any) -> None:
     """Nothing of any request is left."""
     service = app.state.service
-    until(lambda: not service.batcher.waiting and not service.room.used and not service._decoding)
+    until(lambda: not service.batcher.waiting and not service.memory.used and not service._decoding)
     assert service.batcher.ready
     assert not service.batcher._jobs
 
@@ -107,7 +105,7 @@ async def storm(app: Any, count: int, seed: int) -> Counter[str]:
 @pytest.mark.parametrize("seconds", [20.0, 0.03])
 def test_thousands_of_requests_end_in_every_phase(seconds: float, caplog: pytest.LogCaptureFixture) -> None:
     """By their clients, by the server, and, with the shorter limit, by the time that is up in every phase."""
-    app = make_app(small_detector(), limits=Limits(seconds=seconds), batch_size=4, capacity=24, wait=0.001)
+    app = make_app(small_detector(), limits=Limits(seconds=seconds), queue=QueueOptions(4, capacity=24, wait=0.001))
 
     async def main() -> Counter[str]:
         async with app.router.lifespan_context(app):
@@ -143,7 +141,7 @@ def test_cancelled_while_it_is_computed() -> None:
             for connection in connections:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset
                 connection.close()
-            until(lambda: server.service.batcher.waiting == server.service.room.used == 0)
+            until(lambda: server.service.batcher.waiting == server.service.memory.used == 0)
             detector.gate.set()
             assert server.predict(data).status == 200
             while detector.begun.acquire(blocking=False):
@@ -178,11 +176,11 @@ def test_whatever_the_model_raises_is_an_answer(caplog: pytest.LogCaptureFixture
             detector.predict = fail  # type: ignore[method-assign]
             for reply in (server.predict(encoded()), server.send(("a.jpg", encoded()), ("b.jpg", encoded()))):
                 assert reply.status == 500, error.__class__
-                assert reply.json == {"error": "the server failed at this request; its log says why"}
+                assert reply.json == {"error": "the server failed on this request; its log has the reason"}
             detector.predict = right  # type: ignore[method-assign]
             assert server.predict(encoded()).status == 200
             assert server.get("/health").status == 200
-        assert server.service.room.used == server.service.batcher.waiting == 0
+        assert server.service.memory.used == server.service.batcher.waiting == 0
     assert len(caplog.records) == 2 * len(ERRORS)
     assert all(record.getMessage().isprintable() for record in caplog.records)
     for name in ("MemoryError", "SystemExit", "CancelledError", "Strange"):
@@ -215,7 +213,7 @@ def test_wrong_number_of_detections() -> None:
 def test_a_server_without_its_thread_ends(caplog: pytest.LogCaptureFixture) -> None:
     """All who wait are answered, and the process ends with a failure: it is no 503 for ever."""
     detector = Gated()
-    app = make_app(detector, batch_size=1, wait=0, limits=Limits(seconds=20))
+    app = make_app(detector, queue=QueueOptions(1, wait=0), limits=Limits(seconds=20))
     service = app.state.service
     bound = listen("127.0.0.1", 0)
 
@@ -249,12 +247,12 @@ def test_a_server_without_its_thread_ends(caplog: pytest.LogCaptureFixture) -> N
     assert service.status == "failed"
     assert [type(error) for error in outcome] == [WorkError]
     assert "MemoryError" in caplog.text
-    assert service.room.used == service.batcher.waiting == 0
+    assert service.memory.used == service.batcher.waiting == 0
 
 
 def test_stopping_with_requests_queued_and_left() -> None:
     detector = Gated()
-    app = make_app(detector, batch_size=2, wait=0, limits=Limits(seconds=20))
+    app = make_app(detector, queue=QueueOptions(2, wait=0), limits=Limits(seconds=20))
     bound = listen("127.0.0.1", 0)
     port = bound.getsockname()[1]
     server = Server(app)
@@ -284,7 +282,7 @@ def test_stopping_with_requests_queued_and_left() -> None:
     thread.join(30)
     assert not thread.is_alive()
     assert replies == [200] * 4
-    assert app.state.service.room.used == app.state.service.batcher.waiting == 0
+    assert app.state.service.memory.used == app.state.service.batcher.waiting == 0
     assert not app.state.service.busy()
 
 

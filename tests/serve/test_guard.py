@@ -16,15 +16,12 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
-pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
-pytest.importorskip("python_multipart", reason="the extra [serve] is not installed")
-
+import helpers.serve_extra  # noqa: F401
 from helpers.serving import NAMES, Gated, Running, encoded, form, running, small_detector, until
 from retinanet.cli import main
 from retinanet.common.errors import RequestError
 from retinanet.serve import connections, guard
-from retinanet.serve.app import FILES
+from retinanet.serve.app import PAGES
 from retinanet.serve.guard import Hosts
 from retinanet.serve.limits import Limits
 from retinanet.serve.token import Token, read_token
@@ -48,9 +45,9 @@ def locked() -> Iterator[Running]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     """A server whose deadlines are short, and that takes six connections."""
-    for name in ("HEADERS", "REST", "WRITING"):
+    for name in ("HEADER_SECONDS", "DRAIN_SECONDS", "WRITE_SECONDS"):
         monkeypatch.setattr(connections, name, 0.5)
-    monkeypatch.setattr(guard, "REST", 0.5)
+    monkeypatch.setattr(guard, "DRAIN_SECONDS", 0.5)
     with running(small_detector(), limits=Limits(megabytes=1, connections=6, seconds=1)) as it:
         yield it
 
@@ -107,23 +104,21 @@ def test_two_origins(server: Running) -> None:
 def test_origins_behind_a_proxy() -> None:
     """Its name is a good origin where it was allowed by name, whatever Host it hands on; "*" allows no origin."""
     named = Hosts("127.0.0.1", ["detector.example"])
-    assert named.own("https://detector.example", "127.0.0.1:8000")
-    assert named.own("https://detector.example", "detector.example")
-    assert not named.own("https://evil.example", "detector.example")
+    assert named.is_own_origin("https://detector.example", "127.0.0.1:8000")
+    assert named.is_own_origin("https://detector.example", "detector.example")
+    assert not named.is_own_origin("https://evil.example", "detector.example")
     anything = Hosts("127.0.0.1", ["*"])
-    assert anything.own("https://x.example", "x.example")
-    assert not anything.own("https://evil.example", "x.example")
-    assert not anything.allow("")
-    assert Hosts("0.0.0.0").own("http://[fe80::1]:80", "[fe80::1]")
+    assert anything.is_own_origin("https://x.example", "x.example")
+    assert not anything.is_own_origin("https://evil.example", "x.example")
+    assert not anything.allows("")
+    assert Hosts("0.0.0.0").is_own_origin("http://[fe80::1]:80", "[fe80::1]")
 
 
 # ---------------------------------------------------------------------------------------------------- the token
 
 
 def test_without_the_token(locked: Running) -> None:
-    for name in ("", *FILES):
-        assert locked.get(f"/{name}").status == 200
-    for path in ("/docs", "/openapi.json"):
+    for path in (*PAGES, "/openapi.json"):
         reply = locked.get(path)
         assert reply.status == 200
         assert b"mine" not in reply.body
@@ -172,7 +167,7 @@ def test_token_files(tmp_path: Path, text: str) -> None:
     (tmp_path / "token").write_text(text, encoding="utf-8")
     for mode in (0o600, 0o400, 0o440):
         (tmp_path / "token").chmod(mode)
-        assert read_token(tmp_path / "token").given_in(Headers({"authorization": f"Bearer {SECRET}"}))
+        assert read_token(tmp_path / "token").matches(Headers({"authorization": f"Bearer {SECRET}"}))
 
 
 @pytest.mark.parametrize(
@@ -353,7 +348,7 @@ def test_what_never_ends_is_ended(quick: Running, start: bytes, piece: bytes, st
         said = drip(connection, piece)
     assert (int(said.split()[1]) if said else 0) == status
     assert quick.get("/health").status == 200
-    until(lambda: quick.service.room.used == 0)
+    until(lambda: quick.service.memory.used == 0)
 
 
 def test_an_answer_that_is_not_read(quick: Running) -> None:
@@ -442,13 +437,13 @@ def test_garbage_behind_a_request(server: Running, caplog: pytest.LogCaptureFixt
 
 STARTER = """
 import sys, time
-from retinanet.serve import app
-plain = app.decode
+from retinanet.serve import service
+plain = service.decode
 def slow(*arguments):  # as long as an image may take that was built for it
     print("begun", flush=True)
     time.sleep(60)
     return plain(*arguments)
-app.decode = slow
+service.decode = slow
 from retinanet.cli import main
 sys.exit(main(["serve", sys.argv[1], "--port", "0"]))
 """

@@ -11,17 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
-pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
-pytest.importorskip("websockets", reason="websockets is not installed")
-
 from PIL import Image
 
+import helpers.serve_extra  # noqa: F401
 from helpers.browser import Page, browser, chromium
 from helpers.serving import Running, encoded, running, small_detector
 from retinanet.serve.limits import Limits
 
+pytest.importorskip("websockets", reason="websockets is not installed")
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium is installed")
 
 FILES = """%s.map(([name, data]) => new File(
@@ -202,7 +199,8 @@ def test_saving(page: Page, server: Running) -> None:
 def test_what_cannot_be_used_is_said_in_words(page: Page) -> None:
     give(page, ("notes.txt", b"hello"))
     said = page.until("document.querySelector('#error').textContent")
-    assert said.startswith("notes.txt could not be used: it is not an image of a known format")
+    assert said.startswith("notes.txt could not be used: ")
+    assert "not an image" in said
     assert page.run("document.querySelector('#error').getAttribute('role')") == "alert"
     assert page.run("document.querySelector('#work').hidden")
     give(page, ("huge.jpg", bytes(1_500_000)))

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 pytest.importorskip("schemathesis", reason="schemathesis is not installed")
-pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
-pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
 
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import CHECKS
 
+import helpers.serve_extra  # noqa: F401
 from helpers.serving import Running, encoded, form, running, small_detector
 from retinanet.serve.limits import Limits
 
@@ -65,7 +64,7 @@ def test_good_answers_are_as_promised(server: Running) -> None:
     jsonschema = pytest.importorskip("jsonschema_rs")  # schemathesis brings it
 
     spec = server.get("/openapi.json").json
-    answer = {"$ref": "#/components/schemas/Answer", "components": spec["components"]}
+    answer = {"$ref": "#/components/schemas/Predictions", "components": spec["components"]}
     for reply in (server.predict(encoded()), server.send(("a.jpg", encoded()), ("b.txt", b"hello"))):
         assert reply.status == 200
         jsonschema.validate(answer, reply.json)

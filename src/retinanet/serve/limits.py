@@ -1,4 +1,4 @@
-"""What a request may cost: bytes, pixels, images, time, and the memory and connections of all requests together."""
+"""Limits of a request (bytes, pixels, images, time), and the memory and connections that all requests share."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from types import TracebackType
 from retinanet.common.printable import printable
 from retinanet.data.image_io import DECODING
 
-DECODED = 3
-MEMORY = 1024 * 10**6  # of all requests together, where one alone does not need more
+DECODED = 3  # bytes of a pixel after decoding
+SHARED_BYTES = 1024 * 10**6
 
 
 class Refused(Exception):
     """A request, or one of its images, that is not served.
 
     Attributes:
-        status: of HTTP.
-        reason: one line for the client, printable whatever it repeats of the request.
-        retry: seconds after which it is worth another try, or None.
+        status: the HTTP status.
+        reason: one printable line for the client, also where it quotes the request.
+        retry: seconds after which another try makes sense, or None.
     """
 
     def __init__(self, status: int, reason: str, retry: int | None = None) -> None:
@@ -29,17 +29,17 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one request."""
+    """Limits of one request, and of the number of connections."""
 
     megabytes: float = 20.0
-    """Of the body."""
+    """Size of the body."""
     megapixels: float = 50.0
-    """Of an image, read from its header before it is decoded."""
+    """Size of an image, read from its header before it is decoded."""
     images: int = 16
     seconds: float = 30.0
-    """From a request's headers to its answer."""
+    """Time from a request's headers to its response."""
     connections: int = 256
-    """Open at a time, of all clients."""
+    """Open connections of all clients."""
 
     @property
     def bytes(self) -> int:
@@ -50,56 +50,55 @@ class Limits:
         return int(self.megapixels * 1e6)
 
     @property
-    def memory(self) -> int:
-        """Bytes that bodies and decoded images of all requests may take together."""
-        return max(MEMORY, 2 * (self.bytes + DECODING * self.pixels))
+    def shared_bytes(self) -> int:
+        """Memory for the bodies and decoded images of all requests; more than 1 GB only where one request needs it."""
+        return max(SHARED_BYTES, 2 * (self.bytes + DECODING * self.pixels))
 
 
-class Room:
-    """Memory that requests share. Used by several threads."""
+class MemoryPool:
+    """Memory that all requests share. Used by several threads."""
 
     def __init__(self, size: int) -> None:
         self.size, self.used = size, 0
-        self._lock = threading.Lock()
-
-    def share(self) -> Share:
-        return Share(self)
+        self.lock = threading.Lock()
 
 
-class Share:
-    """What one request has of the room, as a context: all of it is given back in the end."""
+class Allocation:
+    """The memory of one request, as a context: at its end everything is given back to the pool."""
 
-    def __init__(self, room: Room) -> None:
-        self._room, self._own, self._open = room, 0, True
+    def __init__(self, pool: MemoryPool) -> None:
+        self._pool, self._taken, self._open = pool, 0, True
 
     def take(self, count: int) -> None:
-        """
+        """Take ``count`` more bytes.
+
         Raises:
-            Refused: 413 where the request alone needs more than there is, 503 where others have it now.
+            Refused: 413 where this request alone needs more than the pool has, 503 where others have it now.
         """
-        with self._room._lock:
+        with self._pool.lock:
             if not self._open:
-                raise Refused(503, "the request is over")
-            if self._own + count > self._room.size:
-                raise Refused(413, "the images of this request need too much memory together: send fewer at a time")
-            if self._room.used + count > self._room.size:
+                raise Refused(503, "the request has ended")
+            if self._taken + count > self._pool.size:
+                raise Refused(413, "the images of this request need too much memory: send fewer at a time")
+            if self._pool.used + count > self._pool.size:
                 raise Refused(503, "there is no memory for more images at the moment: try again", 1)
-            self._own += count
-            self._room.used += count
+            self._add(count)
 
-    def give(self, count: int) -> None:
-        with self._room._lock:
+    def give_back(self, count: int) -> None:
+        with self._pool.lock:
             if self._open:
-                self._own -= count
-                self._room.used -= count
+                self._add(-count)
 
-    def __enter__(self) -> Share:
+    def _add(self, count: int) -> None:
+        self._taken += count
+        self._pool.used += count
+
+    def __enter__(self) -> Allocation:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._room._lock:
+        with self._pool.lock:
             self._open = False
-            self._room.used -= self._own
-            self._own = 0
+            self._add(-self._taken)

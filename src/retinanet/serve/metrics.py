@@ -1,90 +1,68 @@
-"""Counters of the server, in Prometheus' text format."""
+"""Counters of the server for Prometheus."""
 
 from __future__ import annotations
 
-import threading
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 
-OUTCOMES = {200: "ok", 408: "late", 413: "too_large", 499: "left", 500: "failed", 503: "busy", 504: "late"}
-"""Of a request, by its HTTP status; others are "refused"."""
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OUTCOMES = {
+    200: "ok",
+    408: "timeout",
+    413: "too_large",
+    499: "disconnected",
+    500: "failed",
+    503: "busy",
+    504: "timeout",
+}
+"""Outcome of a request by its HTTP status; all others are "refused"."""
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-class Histogram:
-    """Counts of values up to each of ``bounds``."""
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = tuple(bounds)
-        self.counts = [0] * (len(self.bounds) + 1)
-        self.total = 0.0
-
-    def add(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def lines(self, name: str) -> list[str]:
-        lines, below = [], 0
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            below += count
-            lines.append(f'{name}_bucket{{le="{bound}"}} {below}')
-        return [*lines, f"{name}_sum {self.total:.6f}", f"{name}_count {below}"]
-
-
 class Metrics:
-    """Filled by the server's threads, read by ``/metrics``."""
+    """Filled by the server's threads, read by ``/metrics``. Each server has a registry of its own."""
 
     def __init__(self, batch_size: int) -> None:
-        self._lock = threading.Lock()
-        self._requests: Counter[str] = Counter(dict.fromkeys((*OUTCOMES.values(), "refused"), 0))
-        self._images: Counter[str] = Counter(found=0, refused=0)
-        self._seconds = Histogram(SECONDS)
-        self._batches = Histogram(sorted({1, *(n for n in (2, 4, 8, 16, 32, 64) if n < batch_size), batch_size}))
+        self._registry = CollectorRegistry()
+        self._requests = self._outcomes("requests", "Requests to /predict", [*OUTCOMES.values(), "refused"])
+        self._images = self._outcomes("images", "Images", ["ok", "refused"])
+        self._seconds = Histogram(
+            "retinanet_request_seconds",
+            "Time from a request's headers to its response",
+            registry=self._registry,
+            buckets=SECONDS,
+        )
+        self._batches = Histogram(
+            "retinanet_batch_images",
+            "Images that went through the network together",
+            registry=self._registry,
+            buckets=sorted({1, *(n for n in (2, 4, 8, 16, 32, 64) if n < batch_size), batch_size}),
+        )
 
-    def request(self, status: int, seconds: float) -> None:
-        """A request to ``/predict`` that was answered, ``seconds`` after its headers were there."""
-        with self._lock:
-            self._requests[OUTCOMES.get(status, "refused")] += 1
-            self._seconds.add(seconds)
+    def _outcomes(self, name: str, text: str, outcomes: list[str]) -> Counter:
+        counter = Counter(f"retinanet_{name}", f"{text} by outcome", ["outcome"], registry=self._registry)
+        for outcome in outcomes:
+            counter.labels(outcome)  # shown from the start, with 0
+        return counter
 
-    def images(self, found: int, refused: int) -> None:
-        with self._lock:
-            self._images["found"] += found
-            self._images["refused"] += refused
+    def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Add a value that is read each time ``/metrics`` is requested."""
+        Gauge(f"retinanet_{name}", text, registry=self._registry).set_function(value)
 
-    def batch(self, size: int) -> None:
-        with self._lock:
-            self._batches.add(size)
+    def count_request(self, status: int, seconds: float) -> None:
+        """Count a request to ``/predict`` that was answered ``seconds`` after its headers arrived."""
+        self._requests.labels(OUTCOMES.get(status, "refused")).inc()
+        self._seconds.observe(seconds)
 
-    def text(self, waiting: int, capacity: int, memory: int) -> str:
-        """
-        Args:
-            waiting: images that hold a place in the queue. capacity: places that there are. memory: bytes of bodies
-                and decoded images.
-        """
-        with self._lock:
-            parts = [
-                ("requests_total", "counter", "Requests to /predict by outcome", _labelled(self._requests)),
-                ("images_total", "counter", "Images by outcome", _labelled(self._images)),
-                ("request_seconds", "histogram", "Time from a request's headers to its answer", self._seconds),
-                ("batch_images", "histogram", "Images that went through the network together", self._batches),
-                ("queue_images", "gauge", "Places taken in the queue", waiting),
-                ("queue_capacity", "gauge", "Places in the queue", capacity),
-                ("memory_bytes", "gauge", "Bodies and decoded images in memory", memory),
-            ]
-            lines = []
-            for short, kind, says, value in parts:
-                name = f"retinanet_{short}"
-                lines += [f"# HELP {name} {says}", f"# TYPE {name} {kind}"]
-                if isinstance(value, Histogram):
-                    lines += value.lines(name)
-                elif isinstance(value, dict):
-                    lines += [f"{name}{labels} {count}" for labels, count in value.items()]
-                else:
-                    lines.append(f"{name} {value}")
-        return "\n".join(lines) + "\n"
+    def count_images(self, ok: int, refused: int) -> None:
+        self._images.labels("ok").inc(ok)
+        self._images.labels("refused").inc(refused)
 
+    def count_batch(self, size: int) -> None:
+        self._batches.observe(size)
 
-def _labelled(counts: Counter[str]) -> dict[str, int]:
-    return {f'{{outcome="{outcome}"}}': count for outcome, count in counts.items()}
+    def text(self) -> bytes:
+        """All values in Prometheus' text format."""
+        return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""What the server takes and answers, as the OpenAPI document tells it."""
+"""Requests and responses of the server, as the OpenAPI document describes them."""
 
 from __future__ import annotations
 
@@ -6,44 +6,45 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MOST = 1000  # detections of an image that may be asked for
+MAX_DETECTIONS = 1000
+"""The most detections of an image that a request may have."""
 
 
 class Options(BaseModel):
-    """Query parameters of ``/predict``. A misspelt one is refused rather than passed over."""
+    """Query parameters of ``/predict``. A misspelt one is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
     threshold: float | None = Field(
-        None, ge=0, lt=1, description="Scores at or below it are left out; by default the one that /health tells."
+        None, ge=0, lt=1, description="Drop detections with a score at or below it; see /health for the default."
     )
     max_detections: int | None = Field(
-        None, ge=1, le=MOST, description="The most of one image; by default the one that /health tells."
+        None, ge=1, le=MAX_DETECTIONS, description="The most detections of one image; see /health for the default."
     )
 
 
-class Found(BaseModel):
+class Detection(BaseModel):
     """One object."""
 
-    box: list[float] = Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in pixels of the turned image")
+    box: list[float] = Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in pixels of the upright image")
     score: float = Field(ge=0, le=1)
-    label: int = Field(ge=0, description="Place in the classes of /health")
+    label: int = Field(ge=0, description="Index into the classes of /health")
     name: str
 
 
 class ImageDetections(BaseModel):
-    """Width and height are those after turning as EXIF says. Detections come with the surest first."""
+    """Width and height are those of the upright image (EXIF). Detections are sorted by score, highest first."""
 
     model_config = ConfigDict(extra="forbid")
 
     file: str
     width: int
     height: int
-    detections: list[Found]
+    detections: list[Detection]
 
 
-class Bad(BaseModel):
-    """An image that could not be used, among others that could."""
+class ImageError(BaseModel):
+    """An image that cannot be used, among others that can."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -51,21 +52,21 @@ class Bad(BaseModel):
     error: str
 
 
-class Answer(BaseModel):
-    """One entry for each image, in the order in which they were sent."""
+class Predictions(BaseModel):
+    """One entry for each image, in the order of the request."""
 
     threshold: float
-    images: list[ImageDetections | Bad]
+    images: list[ImageDetections | ImageError]
 
 
-class Problem(BaseModel):
-    """Why there is no answer, in one line."""
+class Error(BaseModel):
+    """Why the request failed, in one line."""
 
     error: str
 
 
 class Status(BaseModel):
-    """What /health tells without the token."""
+    """What /health returns without the token."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -78,7 +79,7 @@ class Health(BaseModel):
     classes: list[str]
     computes: str = Field(description="The number format that the network computes in, and why")
     threshold: float
-    least_threshold: float = Field(description="The lowest that may be asked for")
+    least_threshold: float = Field(description="The lowest threshold that a request may have")
     max_detections: int
     max_megabytes: float
     max_megapixels: float
@@ -104,18 +105,18 @@ BODY: dict[str, Any] = {
         },
     }
 }
-_WHY = {
-    400: "The request or its multipart body is malformed, or the Host header names another machine",
-    401: "The server wants a token, and the request has none or another",
-    403: "A page of another site asked",
+_REASONS = {
+    400: "The request or its multipart body is malformed, or the Host header has an unknown name",
+    401: "The token is missing or wrong",
+    403: "The request comes from a page of another site",
     408: "The request did not arrive in time",
     413: "Too many bytes, pixels or images",
-    415: "No image of a known format",
-    422: "A damaged image, none at all, or a wrong parameter",
+    415: "Not an image of a known format",
+    422: "A damaged image, no image at all, or a wrong parameter",
     500: "The model failed",
     503: "Too much to do, or stopping: try again after Retry-After seconds",
-    504: "The answer was not ready in time",
+    504: "The response was not ready in time",
 }
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": why} for status, why in _WHY.items()
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Error, "description": reason} for status, reason in _REASONS.items()
 }

@@ -1,4 +1,4 @@
-"""uvicorn with our own socket and our own way to stop."""
+"""Runs the application with uvicorn, on a socket that was opened before, until a signal stops it."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from retinanet.common.errors import RequestError, WorkError
 from retinanet.serve.connections import Connection
 
 BACKLOG = 128
-"""Connections that wait to be accepted; that many are accepted at a time, on top of the limit."""
+"""Connections that wait to be accepted. That many may be open for a moment above the limit."""
 
 
 def listen(host: str, port: int, guarded: bool = True) -> socket.socket:
     """A listening socket; port 0 takes a free one.
 
     Args:
-        guarded: whether it may be reached from other machines.
+        guarded: whether other machines may reach it.
 
     Raises:
-        RequestError: the address is not to be had, or other machines reach it and must not.
+        RequestError: the host or port is not available, or other machines reach it and must not.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
-    except (OSError, UnicodeError) as error:  # UnicodeError: a part of the name is longer than DNS allows, or empty
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is empty or too long for DNS
         raise RequestError(f"--host {host}: {what_is_wrong(error)}") from error
     if not guarded and not is_loopback(str(address[0])):
         bound.close()
         raise RequestError(
-            f"--host {host} is reached from other machines: give --token-file FILE, with a secret that requests have "
-            "to carry, or --no-token where anybody who reaches it may use it"
+            f"other machines can reach --host {host}: give --token-file FILE, with a secret that requests must send, "
+            "or --no-token if everybody who reaches the server may use it"
         )
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -56,23 +56,23 @@ def listen(host: str, port: int, guarded: bool = True) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
+    """Whether only this machine can reach an IP address."""
     return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
-def address(bound: socket.socket) -> str:
-    """http://host:port of a socket."""
+def url_of(bound: socket.socket) -> str:
+    """The URL of a listening socket."""
     host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Server(uvicorn.Server):
-    """Stops at the first SIGTERM or SIGINT once all it took is answered, at the second without that.
+    """uvicorn's server with another way to stop.
 
-    It stops as well where the thread that runs the model has ended: whoever started it starts it again, while a server
-    that cannot answer would stay one.
+    The first SIGTERM or SIGINT stops it after all accepted requests have their response, the second stops it at once.
+    It also stops when the thread that runs the model has ended, so that a service manager can start a new process.
 
-    uvicorn's own class raises the signal once more in the end: the process would not end with 0.
+    uvicorn's own class raises the signal again at the end, so the process would not exit with 0.
     """
 
     should_exit: bool
@@ -92,7 +92,7 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            # Within that every request has been answered, if only with 504.
+            # Every request has its response within that time, if only 504.
             timeout_graceful_shutdown=math.ceil(seconds) + 1,
         )
         super().__init__(config)
@@ -100,7 +100,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():  # tests; signals come to the main thread alone
+        if threading.current_thread() is not threading.main_thread():  # in tests; only the main thread receives signals
             yield
             return
         before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -117,12 +117,12 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
-        if self.force_exit:  # uvicorn leaves it out then, and it would be cancelled with a traceback
+        if self.force_exit:  # uvicorn skips this then, and the lifespan would end with a traceback
             await self.lifespan.shutdown()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
-            self.force_exit = self._service.hurry = True
+            self.force_exit = self._service.stop_at_once = True
             for connection in list(self.server_state.connections):
                 connection.transport.abort()
         else:
@@ -131,7 +131,7 @@ class Server(uvicorn.Server):
 
 
 def serve(app: FastAPI, bound: socket.socket, on_stop: Callable[[], None] = lambda: None) -> None:
-    """Serve until a signal comes; for the main thread.
+    """Serve until a signal comes. Call it in the main thread.
 
     Args:
         on_stop: called when the server begins to stop.
@@ -146,4 +146,4 @@ def serve(app: FastAPI, bound: socket.socket, on_stop: Callable[[], None] = lamb
         sys.stdout.flush()
         raise KeyboardInterrupt
     if app.state.service.batcher.failed:
-        raise WorkError("the thread that runs the model has ended, see above: the server has to be started again")
+        raise WorkError("the thread that runs the model has ended, see above: start the server again")
