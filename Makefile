@@ -1,5 +1,6 @@
 # make demo    train a small detector on digit scenes, measure it, draw its predictions
 # make test    linters, types and tests
+# make docs    build the documentation into site/; open site/index.html
 # make clean   remove the environment and what tools left behind
 # Another Python: make test PYTHON=python3.12
 
@@ -10,10 +11,13 @@ READY := .venv/ready
 # Where it is set, every process that a test starts would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test clean
+.PHONY: demo docs test clean
 
 demo: $(READY)
 	$(BIN)/retinanet demo
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 test: $(READY)
 	$(BIN)/ruff check .
@@ -35,5 +39,5 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
