@@ -1,5 +1,6 @@
 # make demo    train a small detector on digit scenes, measure it, draw its predictions
-# make test    linters, types and tests
+# make quick   the fast tests, below 90 seconds on two cores
+# make test    linters, types and all tests
 # make docs    build the documentation into site/; open site/index.html
 # make clean   remove the environment and what tools left behind
 # Another Python: make test PYTHON=python3.12
@@ -11,7 +12,7 @@ READY := .venv/ready
 # Where it is set, every process that a test starts would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo docs test clean
+.PHONY: demo docs quick test clean
 
 demo: $(READY)
 	$(BIN)/retinanet demo
@@ -19,12 +20,15 @@ demo: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
+quick: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m 'not slow'
+
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --ignore tests/deploy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal tests/deploy  # runtimes, servers, a browser: apart from the rest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --ignore tests/export --ignore tests/serve
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal tests/export tests/serve  # runtimes and servers take much memory
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m kernels  # as on an older CPU
 	RETINANET_PRECISION=bf16 ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m kernels
 
