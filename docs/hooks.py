@@ -59,7 +59,7 @@ def _command(text: str) -> str:
     for name, options in zip(groups[::2], groups[1::2], strict=True):
         anchor = f"{SETTINGS_OF}-{name.replace('.', '-')}"
         if verb == SETTINGS_OF:
-            parts.append(f"### {name} {{#{anchor}}}\n{options}")
+            parts.append(f"### Settings: {name} {{#{anchor}}}\n{options}")
         else:
             parts.append(f"* `--{name}.…`: [the settings of `{name}`](#{anchor})\n")
     return "\n".join(parts)
