@@ -2,6 +2,8 @@
 
 A page asks for it by a comment of its own line:
 
+    <!-- public names -->                  the names of `import retinanet`, by mkdocstrings
+    <!-- modules: retinanet.package -->    the modules of a package, by mkdocstrings
     <!-- commands -->                      every command with its options, from the command line's own help
     <!-- recipes -->                       every recipe, with its file
     <!-- source: retinanet.module.name --> the source of a function or class; `head:` leaves out its body
@@ -19,6 +21,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
+import retinanet  # noqa: E402
 from retinanet.cli import app  # noqa: E402
 from retinanet.cli.options import SECTIONS  # noqa: E402
 from retinanet.config.recipes import recipes  # noqa: E402
@@ -30,6 +33,8 @@ SETTINGS_OF = "train"
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """The page with its comments replaced by what they ask for."""
+    markdown = re.sub(r"^<!-- public names -->$", lambda _: public_names(), markdown, flags=re.MULTILINE)
+    markdown = re.sub(r"^<!-- modules: ([\w.]+) -->$", lambda m: modules(m[1]), markdown, flags=re.MULTILINE)
     markdown = re.sub(r"^<!-- commands -->$", lambda _: commands(), markdown, flags=re.MULTILINE)
     markdown = re.sub(r"^<!-- recipes -->$", lambda _: recipe_files(), markdown, flags=re.MULTILINE)
     return re.sub(
@@ -40,6 +45,21 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def on_page_content(html: str, **_: Any) -> str:
     """Docstrings name functions with Sphinx's roles, which Markdown shows as they are: the name alone is enough."""
     return re.sub(r":(?:func|class|meth|mod|attr|data):<code>~?([^<]*)</code>", r"<code>\1</code>", html)
+
+
+def public_names() -> str:
+    """A directive for each name of the package: functions first, then classes."""
+    names = sorted((name for name in retinanet.__all__ if not name.startswith("_")), key=lambda n: (n[0].isupper(), n))
+    # The fields of the settings have a page of their own.
+    extra = {"Settings": "\n    options:\n      members: false"}
+    return "\n\n".join(f"::: retinanet.{name}{extra.get(name, '')}" for name in names)
+
+
+def modules(package: str) -> str:
+    """A directive for each module of a package, in alphabetical order."""
+    folder = ROOT / "src" / Path(*package.split("."))
+    names = sorted(path.stem for path in folder.glob("[!_]*.py"))
+    return "\n\n".join(f"::: {package}.{name}" for name in names)
 
 
 def commands() -> str:
@@ -59,7 +79,7 @@ def _command(text: str) -> str:
     for name, options in zip(groups[::2], groups[1::2], strict=True):
         anchor = f"{SETTINGS_OF}-{name.replace('.', '-')}"
         if verb == SETTINGS_OF:
-            parts.append(f"### {name} {{#{anchor}}}\n{options}")
+            parts.append(f"### Settings: {name} {{#{anchor}}}\n{options}")
         else:
             parts.append(f"* `--{name}.…`: [the settings of `{name}`](#{anchor})\n")
     return "\n".join(parts)

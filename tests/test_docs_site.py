@@ -4,7 +4,7 @@ import inspect
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,6 +89,17 @@ def test_command_line(site: dict[Path, Page]) -> None:
     assert {verb.__name__ for verb in VERBS} <= reference.ids
     settings = [f"--{name.replace('_', '-')}" for name in dotted(to_plain(Settings()))]
     assert [name for name in settings if name not in reference.text] == []
+
+
+def test_settings_in_python(site: dict[Path, Page]) -> None:
+    missing, todo = [], [Settings()]
+    while todo:
+        section = todo.pop()
+        name = f"retinanet.config.settings.{type(section).__name__}"
+        names = [f"{name}.{f.name}" for f in fields(section)]
+        missing += [name for name in names if name not in page(site, "api/settings").ids]
+        todo += [value for value in vars(section).values() if is_dataclass(value)]
+    assert missing == []
 
 
 def test_recipes(site: dict[Path, Page]) -> None:

@@ -1,5 +1,6 @@
 """What README, CONTRIBUTING and the docs show works: Python runs, commands are understood, links lead somewhere."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -110,3 +111,10 @@ def test_named_files_exist(page):
 def test_every_recipe_is_named():
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert [name for name in recipes.recipes() if f"`{name}`" not in text] == []
+
+
+def test_contributing_has_the_floors_of_the_architecture():
+    architecture = (ROOT / "tests" / "test_architecture.py").read_text(encoding="utf-8")
+    floors = ast.literal_eval(re.search(r"^FLOORS = (\(.*?^\))", architecture, re.MULTILINE | re.DOTALL)[1])
+    rows = re.findall(r"^\| (\d+) \| ([^|]*) \|", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {int(number): set(re.findall(r"`(\w+)`", names)) for number, names in rows} == dict(enumerate(floors, 1))
