@@ -101,9 +101,7 @@ def test_torchvisions_matcher(low_quality: bool, image: tuple[Tensor, Tensor]) -
     from torchvision.models.detection._utils import Matcher
 
     boxes, labels = image
-    boxes = boxes[
-        box_iou(boxes, ANCHORS).amax(dim=1) > 0
-    ]  # others make all anchors positive there
+    boxes = boxes[box_iou(boxes, ANCHORS).amax(dim=1) > 0]  # others make all anchors positive there
     labels = labels[: len(boxes)].abs()
     if len(boxes) == 0:
         return
