@@ -34,10 +34,12 @@ def postprocess_reference(
 
     levels = []
     for level, (logits, deltas, level_anchors) in enumerate(zip(*outputs, anchors, strict=True)):
-        is_coarsest = level == len(anchors) - 1 and settings.coarsest_threshold is not None
+        threshold = settings.threshold
+        if level == len(anchors) - 1 and settings.coarsest_threshold is not None:
+            threshold = settings.coarsest_threshold
         pair_scores = torch.sigmoid(logits.float()).flatten()  # of each (anchor, class)
         pairs = pair_scores.argsort(descending=True, stable=True)[: settings.candidates]
-        pairs = pairs[pair_scores[pairs] > (settings.coarsest_threshold if is_coarsest else settings.threshold)]
+        pairs = pairs[pair_scores[pairs] > threshold]
         index, label = pairs // logits.shape[1], pairs % logits.shape[1]
         boxes = geometry.decode(deltas[index].float(), level_anchors[index], settings.limit_shrinking)
         levels.append((boxes, pair_scores[pairs], label))
