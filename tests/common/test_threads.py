@@ -18,7 +18,7 @@ from torch import Tensor
 from retinanet.bench import torchvision_bench
 from retinanet.common import threads
 from retinanet.common.threads import alone, map_slices
-from retinanet.inference import postprocess
+from retinanet.inference import postprocessing_fast
 from retinanet.losses import focal_cpu
 from retinanet.ops import iou_assigner, iou_assigner_fast
 
@@ -155,8 +155,8 @@ def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(focal_cpu, "SLICE", 2000)
     monkeypatch.setattr(iou_assigner_fast, "CHUNK", 150)
     monkeypatch.setattr(iou_assigner_fast, "CACHED_OVERLAPS", 600)
-    monkeypatch.setattr(postprocess, "SLICE", 3000)
-    monkeypatch.setattr(postprocess, "ENOUGH", 3000)
+    monkeypatch.setattr(postprocessing_fast, "SLICE", 3000)
+    monkeypatch.setattr(postprocessing_fast, "ENOUGH", 3000)
 
 
 @pytest.mark.usefixtures("small_slices")

@@ -17,7 +17,7 @@ from retinanet.export.onnx.onnx_postprocess import postprocess as write_postproc
 from retinanet.export.onnx.onnx_preprocess import Sides
 from retinanet.export.onnx.onnx_preprocess import preprocess as write_preprocess
 from retinanet.inference.detections import Detections
-from retinanet.inference.postprocess import postprocess
+from retinanet.inference.postprocessing import postprocess
 from retinanet.model.retinanet import Outputs
 from retinanet.ops.anchors import make_anchors
 from retinanet.ops.resize import box_scale, normalize, pad_batch, padded_size, resize_image

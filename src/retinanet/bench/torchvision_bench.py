@@ -23,7 +23,7 @@ from retinanet.checkpoints.foreign import torchvision as peer
 from retinanet.common.precision import Precision, choose, requested
 from retinanet.config.settings import AnchorSettings, LossSettings, MatchingSettings, PostprocessingSettings
 from retinanet.inference.detector import Detector
-from retinanet.inference.postprocess import postprocess
+from retinanet.inference.postprocessing import postprocess
 from retinanet.losses import sigmoid_focal_loss
 from retinanet.model import Outputs, RetinaNet
 from retinanet.ops import iou_assigner

@@ -24,7 +24,7 @@ from retinanet.config.settings import PreprocessingSettings
 from retinanet.data.image_io import to_tensor
 from retinanet.inference import cpu_fusion, cuda_graphs
 from retinanet.inference.detections import Detections
-from retinanet.inference.postprocess import postprocess
+from retinanet.inference.postprocessing import postprocess
 from retinanet.model.retinanet import Outputs, RetinaNet
 from retinanet.ops import boxes as geometry
 from retinanet.ops.image_batch import ImageBatch, PreparedImage, batches_by_size, prepare_image

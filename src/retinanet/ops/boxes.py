@@ -90,3 +90,24 @@ def clip(boxes: Tensor, height: Tensor | int, width: Tensor | int) -> Tensor:
     """
     width, height = (torch.as_tensor(side, dtype=boxes.dtype, device=boxes.device) for side in (width, height))
     return torch.minimum(boxes.clamp(min=0), torch.stack((width, height, width, height), dim=-1))
+
+
+def clip_inclusive(boxes: Tensor, sizes: Tensor, pixels: Tensor) -> Tensor:
+    """Clip as Detectron does, whose x2 and y2 are those of a box's last pixel: (..., 4) -> (..., 4).
+
+    Detectron clips first and last pixel in the image as it was given. The box ends one pixel of that image after the
+    last, where an exact box ends one pixel of the input after it.
+
+    Args:
+        sizes: (..., 2) or (2,), height and width of the image within the input.
+        pixels: of the same shape, how many input pixels, down and across, are one pixel of the image as given.
+    """
+    pixel, side = pixels.flip(-1), sizes.flip(-1)  # x before y
+    start = torch.minimum(boxes[..., :2].clamp(min=0), side - pixel)
+    end = torch.minimum(torch.maximum(boxes[..., 2:] + pixel - 1, pixel), side)
+    return torch.cat((start, end), dim=-1)
+
+
+def not_empty(boxes: Tensor) -> Tensor:
+    """(..., 4) -> (...) bool: whether a box has both width and height."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)

@@ -130,22 +130,24 @@ def _blocks(
     per_image = min(len(chunks), math.ceil(2 * workers / max(1, len(targets))) if workers > 1 else 1)
     per_block = max(1, math.ceil(len(chunks) / max(1, per_image)))
     blocks = []
-    for i, (labels, *image) in enumerate(zip(targets, truth, classes, regions)):
-        image_box_highest = anchors.new_zeros((len(chunks), len(image[0])))
+    for i, (image_targets, image_boxes) in enumerate(zip(targets, truth)):
+        image_box_highest = anchors.new_zeros((len(chunks), len(image_boxes)))
         for c in range(0, len(chunks), per_block):
             own = slice(c, c + per_block)
             first, last = chunks[own][0].start, chunks[own][-1].stop
             blocks.append(
                 _Block(
-                    anchors[first:last],
-                    area[first:last],
-                    [slice(chunk.start - first, chunk.stop - first) for chunk in chunks[own]],
-                    torch.stack(extents[own])[:, None],
-                    *image,
-                    image_box_highest[own],
-                    image_box_highest,
-                    labels[first:last],
-                    i * len(anchors) + first,
+                    anchors=anchors[first:last],
+                    area=area[first:last],
+                    chunks=[slice(chunk.start - first, chunk.stop - first) for chunk in chunks[own]],
+                    extents=torch.stack(extents[own])[:, None],
+                    boxes=image_boxes,
+                    classes=classes[i],
+                    regions=regions[i],
+                    box_highest=image_box_highest[own],
+                    image_box_highest=image_box_highest,
+                    targets=image_targets[first:last],
+                    first=i * len(anchors) + first,
                 )
             )
     return blocks

@@ -1,6 +1,6 @@
 """What stands behind the network in an ONNX file: from its outputs to detections.
 
-The same function as :mod:`retinanet.inference.postprocess`, in ONNX's own operators (opset 18).
+The same function as :mod:`retinanet.inference.postprocessing`, in ONNX's own operators (opset 18).
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _clip(ops: Ops, boxes: str, corner: str) -> str:
 
 
 def _clip_inclusive(ops: Ops, boxes: str, corner: str, pixel: str) -> str:
-    """See ``retinanet.inference.postprocess``: it is a box's first and last pixel that Detectron clips."""
+    """See ``retinanet.inference.postprocessing``: it is a box's first and last pixel that Detectron clips."""
     start = ops.Min(ops.Max(ops.slice(boxes, 0, 2), ops.floats(0)), ops.Sub(corner, pixel))
     last = ops.Sub(ops.Add(ops.slice(boxes, 2, 4), pixel), ops.floats(1))
     clipped: str = ops.Concat(start, ops.Min(ops.Max(last, pixel), corner), axis=-1)

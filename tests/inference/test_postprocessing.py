@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from retinanet.config.settings import AnchorSettings, PostprocessingSettings
-from retinanet.inference.postprocess import postprocess
+from retinanet.inference.postprocessing import postprocess, postprocess_reference
 from retinanet.model import Outputs
 from retinanet.ops.anchors import make_anchors
 from retinanet.ops.boxes import decode, iou
@@ -35,7 +35,7 @@ def outputs(batch: int, classes: int, seed: int = 0, shift: float = -3.0, anchor
 
 
 def suppress(boxes: Tensor, scores: Tensor, limit: float) -> list[int]:
-    """Greedy non-maximum suppression: places of what remains, the best first."""
+    """Greedy non-maximum suppression: indices of what remains, the best first."""
     order = torch.sort(scores, descending=True, stable=True).indices.tolist()
     overlap = iou(boxes.double(), boxes.double()).tolist()
     kept: list[int] = []
@@ -100,6 +100,17 @@ def plain(
     return results
 
 
+def by_reference(
+    out: Outputs, sizes: Tensor, rules: PostprocessingSettings, anchors: Any = ANCHORS, scale: float = 1.0
+) -> Found:
+    """As :func:`plain`, by the algorithm that stands beside the fast one."""
+    images = (Outputs(*([level[i] for level in levels] for levels in out)) for i in range(len(sizes)))
+    scales = torch.full((2,), scale)
+    return [
+        postprocess_reference(image, anchors, size, rules, scales) for image, size in zip(images, sizes, strict=True)
+    ]
+
+
 def assert_same(found: Found, expected: Found) -> None:
     assert len(found) == len(expected)
     for (boxes, scores, labels), (e_boxes, e_scores, e_labels) in zip(found, expected):
@@ -133,7 +144,9 @@ def test_plain_algorithm(
 ) -> None:
     rules = PostprocessingSettings(threshold, candidates, nms_iou, max_detections)
     out = outputs(len(sizes), classes, seed)
-    assert_same(postprocess(out, ANCHORS, torch.tensor(sizes), rules), plain(out, torch.tensor(sizes), rules))
+    expected = plain(out, torch.tensor(sizes), rules)
+    assert_same(by_reference(out, torch.tensor(sizes), rules), expected)
+    assert_same(postprocess(out, ANCHORS, torch.tensor(sizes), rules), expected)
 
 
 DETECTRON2 = PostprocessingSettings(clip="after", drop_empty=True, candidates=60)
@@ -150,7 +163,9 @@ def test_other_conventions(rules: PostprocessingSettings, seed: int, shift: floa
     out = Outputs(out.logits, [deltas * spread for deltas in out.deltas])
     sizes, scale = torch.tensor([[64.0, 96.0], [50.0, 33.25]]), 0.625
     found = postprocess(out, ANCHORS, sizes, rules, torch.full((2, 2), scale))
-    assert_same(found, plain(out, sizes, rules, scale=scale))
+    expected = plain(out, sizes, rules, scale=scale)
+    assert_same(by_reference(out, sizes, rules, scale=scale), expected)
+    assert_same(found, expected)
 
 
 def test_conventions_differ() -> None:
@@ -191,7 +206,7 @@ def test_few_and_many_classes(classes: int) -> None:
     rules, sizes = PostprocessingSettings(candidates=60), torch.tensor([[64, 96], [50, 33]])
     out = outputs(2, classes, shift=-3.0 if classes == 1 else -7.0)
     found = postprocess(out, ANCHORS, sizes, rules)
-    assert_same(found, plain(out, sizes, rules))
+    assert_same(found, by_reference(out, sizes, rules))
     assert all(len(scores) > 20 for _, scores, _ in found)
 
 
@@ -201,7 +216,7 @@ def test_thousands_of_candidates() -> None:
     out = outputs(1, 3, shift=-1.0)
     rules = PostprocessingSettings(candidates=700, max_detections=2000)
     found = postprocess(out, ANCHORS, sizes, rules)
-    assert_same(found, plain(out, sizes, rules))
+    assert_same(found, by_reference(out, sizes, rules))
     (_, scores, _) = found[0]
     assert sum(int((torch.sigmoid(level) > 0.05).sum().clamp(max=700)) for level in out.logits) > 1000
     assert (scores.diff() <= 0).all()
