@@ -504,7 +504,7 @@ def _finished(saved: dict[str, Any], settings: Settings, folder: RunFolder) -> d
     if settings.train.report and not folder.report.is_file():  # it ended before its report was written
         return None
     try:
-        facts = metadata.parse(metadata.read_bytes(folder.path / "evaluation.json"))
+        facts = metadata.read(folder.path / "evaluation.json")
         last = {name: facts[name] for name in coco_metrics.NAMES}
     except (OSError, ValueError, KeyError, TypeError):
         return None
