@@ -37,7 +37,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=240,
     )
     assert done.returncode == 0, f"ended at {done.stderr[-2000:]}"
     found: dict[str, str] = json.loads(done.stdout)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 
 from helpers.hub_server import HubServer
 from retinanet.checkpoints import download as downloads
-from retinanet.checkpoints.download import download, place_of, promised_hash, reachable
+from retinanet.checkpoints.download import cache_path, download, promised_hash, reachable
 from retinanet.checkpoints.fetch import find
 from retinanet.checkpoints.locate import Hub, recognise
 from retinanet.common.errors import RequestError, WorkError
@@ -138,18 +137,18 @@ def test_other_kinds(here: Path) -> None:
         ("user/model.pth", "there is no model user/model.pth: give a run folder or a checkpoint file"),
         (
             "mime",
-            "there is no model mime: give a run folder, a checkpoint file, an https address, the name of a model on",
+            "there is no model mime: give a run folder, a checkpoint file, an https URL, the name of a model on",
         ),
         (
             "retinanet_resnet50_fpn_v3",
             "there is no model retinanet_resnet50_fpn_v3, did you mean retinanet_resnet50_fpn",
         ),
-        ("http://zoo.org/model.pth", "can be changed on its way: use https, or download it and give the file"),
+        ("http://zoo.org/model.pth", "can be changed on the way: use https, or download it and give the file"),
         ("ftp://zoo.org/model.pth", "cannot be fetched by ftp: use https, or download it and give the file"),
         ("https:/zoo.org/model.pth", "has one slash too few after https:"),
         ("hf://name", "hf://name does not name a model of the hub: write hf://user/name@revision/file"),
         ("hf://user/name@v1/../../x", "does not name a model of the hub"),
-        ("https://[zoo/model.pth", "is not an address"),
+        ("https://[zoo/model.pth", "is not a URL"),
         ("two words", "there is no model two words: give a run folder"),
         ("a\0b", "there is no model "),
     ],
@@ -180,14 +179,12 @@ def test_a_bare_name_says_that_it_was_looked_for_here_too(here: Path, monkeypatc
 
     monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(here / "cache"))
-    began = time.monotonic()
     with pytest.raises(
         WorkError, match=r"^there is no file or folder mine/model here, and mine/model is not in the cac"
     ):
         find("mine/model")
     with pytest.raises(WorkError, match=r"^mine/model is not in the cache"):
         find("hf://mine/model")
-    assert time.monotonic() - began < 10
 
 
 def test_looking_at_a_name_is_cheap() -> None:
@@ -256,7 +253,7 @@ def test_torchvisions_names(web: HubServer, monkeypatch: pytest.MonkeyPatch, nam
 
     url = get_model_weights(name).COCO_V1.url
     place = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    assert place_of(url) == place
+    assert cache_path(url) == place
     monkeypatch.setattr(downloads, "_chunks", lambda url: iter([url.encode()]))
     with pytest.raises(WorkError, match=rf"^{url} is not the file that its name promises"):
         find(name)
@@ -268,14 +265,14 @@ def test_torchvisions_names(web: HubServer, monkeypatch: pytest.MonkeyPatch, nam
 @pytest.mark.parametrize(
     ("status", "headers", "kind", "message"),
     [
-        (404, {}, RequestError, "the server answers 404 Not Found; check the address"),
-        (403, {}, RequestError, "the server answers 403 Forbidden; download it with your account and give the file"),
-        (500, {}, WorkError, "the server answers 500 Internal Server Error; try again later"),
+        (404, {}, RequestError, "404 Not Found; check the URL"),
+        (403, {}, RequestError, "403 Forbidden; download it with your account and give the file"),
+        (500, {}, WorkError, "500 Internal Server Error; try again later"),
         (
             200,
             {"Content-Type": "text/html; charset=utf-8"},
             RequestError,
-            "is a web page, not a checkpoint: give the addr",
+            "is a web page, not a checkpoint",
         ),
         (
             302,
@@ -313,14 +310,12 @@ def test_downloads_that_fail(
 
 def test_no_network(web: HubServer) -> None:
     web.stop()
-    began = time.monotonic()
     for url in (f"{web.url}/x.pth", "https://zoo.invalid/x.pth"):
         with pytest.raises(
             WorkError, match=rf"^{url} cannot be downloaded \(.*\): connect to a network, or give a file$"
         ):
             download(url)
         assert not reachable(url)
-    assert time.monotonic() - began < 5
 
 
 def test_reachable(web: HubServer) -> None:
@@ -336,9 +331,9 @@ def test_addresses_that_name_no_file(web: HubServer) -> None:
         "https://zoo.org/a%2F..",
         "https://a/b%5Cc",
     ):
-        with pytest.raises(RequestError, match=r"names no file: give the address of a checkpoint itself$"):
-            place_of(url)
-    name = place_of("https://zoo.org/x/%2e%2e%2fevil.pth")
+        with pytest.raises(RequestError, match=r"names no file: give the URL of a checkpoint"):
+            cache_path(url)
+    name = cache_path("https://zoo.org/x/%2e%2e%2fevil.pth")
     assert name.name == "evil.pth"
     assert name.is_relative_to(torch.hub.get_dir())
 

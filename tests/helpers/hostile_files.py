@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -235,33 +236,7 @@ def huge(folder: Path) -> Iterator[tuple[str, Path, Read]]:
 
 
 def pickles(folder: Path) -> Iterator[tuple[str, Path, Read]]:
-    head, count = b"\x80\x02", 50_000
-    listed = b"](" + b"K\x01" * 200_000 + b"e"
-    mapped = b"}(" + b"".join(b"J" + struct.pack("<i", i) + b"K\x01" for i in range(count)) + b"u"
-    text = b"X" + struct.pack("<I", 10**6) + b"f" * 10**6
-    sides = b"(NK\x00(" + b"K\x01" * 200_000 + b"tq\x02h\x02t"
-    long = b"\x8b" + struct.pack("<i", 200_000) + b"\x7f" * 200_000
-
-    def again(function: bytes, value: bytes, call: bytes = b"h\x01h\x00\x85R0") -> bytes:
-        """``function`` is called with ``value`` again and again, each time from the memo."""
-        return head + b"c" + function + b"\nq\x01" + value + b"q\x000" + call * count + b"."
-
-    bombs = {
-        "a list that is copied": again(b"builtins\nlist", listed),
-        "a dict that is copied": again(b"builtins\ndict", mapped),
-        "a path that is copied": again(b"pathlib\nPath", text),
-        "types with long names": again(b"numpy\ndtype", text),
-        "a shape of very many sides": again(b"torch._utils\n_rebuild_tensor", sides, b"h\x01h\x00R0"),
-        "a list that holds itself": head + b"]q\x00(" + b"h\x00" * 100_000 + b"e.",
-        "deep tuples": head + b"N" + b"\x85" * 5_000_000 + b".",
-        "deep lists": head + b"]" * 2_000_000 + b"a" * 1_999_999 + b".",
-        "long numbers as keys": head + b"}(" + long + b"q\x00K\x01" + b"h\x00K\x01" * 100_000 + b"u.",
-        "a line break and colours": head + b"c\x1b[31mos\nsystem\n.",
-        "a name of a nest": head + b"N" + b"q\x00h\x00\x86" * 100 + b"q\x01h\x01\x93.",
-        "many operations": head + b"N0" * 3_000_000 + b".",
-        "no end": head + b"(" * 400_000,
-    }
-    for number, (name, content) in enumerate(bombs.items()):
+    for number, (name, content) in enumerate((copies() | keys() | programs()).items()):
         path = folder / f"bomb-{number}.pkl"
         path.write_bytes(content)
         yield f"pickle of {name}", path, weights
@@ -271,6 +246,82 @@ def pickles(folder: Path) -> Iterator[tuple[str, Path, Read]]:
         with zipfile.ZipFile(zipped, "w") as archive:
             archive.writestr("a/data.pkl", content)
         yield f"zip with a pickle of {name}", zipped, resumed if number % 2 else weights
+
+
+def copies() -> dict[str, bytes]:
+    """Pickles that call a function again and again, each time with the same long value from the memo."""
+    count = 50_000
+    listed = b"](" + b"K\x01" * 200_000 + b"e"
+    mapped = b"}(" + b"".join(b"J" + struct.pack("<i", i) + b"K\x01" for i in range(count)) + b"u"
+    text = b"X" + struct.pack("<I", 10**6) + b"f" * 10**6
+    items = b"(NK\x00(" + b"K\x01" * 200_000 + b"tq\x02h\x02t"
+
+    def again(function: bytes, value: bytes, call: bytes = b"h\x01h\x00\x85R0") -> bytes:
+        return b"\x80\x02c" + function + b"\nq\x01" + value + b"q\x000" + call * count + b"."
+
+    return {
+        "a list that is copied": again(b"builtins\nlist", listed),
+        "a dict that is copied": again(b"builtins\ndict", mapped),
+        "a path that is copied": again(b"pathlib\nPath", text),
+        "types with long names": again(b"numpy\ndtype", text),
+        "a shape of very many sides": again(b"torch._utils\n_rebuild_tensor", items, b"h\x01h\x00R0"),
+        "an unused class of very many arguments": again(b"mmengine\nConfig", items, b"h\x01h\x00\x810"),
+        "very many keyword arguments": again(b"mmengine\nConfig", mapped, b"h\x01)h\x00\x920"),
+    }
+
+
+def keys() -> dict[str, bytes]:
+    """Pickles of mappings and sets whose items take for ever to hash, or whose hashes are all the same."""
+    nest = b"N" + b"q\x00h\x00\x86" * 200  # 2 ** 200 items
+    long = b"\x8b" + struct.pack("<i", 200_000) + b"\x7f" * 200_000
+    multiples = [(i * (2**61 - 1)).to_bytes(11, "little") for i in range(1, 60_001)]  # Python's hashes are modulo that
+    alike = [
+        b"(" + b"".join(b"J" + struct.pack("<i", -1 - (i >> k & 1)) for k in range(14)) + b"t" for i in range(2**14)
+    ]
+    return {
+        "a key that is a nest": b"\x80\x02}" + nest + b"K\x01s.",
+        "a key that is a deep tuple": b"\x80\x02}N" + b"\x85" * 300_000 + b"K\x01s.",
+        "a set of a nest": b"\x80\x04\x8f(" + nest + b"\x90.",
+        "a frozen set of a nest": b"\x80\x04(" + nest + b"\x91.",
+        "a dict of a nest as of protocol 0": b"\x80\x02(" + nest + b"Nd.",
+        "a default dict with a nest": b"\x80\x02ccollections\ndefaultdict\n)R" + nest + b"K\x01s.",
+        "keyword arguments with a nest": b"\x80\x04cmmengine\nConfig\n)}" + nest + b"K\x01s\x92.",
+        "long numbers as keys": b"\x80\x02}(" + long + b"q\x00K\x01" + b"h\x00K\x01" * 100_000 + b"u.",
+        "numbers of one hash": b"\x80\x02}(" + b"".join(b"\x8a\x0b" + n + b"N" for n in multiples) + b"u.",
+        "tuples of one hash": b"\x80\x02}(" + b"".join(key + b"N" for key in alike) + b"u.",
+    }
+
+
+def programs() -> dict[str, bytes]:
+    """Pickles that are deep, long, endless, or that lie about counts."""
+    head = b"\x80\x02"
+    return {
+        "a list that holds itself": head + b"]q\x00(" + b"h\x00" * 100_000 + b"e.",
+        "a mapping that holds itself": head + b"}q\x00(U\x01ah\x00u.",
+        "a billion laughs": head + b"}(X\x01\x00\x00\x00a]" + b"q\x00]q\x01(h\x00h\x00eh\x010" * 60 + b"u.",
+        "deep tuples": head + b"N" + b"\x85" * 5_000_000 + b".",
+        "tuples of 300000 levels": head + b"N" + b"\x85" * 300_000 + b".",
+        "deep lists": head + b"]" * 2_000_000 + b"a" * 1_999_999 + b".",
+        "lists of 200000 levels": head + b"]" * 200_000 + b"a" * 199_999 + b".",
+        "objects of 100000 levels": head + b"cmmengine\nConfig\n)\x81" * 100_000 + b"b" * 99_999 + b".",
+        "a line break and colours": head + b"c\x1b[31mos\nsystem\n.",
+        "a name of a nest": head + b"N" + b"q\x00h\x00\x86" * 100 + b"q\x01h\x01\x93.",
+        "many operations": head + b"N0" * 3_000_000 + b".",
+        "many empty dicts": b"\x80\x04(" + b"}" * 400_000 + b"l.",
+        "many empty sets": b"\x80\x04(" + b"\x8f" * 400_000 + b"l.",
+        "no end": head + b"(" * 400_000,
+        "a memo of four billion indices": head + b"Nr\xff\xff\xff\xff.",
+        "a memo of very many indices in text": head + b"Np4000000000\n.",
+        "text that is not there": b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x0f.",
+        "bytes that are not there": b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x0f.",
+        "a byte array that is not there": b"\x80\x05\x96" + struct.pack("<Q", 2**36) + b".",
+        "a frame that is not there": b"\x80\x04\x95" + struct.pack("<Q", 2**36) + b"N.",
+        "a frame that ends inside an operation": b"\x80\x04\x95" + struct.pack("<Q", 2) + b"J\0\0r\xff\xff\xff\xff.",
+        "a range of very many numbers": head
+        + b"cbuiltins\nrange\n\x8a\x0a"
+        + b"\xff" * 9
+        + b"\x7f\x85Rq\0cbuiltins\nlist\nh\0\x85R.",
+    }
 
 
 def archives(folder: Path) -> Iterator[tuple[str, Path, Read]]:
@@ -288,6 +339,21 @@ def archives(folder: Path) -> Iterator[tuple[str, Path, Read]]:
     yield "a zip bomb", bomb, weights
     yield "a zip bomb to resume from", others[0], resumed
     yield "a zip bomb as a program", others[1], exported
+    nested = folder / "nested.pth"
+    nested.write_bytes(members_inside_each_other())
+    yield "an archive of members inside each other", nested, weights
+    lies = folder / "lies.pth"
+    with zipfile.ZipFile(lies, "w") as made:
+        identity = b"(U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x01N" + b"K\x01" * 200_000 + b"t"
+        made.writestr("a/data.pkl", b"\x80\x02" + identity + b"q\x000" + b"h\x00Q0" * 50_000 + b"N.")
+    yield "an archive with a long persistent id", lies, weights
+    legacy = folder / "legacy.pth"
+    torch.save({"a": torch.ones(1)}, legacy, _use_new_zipfile_serialization=False)
+    whole = legacy.read_bytes()
+    legacy.write_bytes(
+        whole[: whole.rindex(b"\x80\x02]")] + b"\x80\x02](N" + b"q\x00h\x00\x86" * 200 + b"e." + bytes(8)
+    )
+    yield "a legacy file with a storage whose key is a nest", legacy, weights
     header = folder / "header.safetensors"
     header.write_bytes(struct.pack("<Q", 90_000_000) + b'{"a":' + b"[" * 90_000_000)
     yield "a header of 90 MB", header, weights
@@ -297,6 +363,28 @@ def archives(folder: Path) -> Iterator[tuple[str, Path, Read]]:
     with sparse.open("r+b") as file:
         file.truncate(8 + len(text) + 2**40)
     yield "a terabyte of zeros", sparse, weights
+
+
+def members_inside_each_other(count: int = 300) -> bytes:
+    """An archive of torch's in which every storage holds all those after it, and the million bytes at the end."""
+    names = [b"%d" % number for number in range(count)]
+    tensor = b"ctorch._utils\n_rebuild_tensor\n((U\x07storagectorch\nFloatStorage\nU%c%sU\x03cpuK\x01tQK\x00))tR"
+    tensors = [b"U%c%s" % (len(name), name) + tensor % (len(name), name) for name in names]
+    chain, members = bytes(10**6), []
+    for name, content in [(b"a/data/" + name, None) for name in reversed(names)] + [
+        (b"a/data.pkl", b"\x80\x02}(" + b"".join(tensors) + b"u.")
+    ]:
+        held = chain if content is None else content
+        known = struct.pack("<5H3I2H", 20, 0, 0, 0, 0, zlib.crc32(held), len(held), len(held), len(name), 0)
+        chain = b"PK\3\4" + known + name + (content or b"") + chain
+        members.append((len(chain), known, name))
+    entries = [
+        b"PK\1\2" + struct.pack("<H", 20) + known + struct.pack("<3H2I", 0, 0, 0, 0, len(chain) - end) + name
+        for end, known, name in members
+    ]
+    directory = b"".join(entries)
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, len(entries), len(entries), len(directory), len(chain), 0)
+    return chain + directory + end
 
 
 def graphs(folder: Path) -> Iterator[tuple[str, Path, Read]]:

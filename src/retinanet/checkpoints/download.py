@@ -1,4 +1,7 @@
-"""One file from an https address into torch.hub's cache, where torchvision and timm look for theirs too."""
+"""Download one file from an https URL into torch.hub's cache, where torchvision and timm keep theirs too.
+
+``torch.hub.download_url_to_file`` would wait for a silent server without end, and follow it from https to http.
+"""
 
 from __future__ import annotations
 
@@ -6,52 +9,52 @@ import hashlib
 import re
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener, getproxies
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
 from retinanet.checkpoints.locate import secure
 from retinanet.common.atomic_files import replacing, what_is_wrong
 from retinanet.common.errors import RequestError, WorkError, first_line
 
 WAIT = 10.0
-"""Seconds without a byte after which a server is given up."""
-KNOCK = 3.0
-"""Seconds in which a server has to take a connection."""
-PATIENCE = 1.5
-"""Seconds after which progress is shown, on a terminal."""
+"""Seconds to wait for the next byte of a server."""
+CONNECT_WAIT = 3.0
+"""Seconds to wait for a server to accept a connection."""
 CHUNK = 1 << 18
 _HASH = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
 _DATE = re.compile(r"^(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])$")
 
 
 def promised_hash(name: str) -> str:
-    """The start of the SHA-256 that torchvision's and OpenMMLab's file names end in, such as "eeacb38b"; else "".
+    """The start of a SHA-256 at the end of a file name, such as "eeacb38b", as torchvision and OpenMMLab write it.
 
-    A date, 20200130, is not taken for one.
+    Empty where there is none; a date such as 20200130 is none.
     """
-    found = _HASH.search(name)
-    return "" if not found or _DATE.match(found[1]) else found[1]
+    ending = _HASH.search(name)
+    return "" if not ending or _DATE.match(ending[1]) else ending[1]
 
 
-def place_of(url: str) -> Path:
+def cache_path(url: str) -> Path:
     """Where the file of ``url`` is kept: under its own name where a hash makes that unique, as torch.hub does.
 
-    Other names (model_final.pkl) are those of many files: each address has a folder of its own for them.
+    Many files have names such as model_final.pkl, so each such URL has a folder of its own.
 
     Raises:
-        RequestError: the address names no file.
+        RequestError: the URL names no file.
     """
     import torch
 
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     if not name.strip(".") or "\\" in name or "\0" in name or len(name.encode()) > 200:
-        raise RequestError(f"{_shown(url)} names no file: give the address of a checkpoint itself")
+        raise RequestError(f"{_shown(url)} names no file: give the URL of a checkpoint itself")
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     if not promised_hash(name):
         folder /= f"retinanet-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
@@ -59,22 +62,22 @@ def place_of(url: str) -> Path:
 
 
 def download(url: str) -> Path:
-    """The file of ``url``, from the cache if it is there; never half a file, nor one that its name's hash denies.
+    """The file of ``url`` in the cache, downloaded where it is missing; always whole and of the hash in its name.
 
     Raises:
-        RequestError: there is no such file, or no checkpoint file.
-        WorkError: it cannot be fetched now.
+        RequestError: there is no such file, or it is no checkpoint.
+        WorkError: it cannot be downloaded now.
     """
-    place = place_of(url)
-    if place.is_file():
-        return place
-    promised, digest = promised_hash(place.name), hashlib.sha256()
+    path = cache_path(url)
+    if path.is_file():
+        return path
+    promised, digest = promised_hash(path.name), hashlib.sha256()
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WorkError(f"cannot write into {place.parent}: {what_is_wrong(error)}") from error
-    with replacing(place) as beside:
-        with open(beside, "wb") as file:
+        raise WorkError(f"cannot write into {path.parent}: {what_is_wrong(error)}") from error
+    with replacing(path) as temporary:
+        with open(temporary, "wb") as file:
             for chunk in _chunks(url):
                 file.write(chunk)
                 digest.update(chunk)
@@ -83,14 +86,11 @@ def download(url: str) -> Path:
                 f"{_shown(url)} is not the file that its name promises: its SHA-256 begins with "
                 f"{digest.hexdigest()[: len(promised)]}, not {promised}; nothing was kept, try again later"
             )
-    return place
+    return path
 
 
 def reachable(url: str) -> bool:
-    """Whether the server of ``url`` takes connections. Without a network the answer comes at once, or in seconds.
-
-    Behind a proxy it cannot be told: True.
-    """
+    """Whether the server of ``url`` accepts connections, known within seconds; True behind a proxy."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     local = host in ("localhost", "127.0.0.1", "::1")
@@ -106,7 +106,7 @@ def reachable(url: str) -> bool:
     for family, (kind, protocol, address) in first.items():
         try:
             with socket.socket(family, kind, protocol) as connection:
-                connection.settimeout(KNOCK)
+                connection.settimeout(CONNECT_WAIT)
                 connection.connect(address)
                 return True
         except OSError:
@@ -115,41 +115,44 @@ def reachable(url: str) -> bool:
 
 
 def _chunks(url: str) -> Iterator[bytes]:
-    """The bytes of ``url``; what goes wrong on the way is an error of ours, so that it is none of the disk's."""
+    """The bytes of ``url`` with progress on a terminal; errors are ours, to tell them from errors of the disk."""
     shown = _shown(url)
     try:
         opener = build_opener(_StaySecure)
-        with opener.open(Request(url, headers={"User-Agent": "retinanet"}), timeout=WAIT) as answer:
-            if answer.headers.get_content_type() == "text/html":
-                raise RequestError(f"{shown} is a web page, not a checkpoint: give the address of the file itself")
-            length = answer.headers.get("Content-Length", "")
+        with opener.open(Request(url, headers={"User-Agent": "retinanet"}), timeout=WAIT) as response:
+            if response.headers.get_content_type() == "text/html":
+                raise RequestError(f"{shown} is a web page, not a checkpoint: give the URL of the file itself")
+            length = response.headers.get("Content-Length", "")
             total = int(length) if length.isdigit() else None
             done = 0
-            with _Bar(PurePosixPath(urlsplit(url).path).name, total) as bar:
-                while chunk := answer.read(CHUNK):
+            columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
+            hidden = not sys.stderr.isatty()
+            with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as progress:
+                bar = progress.add_task(PurePosixPath(urlsplit(url).path).name, total=total)
+                while chunk := response.read(CHUNK):
                     done += len(chunk)
-                    bar.update(done)
+                    progress.update(bar, completed=done)
                     yield chunk
             if total is not None and done != total:
                 raise WorkError(f"{shown} broke off after {done} of {total} bytes: try again")
     except HTTPError as error:
-        said = f"{shown} cannot be downloaded: the server answers {error.code} {error.reason}".strip()
+        failed = f"{shown} cannot be downloaded: the server returns {error.code} {error.reason}".strip()
         if error.code in (404, 410):
-            raise RequestError(f"{said}; check the address") from error
+            raise RequestError(f"{failed}; check the URL") from error
         if error.code in (401, 403):
-            raise RequestError(f"{said}; download it with your account and give the file") from error
-        raise WorkError(f"{said}; try again later") from error
+            raise RequestError(f"{failed}; download it with your account and give the file") from error
+        raise WorkError(f"{failed}; try again later") from error
     except (OSError, HTTPException) as error:
         reason = first_line(getattr(error, "reason", None) or error)
         raise WorkError(f"{shown} cannot be downloaded ({reason}): connect to a network, or give a file") from error
     except RequestError:
         raise
-    except ValueError as error:  # an address that urllib cannot use
-        raise RequestError(f"{shown} is not an address that can be downloaded: {first_line(error)}") from error
+    except ValueError as error:  # a URL that urllib cannot use
+        raise RequestError(f"{shown} is not a URL that can be downloaded: {first_line(error)}") from error
 
 
 def _shown(url: str) -> str:
-    """Without a query, which may hold a signature or a token."""
+    """A URL without its query, which may hold a signature or a token."""
     return url.partition("?")[0].partition("#")[0]
 
 
@@ -158,33 +161,5 @@ class _StaySecure(HTTPRedirectHandler):
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
         if not secure(newurl):
-            raise RequestError(f"{_shown(req.full_url)} leads to {_shown(newurl)}, which can be changed on its way")
+            raise RequestError(f"{_shown(req.full_url)} leads to {_shown(newurl)}, which can be changed on the way")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-class _Bar:
-    """Progress on a terminal, if it takes long."""
-
-    def __init__(self, name: str, total: int | None) -> None:
-        self.name, self.total = name, total
-        self.began = time.monotonic()
-        self.bar: Any = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def update(self, done: int) -> None:
-        if self.bar is None and sys.stderr.isatty() and time.monotonic() - self.began > PATIENCE:
-            from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-
-            columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self.bar.start()
-            self.bar.add_task(self.name, total=self.total)
-        if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=done)
-
-    def __exit__(self, *error: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()

@@ -1,4 +1,4 @@
-"""From a model's name to its file, downloaded where that is needed."""
+"""Find the file of a model's name, and download it where that is needed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retinanet.common.errors import RequestError, WorkError
 
 
 def find(source: str | Path) -> Path:
-    """The checkpoint file that ``source`` means, downloaded where it is elsewhere and not in the cache yet.
+    """The checkpoint file that ``source`` names, downloaded where it is neither here nor in the cache.
 
     Raises:
         RequestError: there is no such model.
@@ -20,7 +20,7 @@ def find(source: str | Path) -> Path:
     kind, name, hub = recognise(source)
     if kind == "path":
         path = Path(name)
-        if not path.is_dir() and not path.is_file():  # a pipe would be waited for, and a device read for ever
+        if not path.is_dir() and not path.is_file():  # a pipe or a device may have no end
             raise RequestError(f"{name} is neither a file nor a folder: give a run folder or a checkpoint file")
         return in_folder(path) if path.is_dir() else path
     if kind == "hub":

@@ -1,7 +1,7 @@
-"""Models on the Hugging Face hub: fetched into its client's cache, and pushed with a model card.
+"""Models on the Hugging Face hub: fetch one into the client's cache, or push one with a model card.
 
-Pushed are model.safetensors, which is all that :func:`retinanet.load` needs, config.json with the settings and class
-names for readers and programs, and the model card README.md; in one commit.
+A push is one commit of three files: model.safetensors, which is all that :func:`retinanet.load` needs, config.json with
+the settings and class names for readers and programs, and the model card README.md.
 """
 
 from __future__ import annotations
@@ -28,35 +28,34 @@ from retinanet.weight_files import metadata
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 BESIDE = (CONFIG, "config.yaml")
-"""What says more of a checkpoint than it does itself; Detectron2's is YAML."""
+"""Files that describe the checkpoint beside them; Detectron2's is YAML."""
 WAIT = 20.0
-"""Seconds for an answer of the hub."""
+"""Seconds to wait for a response of the hub."""
 LOG_IN = "run `hf auth login`, or set HF_TOKEN to a token of yours"
 
 
 def fetch(repo: str, revision: str | None = None, file: str | None = None, token: str | None = None) -> Path:
-    """The checkpoint file of a model on the hub; of its other files only those that say more of it are fetched too.
+    """The checkpoint file of a model on the hub, downloaded with the files that describe it.
 
-    Without a network it is what the cache holds, at once.
+    Without a network, the file in the cache, at once.
 
     Args:
         repo: "user/name". revision: a branch, tag or commit. file: in the repository, where it has several models.
 
     Raises:
-        RequestError: there is no such model, revision or file, or it is not to be had without logging in.
+        RequestError: there is no such model, revision or file, or it needs a login.
         WorkError: the hub cannot be reached, and the model is not in the cache.
     """
     from huggingface_hub import HfApi, constants, hf_hub_download
 
     source = Hub(repo, revision, file)
     require_name(repo)
-    if constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT):
-        if found := _cached(source):
-            return found
-        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "cannot be reached"
-        raise WorkError(f"{repo} is not in the cache of the Hugging Face hub ({constants.ENDPOINT}), and {_why(why)}")
+    if why := _why_offline():
+        if path := _cached(source):
+            return path
+        raise WorkError(f"{repo} is not in the cache of the Hugging Face hub ({constants.ENDPOINT}), and {why}")
     try:
-        with _in_words(f"{repo} cannot be downloaded", source, token), _quiet():
+        with _one_line_errors(f"{repo} cannot be downloaded", source, token), _quiet():
             info = HfApi().model_info(repo, revision=revision, timeout=WAIT, token=token)
             files = [sibling.rfilename for sibling in info.siblings or []]
             name = file or choose([f for f in files if "/" not in f], repo) or choose(files, repo)
@@ -68,8 +67,8 @@ def fetch(repo: str, revision: str | None = None, file: str | None = None, token
                 if beside in files:
                     hf_hub_download(repo, beside, revision=commit, token=token)
     except WorkError:
-        if found := _cached(source):  # a hub that is down is as good as none
-            return found
+        if cached := _cached(source):  # the hub may be out of order
+            return cached
         raise
     return path
 
@@ -83,9 +82,9 @@ def push(
     message: str | None = None,
     **card: Any,
 ) -> str:
-    """Put a checkpoint on the hub, in a repository that is made if there is none. The address of its page.
+    """Push a checkpoint to the hub and return the URL of its page; a missing repository is created.
 
-    A model card that is there already is replaced; the hub keeps the old one in its history.
+    An existing model card is replaced; the hub keeps the old one in its history.
 
     Args:
         repo: "user/name". private: of a new repository.
@@ -95,31 +94,26 @@ def push(
 
     Raises:
         RequestError: there is no token, or it may not write there; or the card's facts cannot be used.
-        WorkError: the hub cannot be reached or does not take the files.
+        WorkError: the hub cannot be reached or does not accept the files.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, constants
+    from huggingface_hub import HfApi, constants
 
     require_name(repo)
     token = require_token(token)
     with tempfile.TemporaryDirectory(prefix="retinanet-push-") as folder:
-        files = write_files(checkpoint, Path(folder), repo, **card)
-        if constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT):
-            why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "cannot be reached"
-            raise WorkError(f"{repo} cannot be pushed to the Hugging Face hub ({constants.ENDPOINT}): {_why(why)}")
-        with _in_words(f"{repo} cannot be pushed", Hub(repo), token), _quiet():
+        write_files(checkpoint, Path(folder), repo, **card)
+        if why := _why_offline():
+            raise WorkError(f"{repo} cannot be pushed to the Hugging Face hub ({constants.ENDPOINT}): {why}")
+        with _one_line_errors(f"{repo} cannot be pushed", Hub(repo), token), _quiet():
             api = HfApi(token=token, library_name="retinanet", library_version=__version__)
             page = api.create_repo(repo, private=private, exist_ok=True)
-            api.create_commit(
-                repo,
-                [CommitOperationAdd(path.name, path) for path in files],
-                commit_message=message
-                or f"A detector of {len(checkpoint.class_names)} classes by retinanet {__version__}",
-            )
+            title = message or f"A detector of {len(checkpoint.class_names)} classes by retinanet {__version__}"
+            api.upload_folder(repo_id=repo, folder_path=folder, commit_message=title)
     return str(page)
 
 
 def write_files(checkpoint: Checkpoint, folder: Path, repo: str, **card: Any) -> list[Path]:
-    """The files of a model on the hub, written into a folder that is there; arguments as :func:`push` takes them."""
+    """Write the files of a model on the hub into an existing folder; arguments as :func:`push` takes them."""
     text = model_card(checkpoint, repo, **card)
     settings = without_paths(checkpoint.settings)
     config = {
@@ -140,15 +134,16 @@ def write_files(checkpoint: Checkpoint, folder: Path, repo: str, **card: Any) ->
 
 
 def without_paths(settings: ModelSettings) -> ModelSettings:
-    """Settings to publish: of the file that training began with the name alone, not the folders of this machine."""
+    """Settings to publish: without the folders of this machine in the name of the initial weights' file."""
     weights = settings.backbone.weights
     return replace(settings, backbone=replace(settings.backbone, weights=weights.replace("\\", "/").rpartition("/")[2]))
 
 
 def require_token(token: str | None = None) -> str:
-    """
+    """The given token, or that of this machine.
+
     Raises:
-        RequestError: none is given, and none is kept on this machine.
+        RequestError: none is given, and this machine has none.
     """
     from huggingface_hub import get_token
 
@@ -161,7 +156,8 @@ def require_token(token: str | None = None) -> str:
 
 
 def require_name(repo: str) -> None:
-    """
+    """Refuse a name that no model on the hub can have.
+
     Raises:
         RequestError: ``repo`` is not of the form "user/name".
     """
@@ -177,33 +173,32 @@ def require_name(repo: str) -> None:
 
 
 def _cached(source: Hub) -> Path | None:
-    """What an earlier fetch left in the client's cache (refs/, snapshots/), without asking anybody."""
+    """The file in the client's cache, without a request to the hub."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if ".." in (source.revision or "").split("/"):
+        return None
+    try:
+        folder = Path(snapshot_download(source.repo, revision=source.revision, local_files_only=True))
+        path = folder / source.file if source.file else in_folder(folder)
+    except (LocalEntryNotFoundError, OSError, RequestError):
+        return None
+    return path if path.is_file() else None
+
+
+def _why_offline() -> str:
+    """Why the hub cannot be used; empty where it can."""
     from huggingface_hub import constants
 
-    root = Path(constants.HF_HUB_CACHE) / f"models--{source.repo.replace('/', '--')}"
-    revision = source.revision or constants.DEFAULT_REVISION
-    if ".." in revision.split("/"):
-        return None
-    try:
-        commit = (root / "refs" / revision).read_text(encoding="utf-8").strip()
-    except OSError:
-        commit = revision
-    folder = root / "snapshots" / commit
-    if source.file:
-        return folder / source.file if (folder / source.file).is_file() else None
-    try:
-        return in_folder(folder)
-    except (OSError, RequestError):
-        return None
-
-
-def _why(why: str) -> str:
-    return f"{why}: connect to a network, or give a file" if why.startswith("cannot") else why
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    return "" if reachable(constants.ENDPOINT) else "cannot be reached: connect to a network, or give a file"
 
 
 @contextmanager
-def _in_words(failed: str, source: Hub, token: str | None) -> Iterator[None]:
-    """The client's errors in one line each."""
+def _one_line_errors(failed: str, source: Hub, token: str | None) -> Iterator[None]:
+    """Turn each of the client's errors into one of ours, of one line."""
     from huggingface_hub import constants, errors, get_token
 
     repo = source.repo
@@ -223,26 +218,24 @@ def _in_words(failed: str, source: Hub, token: str | None) -> Iterator[None]:
             f"{failed}: it has no revision {source.revision}; see {constants.ENDPOINT}/{repo}"
         ) from error
     except errors.LocalEntryNotFoundError as error:
-        raise WorkError(f"{failed}: the hub does not answer ({first_line(error.__cause__ or error)})") from error
+        raise WorkError(f"{failed}: the hub does not respond ({first_line(error.__cause__ or error)})") from error
     except errors.EntryNotFoundError as error:
         raise RequestError(f"{failed}: it has no file {source.file}; see {constants.ENDPOINT}/{repo}") from error
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", 0)
-        said = " ".join(str(getattr(error, "server_message", None) or first_line(error)).split()).rstrip(".")
-        if status == 401 and not (
-            token or get_token()
-        ):  # so the hub answers for what is not there, if nobody is logged in
+        reason = " ".join(str(getattr(error, "server_message", None) or first_line(error)).split()).rstrip(".")
+        if status == 401 and not (token or get_token()):  # without a login, the hub's status for a missing model
             raise RequestError(f"{failed}: {unknown}") from error
         if status in (401, 403):
-            raise RequestError(f"{failed}: your token is not accepted for it ({said}); {LOG_IN}") from error
-        raise WorkError(f"{failed}: the hub answers {status} ({said}); try again later") from error
-    except Exception as error:  # of the HTTP library, whichever this version of the client uses; a full disk
+            raise RequestError(f"{failed}: your token is not accepted for it ({reason}); {LOG_IN}") from error
+        raise WorkError(f"{failed}: the hub returns status {status} ({reason}); try again later") from error
+    except Exception as error:  # a full disk, or an error of the HTTP library that this version of the client uses
         raise WorkError(f"{failed}: {first_line(error)}") from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The client's progress bars are for terminals."""
+    """Switch the client's progress bars off where there is no terminal."""
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -260,7 +253,7 @@ def _quiet() -> Iterator[None]:
 
 
 def run_facts(model: str | Path) -> Mapping[str, Any] | None:
-    """What the folder of a run says about its model (see :mod:`retinanet.training.run_folder`); None if it is none.
+    """The JSON in the run folder of a model (see :mod:`retinanet.training.run_folder`); None where there is none.
 
     Args:
         model: the folder, or a checkpoint in it.
@@ -272,7 +265,7 @@ def run_facts(model: str | Path) -> Mapping[str, Any] | None:
     facts: dict[str, Any] = {}
     for name in ("run", "evaluation"):
         try:
-            known = metadata.parse(metadata.read_bytes(folder / f"{name}.json"))
+            known = metadata.read(folder / f"{name}.json")
         except (OSError, ValueError):
             continue
         if isinstance(known, dict):

@@ -6,8 +6,8 @@
     https://zoo.org/model.pth       a file to download, once
     user/name, user/name@revision   a model on the Hugging Face hub; hf://user/name@revision/file says so outright
 
-What exists as a file or folder here is that file or folder, whatever it is called. Looking at a name imports nothing
-heavy and asks no network: the command line does so first.
+A name that exists as a file or folder is that file or folder. To recognise a name takes no heavy import and no network,
+so that the command line can do it first.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ USUAL = (*RUN, "model.safetensors", "pytorch_model.bin")
 """Names of checkpoints, the first to be preferred."""
 ENDINGS = (".safetensors", ".pth", ".pt", ".pkl", ".bin", ".ckpt")
 EXPORTED = ("model.xml", ".onnx", ".pt2")
-"""How the names of exported models end; OpenVINO's is in a folder with the rest of it."""
+"""Endings of exported models' names; OpenVINO's is in a folder with its other files."""
 BESIDE = ("resume.pt", "model.bin")
-"""What training goes on from, in a run folder, and the numbers of an OpenVINO model: neither is a model."""
+"""The state that training resumes from, and the numbers of an OpenVINO model: neither is a model."""
 TORCHVISION = {
     "retinanet_resnet50_fpn": "RetinaNet_ResNet50_FPN_Weights",
     "retinanet_resnet50_fpn_v2": "RetinaNet_ResNet50_FPN_V2_Weights",
 }
 """Names of torchvision's models, and of the enumerations of their weights."""
 OURS = "runs"
-"""Where training puts its folders: always a path, also where no run has been made yet."""
+"""The folder of training runs: always a path, also before the first run."""
 HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 WAYS = (
-    "give a run folder, a checkpoint file, an https address, the name of a model on the Hugging Face hub (user/name) "
+    "give a run folder, a checkpoint file, an https URL, the name of a model on the Hugging Face hub (user/name) "
     f"or one of torchvision's ({', '.join(TORCHVISION)})"
 )
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):/")
@@ -48,7 +48,7 @@ _HUB = re.compile(r"^(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w.-][\w./-]
 
 
 class Hub(NamedTuple):
-    """A model on the Hugging Face hub; ``file`` and ``revision`` are None where the name does not say them."""
+    """A model on the Hugging Face hub; ``file`` and ``revision`` are None where the name does not have them."""
 
     repo: str
     revision: str | None = None
@@ -62,12 +62,10 @@ class Source(NamedTuple):
 
 
 def recognise(source: str | Path) -> Source:
-    """What kind of thing ``source`` names, by what lies here and by its form.
-
-    A ``Path`` is only ever a path.
+    """What ``source`` names, by the files here and by its form; a ``Path`` is only ever a path.
 
     Raises:
-        RequestError: nothing of that name can be meant; the message says what is possible.
+        RequestError: it names nothing; the message says what is possible.
     """
     if not isinstance(source, str | Path) or not str(source).strip():
         raise RequestError(f"a model's name cannot be {shown(source)}: {WAYS}")
@@ -80,11 +78,11 @@ def recognise(source: str | Path) -> Source:
     if text in TORCHVISION:
         return Source("torchvision", text)
     if scheme := _SCHEME.match(text):
-        return _address(text, scheme[1].lower())
+        return _url(text, scheme[1].lower())
     if _looks_like_a_path(text):
         raise _no_path(path)
-    if found := _HUB.match(text):
-        return Source("hub", text, Hub(found["repo"], found["revision"]))
+    if match := _HUB.match(text):
+        return Source("hub", text, Hub(match["repo"], match["revision"]))
     raise RequestError(f"there is no model {text}{_near(path)}: {WAYS}")
 
 
@@ -92,7 +90,7 @@ def in_folder(folder: Path) -> Path:
     """The checkpoint in a folder.
 
     Raises:
-        RequestError: there is none, or several that could be meant.
+        RequestError: there is none, or there are several.
     """
     name = choose([path.name for path in folder.iterdir() if path.is_file()], str(folder))
     if name is None:
@@ -101,12 +99,12 @@ def in_folder(folder: Path) -> Path:
 
 
 def choose(names: Collection[str], where: str) -> str | None:
-    """Which of these files is the model: one with a usual name, else the only one with a usual ending; else None.
+    """The file that is the model: one with a usual name, else the only one with a usual ending, else None.
 
     Checkpoints come before exported models.
 
     Raises:
-        RequestError: several could be meant.
+        RequestError: there are several.
     """
     for name in USUAL:
         if name in names:
@@ -122,12 +120,12 @@ def choose(names: Collection[str], where: str) -> str | None:
 
 
 def secure(url: str) -> bool:
-    """Whether nobody on the way can change what is downloaded: https, or this machine itself."""
+    """Whether nobody can change a download on the way: https, or this machine itself."""
     parts = urlsplit(url)
     return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1"))
 
 
-def _address(text: str, scheme: str) -> Source:
+def _url(text: str, scheme: str) -> Source:
     if "://" not in text:
         raise RequestError(f"{text} has one slash too few after {scheme}: (a text, not a Path, keeps both)")
     if scheme == "hf":
@@ -143,14 +141,12 @@ def _address(text: str, scheme: str) -> Source:
     try:
         parts, safe = urlsplit(text), secure(text)
     except ValueError as error:
-        raise RequestError(f"{text} is not an address: {error}") from error
+        raise RequestError(f"{text} is not a URL: {error}") from error
     if not safe:
-        why = (
-            "can be changed on its way: use https" if scheme == "http" else f"cannot be fetched by {scheme}: use https"
-        )
-        raise RequestError(f"{text} {why}, or download it and give the file")
+        why = "can be changed on the way" if scheme == "http" else f"cannot be fetched by {scheme}"
+        raise RequestError(f"{text} {why}: use https, or download it and give the file")
     if parts.hostname in HUB_HOSTS:
-        # What a browser shows: the page of a model, of one of its revisions or of one of its files.
+        # A browser's URL is that of a model's page, of one of its revisions or of one of its files.
         user, name, at, revision, file = (*parts.path.strip("/").split("/", 4), "", "", "", "", "")[:5]
         repo = f"{user}/{name}"
         if _HUB.match(repo) and at in ("", "tree", "blob", "resolve"):
@@ -180,14 +176,14 @@ def _no_path(path: Path) -> RequestError:
 
 
 def _near(path: Path) -> str:
-    """Something that is there and has nearly this name."""
-    there = list(TORCHVISION) if len(path.parts) == 1 else []
+    """A hint at an existing model with nearly this name."""
+    known = list(TORCHVISION) if len(path.parts) == 1 else []
     folders = [path.parent, Path(OURS)] if len(path.parts) == 1 else [path.parent]
     for folder in folders:
         try:
-            there += [str(entry) for entry in folder.iterdir()]
+            known += [str(entry) for entry in folder.iterdir()]
         except OSError:
             continue
-    by_name = {Path(name).name.lower(): name for name in reversed(there)}
+    by_name = {Path(name).name.lower(): name for name in reversed(known)}
     near = difflib.get_close_matches(path.name.lower(), by_name, n=1, cutoff=0.75)
     return f", did you mean {by_name[near[0]]}?" if near else ""

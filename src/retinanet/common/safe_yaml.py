@@ -19,13 +19,13 @@ def base() -> Any:
     return yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
-def load(text: str, loader: Any) -> Any:
+def load(text: str, loader: Any, references: bool = False) -> Any:
     """The value that a YAML document holds.
-
-    References to a list or mapping are refused: a few lines of them can stand for more than any memory holds.
 
     Args:
         loader: a class derived from :func:`base`.
+        references: allow references to a list or mapping. A few lines of them can stand for more than any memory
+            holds, so only for a reader that never visits all of a value.
 
     Raises:
         yaml.YAMLError: it is not valid, or more than any description of a data set needs.
@@ -41,7 +41,7 @@ def load(text: str, loader: Any) -> Any:
             problem = f"more than {NESTED} lists inside each other" if depth > NESTED else ""
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        elif isinstance(event, yaml.AliasEvent) and event.anchor in collections:
+        elif isinstance(event, yaml.AliasEvent) and event.anchor in collections and not references:
             problem = f"*{printable(event.anchor, 60)} repeats a whole list or mapping: write it out"
         elif isinstance(event, yaml.ScalarEvent) and (event.implicit[0] or event.tag) and len(event.value) > PLAIN:
             problem = f"{len(event.value)} characters without quotes"

@@ -26,7 +26,7 @@ def begun_by_this_job(folder: Path) -> bool:
     if job() is None or all(count in ("", "0") for count in restarts):
         return False
     try:
-        facts = metadata.parse(metadata.read_bytes(folder / "run.json"))
+        facts = metadata.read(folder / "run.json")
     except (OSError, ValueError):
         return False
     return isinstance(facts, dict) and facts.get("job") == job()

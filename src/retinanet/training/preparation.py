@@ -148,7 +148,7 @@ def finished_summary(saved: dict[str, Any], settings: Settings, folder: RunFolde
     if settings.train.report and not folder.report.is_file():  # it ended before its report was written
         return None
     try:
-        facts = metadata.parse(metadata.read_bytes(folder.path / "evaluation.json"))
+        facts = metadata.read(folder.path / "evaluation.json")
         last = {name: facts[name] for name in coco_metrics.NAMES}
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -129,7 +129,7 @@ class RunFolder:
         """
         place = self.path / "run.json"
         try:
-            facts = metadata.parse(metadata.read_bytes(place))
+            facts = metadata.read(place)
         except (OSError, ValueError) as error:
             raise RequestError(f"{place} cannot be read: {what_is_wrong(error)}") from error
         if not isinstance(facts, dict):
@@ -221,7 +221,7 @@ def read_run(folder: Path) -> tuple[Path, Settings]:
     if not (folder / "settings.yaml").is_file() or not (folder / "run.json").is_file():
         raise RequestError(f"cannot resume {folder}: it is not the folder of a run (no settings.yaml and run.json)")
     try:
-        data = metadata.parse(metadata.read_bytes(folder / "run.json"))["data"]
+        data = metadata.read(folder / "run.json")["data"]
         if not isinstance(data, str) or "\0" in data:
             raise ValueError(f"data is {shown(data)}, not a path")
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,7 +1,7 @@
-"""What a model's file says besides its weights: JSON, checked field by field and within limits.
+"""The JSON that stands beside a model's weights, checked field by field and within limits.
 
-The same for safetensors, ONNX, OpenVINO folders, torch programs and the folders of runs. All of them may be from
-somebody else, and damaged or made to be read for ever.
+It is the same in safetensors, ONNX, OpenVINO folders, torch programs and run folders. Any of them may come from a
+stranger, and be damaged or made to take endless time or memory.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from retinanet.common.arguments import class_names_of
 from retinanet.common.errors import RequestError, first_line
 from retinanet.common.fields import shown
+from retinanet.common.text import TextError, read_bytes
 from retinanet.config.settings import ModelSettings, from_plain
 
 LONGEST = 4 * 2**20
@@ -25,7 +26,7 @@ DEEPEST = 24
 DIGITS = 20
 """Of a whole number."""
 KNOWN = {"origin": str, "assumed": list, "step": int, "split": str, "metrics": dict}
-"""Types of what the program reads again of a checkpoint's ``extra``."""
+"""Types of the values in a checkpoint's ``extra`` that the program reads back."""
 
 
 class About(NamedTuple):
@@ -34,23 +35,23 @@ class About(NamedTuple):
     extra: dict[str, Any]
 
 
-def read_bytes(path: Path) -> bytes:
-    """A file of JSON, up to one byte more than :func:`parse` takes.
+def read(path: Path) -> Any:
+    """The value of a JSON file.
 
     Raises:
-        OSError: it cannot be read, or is no file.
+        ValueError: it cannot be read, is no regular file, or :func:`parse` refuses its text.
     """
-    if not path.is_file():  # a pipe would be waited for
-        raise FileNotFoundError(f"{path} is no file")
-    with path.open("rb") as file:
-        return file.read(LONGEST + 1)
+    try:
+        return parse(read_bytes(path, LONGEST))
+    except TextError as error:
+        raise ValueError(error.reason) from None
 
 
 def parse(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is none, or longer, deeper or with longer numbers than anything that this program writes.
+        ValueError: it is no JSON, or longer, deeper or with longer numbers than anything that this program writes.
     """
     if len(text) > LONGEST:
         raise ValueError(f"{len(text)} bytes of metadata, where {LONGEST} are the most")
@@ -67,10 +68,10 @@ def parse(text: str | bytes) -> Any:
 
 
 def about(settings: Any, class_names: Any, extra: Any) -> About:
-    """Parsed metadata as what it stands for.
+    """Settings, class names and extra values of parsed metadata.
 
     Raises:
-        ValueError: something in it is of the wrong type or out of its bounds. SettingsError is one.
+        ValueError: a value is of the wrong type or out of its bounds. SettingsError is one.
     """
     names = class_names_of(class_names)
     require_extra(extra)
@@ -78,13 +79,14 @@ def about(settings: Any, class_names: Any, extra: Any) -> About:
 
 
 def of_export(path: Path, known: Any, format: str, names: str = "classes", extra: str = "extra") -> About:
-    """What an exported model says of itself: its settings are complete, for no network fills anything in.
+    """Settings, class names and extra values of an exported model; its settings must be complete.
 
     Args:
-        path: for messages. known: parsed metadata. format: what it has to name. names, extra: keys in it.
+        path: for messages. known: parsed metadata. format: the value it must have as "format".
+        names, extra: keys of the class names and of the extra values.
 
     Raises:
-        RequestError: it is of something else, or damaged.
+        RequestError: it is the metadata of something else, or damaged.
     """
     found = known.get("format") if isinstance(known, dict) else None
     if found != format:
@@ -106,7 +108,7 @@ def of_export(path: Path, known: Any, format: str, names: str = "classes", extra
 def require_extra(extra: Any) -> None:
     """
     Raises:
-        ValueError: ``extra`` is no mapping, or what the program reads again of it is of another type.
+        ValueError: ``extra`` is no mapping, or a value that the program reads back is of another type.
     """
     if not isinstance(extra, Mapping):
         raise ValueError(f"extra must be a mapping of names to values, not {shown(extra)}")
@@ -119,7 +121,7 @@ def require_extra(extra: Any) -> None:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of two values of one name, another reader may take the other."""
+    """A mapping of names to values; a repeated name is refused, for another reader may take another value."""
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("metadata with two values of one name")

@@ -19,7 +19,7 @@ from torch import Tensor
 from retinanet.common.atomic_files import what_is_wrong
 from retinanet.common.errors import RequestError, first_line
 from retinanet.common.fields import name as printable
-from retinanet.weight_files import inert, metadata, not_checkpoints, pickles
+from retinanet.weight_files import metadata, not_checkpoints, safe_pickle
 from retinanet.weight_files.torch_files import MAGIC, LegacyFile, NotTorchError, ZipFile
 
 INSIDE = ("state_dict", "model", "model_state_dict", "blobs", "ema_model", "model_ema", "ema_state_dict", "net")
@@ -81,7 +81,7 @@ def read(path: Path) -> Contents:
         raise
     except FileNotFoundError:
         raise RequestError(f"there is no file {path}") from None
-    except inert.ForbiddenError as error:
+    except safe_pickle.ForbiddenError as error:
         raise RequestError(not_checkpoints.refused(path, str(error))) from None
     except PermissionError as error:
         raise RequestError(f"{path} cannot be read ({what_is_wrong(error)}): give yourself the permission") from None
@@ -122,7 +122,7 @@ def _open(path: Path, file: BinaryIO, head: bytes, size: int) -> tuple[Lazy, dic
     if len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= metadata.LONGEST_HEADER:
         return _safetensors(path)
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return _nested(path, None, pickles.load(file))
+        return _nested(path, None, safe_pickle.load(file))
     raise RequestError(not_checkpoints.line(path, head))
 
 
@@ -138,7 +138,7 @@ def _nested(path: Path, file: ZipFile | LegacyFile | None, value: Any) -> tuple[
     """The mapping of names to tensors in ``value``, and the plain values beside it."""
 
     def lazy(item: Any) -> Callable[[], Tensor]:
-        if isinstance(item, inert.Array):
+        if isinstance(item, safe_pickle.Array):
             return lambda: torch.from_numpy(item.numpy().astype(item.numpy().dtype.newbyteorder("=")))
         assert file is not None
         return lambda: file.tensor(item)
@@ -146,7 +146,7 @@ def _nested(path: Path, file: ZipFile | LegacyFile | None, value: Any) -> tuple[
     def weights(mapping: Any, depth: int) -> dict[str, Any] | None:
         if not isinstance(mapping, dict):
             return None
-        kinds = inert.Array if file is None else inert.Tensor | inert.Array
+        kinds = safe_pickle.Array if file is None else safe_pickle.Tensor | safe_pickle.Array
         found = {key: item for key, item in mapping.items() if isinstance(key, str) and isinstance(item, kinds)}
         if found and 2 * len(found) >= len(mapping):
             return found
@@ -158,7 +158,7 @@ def _nested(path: Path, file: ZipFile | LegacyFile | None, value: Any) -> tuple[
         raise RequestError(not_checkpoints.without_weights(path, value))
     about = {}
     if not any(item is value.get(key) for key, item in found.items()):
-        about = {str(k): inert.plain(v) for k, v in value.items() if k not in TRAINING}
+        about = {str(k): safe_pickle.plain(v) for k, v in value.items() if k not in TRAINING}
         about = {key: item for key, item in about.items() if item is not None} | {"keys": [str(key) for key in value]}
     momentum = {name for name in found if name.endswith("_momentum")}  # what Detectron keeps of its optimizer
     return {name: lazy(item) for name, item in found.items() if name not in momentum}, about

@@ -1,7 +1,7 @@
-"""The files that ``torch.save`` writes, zip (since torch 1.6) and legacy, without torch's unpickler.
+"""The files that ``torch.save`` writes, zip (since torch 1.6) and legacy, without torch's reader.
 
-``torch.load(weights_only=True)`` would build every tensor of the optimizer too, differs from one torch to the next in
-what it refuses, and stops at a trainer's log. Here a tensor's numbers are read when it is asked for.
+``torch.load`` with a ``pickle_module`` of ours would build every tensor, the optimizer's too, and unpack compressed
+archives. Here the numbers of a tensor are read when they are needed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
-from retinanet.weight_files import inert, pickles
+from retinanet.weight_files import safe_pickle
+from retinanet.weight_files.safe_pickle import ForbiddenError
 
 MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The number that a legacy file begins with, after the few bytes of its pickle's protocol."""
@@ -32,9 +33,9 @@ DTYPES = {
     "Untyped": torch.uint8,
 }
 LONGEST_DIRECTORY = 4 * 2**20
-"""Bytes of an archive's list of files; of sixty thousand tensors' files."""
+"""Bytes of an archive's list of files; that of sixty thousand tensors is as long."""
 GROWTH = 4
-"""Storages may be read for this many times the file's size: once each, unless tensors share and alternate."""
+"""The storages read may have this many times the file's size: each is read once, unless tensors share and alternate."""
 NUMBERS = {str(dtype): dtype for dtype in DTYPES.values()}
 
 
@@ -42,8 +43,8 @@ class NotTorchError(Exception):
     """A zip file of another kind."""
 
 
-class _Steps:
-    """A file that is read in short steps until ``limit`` is lifted: an archive's directory is read in one."""
+class _ShortReads:
+    """A file that refuses long reads until ``limit`` is lifted; zipfile reads an archive's directory in one."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.limit = file, float(LONGEST_DIRECTORY)
@@ -51,20 +52,21 @@ class _Steps:
     def read(self, count: int = -1) -> bytes:
         if count > self.limit:
             raise ValueError("an archive of too many files")
-        return self.file.read(count)  # of all the rest only the end is asked for
+        return self.file.read(count)  # without a count zipfile reads only the last bytes
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.file, name)
 
 
 def open_archive(file: BinaryIO) -> zipfile.ZipFile:
-    """
+    """Open a zip file.
+
     Raises:
         BadZipFile: it is none. ValueError: it has more files than any checkpoint.
     """
-    steps = _Steps(file)
-    archive = zipfile.ZipFile(steps)
-    steps.limit = math.inf
+    limited = _ShortReads(file)
+    archive = zipfile.ZipFile(limited)
+    limited.limit = math.inf
     return archive
 
 
@@ -76,14 +78,13 @@ class Storage(NamedTuple):
 def storage(identity: Any) -> Storage:
     """The storage that a persistent id stands for: ("storage", its class, key, location, count[, view])."""
     if not isinstance(identity, tuple) or len(identity) < 5 or identity[0] != "storage":
-        what = identity[0] if isinstance(identity, tuple) and identity else identity
-        if what == "module":
-            raise inert.ForbiddenError("the source code of a module")
+        if isinstance(identity, tuple) and identity and identity[0] == "module":
+            raise ForbiddenError("the source code of a module")
         raise ValueError("an unknown persistent id")
     _, kind, key, *_ = identity
     if len(identity) > 5 and identity[5] is not None:
         raise ValueError("a storage that is a view of another, as files before torch 0.4 have")
-    name = kind.name.rpartition(".")[2].removesuffix("Storage") if isinstance(kind, inert.Global) else None
+    name = kind.name.rpartition(".")[2].removesuffix("Storage") if isinstance(kind, safe_pickle.Name) else None
     if name not in DTYPES:
         raise ValueError(f"numbers of an unknown type ({name})")
     if not isinstance(key, str | int):
@@ -92,7 +93,7 @@ def storage(identity: Any) -> Storage:
 
 
 class TorchFile:
-    """``value`` is what was saved, with :class:`inert.Tensor` in the place of tensors; :meth:`tensor` reads one."""
+    """``value`` is what was saved, with :class:`safe_pickle.Tensor` for each tensor; :meth:`tensor` reads one."""
 
     value: Any
 
@@ -106,16 +107,16 @@ class TorchFile:
         raise NotImplementedError
 
     def filled(self, value: Any, left: list[int] | None = None) -> Any:
-        """``value`` with tensors in their places: numbers, text, and lists, tuples and dicts of these.
+        """``value`` with its tensors read: numbers, text, and lists, tuples and dicts of these.
 
         Raises:
             ValueError, KeyError, OSError: there is something else in it, or a tensor that cannot be read.
         """
-        left = [pickles.MOST_OPCODES] if left is None else left
+        left = [safe_pickle.MOST_OPCODES] if left is None else left
         left[0] -= 1
         if left[0] < 0:
             raise ValueError("it refers to itself again and again")
-        if isinstance(value, inert.Tensor):
+        if isinstance(value, safe_pickle.Tensor):
             return self.tensor(value)
         if isinstance(value, dict):
             return {key: self.filled(item, left) for key, item in value.items()}
@@ -125,17 +126,17 @@ class TorchFile:
             return value
         raise ValueError(f"it holds something of the type {type(value).__name__}")
 
-    def tensor(self, made: inert.Tensor) -> torch.Tensor:
-        """Its numbers, in their own type.
+    def tensor(self, saved: safe_pickle.Tensor) -> torch.Tensor:
+        """The tensor's numbers, in their own type.
 
         Raises:
             ValueError, KeyError, OSError: the tensor does not fit into its storage, or that is missing.
         """
-        if not isinstance(made.storage, Storage):
+        if not isinstance(saved.storage, Storage):
             raise ValueError("a tensor without a storage")
-        key, dtype = made.storage
-        if made.dtype is not None:
-            dtype = NUMBERS[made.dtype]
+        key, dtype = saved.storage
+        if saved.dtype is not None:
+            dtype = NUMBERS[saved.dtype]
         if self._last[0] != key:
             self._last = (key, self._read(key))
             self._left -= len(self._last[1])
@@ -143,14 +144,14 @@ class TorchFile:
                 raise ValueError("its storages are read again and again")
         data = self._last[1]
         stored = len(data) // dtype.itemsize
-        if 0 in made.size:
-            return torch.empty(made.size, dtype=dtype)
-        if made.offset + sum((n - 1) * step for n, step in zip(made.size, made.stride)) >= stored:
-            raise ValueError("a tensor is larger than what is stored of it")
-        if math.prod(made.size) > stored:
-            raise ValueError("a tensor repeats what is stored of it")
+        if 0 in saved.size:
+            return torch.empty(saved.size, dtype=dtype)
+        if saved.offset + sum((n - 1) * step for n, step in zip(saved.size, saved.stride)) >= stored:
+            raise ValueError("a tensor is larger than its storage")
+        if math.prod(saved.size) > stored:
+            raise ValueError("a tensor repeats the numbers of its storage")
         flat = torch.frombuffer(data, dtype=dtype, count=stored)
-        return flat.as_strided(made.size, made.stride, made.offset)
+        return flat.as_strided(saved.size, saved.stride, saved.offset)
 
 
 class ZipFile(TorchFile):
@@ -164,16 +165,16 @@ class ZipFile(TorchFile):
         super().__init__(file)
         self.archive = open_archive(file)
         names = self.archive.namelist()
-        found = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
-        if len(found) != 1:
+        pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
+        if len(pickles) != 1:
             raise NotTorchError
-        self.folder = found[0].removesuffix("data.pkl")
+        self.folder = pickles[0].removesuffix("data.pkl")
         if any(name.startswith(f"{self.folder}code/") for name in names):
-            raise inert.ForbiddenError("a TorchScript program")
+            raise ForbiddenError("a TorchScript program")
         order = f"{self.folder}byteorder"
         if order in names and self._bytes(order) != b"little":
             raise ValueError("written by a big-endian machine")
-        self.value = pickles.load(io.BytesIO(self._bytes(found[0])), storage)
+        self.value = safe_pickle.load(io.BytesIO(self._bytes(pickles[0])), storage)
 
     def _bytes(self, name: str) -> bytearray:
         info = self.archive.getinfo(name)
@@ -190,29 +191,29 @@ class LegacyFile(TorchFile):
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)
-        kinds: dict[str, int] = {}
+        itemsizes: dict[str, int] = {}
 
         def remember(identity: Any) -> Storage:
             result = storage(identity)
-            kinds[result.key] = result.dtype.itemsize
+            itemsizes[result.key] = result.dtype.itemsize
             return result
 
-        pickles.load(file)
-        pickles.load(file)
-        machine = pickles.load(file)
+        _, _, machine = (safe_pickle.load(file) for _ in range(3))
         if isinstance(machine, dict) and machine.get("little_endian") is False:
             raise ValueError("written by a big-endian machine")
-        self.value = pickles.load(file, remember)
-        self.places: dict[str, tuple[int, int]] = {}
-        for key in pickles.load(file):
+        self.value = safe_pickle.load(file, remember)
+        self.ranges: dict[str, tuple[int, int]] = {}  # first byte and length of each storage
+        for key in safe_pickle.load(file):
+            if not isinstance(key, str | int):  # a nest of tuples can take for ever to hash
+                raise ValueError("a storage without a name")
             (count,) = struct.unpack("<q", file.read(8))
-            place, length = file.tell(), count * kinds[key]
-            if count < 0 or place + length > self.size:
+            begin, length = file.tell(), count * itemsizes[str(key)]
+            if count < 0 or begin + length > self.size:
                 raise EOFError("it ends before its tensors do")
-            self.places[key] = (place, length)
+            self.ranges[str(key)] = (begin, length)
             file.seek(length, io.SEEK_CUR)
 
     def _read(self, key: str) -> bytearray:
-        place, length = self.places[key]
-        self.file.seek(place)
+        begin, length = self.ranges[key]
+        self.file.seek(begin)
         return bytearray(self.file.read(length))

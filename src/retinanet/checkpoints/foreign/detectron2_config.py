@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from retinanet.checkpoints.foreign.detectron_config import Configuration, shown
+from retinanet.checkpoints.foreign.detectron_config import Configuration
 from retinanet.common.errors import RequestError
+from retinanet.common.fields import shown
 from retinanet.config.settings import AnchorSettings, PostprocessingSettings, PreprocessingSettings, dotted
 from retinanet.weight_files.reader import Contents
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import math
-import reprlib
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import Any
 
 import yaml
 
+from retinanet.common import safe_yaml
 from retinanet.common.errors import RequestError, first_line
+from retinanet.common.fields import shown
 
 FIXED: dict[str, Any] = {
     "RETINANET.SOFTMAX": False,
@@ -28,15 +29,6 @@ FIXED: dict[str, Any] = {
 
 LONGEST = 1 << 17  # characters; the zoo's have some ten thousand
 LARGEST = 1e9  # no number in a configuration that means anything here is larger
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict, _SHORT.maxstring = 2, 6, 6, 4, 60
-
-
-def shown(value: Any) -> str:
-    """A value for a message, cut short: lists in lists that repeat each other can have more items than memory."""
-    return _SHORT.repr(value)
 
 
 class Configuration:
@@ -56,8 +48,9 @@ class Configuration:
         if text is None:
             return
         try:
-            self.values = yaml.load(text or "{}", _Plain) if isinstance(text, str) and len(text) <= LONGEST else None
-        except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
+            short = isinstance(text, str) and len(text) <= LONGEST
+            self.values = safe_yaml.load(text or "{}", _Untagged, references=True) if short else None
+        except yaml.YAMLError as error:
             raise RequestError(f"{path} has a configuration that is not YAML ({first_line(error)})") from error
         if not isinstance(self.values, dict):
             raise RequestError(f"{path} has something else than a configuration where one should be")
@@ -112,7 +105,7 @@ class Configuration:
         return int(value)
 
 
-class _Plain(yaml.SafeLoader):
+class _Untagged(safe_yaml.base()):  # type: ignore[misc]
     """Text, numbers, lists and dicts, whatever the tags say; no merging of mappings, which can take for ever."""
 
     def flatten_mapping(self, node: Any) -> None:
@@ -127,7 +120,7 @@ class _Plain(yaml.SafeLoader):
         return self.construct_scalar(node)
 
 
-_Plain.add_multi_constructor("", _Plain.untagged)
+_Untagged.add_multi_constructor("", _Untagged.untagged)
 
 
 def _numbers(value: Any) -> tuple[float, ...]:

@@ -144,7 +144,7 @@ def read_about(folder: Path) -> tuple[ModelSettings, tuple[str, ...], dict[str, 
         )
     place = folder / ABOUT
     try:
-        known = metadata.parse(metadata.read_bytes(place))
+        known = metadata.read(place)
     except (OSError, ValueError) as error:
         reason = first_line(error)
         raise RequestError(f"{place} cannot be read: it is damaged ({reason}); export the model again") from error
