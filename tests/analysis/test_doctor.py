@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import retinanet.data
-from helpers.made_data import CLASSES, HEIGHT, WIDTH, Sample, encoded, pixels, png, sound, write
+from helpers.synthetic_data import CLASSES, HEIGHT, WIDTH, Sample, encoded, pixels, png, sound, write
 from retinanet.analysis.doctor import examine, fault_checks, open_all
 from retinanet.analysis.doctor.overlaps import overlapping
 from retinanet.analysis.near_duplicates import look

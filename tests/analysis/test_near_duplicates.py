@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from helpers.made_data import Sample, encoded, pixels, png, sound, write
+from helpers.synthetic_data import Sample, encoded, pixels, png, sound, write
 from retinanet.analysis.near_duplicates import CELLS, PARTNERS, Looks, groups, look, near, spread
 from retinanet.data import open_data
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.tiny_run import make_data
+from helpers.synthetic_data import rectangles
 from retinanet.cli import main
 from retinanet.data import open_data, splits
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data") / "tiny")
+    return rectangles(tmp_path_factory.mktemp("data") / "tiny")
 
 
 def test_what_is_there(data, capsys):

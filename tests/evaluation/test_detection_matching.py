@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from helpers.scenes import scene, scenes
+from helpers.synthetic_data import scene, scenes
 from retinanet.evaluation.bootstrap import THRESHOLDS, match
 from retinanet.evaluation.detection_matching import pair
 
