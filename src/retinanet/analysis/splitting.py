@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.analysis.near_duplicates import Looks, groups, near
+from retinanet.analysis.near_duplicates import ImageFigures, connected_groups, similar_pairs
 from retinanet.common.errors import RequestError
 from retinanet.data.dataset import DetectionData
 
@@ -66,11 +66,11 @@ def split(
     return np.flatnonzero(in_train), np.flatnonzero(~in_train)
 
 
-def look_alikes(seen: Looks) -> Ints:
+def duplicate_groups(figures: ImageFigures) -> Ints:
     """(N,) ``groups`` for :func:`split`: the same number for images that are copies or look nearly the same."""
-    numbers = np.arange(seen.total)
-    pairs = near(seen)
-    for group in groups(pairs.first, pairs.second):
+    numbers = np.arange(figures.total)
+    pairs = similar_pairs(figures)
+    for group in connected_groups(pairs.first, pairs.second):
         numbers[group] = group[0]
     return numbers
 

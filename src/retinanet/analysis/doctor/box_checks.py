@@ -64,7 +64,7 @@ def _twice(split: Split) -> Iterator[Finding]:
         yield Finding(code, severity, split.name, n, f"{share} {text}", remedy, names)
 
 
-def sets(split: Split) -> NDArray[np.uint64]:
+def box_set_hashes(split: Split) -> NDArray[np.uint64]:
     """(N,) one number for each image's set of boxes and classes; equal sets have equal numbers, in any order."""
     with np.errstate(over="ignore"):
         key = split.labels.astype(np.uint64) + np.uint64(1)
@@ -77,7 +77,7 @@ def sets(split: Split) -> NDArray[np.uint64]:
 
 
 def _same_sets(split: Split) -> Iterator[Finding]:
-    key = sets(split)
+    key = box_set_hashes(split)
     candidates = np.flatnonzero(split.objects >= SET)
     _, inverse, times = np.unique(key[candidates], return_inverse=True, return_counts=True)
     shared = candidates[times[inverse] > 1]
