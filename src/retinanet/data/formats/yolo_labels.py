@@ -28,8 +28,8 @@ POSED: a box with keypoints inside.
 A POSED line is an unlikely polygon where the sides of the box would be a point far from all others, or every third
 number is 0 or 1 (APART), and where its edges cross (CROSSED).
 
-A line of six columns: columns 2 to 5 are a box that sticks out of the image (OUT), columns 3 to 6 are a box in the image
-(SHIFTED), the last column is a whole number above 1 (WHOLE)."""
+A line of six columns: columns 2 to 5 are a box that sticks out of the image (OUT), columns 3 to 6 are a box in the
+image (SHIFTED), the last column is a whole number above 1 (WHOLE)."""
 LOW, HIGH = -0.1, 1.1  # range of a coordinate: polygons that were drawn carelessly over the edge stay inside
 SURE = 3  # lines that fit the same two formats: chance does not explain so many
 ODD = 0.05  # share of lines that do not fit the format of the other lines of the same length
