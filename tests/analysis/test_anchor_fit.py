@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from helpers.black_images import coco
+from helpers.synthetic_data import black_images
 from retinanet.analysis.anchor_fit import fit_anchors, fit_size, lost_boxes
 from retinanet.analysis.coverage import cover
 from retinanet.config.settings import AnchorSettings, MatchingSettings, ModelSettings, PreprocessingSettings
@@ -26,7 +26,7 @@ def scattered(root, sides, shapes=(0.7, 1.4), size=(640, 640), images=6, count=3
             x, y = random.uniform(0, size[1] - w), random.uniform(0, size[0] - h)
             boxes.append((x, y, x + w, y + h, int(random.integers(2))))
         rows.append((size, boxes))
-    return coco(root, rows)
+    return black_images(root, rows)
 
 
 def test_small_objects_get_p2_and_few_levels(tmp_path):
@@ -70,7 +70,7 @@ def test_never_worse_and_always_the_same(tmp_path, sides):
 
 
 def test_no_boxes_leave_the_anchors(tmp_path):
-    data = coco(tmp_path, [((64, 64), [])])
+    data = black_images(tmp_path, [((64, 64), [])])
     assert fit_anchors(data, AS_IT_IS, MatchingSettings()).settings == AnchorSettings()
     assert lost_boxes(data, AS_IT_IS, MatchingSettings()) == (1.0, None)
     assert fit_size(data, AS_IT_IS.preprocessing, 24)[0] == 64
@@ -91,7 +91,7 @@ def test_lost_boxes_are_told_with_what_would_save_them(tmp_path):
 
 @pytest.mark.parametrize("low_quality", [False, True])
 def test_boxes_below_a_pixel_are_told_whatever_the_anchors_cover(tmp_path, low_quality):
-    data = coco(tmp_path, [((64, 64), [(10, 10, 30, 30, 1)] * 40 + [(5, 5, 5.16, 5.16, 1)])])
+    data = black_images(tmp_path, [((64, 64), [(10, 10, 30, 30, 1)] * 40 + [(5, 5, 5.16, 5.16, 1)])])
     model = replace(ModelSettings(), preprocessing=PreprocessingSettings(resize="none"))
     sizes = replace(AnchorSettings(), sizes=(20.0, 0.16), ratios=(1.0,))
     for anchors in (sizes, replace(sizes, sizes=(20.0, 40.0))):

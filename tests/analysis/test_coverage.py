@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.black_images import coco
+from helpers.synthetic_data import black_images
 from retinanet.analysis.coverage import Boxes, best_anchors, boxes_at_training_size, cover, share_text
 from retinanet.config.settings import AnchorSettings, MatchingSettings, ModelSettings, PreprocessingSettings
 from retinanet.ops import boxes as geometry
@@ -57,7 +57,7 @@ def test_covered_boxes_are_those_that_the_trainer_gives_an_anchor(tmp_path):
         x, y = random.uniform(0, width - 30), random.uniform(0, height - 30)
         w, h = random.uniform(3, 29, 2)
         images.append(((height, width), [(x, y, x + w, y + h, 0)]))
-    data = coco(tmp_path, images)
+    data = black_images(tmp_path, images)
     model = ModelSettings(preprocessing=PreprocessingSettings(size=128, longer=200))
     model = replace(model, anchors=AnchorSettings(sizes=(16.0, 32.0, 64.0)))
     seen = boxes_at_training_size(data, model.preprocessing)
@@ -74,8 +74,9 @@ def test_covered_boxes_are_those_that_the_trainer_gives_an_anchor(tmp_path):
 
 def test_what_is_told(tmp_path):
     """One box that an anchor equals, one that is too small for any, a crowd, an image without a box."""
-    data = coco(tmp_path, [((128, 128), [(32, 32, 64, 64, 0), (3, 3, 7, 7, 1)]), ((128, 128), [(2, 2, 5, 5, 1)]),
-                           ((128, 256), [])])  # fmt: skip
+    square, wide = (128, 128), (128, 256)
+    scenes = [(square, [(32, 32, 64, 64, 0), (3, 3, 7, 7, 1)]), (square, [(2, 2, 5, 5, 1)]), (wide, [])]
+    data = black_images(tmp_path, scenes)
     model = replace(ModelSettings(), preprocessing=PreprocessingSettings(resize="none"))
     found = cover(data, model, MatchingSettings())
     assert found.share == pytest.approx(1 / 3)
@@ -97,7 +98,7 @@ def test_what_is_told(tmp_path):
 
 
 def test_without_boxes(tmp_path):
-    found = cover(coco(tmp_path, [((64, 64), [])]), ModelSettings(), MatchingSettings())
+    found = cover(black_images(tmp_path, [((64, 64), [])]), ModelSettings(), MatchingSettings())
     assert found.share == 1.0
     assert found.without == 0.0
     assert found.positives == 0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.made_data import Sample, png, write
+from helpers.synthetic_data import Sample, png, write
 from retinanet.analysis.survey import Histogram, Percentiles, survey
 from retinanet.config.settings import PreprocessingSettings
 from retinanet.data import open_data

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import retinanet
-from helpers.tiny_coco import write_coco
-from helpers.tiny_run import make_data
+from helpers.synthetic_data import bright_boxes, rectangles
 from retinanet.cli import main
 from retinanet.cli.console import clock, number
 from retinanet.model import RetinaNet
@@ -23,7 +22,7 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    return write_coco(tmp_path_factory.mktemp("data") / "tiny")
+    return bright_boxes(tmp_path_factory.mktemp("data") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +125,7 @@ def test_train_on_an_unknown_layout(capsys, tmp_path):
 
 
 def test_train_with_a_broken_image_says_so_and_goes_on(capsys, tmp_path):
-    root = write_coco(tmp_path / "data")
+    root = bright_boxes(tmp_path / "data")
     (root / "train" / "002.png").write_bytes(b"not an image")
     result = tmp_path / "result.json"
     options = ["--output", f"{tmp_path}/run", "--steps", "1", "--json", str(result), *TINY]
@@ -139,7 +138,7 @@ def test_train_with_a_broken_image_says_so_and_goes_on(capsys, tmp_path):
 
 
 def test_strict_refuses_a_broken_image(capsys, tmp_path):
-    root = write_coco(tmp_path / "data")
+    root = bright_boxes(tmp_path / "data")
     (root / "train" / "002.png").write_bytes(b"not an image")
     message = error(capsys, "train", str(root), "--strict", "--output", f"{tmp_path}/run", "--steps", "1", *TINY)
     assert "strict refuses any" in message
@@ -188,7 +187,7 @@ def test_resume_refuses_what_contradicts_the_run(capsys, run, options, message):
 
 def test_resume_refuses_other_data(capsys, run, data, tmp_path):
     error(capsys, "train", str(tmp_path), "--resume", str(run))  # no data set at all
-    other = make_data(tmp_path / "other", count=7)
+    other = rectangles(tmp_path / "other", count=7)
     message = error(capsys, "train", str(other), "--resume", str(run))
     assert message.startswith(f"cannot resume {run}: it was trained on 4 images")
 
@@ -254,7 +253,7 @@ def test_evaluate(capsys, run, data, tmp_path):
 
 
 def test_evaluate_maps_classes_by_name(capsys, run, tmp_path):
-    other = write_coco(tmp_path / "other", splits=("val",), names=("dog", "bird"))
+    other = bright_boxes(tmp_path / "other", splits=("val",), names=("dog", "bird"))
     assert main(["evaluate", str(run), str(other)]) == 0
     _, err = said(capsys)
     assert "no boxes of cat: these classes have no AP and are left out of the means" in err
@@ -262,7 +261,7 @@ def test_evaluate_maps_classes_by_name(capsys, run, tmp_path):
 
 
 def test_evaluate_on_data_without_any_class_of_the_model(capsys, run, tmp_path):
-    other = write_coco(tmp_path / "other", splits=("val",), names=("car", "bus"))
+    other = bright_boxes(tmp_path / "other", splits=("val",), names=("car", "bus"))
     message = error(capsys, "evaluate", str(run), str(other))
     assert message == (f"no class of {other} (car, bus) is one of the model's (cat, dog); classes are mapped by name")
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.tiny_run import make_data
+from helpers.synthetic_data import rectangles
 from retinanet.cli import main
 from retinanet.data import open_data, splits
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data") / "tiny")
+    return rectangles(tmp_path_factory.mktemp("data") / "tiny")
 
 
 def test_what_is_there(data, capsys):
@@ -63,6 +63,7 @@ def test_anchors_that_cover_little_are_named_with_a_remedy(data, capsys):
     assert "--anchors auto would cover 100.0%" in said
 
 
+@pytest.mark.slow
 def test_page(data, tmp_path, capsys):
     page = tmp_path / "data.html"
     assert main(["data", str(data), "--report", str(page), "--quiet"]) == 0
@@ -90,10 +91,10 @@ def test_split_what_has_no_splits(data, tmp_path, capsys):
     assert "train: 8 images" in capsys.readouterr().out
     assert main(["data", str(one), "--convert", "yolo", str(tmp_path / "again"), "--split", "0.8"]) == 0
     names = [sorted(p.name for p in (tmp_path / n / "images" / "val").iterdir()) for n in ("two", "again")]
-    assert names[0] == names[1], "the same seed gives the same parts"
+    assert names[0] == names[1], "the same seed gives the same splits"
 
 
-def test_near_duplicates_stay_in_one_part(tmp_path, capsys):
+def test_near_duplicates_stay_in_one_split(tmp_path, capsys):
     """Each image four times: as it is, a copy, and saved anew with noise."""
     random = np.random.default_rng(0)
     root = tmp_path / "video"
@@ -108,7 +109,7 @@ def test_near_duplicates_stay_in_one_part(tmp_path, capsys):
     (root / "classes.txt").write_text("cell\n")
     command = ["data", str(root), "--split", "0.6", "--convert", "yolo"]
     assert main([*command, str(tmp_path / "parts")]) == 0
-    assert "20 images look like others, in 5 groups" in capsys.readouterr().out
+    assert "20 images are near-duplicates, in 5 groups" in capsys.readouterr().out
     scenes = [{p.stem[-1] for p in (tmp_path / "parts/images" / part).iterdir()} for part in ("train", "val")]
     assert list(map(len, scenes)) == [3, 2]
     assert not scenes[0] & scenes[1]
@@ -124,11 +125,11 @@ def test_near_duplicates_stay_in_one_part(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--split", "0.8"], "--split parts a data set while it is copied: add --convert"),
+        (["--split", "0.8"], "add --convert"),
         (["--convert", "yolo", "{out}", "--split", "0.8"], "has the splits train, val already: leave --split out"),
         (["--convert", "yolo", "{data}"], "not empty"),
         (["--report", "x.txt"], "give a file name that ends in .html"),
-        (["--report", "{out}/no/x.html"], "in a folder that is there"),
+        (["--report", "{out}/no/x.html"], "in a folder that exists"),
         (["--images", "-1"], "--images must be 0 or more"),
         (["--train.steps", "3"], "Unknown option"),
         (["--model.anchors.size", "3"], "Did you mean"),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from helpers.colour_finder import ColourFinder, draw
 from helpers.hostile_names import NAMES, obeyed
-from helpers.tiny_coco import write_coco
+from helpers.synthetic_data import bright_boxes
 from retinanet.cli import main
 from retinanet.cli.console import Output, class_table
 from retinanet.cli.progress import Progress
@@ -24,7 +24,7 @@ from retinanet.predict.files import predict_files
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A COCO data set in which everything that has a name has a hostile one."""
-    root = write_coco(tmp_path_factory.mktemp("data") / "s\x1b[31m<et>[red]", ("train", "val"), NAMES)
+    root = bright_boxes(tmp_path_factory.mktemp("data") / "s\x1b[31m<et>[red]", ("train", "val"), NAMES)
     for split in ("train", "val"):
         path = root / "annotations" / f"instances_{split}.json"
         content = json.loads(path.read_text())

@@ -74,7 +74,7 @@ def test_validation_shares_neither_digits_nor_parts_of_photographs_with_training
     train, val = (set(digits.samples(split, 1797)) for split in ("train", "val"))
     assert not train & val
     assert train | val == set(range(1797))
-    (first, middle), (middle_again, last) = digits.part("train", 427), digits.part("val", 427)
+    (first, middle), (middle_again, last) = digits.rows_of("train", 427), digits.rows_of("val", 427)
     assert (first, middle, last) == (0, middle_again, 427)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.scenes import scene, scenes
+from helpers.synthetic_data import scene, scenes
 from retinanet.evaluation.confusion import confusion_matrix, image_results, worst
 from retinanet.evaluation.pr_curves import curves
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.scenes import matched_by_hand, scene, scenes
+from helpers.plain_matching import matched_by_hand
+from helpers.synthetic_data import scene, scenes
 from retinanet.evaluation.bootstrap import THRESHOLDS, match_detections
 from retinanet.evaluation.detection_matching import pair
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.tiny_run import make_data, tiny
+from helpers.synthetic_data import rectangles
+from helpers.tiny_run import tiny
 from retinanet import Detector
 from retinanet.config.settings import MatchingSettings
 from retinanet.data import open_data
@@ -17,7 +18,7 @@ from retinanet.ops.iou_assigner import match
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return open_data(make_data(tmp_path_factory.mktemp("data") / "squares", 6), "val")
+    return open_data(rectangles(tmp_path_factory.mktemp("data") / "squares", 6), "val")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.scenes import matched_by_hand, scene, scenes
+from helpers.plain_matching import matched_by_hand
+from helpers.synthetic_data import scene, scenes
 from retinanet.evaluation import coco_metrics
 from retinanet.evaluation.pr_curves import curves
 

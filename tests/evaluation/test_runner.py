@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from helpers.random_weights import scatter
-from helpers.tiny_run import make_data, tiny
+from helpers.synthetic_data import rectangles
+from helpers.tiny_run import tiny
 from retinanet.data import open_data
 from retinanet.evaluation.runner import detect_all
 from retinanet.inference.detections import Detections
@@ -31,7 +32,7 @@ def detector():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data") / "squares", count=9)
+    return rectangles(tmp_path_factory.mktemp("data") / "squares", count=9)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from helpers.scenes import Scenes, detections, overlap_by_hand, scene, scenes
+from helpers.plain_matching import overlap_by_hand
+from helpers.synthetic_data import Scenes, detections, scene, scenes
 from retinanet.data import open_data
 from retinanet.evaluation import coco_metrics
 from retinanet.evaluation.bootstrap import match_detections

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from helpers import exported_models as models
-from helpers.made_data import sound, write
+from helpers.synthetic_data import sound, write
 from retinanet.cli import main
 from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet

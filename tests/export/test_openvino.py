@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from helpers.exported_models import make_image
 from helpers.random_weights import scatter
-from helpers.tiny_run import make_data, tiny
+from helpers.synthetic_data import rectangles
+from helpers.tiny_run import tiny
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.config.settings import PreprocessingSettings
 from retinanet.data import open_data
@@ -112,7 +113,7 @@ def test_several_threads_may_call_it(loaded: Detector) -> None:
 
 
 def test_evaluation_takes_it(detector: Detector, loaded: Detector, tmp_path: Path) -> None:
-    data = open_data(make_data(tmp_path / "data", 4), "val", class_names=NAMES)
+    data = open_data(rectangles(tmp_path / "data", 4), "val", class_names=NAMES)
     found, expected = (detect_all(each, data, batch_size=3) for each in (loaded, detector))
     for index in range(len(data)):
         assert_same(found[index], expected[index])
@@ -152,7 +153,7 @@ def test_weights_of_bf16_take_half_the_room(detector: Detector, folder: Path, tm
 
 
 def test_int8(detector: Detector, folder: Path, tmp_path: Path) -> None:
-    data, said = make_data(tmp_path / "data", 9), []
+    data, said = rectangles(tmp_path / "data", 9), []
     sources = openvino_int8.calibration_images(data)
     assert {path.parent.name for path in sources} == {"train"}
     assert len(sources) == 9
@@ -201,7 +202,7 @@ def test_int8_needs_images(detector: Detector, tmp_path: Path) -> None:
 
 
 def test_images_to_calibrate_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = make_data(tmp_path / "data", 11)
+    data = rectangles(tmp_path / "data", 11)
     plain = tmp_path / "plain"
     shutil.copytree(data / "val", plain)
     assert len(openvino_int8.calibration_images(plain)) == 11  # no labels needed

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers.three_images import ANCHORS, BOXES, LABELS, outputs
+from helpers.synthetic_data import ANCHORS, BOXES, LABELS, outputs
 from retinanet import losses
 from retinanet.common import threads
 from retinanet.common.errors import RequestError

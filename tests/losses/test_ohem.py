@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from helpers.three_images import ANCHORS, BOXES, LABELS, outputs
+from helpers.synthetic_data import ANCHORS, BOXES, LABELS, outputs
 from retinanet.config.settings import LossSettings, MatchingSettings, OhemSettings, SettingsError
 from retinanet.losses import ClassBalance, class_loss, detection_loss, hardest
 from retinanet.losses import ohem as module

@@ -13,7 +13,8 @@ import torch
 import yaml
 
 from helpers.recorder import Recorder
-from helpers.tiny_run import make_data, tiny
+from helpers.synthetic_data import rectangles
+from helpers.tiny_run import tiny
 from retinanet.cli import main
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.config.settings import to_plain
@@ -25,7 +26,7 @@ from retinanet.training.run_folder import read_metrics
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data") / "squares", 6)
+    return rectangles(tmp_path_factory.mktemp("data") / "squares", 6)
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,8 @@
 import pytest
 
-from helpers.tiny_run import make_data
+from helpers.synthetic_data import rectangles
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data") / "squares")
+    return rectangles(tmp_path_factory.mktemp("data") / "squares")

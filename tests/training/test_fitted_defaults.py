@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import retinanet
-from helpers.black_images import coco
-from helpers.tiny_run import make_data
+from helpers.synthetic_data import black_images, rectangles
 from retinanet.cli import main
 from retinanet.config import recipes
 from retinanet.config.settings import Settings, dotted, from_plain, to_plain
@@ -23,7 +22,7 @@ SMALL = {"model": {"preprocessing": {"size": 64, "longer": 96}}}
 def data(tmp_path_factory):
     """Sixty-four pixels, two objects of about twenty in each image."""
     boxes = [(4, 6, 22, 28, 0), (30, 20, 52, 40, 1)]
-    return coco(tmp_path_factory.mktemp("data"), [((64, 64), boxes)] * 16)
+    return black_images(tmp_path_factory.mktemp("data"), [((64, 64), boxes)] * 16)
 
 
 def chosen(data, given, anchors=True):
@@ -60,7 +59,7 @@ def test_without_a_length_there_is_one(data):
 
 def test_a_short_budget_gets_small_batches_where_images_are_full(tmp_path):
     boxes = [(4 + 14 * i, 4 + 14 * j, 14 + 14 * i, 15 + 14 * j, 0) for i in range(6) for j in range(5)]
-    full = coco(tmp_path, [((96, 96), boxes)] * 4)
+    full = black_images(tmp_path, [((96, 96), boxes)] * 4)
     settings, _ = chosen(full, {**SMALL, "train": {"budget": "1s"}})
     assert settings.train.batch_size == 1
     assert settings.train.lr == pytest.approx(2e-3 * (30 / fitted_defaults.OBJECTS) ** 0.5, rel=1e-2)
@@ -114,7 +113,7 @@ def test_a_trial_costs_more_for_larger_images():
 
 def test_the_default_command(tmp_path, capsys):
     """No recipe: choices are told and kept, the report is written, predict takes the threshold of the best F1."""
-    root = make_data(tmp_path / "data")
+    root = rectangles(tmp_path / "data")
     run = tmp_path / "run"
     light = ["--model.backbone.options.channels", "[8, 8, 16, 16]", "--model.head.width", "16"]
     assert main(["train", str(root), "--steps", "3", "--output", str(run), *light]) == 0
@@ -135,7 +134,7 @@ def test_the_default_command(tmp_path, capsys):
 
 
 def test_anchors_auto_with_a_recipe_changes_the_anchors_alone(tmp_path):
-    root = make_data(tmp_path / "data")
+    root = rectangles(tmp_path / "data")
     plain = {"model": {"preprocessing": {"size": 64, "longer": 96}, "head": {"width": 16, "depth": 1},
                        "pyramid": {"channels": 16}}, "train": {"steps": 1, "report": False}}  # fmt: skip
     path = tmp_path / "own.yaml"
@@ -161,7 +160,7 @@ def test_anchors_auto_with_a_recipe_changes_the_anchors_alone(tmp_path):
     ],
 )
 def test_what_contradicts_itself(tmp_path, capsys, options, said):
-    root = make_data(tmp_path / "data")
+    root = rectangles(tmp_path / "data")
     assert main(["train", str(root), "--output", str(tmp_path / "run"), *options]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

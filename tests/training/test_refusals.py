@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.made_data import Sample, png, write
 from helpers.recorder import Recorder
-from helpers.tiny_run import make_data, tiny
+from helpers.synthetic_data import Sample, png, rectangles, write
+from helpers.tiny_run import tiny
 from retinanet.checkpoints import native
 from retinanet.cli import main
 from retinanet.common.errors import RequestError, WorkError
@@ -107,7 +107,7 @@ def test_data_that_were_moved(data: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(["train", *resume]) == 2
     assert f"retinanet train DATA --resume {tmp_path}/run" in " ".join(capsys.readouterr().err.split())
     assert main(["train", str(tmp_path / "nowhere"), *resume]) == 2
-    make_data(tmp_path / "other", count=7)
+    rectangles(tmp_path / "other", count=7)
     assert main(["train", str(tmp_path / "other"), *resume]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "on 10 images of 2 classes" in said

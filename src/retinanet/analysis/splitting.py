@@ -1,9 +1,10 @@
-"""One list of images parted into train and val, so that every class has its share of both.
+"""Splits one list of images into train and val, so that every class has its share of both.
 
 This is the iterative stratification of Sechidis, Tsoumakas and Vlahavas (On the stratification of multi-label data,
-2011) for two parts: the class with the fewest images left is dealt out first, each image to the part that lacks it
-most, because a frequent class still finds its share later and a rare one does not. Images without objects are dealt
-out as if they were of one more class. What is dealt out are images, or groups of images that must stay together.
+2011) for two sides. The class with the fewest images left is dealt out first, each image to the side that lacks the
+class most: a frequent class still gets its share later, a rare one does not. Images without objects count as one more
+class. The items that are dealt out are images, or groups of images that must stay on one side. Afterwards items are
+exchanged, because a rare class may still be on one side only.
 """
 
 from __future__ import annotations
@@ -13,35 +14,33 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.analysis.near_duplicates import Looks, groups, near
+from retinanet.analysis.near_duplicates import ImageFigures, connected_groups, similar_pairs
 from retinanet.common.errors import RequestError
 from retinanet.data.dataset import DetectionData
 
 Ints = NDArray[np.int64]
 TRAIN, VAL = 0, 1
-WORK = (
-    3 * 10**7
-)  # bounds the search for exchanges in large data, where each looks at every class of every image: seconds
+WORK = 3 * 10**7  # limits the search for exchanges, each of which takes time for every class of every image, to seconds
 
 
 def split(
     data: DetectionData, fraction: float, seed: int = 0, groups: Ints | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Part the images of a data set; the same seed gives the same parts.
+    """Split the images of a data set into train and val; the same seed gives the same split.
 
-    Every class with two images or more comes into both parts, as far as exchanging images two by two brings it:
-    a part of one image cannot hold ten classes. :func:`one_sided` names the others. Crowd regions do not count.
+    Every class with two or more images comes to both sides, as far as exchanging images two by two can do it: one
+    image cannot hold ten classes. :func:`one_sided` names the other classes. Crowd regions do not count.
 
     Args:
         data: N images.
-        fraction: of the images for train, above 0 and below 1. Both parts have one image at least, and train has
-            exactly ``round(fraction * N)`` else.
-        seed: of the order in which images are dealt out.
-        groups: (N,) whole numbers: images with the same number, such as near-duplicates, stay in one part. Then
-            train is as large as ``round(fraction * N)`` only as far as moving or exchanging single groups brings it.
+        fraction: the share of the images for train, above 0 and below 1. Train gets ``round(fraction * N)`` images, but
+            both sides get at least one.
+        seed: for the order in which images are dealt out.
+        groups: (N,) integers. Images with the same number, such as near-duplicates, stay on one side. The size of train
+            is then only as near to ``round(fraction * N)`` as moving or exchanging single groups brings it.
 
     Returns:
-        The places of the images for train and for val, each ascending.
+        The indices of the images for train and for val, both ascending.
 
     Raises:
         RequestError: the fraction is not between 0 and 1, or there are fewer than two images, or groups.
@@ -49,58 +48,59 @@ def split(
     if not 0 < fraction < 1:
         raise RequestError(f"the fraction of the images for train is {fraction:g}: give one above 0 and below 1")
     if len(data) < 2:
-        raise RequestError(f"{data.root} has {len(data)} images: at least 2 are needed to part them")
+        raise RequestError(f"{data.root} has {len(data)} images: at least 2 are needed to split them")
     item_of: Ints = np.arange(len(data)) if groups is None else np.unique(groups, return_inverse=True)[1]
     if len(item_of) != len(data):
         raise ValueError(f"{len(item_of)} groups for {len(data)} images")
     if not item_of.any():
-        raise RequestError(f"all {len(data)} images of {data.root} are of one group, which stays in one part")
+        raise RequestError(f"all {len(data)} images of {data.root} are of one group, which stays on one side")
     size = min(max(round(fraction * len(data)), 1), len(data) - 1)
     items = _items(data, item_of)
-    part = _deal(items, size, np.random.default_rng(seed))
+    side_of = _deal(items, size, np.random.default_rng(seed))
     if groups is not None:
-        _resize(items, part, size)
-    _cover(items, part, size)
-    in_train = part[item_of] == TRAIN
+        _approach_size(items, side_of, size)
+    _Exchanges(items, side_of, size).run()
+    while groups is not None and _approach_size(items, side_of, size):  # exchanges may have made another move possible
+        _Exchanges(items, side_of, size).run()
+    in_train = side_of[item_of] == TRAIN
     return np.flatnonzero(in_train), np.flatnonzero(~in_train)
 
 
-def look_alikes(seen: Looks) -> Ints:
-    """(N,) for :func:`split`: a number for each image, the same for those that are copies or look nearly the same."""
-    numbers = np.arange(seen.total)
-    pairs = near(seen)
-    for group in groups(pairs.first, pairs.second):
+def duplicate_groups(figures: ImageFigures) -> Ints:
+    """(N,) ``groups`` for :func:`split`: the same number for images that are copies or look nearly the same."""
+    numbers = np.arange(figures.total)
+    pairs = similar_pairs(figures)
+    for group in connected_groups(pairs.first, pairs.second):
         numbers[group] = group[0]
     return numbers
 
 
 def one_sided(data: DetectionData, train: Ints, val: Ints) -> list[str]:
-    """Names of the classes that have two images or more, all of them in one of the parts."""
-    held = np.zeros((2, len(data.class_names)), np.int64)
-    owners, labels = _presence(data)
-    for part, places in ((TRAIN, train), (VAL, val)):
-        held[part] = np.bincount(labels[np.isin(owners, places)], minlength=len(data.class_names))
+    """Names of the classes that have two or more images, all of them on one side."""
+    images, labels = _presence(data)
+    held = np.array(
+        [np.bincount(labels[np.isin(images, side)], minlength=len(data.class_names)) for side in (train, val)]
+    )
     return [data.class_names[i] for i in np.flatnonzero((held.sum(0) > 1) & (held == 0).any(0))]
 
 
 @dataclass(frozen=True)
 class _Items:
-    """G images or groups of images, and the E pairs of an item and a class that it has, in the order of items."""
+    """G items (images or groups of images), and E pairs of an item with a class that it has, in the order of items."""
 
-    weights: Ints  # (G,) images of the item
-    owners: Ints  # (E,) the item
-    labels: Ints  # (E,) the class; the last class is that of images without objects
+    weights: Ints  # (G,) images of each item
+    owners: Ints  # (E,) the item of each pair
+    labels: Ints  # (E,) the class of each pair; the last class is that of images without objects
     counts: Ints  # (E,) images of the item that have the class
     classes: int
-    spread: NDArray[np.bool_]  # (classes,) whether two items or more have the class: it can be in both parts
+    divisible: NDArray[np.bool_]  # (classes,) whether two or more items have the class, so that it can be on both sides
 
 
 def _presence(data: DetectionData) -> tuple[Ints, Ints]:
     """Every image with every class that it has, once: (P,) images, (P,) labels, ascending."""
-    all_boxes = data.annotations
-    counted = ~all_boxes.crowds
+    notes = data.annotations
     width = len(data.class_names)
-    pairs = np.unique(all_boxes.images[counted] * width + all_boxes.labels[counted])
+    pairs = np.unique(notes.images[~notes.crowds] * width + notes.labels[~notes.crowds])
     return pairs // width, pairs % width
 
 
@@ -110,103 +110,117 @@ def _items(data: DetectionData, item_of: Ints) -> _Items:
     classes = len(data.class_names) + 1
     images, labels = np.concatenate([images, empty]), np.concatenate([labels, np.full(len(empty), classes - 1)])
     pairs, counts = np.unique(item_of[images] * classes + labels, return_counts=True)
-    spread = np.bincount(pairs % classes, minlength=classes) > 1
-    return _Items(np.bincount(item_of), pairs // classes, pairs % classes, counts, classes, spread)
+    divisible = np.bincount(pairs % classes, minlength=classes) > 1
+    return _Items(np.bincount(item_of), pairs // classes, pairs % classes, counts, classes, divisible)
 
 
 def _deal(items: _Items, size: int, rng: np.random.Generator) -> Ints:
-    """(G,) the part of each item; train gets ``size`` images, exactly so where items are single images."""
+    """(G,) the side of each item: iterative stratification. Train gets ``size`` images, or nearly so with groups."""
     total = int(items.weights.sum())
     images = np.bincount(items.labels, items.counts, items.classes).astype(np.int64)
     to_train = np.rint(images * (size / total)).astype(np.int64)
-    to_train = np.where(items.spread, np.clip(to_train, 1, images - 1), to_train)
-    lacking = [to_train.tolist(), (images - to_train).tolist()]  # images of each class, by part
-    room = [size, total - size]
+    to_train = np.where(items.divisible, np.clip(to_train, 1, images - 1), to_train)
+    wanted = [to_train.tolist(), (images - to_train).tolist()]  # images of each class that a side still lacks
+    room = [size, total - size]  # images that a side still lacks
 
-    turn = rng.permutation(len(items.weights))
-    order = np.lexsort((turn[items.owners], items.labels))
+    shuffled = rng.permutation(len(items.weights))
+    order = np.lexsort((shuffled[items.owners], items.labels))
     members = np.split(items.owners[order], np.cumsum(np.bincount(items.labels, minlength=items.classes))[:-1])
     starts = np.searchsorted(items.owners, np.arange(len(items.weights) + 1)).tolist()
     labels, counts, weights = items.labels.tolist(), items.counts.tolist(), items.weights.tolist()
 
-    part = [-1] * len(weights)
+    side_of = [-1] * len(weights)
     left = np.array([len(m) for m in members])
     while left.any():
         rarest = int(np.where(left > 0, left, np.iinfo(np.int64).max).argmin())
         for item in members[rarest].tolist():
-            if part[item] >= 0:
+            if side_of[item] >= 0:
                 continue
-            wish = max((TRAIN, VAL), key=lambda side: (lacking[side][rarest], room[side]))
-            if room[wish] < weights[item]:
-                wish = max((TRAIN, VAL), key=lambda side: room[side])
-            part[item] = wish
-            room[wish] -= weights[item]
-            for i in range(starts[item], starts[item + 1]):
-                lacking[wish][labels[i]] -= counts[i]
-                left[labels[i]] -= 1
-    return np.array(part)
+            side = max((TRAIN, VAL), key=lambda side: (wanted[side][rarest], room[side]))
+            if room[side] < weights[item]:
+                side = max((TRAIN, VAL), key=lambda side: room[side])
+            side_of[item] = side
+            room[side] -= weights[item]
+            for pair in range(starts[item], starts[item + 1]):
+                wanted[side][labels[pair]] -= counts[pair]
+                left[labels[pair]] -= 1
+    return np.array(side_of)
 
 
-def _resize(items: _Items, part: Ints, size: int) -> None:
-    """Bring train nearer to ``size`` images by moving one group, or exchanging two of different size, at a time."""
+def _approach_size(items: _Items, side_of: Ints, size: int) -> bool:
+    """Move single groups, or exchange two of different size, while that brings train nearer to ``size`` images.
+
+    Returns:
+        Whether anything changed.
+    """
+    changed = False
     for side in (TRAIN, VAL):
-        if not (part == side).any():
-            part[items.weights.argmin()] = side
+        if not (side_of == side).any():
+            side_of[items.weights.argmin()] = side
+            changed = True
     while True:
-        excess = int(items.weights[part == TRAIN].sum()) - size
-        large, small = (TRAIN, VAL) if excess > 0 else (VAL, TRAIN)
-        given = np.unique(items.weights[part == large])
-        back = np.unique(items.weights[part == small])
-        if (part == large).sum() > 1:
-            back = np.concatenate([[0], back])
-        after = np.abs(abs(excess) - (given[:, None] - back))
+        excess = int(items.weights[side_of == TRAIN].sum()) - size
+        larger, smaller = (TRAIN, VAL) if excess > 0 else (VAL, TRAIN)
+        given = np.unique(items.weights[side_of == larger])
+        returned = np.unique(items.weights[side_of == smaller])
+        if (side_of == larger).sum() > 1:
+            returned = np.concatenate([[0], returned])  # nothing comes back: a move
+        after = np.abs(abs(excess) - (given[:, None] - returned))
         i, j = np.unravel_index(after.argmin(), after.shape)
         if after[i, j] >= abs(excess):
-            return
-        there = np.flatnonzero((part == large) & (items.weights == given[i]))[0]
-        here = np.flatnonzero((part == small) & (items.weights == back[j]))[:1]  # none where 0 comes back
-        part[there], part[here] = small, large
+            return changed
+        away = np.flatnonzero((side_of == larger) & (items.weights == given[i]))[0]
+        back = np.flatnonzero((side_of == smaller) & (items.weights == returned[j]))[:1]
+        side_of[away], side_of[back], changed = smaller, larger, True
 
 
-def _cover(items: _Items, part: Ints, size: int) -> None:
-    """Exchange items so that classes which one part lacks come into it, while any exchange helps."""
-    held = np.zeros((2, items.classes), np.int64)  # items of each class, by part
-    np.add.at(held, (part[items.owners], items.labels), 1)
-    starts = np.searchsorted(items.owners, np.arange(len(part) + 1))
-    tries = WORK // len(items.owners)
+class _Exchanges:
+    """Exchanges items two by two, so that classes which one side lacks come to both sides."""
 
-    def costs(side: int) -> NDArray[np.float64]:
-        """(G,) by how much more classes are missing in a part, if this item leaves its own, which is ``side``."""
-        cost = items.spread * ((held[side] == 1).astype(np.int64) - (held[1 - side] == 0))
-        return np.where(part == side, np.bincount(items.owners, cost[items.labels], len(part)), np.inf)
+    def __init__(self, items: _Items, side_of: Ints, size: int) -> None:
+        self.items, self.side_of, self.size = items, side_of, size
+        self.held = np.zeros((2, items.classes), np.int64)  # items of each class on each side
+        np.add.at(self.held, (side_of[items.owners], items.labels), 1)
+        self.starts = np.searchsorted(items.owners, np.arange(len(side_of) + 1))
+        self.tries = WORK // len(items.owners)
 
-    def move(item: int) -> None:
-        own, side = items.labels[starts[item] : starts[item + 1]], part[item]
-        held[side, own] -= 1
-        held[1 - side, own] += 1
-        part[item] = 1 - side
+    def run(self) -> None:
+        """Exchange items while any exchange helps."""
+        while self._exchange(TRAIN) or self._exchange(VAL):
+            pass
 
-    def exchange(side: int) -> bool:
-        nonlocal tries
-        off = int(items.weights[part == TRAIN].sum()) - size
-        cost = costs(side)
-        lacking = items.spread & (held[1 - side] == 0)
+    def _costs(self, side: int) -> NDArray[np.float64]:
+        """(G,) how many more classes a side lacks after an item left ``side``; infinite for items of the other side."""
+        lost = (self.held[side] == 1).astype(np.int64) - (self.held[1 - side] == 0)  # (K,)
+        cost = self.items.divisible * lost
+        total = np.bincount(self.items.owners, cost[self.items.labels], len(self.side_of))
+        return np.where(self.side_of == side, total, np.inf)
+
+    def _move(self, item: int) -> None:
+        labels, side = self.items.labels[self.starts[item] : self.starts[item + 1]], self.side_of[item]
+        self.held[side, labels] -= 1
+        self.held[1 - side, labels] += 1
+        self.side_of[item] = 1 - side
+
+    def _exchange(self, side: int) -> bool:
+        """Exchange an item of ``side``, with a class that the other side lacks, for one of the other side."""
+        items = self.items
+        excess = int(items.weights[self.side_of == TRAIN].sum()) - self.size
+        cost = self._costs(side)
+        lacking = items.divisible & (self.held[1 - side] == 0)
         helpful = np.unique(items.owners[lacking[items.labels]])
         for item in helpful[np.argsort(cost[helpful], kind="stable")].tolist():
-            if tries <= 0:
+            if self.tries <= 0:
                 return False
-            tries -= 1
-            move(item)
-            shift = items.weights - items.weights[item]  # what side gains with the other item
-            nearer = np.abs(off + (shift if side == TRAIN else -shift)) <= abs(off)
-            nearer[item] = False
-            back = np.where(nearer, costs(1 - side), np.inf)
+            self.tries -= 1
+            self._move(item)
+            gain = items.weights - items.weights[item]  # images that ``side`` gains with the other item
+            allowed = np.abs(excess + (gain if side == TRAIN else -gain)) <= abs(excess)
+            allowed[item] = False
+            back = np.where(allowed, self._costs(1 - side), np.inf)
             other = int(back.argmin())
             if cost[item] + back[other] < 0:
-                move(other)
+                self._move(other)
                 return True
-            move(item)
+            self._move(item)
         return False
-
-    while exchange(TRAIN) or exchange(VAL):
-        pass

@@ -33,10 +33,10 @@ else:
         matching: Annotated[given(MatchingSettings, "matching"), Parameter(name="matching")]
 
 
-LOOKED_AT = 5000  # images looked into by default: some seconds to half a minute
-EXAMPLES = 3  # places named on the terminal; the JSON and the page have more
-CLASSES = 20  # classes named on the terminal, the commonest first
-ENOUGH = 0.95  # coverage from which a class is not named
+INSPECTED = 5000  # images of a split that are inspected by default: takes from some seconds to half a minute
+EXAMPLES = 3  # of each finding on the terminal; the JSON and the page have more
+CLASSES = 20  # on the terminal, the most frequent first
+ENOUGH = 0.95  # classes with a lower coverage are named
 Format = Literal["coco", "yolo", "voc"]
 
 
@@ -47,7 +47,7 @@ def data(
     config: str | None = None,
     anchors: Literal["auto", "settings"] | None = None,
     report: Path | None = None,
-    images: int = LOOKED_AT,
+    images: int = INSPECTED,
     max_pixels: int | None = None,
     strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     convert: tuple[Format, Path] | None = None,
@@ -56,7 +56,7 @@ def data(
     settings: Annotated[GivenSettings | None, Parameter(name="*")] = None,
     common: Common | None = None,
 ) -> None:
-    """Check labelled images before training: what is there, what is wrong, and what RetinaNet will see of it.
+    """Check labelled images before training: figures, faults, and the boxes that RetinaNet's anchors cover.
 
     Example: retinanet data DATA --report data.html
 
@@ -65,15 +65,15 @@ def data(
     data
         A folder in COCO, Pascal VOC or YOLO layout (recognised by what lies in it), or a YOLO YAML.
     config
-        Judge for this recipe's image size and anchors; by default for those that ``retinanet train DATA`` would
+        Check for the image size and anchors of this recipe; by default for those that ``retinanet train DATA`` would
         choose.
     anchors
-        "auto" fits the anchors to the boxes (done anyway without a recipe); "settings" takes those of the settings.
+        "auto" fits the anchors to the boxes (the default without a recipe); "settings" takes those of the settings.
     report
-        Also write a page (.html) with figures and sample images, which needs no network.
+        Also write a page (.html) with charts and sample images; it needs no network.
     images
-        Look into at most this many images of each split for copies, wrong channels and blank ones; 0 looks into none.
-        With --split all are inspected, so that near-duplicates stay in one part; 0 splits images one by one.
+        Inspect at most this many images of each split for copies, wrong channels and blank images; 0 inspects none.
+        With --split all are inspected, so that near-duplicates stay in one split; 0 splits images one by one.
     max_pixels
         Leave out images of more pixels; by default RETINANET_MAX_PIXELS of the environment, else 178956970.
     strict
@@ -81,10 +81,10 @@ def data(
     convert
         Copy the data set: a layout (coco, yolo, voc) and a new folder.
     split
-        With --convert, part a data set that has one split only: this share of the images for train (such as 0.8), the
+        With --convert, split a data set that has one split only: this share of the images for train (such as 0.8), the
         rest for val, with classes in proportion.
     seed
-        Of --split.
+        Seed for --split.
     """
     out = Output(common)
     if not data.exists():
@@ -93,11 +93,11 @@ def data(
         raise RequestError(f"--images must be 0 or more, not {images}")
     limit_pixels(max_pixels)
     if report is not None and (report.suffix.lower() not in (".html", ".htm") or not report.absolute().parent.is_dir()):
-        raise RequestError(f"--report {report}: give a file name that ends in .html, in a folder that is there")
+        raise RequestError(f"--report {report}: give a file name that ends in .html, in a folder that exists")
     if split is not None and convert is None:
-        raise RequestError("--split parts a data set while it is copied: add --convert coco|yolo|voc OUT")
+        raise RequestError("--split needs a copy of the data set: add --convert coco|yolo|voc OUT")
     if convert is not None:
-        _convert(out, data, convert, split, seed, alike=images > 0)
+        _convert(out, data, convert, split, seed, keep_groups=images > 0)
         return
     _check(out, data, config, anchors, report, images, strict, settings or {})
 
@@ -112,7 +112,7 @@ def _check(
     strict: bool,
     given_settings: Mapping[str, Any],
 ) -> None:
-    settings = recipes.load(config or recipes.FITTED, given_settings)  # what is wrong with it is said first of all
+    settings = recipes.load(config or recipes.FITTED, given_settings)  # errors in the settings come first
 
     import torch
 
@@ -120,7 +120,7 @@ def _check(
     from retinanet.analysis.coverage import cover
     from retinanet.analysis.doctor import examine, open_all
     from retinanet.analysis.doctor.finding import rank
-    from retinanet.analysis.near_duplicates import look
+    from retinanet.analysis.near_duplicates import inspect_images
     from retinanet.analysis.survey import survey
 
     with Progress(out) as progress:
@@ -140,29 +140,29 @@ def _check(
             device = "cuda" if torch.cuda.is_available() else "cpu"
             settings, choices = fit_model(first, settings, fixed, device, anchors != "settings")
         model, matching = settings.model, settings.matching
-        looks = {
-            name: look(each, on_progress=progress.counter(f"looking into {name}"), limit=images)
+        figures = {
+            name: inspect_images(each, on_progress=progress.counter(f"inspecting {name}"), limit=images)
             for name, each in (splits.items() if images else ())
         }
-        findings = rank([*unusable, *examine(splits, model, looks)])
+        findings = rank([*unusable, *examine(splits, model, figures)])
         surveys = {name: survey(each, model.preprocessing) for name, each in splits.items()}
         coverages = {"the anchors here": cover(first, model, matching)}
         if model.anchors != AnchorSettings():
             paper = cover(first, replace(model, anchors=AnchorSettings()), matching)
             coverages = {"the paper's anchors": paper} | coverages
         lost = lost_boxes(first, model, matching)[1]
-    skipped = sum(each.total - len(each.indices) for each in looks.values())
+    skipped = sum(each.total - len(each.indices) for each in figures.values())
     out.say(f"{root} ({first.kind})", "")
     out.console.print(_splits(surveys))
     out.say(
-        "(empty: without a box; mean, most: boxes of an image; sides: square root of a box's area in px, 5 %, median, "
-        "95 %, in the files and as trained)",
+        "(empty: images without a box; mean, most: boxes in an image; sides: square root of a box's area in px, 5 %, "
+        "median, 95 %, in the files and as trained)",
         "",
     )
     out.console.print(_classes(surveys))
     _say_findings(out, findings)
     if skipped:
-        out.say(f"{skipped} images were not looked into for copies, wrong channels and blank ones: --images 1000000")
+        out.say(f"{skipped} images were not inspected for copies, wrong channels and blank images: --images 1000000")
     _say_coverage(out, surveys[first.split], coverages, choices, lost)
     if report is not None:
         from retinanet.report.data_page import write_data_page
@@ -178,7 +178,7 @@ def _check(
             splits=splits,
             model=model,
         )
-        out.say("", f"the page is in {report}")
+        out.say("", f"report: {report}")
     out.json(
         {
             "data": root,
@@ -191,7 +191,7 @@ def _check(
     )
     errors, warnings = (sum(finding.severity == kind for finding in findings) for kind in ("error", "warning"))
     if strict and errors + warnings:
-        raise WorkError(f"{root} has {errors} kinds of errors and {warnings} of warnings; --strict allows none")
+        raise WorkError(f"{root} has {errors} kinds of errors and {warnings} kinds of warnings; --strict allows none")
 
 
 def _splits(surveys: Mapping[str, SplitSurvey]) -> Any:
@@ -214,6 +214,7 @@ def _splits(surveys: Mapping[str, SplitSurvey]) -> Any:
 
 
 def _classes(surveys: Mapping[str, SplitSurvey]) -> Any:
+    """A row for each class."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -224,9 +225,9 @@ def _classes(surveys: Mapping[str, SplitSurvey]) -> Any:
     first = next(iter(surveys.values()))
     order = sorted(range(len(first.classes)), key=lambda i: -first.classes[i].boxes)
     for i in order[:CLASSES]:
-        one = first.classes[i]
+        in_first = first.classes[i]
         counts = [str(split.classes[i].boxes) for split in surveys.values()]
-        table.add_row(printable(one.name, NAME), *counts, f"{one.size:.0f} px" if one.boxes else "")
+        table.add_row(printable(in_first.name, NAME), *counts, f"{in_first.size:.0f} px" if in_first.boxes else "")
     if len(order) > CLASSES:
         table.caption = f"and {len(order) - CLASSES} rarer classes"
         table.caption_justify = "left"
@@ -236,7 +237,7 @@ def _classes(surveys: Mapping[str, SplitSurvey]) -> Any:
 def _say_findings(out: Output, findings: Sequence[Finding]) -> None:
     out.say("")
     if not findings:
-        out.say("nothing is wrong with it")
+        out.say("no problems found")
     for finding in findings:
         where = f" ({finding.split})" if finding.split else ""
         out.say(f"{finding.severity}: {finding.code}{where}: {finding.text}")
@@ -256,7 +257,7 @@ def _say_coverage(
     out.say("", f"What RetinaNet will see of {split.split}, in images of {width} x {height}:")
     out.say(*(f"  {choice.setting} {setting_text(choice.value)}: {choice.reason}" for choice in choices))
     for name, each in coverages.items():
-        ratio = f", {each.ratio:.0f} of background for each" if each.positives else ""
+        ratio = f", {each.ratio:.0f} background anchors for each" if each.positives else ""
         out.say(
             f"  {name} cover {share_text(each.share)} of the boxes: {each.positives:.1f} positive anchors an image"
             + ratio
@@ -266,63 +267,63 @@ def _say_coverage(
     poor = [row for row in here.per_class if row[1] and row[2] < ENOUGH]
     for what, rows in (("size", [row for row in here.per_size if row[1]]), ("class", poor[:CLASSES])):
         if rows:
-            parts = (f"{name} {share_text(share, 0)} of {count}" for name, count, share in rows)
-            out.say(f"  by {what}: " + ", ".join(parts))
+            shares = (f"{name} {share_text(share, 0)} of {count}" for name, count, share in rows)
+            out.say(f"  by {what}: " + ", ".join(shares))
     if lost:
         out.say(f"warning: {lost}")
 
 
 def _convert(
-    out: Output, root: Path, convert: tuple[Format, Path], fraction: float | None, seed: int, alike: bool
+    out: Output, root: Path, convert: tuple[Format, Path], fraction: float | None, seed: int, keep_groups: bool
 ) -> None:
     from retinanet.data import open_data
     from retinanet.data.dataset import find_layout
     from retinanet.data.formats.writers import write
 
     layout, folder = convert
-    require_new(folder, "")  # before anything that takes long
+    require_new(folder, "")  # before the slow work
     names = list(find_layout(root).counts)
     if fraction is not None and len(names) > 1:
         raise RequestError(f"{root} has the splits {', '.join(names)} already: leave --split out to copy them")
     with Progress(out) as progress:
         opened = {name: open_data(root, name, on_progress=progress.counter("checking")) for name in names}
-        parts: dict[str, Any] = dict(opened)
+        splits: dict[str, Any] = dict(opened)
         for each in opened.values():
             out.data(each)
         if fraction is not None:
             (data,) = opened.values()
-            parts = _part(out, progress, data, fraction, seed, alike)
-        written = write(folder, layout, parts, on_progress=progress.counter("copying"))
+            splits = _split(out, progress, data, fraction, seed, keep_groups)
+        written = write(folder, layout, splits, on_progress=progress.counter("copying"))
     for name, images in written.images.items():
         out.say(f"{name}: {images} images, {written.boxes[name]} boxes")
     out.say(*written.lines(), f"the data set is in {folder}: retinanet train {folder}")
     out.json({"data": root, "layout": layout, **vars(written)})
 
 
-def _part(
-    out: Output, progress: Progress, data: DetectionData, fraction: float, seed: int, alike: bool
+def _split(
+    out: Output, progress: Progress, data: DetectionData, fraction: float, seed: int, keep_groups: bool
 ) -> dict[str, Any]:
-    """The data in train and val; images that look nearly the same are in one of them, if ``alike``."""
+    """The data in train and val; with ``keep_groups`` near-duplicates are in the same one."""
     import numpy as np
 
-    from retinanet.analysis.near_duplicates import look
-    from retinanet.analysis.splitting import look_alikes, one_sided, split
+    from retinanet.analysis.near_duplicates import inspect_images
+    from retinanet.analysis.splitting import duplicate_groups, one_sided, split
 
-    numbers = None
-    if alike and len(data) > 1:
-        numbers = look_alikes(look(data, on_progress=progress.counter("comparing")))
-        sizes = np.unique(numbers, return_counts=True)[1]
+    groups = None
+    if keep_groups and len(data) > 1:
+        groups = duplicate_groups(inspect_images(data, on_progress=progress.counter("comparing")))
+        sizes = np.unique(groups, return_counts=True)[1]
         if len(sizes) == 1:
             raise RequestError(
-                f"all {len(data)} images of {data.root} look nearly the same, as frames of one video do: any split "
-                "would evaluate what was learnt by heart; --images 0 splits them one by one all the same"
+                f"all {len(data)} images of {data.root} are near-duplicates, as frames of one video: val would not "
+                "test what is new; --images 0 splits them one by one all the same"
             )
         if (sizes > 1).any():
             out.say(
-                f"{sizes[sizes > 1].sum()} images look like others, in {(sizes > 1).sum()} groups that stay together"
+                f"{sizes[sizes > 1].sum()} images are near-duplicates, in {(sizes > 1).sum()} groups that stay together"
             )
-    train, val = split(data, fraction, seed, numbers)
+    train, val = split(data, fraction, seed, groups)
     alone = one_sided(data, train, val)
     if alone:
-        out.note(f"  all images with {', '.join(alone)} are in one part")
+        out.note(f"  all images with {', '.join(alone)} are in one split")
     return {"train": (data, train), "val": (data, val)}

@@ -2,8 +2,8 @@
 
 The digits are scikit-learn's ``load_digits`` (scanned from paper, 8 x 8 pixels), the photographs its two sample
 images (china.jpg by danielbuechele and flower.jpg by vultilion, CC BY 2.0); both lie inside its wheel. Scenes are
-stored in COCO's layout. Training and validation share neither a digit nor a part of a photograph, and frequencies
-fall by a constant factor from digit 0 to digit 9, so that some classes are rare.
+stored in COCO's layout. Training and validation share neither a digit nor a region of a photograph. Frequencies fall by
+a constant factor from digit 0 to digit 9, so that some classes are rare.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from retinanet.common.atomic_files import require_new
 from retinanet.common.errors import RequestError, WorkError
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-RAREST = 0.3  # nines per zero
-HELD_OUT = 5  # every fifth digit is for validation
+RAREST = 0.3  # nines for each zero
+HELD_OUT = 5  # every fifth digit is in the validation set
 SPLITS = {"train": 0, "val": 1}
 
 
@@ -37,21 +37,21 @@ def write(
     seed: int = 0,
     on_scene: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Writes ``train/``, ``val/`` and ``annotations/instances_{train,val}.json`` into a folder.
+    """Write ``train/``, ``val/`` and ``annotations/instances_{train,val}.json`` into a folder.
 
     Args:
-        folder: made where it is missing; must not hold anything else.
-        train: scenes to learn from, drawn from the upper part of each photograph.
-        val: scenes to measure on, drawn from the lower part, with other digits.
+        folder: created if it is missing; must be empty.
+        train: number of scenes for training, on the upper rows of each photograph.
+        val: number of scenes for validation, on the lower rows, with other digits.
         size: side of a scene in pixels.
         digits: fewest and most digits of a scene.
         sides: smallest and largest side of a digit's 8 x 8 field in pixels of the scene.
         seed: the same seed gives the same files, whatever the number of scenes.
-        on_scene: called with the scenes written and those wanted.
+        on_scene: called with (scenes written, all scenes).
 
     Raises:
-        RequestError: where the folder holds something, or scikit-learn is not installed.
-        WorkError: where the folder cannot be written.
+        RequestError: the folder is not empty, or scikit-learn is not installed.
+        WorkError: the folder cannot be written.
     """
     root = Path(folder)
     require_new(root, "for the digit scenes")
@@ -98,12 +98,12 @@ def _material() -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
 
 
 def samples(split: str, count: int) -> np.ndarray:
-    """Which of ``count`` digits belong to a split: indices (n,)."""
+    """Indices (n,) of the digits, out of ``count``, that belong to a split."""
     held_out = np.arange(count) % HELD_OUT == HELD_OUT - 1
     return np.flatnonzero(held_out if split == "val" else ~held_out)
 
 
-def part(split: str, height: int) -> tuple[int, int]:
+def rows_of(split: str, height: int) -> tuple[int, int]:
     """The rows of a photograph that belong to a split: [first, last)."""
     edge = round(height * 0.55)
     return (0, edge) if split == "train" else (edge, height)
@@ -120,24 +120,24 @@ def _scene(
     sides: tuple[float, float],
 ) -> tuple[np.ndarray, list[list[float]], list[int]]:
     scene = _background(rng, split, photographs, size)  # (size, size, 3) float32
-    own = samples(split, len(labels))
+    usable = samples(split, len(labels))
     frequency = RAREST ** (np.arange(10) / 9)
     taken = np.zeros((size, size), dtype=bool)
     boxes: list[list[float]] = []
     classes: list[int] = []
     for _ in range(int(rng.integers(digits[0], digits[1] + 1))):
         label = int(rng.choice(10, p=frequency / frequency.sum()))
-        which = int(rng.choice(own[labels[own] == label]))
+        which = int(rng.choice(usable[labels[usable] == label]))
         mask = _drawn(rng, ink[which], np.exp(rng.uniform(*np.log(sides))))  # (h, w), cut to the ink
         height, width = mask.shape
-        for _ in range(20):  # a free place, or none
+        for _ in range(20):  # if no free position is found, the digit is left out
             top, left = (int(rng.integers(2, size - side - 2)) for side in mask.shape)
             around = taken[max(top - 3, 0) : top + height + 3, max(left - 3, 0) : left + width + 3]
             if around.any():
                 continue
             around[:] = True
-            place = scene[top : top + height, left : left + width]
-            place += mask[..., None] * (_colour(rng, place) - place)
+            window = scene[top : top + height, left : left + width]
+            window += mask[..., None] * (_colour(rng, window) - window)
             boxes.append([float(left), float(top), float(left + width), float(top + height)])
             classes.append(label)
             break
@@ -146,9 +146,9 @@ def _scene(
 
 
 def _background(rng: np.random.Generator, split: str, photographs: list[np.ndarray], size: int) -> np.ndarray:
-    """A random square of the split's part of a photograph, mirrored half of the time."""
+    """A random square of the split's rows of a photograph, mirrored half of the time."""
     photograph = photographs[int(rng.integers(len(photographs)))]
-    first, last = part(split, photograph.shape[0])
+    first, last = rows_of(split, photograph.shape[0])
     side = int(rng.uniform(0.7, 1.0) * min(last - first, photograph.shape[1]))
     top = first + int(rng.integers(last - first - side + 1))
     left = int(rng.integers(photograph.shape[1] - side + 1))
@@ -158,19 +158,19 @@ def _background(rng: np.random.Generator, split: str, photographs: list[np.ndarr
 
 
 def _drawn(rng: np.random.Generator, ink: np.ndarray, side: float) -> np.ndarray:
-    """A digit at its size in the scene, turned a little, cut to its ink: opacity (h, w) in 0..1."""
-    field = Image.fromarray(np.pad(ink, 2))  # 12 x 12: room for the turn
+    """A digit at its size in the scene, rotated a little and cropped to its ink: opacity (h, w) in 0..1."""
+    field = Image.fromarray(np.pad(ink, 2))  # 12 x 12: room for the rotation
     pixels = max(round(side * 12 / 8), 12)
     field = field.resize((pixels, pixels), Image.Resampling.BICUBIC)
     field = field.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC)
-    # Eight pixels blown up are a blur; a steeper edge at half the ink makes a stroke of them again.
+    # Eight enlarged pixels are blurred; a steeper edge at half the ink makes them a stroke again.
     mask = np.clip((np.asarray(field) - 0.5) * 2.5 + 0.5, 0, 1)
     rows, columns = (np.flatnonzero((mask > 0.5).any(axis=axis)) for axis in (1, 0))
     return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _colour(rng: np.random.Generator, place: np.ndarray) -> np.ndarray:
-    """An ink (3,) that can be told from the photograph under it."""
-    behind = place.mean(axis=(0, 1))
+def _colour(rng: np.random.Generator, window: np.ndarray) -> np.ndarray:
+    """A colour (3,) that differs from the photograph in the window."""
+    behind = window.mean(axis=(0, 1))
     inks = rng.uniform(0, 255, (8, 3))
     return np.asarray(inks[np.abs(inks - behind).sum(axis=1).argmax()], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Which of the formats that Pillow knows a file may have."""
+"""The formats of Pillow that are read."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from functools import cache
 from PIL import Image
 
 FIRST = ("JPEG", "PNG")
-"""The commonest, tried before all others."""
+"""The most frequent formats, tried first."""
 REFUSED = frozenset({"EPS", "WMF"})
-"""Programs that draw, run by another program (Ghostscript) or by Windows: an image must not start either."""
+"""Files that are programs, which Ghostscript or Windows would run: an image must not start either."""
 
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Names for ``Image.open``: all that this Pillow and its plugins read, without those that are programs."""
+    """Names for ``Image.open``: all formats that Pillow and its plugins read, without REFUSED."""
     Image.init()
     return (*FIRST, *(name for name in Image.OPEN if name not in REFUSED and name not in FIRST))

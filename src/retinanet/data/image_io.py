@@ -1,7 +1,7 @@
-"""Any image to RGB uint8, by Pillow: the one way in which training, prediction and evaluation read pixels.
+"""Decodes any image to RGB uint8: training, prediction and evaluation all read pixels here.
 
-Pillow alone is used: torchvision.io gives the same pixels from a JPEG (both decode with libjpeg-turbo), was measured
-0.5 ms faster on an image of 640 x 480 (1.5 against 2.0 ms), and reads fewer kinds of files.
+Only Pillow is used. torchvision.io gives the same pixels from a JPEG (both decode with libjpeg-turbo). It is 0.5 ms
+faster for an image of 640 x 480 (1.5 against 2.0 ms), but reads fewer formats.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from retinanet.common.atomic_files import what_is_wrong
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import amount
 from retinanet.common.text import require_regular
@@ -27,33 +28,12 @@ MAX_PIXELS = 178_956_970
 """Images of more pixels are refused, as by Pillow itself, unless the user sets another limit (:func:`pixel_limit`)."""
 LIMIT_VARIABLE = "RETINANET_MAX_PIXELS"
 BAND = 1 << 22  # pixels copied at a time
-DECODING = 7  # bytes a pixel while an RGB image is decoded: Pillow's four, and the result's three
+DECODING = 7  # bytes a pixel while an RGB image is decoded: four of Pillow and three of the result
 Transpose = Image.Transpose
 SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".bmp",
-        ".dib",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".gif",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".jp2",
-        ".mpo",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".hif",
-    ]
-)
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm",
+     ".pnm", ".jp2", ".mpo", ".avif", ".heic", ".heif", ".hif")
+)  # fmt: skip
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -64,17 +44,17 @@ UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-TURNED = (5, 6, 7, 8)  # orientations in which width and height change places
+TURNED = (5, 6, 7, 8)  # orientations that swap width and height
 EXPECTED = "give a path, a PIL image, an (H, W, 3) or (H, W) RGB or grey array, or a (3, H, W) tensor"
-EPS = (b"%!PS", b"\xc5\xd0\xd3\xc6")  # how such files begin, plain or with a preview
-SIDES = ((b"\x89PNG", 16), (b"BM", 18))  # where width and height stand, of 4 bytes each
+EPS = (b"%!PS", b"\xc5\xd0\xd3\xc6")  # first bytes of EPS files, plain or with a preview
+SIDES = ((b"\x89PNG", 16), (b"BM", 18))  # first bytes, and the offset of width and height (4 bytes each)
 HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands behind "ftyp"
 DEEP = "values of more than 8 bits scaled to 8, each image by its declared or used range"
 SEVERAL = "only the first of several pages or frames used"
 
 
 class ImageError(RequestError):
-    """An image that cannot be used; ``reason`` is the message without the image's name."""
+    """An image cannot be used; ``reason`` is the message without the image's name."""
 
     def __init__(self, name: str, reason: str):
         super().__init__(f"cannot read the image {name}: {reason}")
@@ -85,22 +65,21 @@ class ImageError(RequestError):
 
 
 class FormatError(ImageError):
-    """A file of no format that is read here."""
+    """A file does not have a format that can be read."""
 
 
 class TooLargeError(ImageError):
-    """An image of more pixels than the limit."""
+    """An image has more pixels than the limit."""
 
 
 def pixel_limit(value: int | None = None) -> int:
     """The most pixels that an image may have.
 
     Args:
-        value: the limit where the caller names one; else it is RETINANET_MAX_PIXELS of the environment, else
-            :data:`MAX_PIXELS`.
+        value: the caller's limit. By default it is RETINANET_MAX_PIXELS of the environment, else :data:`MAX_PIXELS`.
 
     Raises:
-        RequestError: the variable is no whole number of at least 1.
+        RequestError: the variable is not a whole number of at least 1.
     """
     if value is not None:
         return value
@@ -115,14 +94,14 @@ def pixel_limit(value: int | None = None) -> int:
 def read(
     path: str | os.PathLike[str], exif: bool = True, notes: list[str] | None = None, max_pixels: int | None = None
 ) -> Tensor:
-    """Decode a file.
+    """Decode a file to a tensor.
 
-    Grey becomes three equal channels; transparent pixels are laid over white; more than 8 bits are scaled to 8 (see
-    :mod:`retinanet.data.pixel_formats`); of several pages or frames the first is taken.
+    Grey becomes three equal channels. Transparent pixels are laid over white. More than 8 bits are scaled to 8 (see
+    :mod:`retinanet.data.pixel_formats`). Of several pages or frames the first is read.
 
     Args:
         path: the file.
-        exif: turn the image as its EXIF orientation says.
+        exif: rotate the image as its EXIF orientation says.
         notes: gets a sentence for each thing that was scaled, ignored or left out.
         max_pixels: refuse images of more pixels, see :func:`pixel_limit`.
 
@@ -130,23 +109,23 @@ def read(
         (3, H, W) uint8 RGB.
 
     Raises:
-        ImageError: with the file's name and what is wrong with it.
+        ImageError: the image cannot be read; the message names the file and the reason.
     """
     with opened(path, max_pixels) as image:
         return _tensor(image, exif, notes)
 
 
 def to_tensor(image: Any, notes: list[str] | None = None, max_pixels: int | None = None) -> Tensor:
-    """Any of the accepted kinds of images to (3, H, W) uint8 RGB.
+    """Convert any accepted kind of image to (3, H, W) uint8 RGB.
 
     Args:
         image: a path, a PIL image, an (H, W, 3), (H, W, 1) or (H, W) array (RGB or grey), or a (3, H, W) or (1, H, W)
-            tensor. uint8 is taken as it is, without a copy where possible; other numbers are scaled as
-            :func:`retinanet.data.pixel_formats.scaled` says.
+            tensor. uint8 is used as it is, without a copy where possible; other numbers are scaled by
+            :func:`retinanet.data.pixel_formats.scaled`.
         notes, max_pixels: as of :func:`read`.
 
     Raises:
-        ImageError: on anything else, saying what is expected.
+        ImageError: it is anything else; the message says what is expected.
     """
     if isinstance(image, str | os.PathLike):
         return read(image, notes=notes, max_pixels=max_pixels)
@@ -158,7 +137,7 @@ def to_tensor(image: Any, notes: list[str] | None = None, max_pixels: int | None
         if isinstance(image, Tensor):
             return _from_tensor(image, notes)
     except Exception as error:
-        raise ImageError(str(getattr(image, "filename", "") or "given"), what_is_wrong(error)) from error
+        raise ImageError(str(getattr(image, "filename", "") or "given"), why_unreadable(error)) from error
     raise ImageError("given", f"a {type(image).__name__}; {EXPECTED}")
 
 
@@ -169,7 +148,7 @@ def _from_array(array: np.ndarray[Any, Any], notes: list[str] | None) -> Tensor:
     array = array.reshape(*shape[:2], -1)
     if array.dtype != np.uint8:
         array = scaled(array, notes=notes)
-    elif not array.flags.writeable or min(array.strides) < 0:  # torch takes neither
+    elif not array.flags.writeable or min(array.strides) < 0:  # torch accepts neither
         array = array.copy()
     return torch.from_numpy(array).permute(2, 0, 1).expand(3, -1, -1).contiguous()
 
@@ -187,22 +166,22 @@ def _from_tensor(tensor: Tensor, notes: list[str] | None) -> Tensor:
 
 
 def header(path: str | os.PathLike[str], notes: list[str] | None = None) -> tuple[int, int, bool]:
-    """Size of an image without decoding it, and whether the file is whole as far as a glance at its end tells.
+    """Read the size of an image without decoding it, and check the end of the file.
 
     Args:
         notes: gets a sentence where the file holds several images, or values of more than 8 bits.
 
     Returns:
-        height, width as stored, and whether EXIF turns the image so that the two change places.
+        Height and width as stored, and whether EXIF swaps the two.
 
     Raises:
-        ImageError: the file is missing, no image, too large or cut short.
+        ImageError: the file is missing, not an image, too large or truncated.
     """
     with opened(path) as image:
         if notes is not None:
             notes += [SEVERAL] * _several(image) + [DEEP] * (image.mode.startswith("I") or image.mode == "F")
-        # The formats of nearly all images are decoded on suspicion only, as that takes its time (and data may
-        # follow the end of a sound image). Pillow turns a TIFF while it decodes.
+        # Decoding takes time, so JPEG and PNG are only decoded if their end is missing: other data may follow the end
+        # of a valid image. Other formats are always decoded; Pillow rotates a TIFF while it decodes.
         if not _ends_well(path, image.format):
             to_rgb(image)
         width, height = image.size
@@ -210,7 +189,7 @@ def header(path: str | os.PathLike[str], notes: list[str] | None = None) -> tupl
 
 
 def pixels(path: str | os.PathLike[str], max_pixels: int | None = None) -> int:
-    """How many pixels a file would be decoded to; 0 where it cannot be read."""
+    """The number of pixels of a file; 0 where it cannot be read."""
     try:
         with opened(path, max_pixels) as image:
             return int(image.width * image.height)
@@ -220,10 +199,10 @@ def pixels(path: str | os.PathLike[str], max_pixels: int | None = None) -> int:
 
 @contextmanager
 def opened(source: str | os.PathLike[str] | IO[bytes], max_pixels: int | None = None) -> Iterator[Image.Image]:
-    """A file (or the content of one) as a PIL image, not decoded yet, of no more pixels than the limit.
+    """A context with a file, or the content of a file, as a PIL image that is not decoded yet.
 
     Raises:
-        ImageError: it cannot be opened, or what the body of the context raises while it decodes.
+        ImageError: it cannot be opened or has too many pixels, or the body of the context raised an error.
     """
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else "given"
     limit = pixel_limit(max_pixels)
@@ -238,12 +217,12 @@ def opened(source: str | os.PathLike[str] | IO[bytes], max_pixels: int | None = 
     except ImageError as error:
         raise type(error)(name, error.reason) from error.__cause__
     except Exception as error:
-        raise ImageError(name, what_is_wrong(error)) from error
+        raise ImageError(name, why_unreadable(error)) from error
 
 
 def _open(source: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
     if isinstance(source, str | os.PathLike):
-        require_regular(source)  # a pipe would be waited for
+        require_regular(source)  # opening a pipe would wait
     try:
         return Image.open(source, formats=formats())
     except UnidentifiedImageError:
@@ -275,13 +254,13 @@ def _start(source: str | os.PathLike[str] | IO[bytes]) -> bytes:
 
 
 _lock = threading.Lock()
-_limits: list[int | None] = []  # those in force, of all threads
+_limits: list[int | None] = []  # those in force, in all threads
 _before: int | None = None
 
 
 @contextmanager
 def _pillows_limit(limit: int | None) -> Iterator[None]:
-    """Replace Pillow's limit, which holds for the process and warns on the terminal, by the highest of all threads."""
+    """Replace Pillow's limit, which is global and warns on the terminal, by the highest limit of all threads."""
     global _before
     with _lock:
         if not _limits:
@@ -297,7 +276,7 @@ def _pillows_limit(limit: int | None) -> Iterator[None]:
 
 
 def _forget_limits() -> None:
-    """In a forked process, where the threads that held the lock or a limit are not."""
+    """Start anew in a forked process: it has none of the threads that held the lock or a limit."""
     global _lock
     _lock = threading.Lock()
     if _limits:
@@ -322,8 +301,8 @@ def _too_large(width: int, height: int, limit: int) -> str:
     )
 
 
-def what_is_wrong(error: BaseException) -> str:
-    """What an exception of Pillow says of an image, in words."""
+def why_unreadable(error: BaseException) -> str:
+    """The reason why Pillow raised an exception for an image, in a few words."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"it is too large to decode safely ({str(error).split(',')[0].lower()})"
     if isinstance(error, ImageError):
@@ -332,32 +311,30 @@ def what_is_wrong(error: BaseException) -> str:
         return str(error)
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
-    if isinstance(error, OSError) and error.errno:
-        return str(error.strerror).lower()
     if isinstance(error, MemoryError):
         return "there is not enough memory to decode it"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return what_is_wrong(error)
     return f"it is damaged or cut short ({' '.join(str(error).split()) or type(error).__name__})"
 
 
 def _several(image: Image.Image) -> bool:
-    """Whether the file holds further images; those of an MPO are previews and depth maps of the first."""
+    """Whether the file has several images; the others of an MPO are previews and depth maps of the first."""
     try:
         return image.format != "MPO" and getattr(image, "n_frames", 1) > 1
-    except Exception:  # the first may be whole where a later one is damaged
+    except Exception:  # the first may be intact where a later one is damaged
         return True
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block raises nearly anything, and does not make the pixels unusable
+    except Exception:  # a damaged EXIF block raises nearly anything, but the pixels can be used
         return 1
 
 
 def _ends_well(path: str | os.PathLike[str], kind: str | None) -> bool:
-    """Whether a file of a format whose end is known has that end."""
+    """Whether a JPEG or PNG file has the bytes that end an image; False for other formats."""
     end = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(kind or "")
     if end is None:
         return False
@@ -376,7 +353,7 @@ def _tensor(image: Image.Image, exif: bool, notes: list[str] | None) -> Tensor:
         rgb = rgb.transpose(turn)
     result = torch.empty((3, rgb.height, rgb.width), dtype=torch.uint8)
     rows = max(1, BAND // rgb.width)
-    for top in range(0, rgb.height, rows):  # in bands: a second copy of a large image may be too much
+    for top in range(0, rgb.height, rows):  # in bands, because memory may not hold a second copy of a large image
         band = rgb if rows >= rgb.height else rgb.crop((0, top, rgb.width, min(top + rows, rgb.height)))
         result[:, top : top + rows] = torch.from_numpy(np.array(band)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
     return result

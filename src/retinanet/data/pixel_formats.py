@@ -1,6 +1,6 @@
-"""Decoded values to 8-bit RGB: bit depths, floating-point values, transparency.
+"""Converts decoded values to 8-bit RGB: bit depths, floating-point values, transparency.
 
-What is changed beyond the plain conversion of a mode is noted, in one sentence a kind so that callers can count.
+Changes beyond the plain conversion of a mode are noted, in a fixed sentence for each kind so that callers can count.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from numpy.typing import NDArray
 from PIL import Image
 
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras, scanners and microscopes deliver
-NORMALISED = 8.0  # fractions up to here are no image of 0 to 255, which would be black
+NORMALISED = 8.0  # fractions up to here are not values of 0 to 255, which would be black
 SLACK = 0.05  # share of the range by which interpolation overshoots in floating-point images
-HIDDEN = 16  # where no pixel has this alpha of 255, the image would be blank: alpha then holds something else
-BLOCK = 1 << 22  # values scaled at a time: 32 MB
+HIDDEN = 16  # where all pixels have less alpha (of 255) the image would be blank: alpha holds something else then
+BLOCK = 1 << 22  # values that are scaled at a time: 32 MB
 ALPHA_IGNORED = "alpha that hides the whole image ignored"
 MAXIMA = (281, 341)  # TIFF's tags MaxSampleValue and SMaxSampleValue
 BITS = 258  # TIFF's tag BitsPerSample
-SCALERS = ("ppm", "ppm_plain")  # decoders that scale values to all 16 bits by the range that the file declares
+SCALERS = ("ppm", "ppm_plain")  # decoders that already scale values from the declared range to 16 bits
 
 
 class PixelError(ValueError):
-    """Values that no rule makes 8-bit RGB of; the message says why and what to do."""
+    """Values cannot be converted to 8-bit RGB; the message says why and what to do."""
 
 
 def to_rgb(image: Image.Image, notes: list[str] | None = None) -> Image.Image:
-    """Decode an image of any mode to RGB; an RGB image is returned itself.
+    """Decode an image of any mode to RGB; an RGB image is returned as it is.
 
-    Transparent pixels are laid over white, unless that hid the whole image. More than 8 bits and floating-point values
-    are scaled by :func:`scaled`.
+    Transparent pixels are laid over white, unless that would hide the whole image. More than 8 bits and floating-point
+    values are scaled by :func:`scaled`.
 
     Args:
         notes: gets a sentence for each thing that was scaled or ignored.
@@ -38,7 +38,7 @@ def to_rgb(image: Image.Image, notes: list[str] | None = None) -> Image.Image:
     Raises:
         PixelError: values below 0 or not finite, or a colour image of 16 bits that uses few of them.
     """
-    decoder, *_, how = next(iter(getattr(image, "tile", ())), ("", ""))  # known before decoding only
+    decoder, *_, how = next(iter(getattr(image, "tile", ())), ("", ""))  # only known before decoding
     deep = image.mode in ("RGB", "RGBA") and ";16" in str(how)
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(scaled(np.asarray(image), _declared(image, decoder), notes)).convert("RGB")
@@ -53,14 +53,14 @@ def to_rgb(image: Image.Image, notes: list[str] | None = None) -> Image.Image:
 
 
 def scaled(values: NDArray[Any], declared: float | None = None, notes: list[str] | None = None) -> NDArray[np.uint8]:
-    """Values of any numeric type to uint8, in the same shape.
+    """Scale values of any numeric type to uint8, in the same shape.
 
-    The range that becomes 0 to 255 is the declared one. Without one (or where values exceed it) it is the smallest that
-    holds them all of: 0 to 1 (floating point only), 8, 10, 12, 14 and 16 bits, and any higher number of bits.
-    False and True become 0 and 255.
+    The declared range becomes 0 to 255. If there is none, or values exceed it, it is the smallest range that holds all
+    values: 0 to 1 (floating point only), 8, 10, 12, 14 or 16 bits, or any higher number of bits. False and True become
+    0 and 255.
 
     Raises:
-        PixelError: values that are no real numbers, not finite, or below 0.
+        PixelError: values that are not real numbers, not finite, or below 0.
     """
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
@@ -71,7 +71,7 @@ def scaled(values: NDArray[Any], declared: float | None = None, notes: list[str]
     if not np.isfinite([low, high]).all():
         raise PixelError("some of its floating-point values are not finite; replace them, or save it with 8 bits")
     full = _maximum(high, declared, floating)
-    # A little below 0 comes from interpolation. More, or a range little wider than 0 to 1, is data that was normalised.
+    # Interpolation gives values a little below 0. Lower values, or a range slightly wider than 0 to 1, are normalised.
     normalised = floating and 1 < high < NORMALISED and full > high * (1 + SLACK)
     if low < (-SLACK * min(full, high) if floating else 0) or (normalised and not (np.rint(values) == values).all()):
         raise PixelError(f"its values go from {low:g} to {high:g}: give 0 to 255, or floating-point values of 0 to 1")
@@ -95,7 +95,7 @@ def _maximum(high: float, declared: float | None, floating: bool) -> float:
 
 
 def _declared(image: Image.Image, decoder: str) -> float | None:
-    """The largest value that the file says its pixels may have; None where it only names the size of its numbers."""
+    """The largest pixel value that the file declares; None where it only declares the size of its numbers."""
     if decoder in SCALERS:
         return 65535.0
     tags: Any = getattr(image, "tag_v2", {})
@@ -109,7 +109,7 @@ def _declared(image: Image.Image, decoder: str) -> float | None:
 
 
 def _over_white(layer: Image.Image, notes: list[str] | None) -> Image.Image:
-    """RGBA over white; without its alpha where that leaves nothing to see."""
+    """RGBA over white. Alpha is ignored if it would hide the whole image."""
     if np.asarray(layer.getchannel("A")).max() < HIDDEN:
         if notes is not None:
             notes.append(ALPHA_IGNORED)
@@ -118,7 +118,7 @@ def _over_white(layer: Image.Image, notes: list[str] | None) -> Image.Image:
 
 
 def _from_upper_bytes(rgb: Image.Image, notes: list[str] | None) -> Image.Image:
-    """A colour image of 16 bits, of which Pillow keeps the upper eight: right for 16 bits, dark for 14, black below."""
+    """A colour image of 16 bits, of which Pillow keeps the upper 8: it would be dark if 14 bits or fewer are used."""
     high = int(np.asarray(rgb).max())
     if high >= 64:
         return rgb

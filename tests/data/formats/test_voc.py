@@ -55,7 +55,7 @@ def test_pixels_count_from_1_and_the_last_is_inside(make, opened):
 
 
 def test_a_zero_shows_that_pixels_count_from_0(make, opened):
-    note = "box coordinates count from 0 (some are 0), not from 1 as Pascal VOC's do"
+    note = "box coordinates count from 0 (some are 0), not from 1 as in Pascal VOC"
     data = opened(make({"a": [thing(0, 5, 60, 40)], "b": [thing(5, 6, 7, 8)]}), "train", notes=[note])
     assert data.boxes(0).tolist() == [[0, 5, 60, 40]]
     assert data.boxes(1).tolist() == [[5, 6, 7, 8]]

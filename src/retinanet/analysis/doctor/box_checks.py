@@ -1,4 +1,4 @@
-"""Boxes: drawn twice, of two classes, copied from image to image, of strange shapes and sizes."""
+"""Checks of boxes: drawn twice, with two classes, copied from image to image, with unusual shapes and sizes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from retinanet.analysis.doctor.finding import EXAMPLES, Finding, Severity, Split, counted, percent
 
-SAME_OBJECT = 0.9  # IoU above which two boxes mean one object: two people drawing one object reach 0.9 at best
-SET = 3  # boxes that an image must share with another to the pixel: one or two may be equal by chance
-FEW = 0.01  # share of boxes up to which slips are a note: one in a hundred teaches nothing wrong
-LONG = 10.0  # ratio of the sides; the most elongated anchor has 2, and matches at IoU 0.5 up to about 4
-MANY_LONG = 0.02  # share of such boxes from which on they are a kind of object and no slip
-WHOLE = 0.95  # of the image's area
-SIDE = 2.0  # pixels of the file: a box thinner than this is a slip of the mouse
+SAME_OBJECT = 0.9  # IoU above which two boxes are one object: two people who draw one object reach 0.9 at best
+SET = 3  # equal boxes that make two images suspicious: one or two may be equal by chance
+FEW = 0.01  # share of boxes up to which slips are a note: so few do not harm training
+LONG = 10.0  # ratio of the sides; the longest anchor has 2, and matches at IoU 0.5 up to about 4
+MANY_LONG = 0.02  # share of long boxes above which they are a kind of object, not slips
+WHOLE = 0.95  # share of the image's area
+SIDE = 2.0  # pixels of the file: a thinner box is a slip of the mouse
 
 
 def check(split: Split) -> Iterator[Finding]:
@@ -35,13 +35,13 @@ def _twice(split: Split) -> Iterator[Finding]:
             "boxes.repeated",
             same_class & equal,
             "equal to another of the same class to the last digit",
-            "remove the repetitions: each object counts twice in training, and once as a miss when measured",
+            "remove the repetitions: each object counts twice in training, and once as missed in evaluation",
         ),
         (
             "boxes.double",
             same_class & ~equal & (overlap > SAME_OBJECT),
             f"with an IoU above {SAME_OBJECT} with another of the same class, as if one object was drawn twice",
-            "remove one of each pair: the detector gives one box an object, and the other counts as a miss",
+            "remove one of each pair: the detector gives one box for an object, and the other counts as missed",
         ),
         (
             "boxes.two-classes",
@@ -56,7 +56,7 @@ def _twice(split: Split) -> Iterator[Finding]:
             continue
         n = len(np.unique(np.maximum(a, b)))
         names = tuple(
-            f"{split.data.box_name(int(split.places[i]))} and {split.data.box_name(int(split.places[j]))}"
+            f"{split.data.box_name(int(split.indices[i]))} and {split.data.box_name(int(split.indices[j]))}"
             for i, j in zip(*np.sort([a, b], axis=0)[:, :EXAMPLES])
         )
         share = f"{counted(n, 'box', 'boxes')} of {len(split.boxes)} ({percent(n, len(split.boxes))})"
@@ -64,8 +64,8 @@ def _twice(split: Split) -> Iterator[Finding]:
         yield Finding(code, severity, split.name, n, f"{share} {text}", remedy, names)
 
 
-def sets(split: Split) -> NDArray[np.uint64]:
-    """(N,) one number for each image's set of boxes and classes; equal sets have equal numbers, in any order."""
+def box_set_hashes(split: Split) -> NDArray[np.uint64]:
+    """(N,) a hash of each image's boxes and classes, which does not depend on their order."""
     with np.errstate(over="ignore"):
         key = split.labels.astype(np.uint64) + np.uint64(1)
         for column in np.round(split.boxes * 10).astype(np.int64).astype(np.uint64).T:  # to a tenth of a pixel
@@ -77,7 +77,7 @@ def sets(split: Split) -> NDArray[np.uint64]:
 
 
 def _same_sets(split: Split) -> Iterator[Finding]:
-    key = sets(split)
+    key = box_set_hashes(split)
     candidates = np.flatnonzero(split.objects >= SET)
     _, inverse, times = np.unique(key[candidates], return_inverse=True, return_counts=True)
     shared = candidates[times[inverse] > 1]
@@ -90,9 +90,9 @@ def _same_sets(split: Split) -> Iterator[Finding]:
         "warning",
         split.name,
         len(shared),
-        f"{counted(len(shared), 'image')} in {counted(n_groups, 'group')} have one and the same {SET} or more boxes, "
-        "to a tenth of a pixel",
-        "look whether the boxes belong to these images: a slip in copying or exporting does this, as do copies "
+        f"{counted(len(shared), 'image')} in {counted(n_groups, 'group')} have the same {SET} or more boxes, to a "
+        "tenth of a pixel",
+        "check that the boxes belong to these images: a mistake in copying or exporting can cause this, or copies "
         "of an image",
         split.image_examples(shared),
     )
@@ -113,7 +113,7 @@ def _shapes(split: Split) -> Iterator[Finding]:
             n,
             f"{counted(n, 'box', 'boxes')} ({percent(n, total)}) more than {LONG:g} times as long as wide, "
             f"the longest {most:.0f} times: no anchor of the ratios 1:2 to 2:1 fits",
-            "look whether these are slips; for objects of such shapes add ratios, --model.anchors.ratios",
+            "check that these are not slips; for objects of such shapes add ratios, --model.anchors.ratios",
             split.box_examples(np.argsort(-longer / split.shorter, kind="stable")[: min(n, EXAMPLES)]),
         )
     thin = split.shorter < SIDE
@@ -124,7 +124,7 @@ def _shapes(split: Split) -> Iterator[Finding]:
             split.name,
             n,
             f"{counted(n, 'box', 'boxes')} ({percent(n, total)}) thinner than {SIDE:g} pixels in the file",
-            "look whether these are slips of the mouse, and remove them",
+            "remove those that are slips of the mouse",
             split.box_examples(thin),
         )
     cover = (split.relative[:, 2:] - split.relative[:, :2]).prod(1)
@@ -139,7 +139,7 @@ def _shapes(split: Split) -> Iterator[Finding]:
                 n,
                 f"in {images} of {len(split.data)} images a box covers more than {percent(WHOLE)} of the image: "
                 "this looks like data for classification",
-                "draw boxes around the objects; a detector trained on whole images learns to box the image",
+                "draw boxes around the objects; a detector that is trained on whole images predicts the whole image",
                 split.box_examples(whole),
             )
         else:

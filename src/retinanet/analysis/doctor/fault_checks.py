@@ -1,4 +1,4 @@
-"""What the readers had to repair or leave out, as findings."""
+"""Findings from the faults that the readers repaired or left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS: dict[str, tuple[str, Severity, str]] = {
         "error",
         "put these files into the data set's folder, or links to them, and name them relative to it",
     ),
-    "unreadable annotation file": ("files.unreadable-annotations", "error", "write these files anew"),
+    "unreadable annotation file": ("files.unreadable-annotations", "error", "write these files again"),
     "size that disagrees with the file": (
         "files.other-size",
         "error",
@@ -26,7 +26,7 @@ KINDS: dict[str, tuple[str, Severity, str]] = {
     "size before EXIF rotation, read unrotated": (
         "files.exif-size",
         "warning",
-        "save the images upright, without the EXIF orientation: other programs turn them, and the boxes not",
+        "save the images upright, without the EXIF orientation: other programs rotate them, but not the boxes",
     ),
     "label file without an image": (
         "files.label-without-image",
@@ -43,46 +43,48 @@ KINDS: dict[str, tuple[str, Severity, str]] = {
         "error",
         "write each line as: class cx cy w h; or declare keypoints with kpt_shape in the YAML",
     ),
-    PREDICTION: ("labels.prediction", "warning", "nothing, where these are predictions to learn from"),
+    PREDICTION: ("labels.prediction", "warning", "nothing, where these are predictions to train on"),
     "box with keypoints, taken without them": (
         "labels.keypoints",
         "warning",
-        "look at a few boxes, and declare the keypoints: kpt_shape: [number, columns] in the YAML",
+        "check a few boxes, and declare the keypoints: kpt_shape: [number, columns] in the YAML",
     ),
     "no bbox, taken from the segmentation": ("labels.no-bbox", "warning", "nothing, where the outlines are right"),
     "id written as text or fraction, matched": ("labels.id-types", "warning", "write ids as whole numbers"),
     "label file that is not read": (
         "files.unused-labels",
         "warning",
-        "keep the labels of an image in one place: in the folder labels, or beside it",
+        "keep the labels of an image in one folder: in labels, or beside it",
     ),
-    RENAMED: ("files.other-name", "warning", "nothing here; other programs may miss these files"),
-    "annotation of an unknown image": ("labels.unknown-image", "error", "add the images, or remove these"),
+    RENAMED: ("files.other-name", "warning", "nothing here; other programs may not find these files"),
+    "annotation of an unknown image": ("labels.unknown-image", "error", "add the images, or remove these annotations"),
     "unknown class": ("labels.unknown-class", "error", "add the class to the data set's list, or correct its number"),
     "annotation written twice": ("boxes.written-twice", "warning", "remove the repetitions"),
     "repeated annotation id, given a new one": ("labels.repeated-id", "warning", "give every annotation its own id"),
     "class that the model does not know": (
         "classes.differ",
         "error",
-        "give all splits the same list of classes, that of the split that is learnt from",
+        "give all splits the list of classes of the training set",
     ),
-    "box with a coordinate that is not a finite number": ("boxes.not-finite", "error", "draw these boxes anew"),
-    "box of no area": ("boxes.no-area", "error", "draw these boxes anew, or remove them: they are left out"),
+    "box with a coordinate that is not a finite number": ("boxes.not-finite", "error", "draw these boxes again"),
+    "box of no area": ("boxes.no-area", "error", "draw these boxes again, or remove them: they are left out"),
     "box outside the image": (
         "boxes.outside",
         "error",
-        "correct or remove these boxes; many of them mean coordinates of another size or order",
+        "correct or remove these boxes; if there are many, the coordinates have another size or order",
     ),
     "box partly outside the image, clipped": (
         "boxes.partly-outside",
         "warning",
-        "nothing, where objects reach over the edge: boxes are cut there; else correct them",
+        "nothing, where objects reach over the edge: boxes are clipped there; else correct them",
     ),
 }
 
+"""For each kind of fault of :class:`retinanet.data.faults.Report`: the code, the severity and the remedy."""
+
 
 def check(split: Split, strict: bool = False) -> Iterator[Finding]:
-    """One finding for each kind of fault, in ``strict`` an error; and what the readers noted."""
+    """One finding for each kind of fault, which is an error if ``strict``, and one for each note of the readers."""
     for fault in split.data.report.faults.values():
         name = fault.kind.replace(" ", "-")
         severe: Severity = "error" if fault.action == "left out" else "warning"
@@ -92,5 +94,5 @@ def check(split: Split, strict: bool = False) -> Iterator[Finding]:
             code, "error" if strict else severity, split.name, fault.count, text, remedy, tuple(fault.examples)
         )
     for note in split.data.report.notes:
-        if "background" not in note:  # images without boxes are counted for all layouts alike
+        if "background" not in note:  # split_checks reports images without boxes for all layouts
             yield Finding("labels.reading", "note", split.name, 0, note, "nothing, where that is right")

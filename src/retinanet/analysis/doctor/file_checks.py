@@ -1,4 +1,4 @@
-"""Files: names that clash, images that no split lists, files that are no images."""
+"""Checks of files: names that clash, images in no split, files that are not images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retinanet.data.formats.listing import shown
 from retinanet.data.image_io import SUFFIXES
 
 COMPANIONS = frozenset({".txt", ".json", ".xml", ".yaml", ".yml", ".csv", ".cache", ".md", ".npy", ".db", ".ini"})
-"""Endings of files that tools and people put beside images; none of them was meant to be one."""
+"""Suffixes of files that tools and people put beside images, and that are not meant to be images."""
 
 
 def check(splits: Sequence[Split]) -> Iterator[Finding]:
@@ -21,7 +21,7 @@ def check(splits: Sequence[Split]) -> Iterator[Finding]:
         yield from _clashes(split)
         yield from _turned(split)
     if splits:
-        yield from _strangers(splits)
+        yield from _unlisted(splits)
 
 
 def _clashes(split: Split) -> Iterator[Finding]:
@@ -33,7 +33,7 @@ def _clashes(split: Split) -> Iterator[Finding]:
             "error",
             split.name,
             len(repeated),
-            f"{counted(len(repeated), 'image is', 'images are')} listed under several ids, with their boxes apart",
+            f"{counted(len(repeated), 'image is', 'images are')} listed under several ids, with different boxes",
             "list each image once, with all its boxes: in each copy the other's objects count as background",
             tuple(_shown(split, name) for name in repeated[:EXAMPLES]),
         )
@@ -48,11 +48,11 @@ def _clashes(split: Split) -> Iterator[Finding]:
             split.name,
             sum(map(len, same)),
             f"{counted(sum(map(len, same)), 'image')} with names that differ in upper and lower case only",
-            "rename them: on Windows and macOS one file would take the other's place",
+            "rename them: on Windows and macOS one file would replace the other",
             tuple(" and ".join(_shown(split, name) for name in names) for names in same[:EXAMPLES]),
         )
     if split.data.kind == "COCO":
-        return  # names its images with their endings
+        return  # COCO's annotations name images with their suffix
     stems: dict[str, list[str]] = {}
     for name in times:
         stems.setdefault(os.path.splitext(name)[0], []).append(name)
@@ -69,7 +69,7 @@ def _clashes(split: Split) -> Iterator[Finding]:
             "warning",
             split.name,
             sum(map(len, shared)),
-            f"{counted(len(shared), 'annotation file')} shared by images that differ in their ending only",
+            f"{counted(len(shared), 'annotation file')} shared by images that only differ in their suffix",
             "keep one of them, or rename them and their annotations: the boxes fit one of the images at most",
             tuple(" and ".join(_shown(split, name) for name in names) for names in shared[:EXAMPLES]),
         )
@@ -83,15 +83,15 @@ def _turned(split: Split) -> Iterator[Finding]:
             "note",
             split.name,
             len(turned),
-            f"{counted(len(turned), 'image is', 'images are')} turned by a quarter as EXIF says, "
-            "and the boxes are taken to be those of the upright image",
-            "look at a few of them with their boxes; images saved upright are read alike by all programs",
+            f"{counted(len(turned), 'image is', 'images are')} rotated by a quarter turn as EXIF says, "
+            "and the boxes are read as those of the rotated image",
+            "check a few of them with their boxes; all programs read images alike that are saved upright",
             tuple(split.data.image_name(i) for i in turned[:EXAMPLES]),
         )
 
 
-def _strangers(splits: Sequence[Split]) -> Iterator[Finding]:
-    """Files in the images' folders that no split lists."""
+def _unlisted(splits: Sequence[Split]) -> Iterator[Finding]:
+    """Files in the images' folders that are in no split."""
     known = {name for split in splits for name in split.names}
     left_out = {
         example.split(":")[0]
@@ -111,7 +111,7 @@ def _strangers(splits: Sequence[Split]) -> Iterator[Finding]:
                 others.append(_shown(splits[0], entry.path))
             elif entry.path not in known and (name := printable(_shown(splits[0], entry.path))) not in left_out:
                 unlisted.append(name)
-    # Images that were left out are in the folders too: more than the examples of a fault are not known by name.
+    # Images that were left out are in the folders too, but only the examples of a fault are known by name.
     left = sum(fault.count for split in splits for fault in split.data.report.faults.values() if "image" in fault.kind)
     if len(unlisted) > left:
         yield Finding(
@@ -119,7 +119,7 @@ def _strangers(splits: Sequence[Split]) -> Iterator[Finding]:
             "note",
             "",
             len(unlisted),
-            f"{counted(len(unlisted), 'image lies', 'images lie')} beside the others and in none of the splits",
+            f"{counted(len(unlisted), 'image lies', 'images lie')} beside the others and in no split",
             "nothing, where that is meant; else list them",
             tuple(sorted(unlisted)[:EXAMPLES]),
         )
@@ -129,7 +129,7 @@ def _strangers(splits: Sequence[Split]) -> Iterator[Finding]:
             "note",
             "",
             len(others),
-            f"{counted(len(others), 'file')} among the images that cannot be read as such, passed over",
+            f"{counted(len(others), 'file')} among the images that cannot be read as images",
             f"convert them to JPEG or PNG if they are images; read are {', '.join(sorted(SUFFIXES))}",
             tuple(sorted(others)[:EXAMPLES]),
         )

@@ -1,4 +1,4 @@
-"""A finding, the words it is made of, and a split with what several checks need of it."""
+"""A finding, helpers for its text, and a split with the arrays that several checks need."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from retinanet.data.dataset import DetectionData, plain_name
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-EXAMPLES = 20  # places named of each finding
-NAMES = 8  # classes named in a text
+EXAMPLES = 20  # that are kept of each finding
+NAMES = 8  # classes that are named in a text
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something a person should know before training.
+    """Something that a person should know before training.
 
-    An error spoils training or its measure: wrong boxes, data that is left out, images in two splits. A warning may
-    well cost accuracy, or is repaired while reading. A note is worth knowing.
+    An error spoils training or evaluation: wrong boxes, data that is left out, images in two splits. A warning may cost
+    accuracy, or is repaired while reading. A note is worth knowing.
     """
 
     code: str
-    """Theme and check, such as "labels.off-by-one"."""
+    """The theme and the check, such as "labels.off-by-one"."""
     severity: Severity
     split: str
-    """Name on disk, "" for the whole data set."""
+    """The split's name on disk; "" for the whole data set."""
     count: int
-    """How many boxes, images, classes or files."""
+    """Number of boxes, images, classes or files."""
     text: str
     """One line: what is wrong, with figures."""
     remedy: str
@@ -47,7 +47,7 @@ class Finding:
 
 
 def rank(findings: Iterable[Finding]) -> list[Finding]:
-    """Errors first; else in the order given."""
+    """Errors first, then warnings, then notes; else the order stays."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
@@ -57,9 +57,9 @@ def counted(n: int, noun: str, plural: str = "") -> str:
 
 
 def percent(part: float, whole: float = 1.0) -> str:
-    """Two digits: 12 %, 1.2 %, 0.12 %."""
+    """A share with two digits: 12 %, 1.2 %, 0.12 %."""
     share = 100 * part / whole if whole else 0.0
-    if 99 < share < 100:  # 100 % is all of them
+    if 99 < share < 100:  # only all of them are 100 %
         return f"{math.floor(share * 10) / 10:g} %"
     return f"{share:.0f} %" if share >= 9.95 or share == 0 else f"{share:.2g} %"
 
@@ -70,7 +70,7 @@ def listed(names: Sequence[str], limit: int = NAMES) -> str:
 
 
 class Split:
-    """A split and what is derived from it once; crowd regions are left out of all below."""
+    """A split with arrays that are computed once. They leave out crowd regions."""
 
     def __init__(self, name: str, data: DetectionData, settings: ModelSettings) -> None:
         self.name, self.data, self.settings = name, data, settings
@@ -81,35 +81,33 @@ class Split:
         return plain_name(self.name)
 
     @cached_property
-    def places(self) -> NDArray[np.int64]:
-        """(M,) the boxes that count, by their place in ``data.annotations``."""
+    def indices(self) -> NDArray[np.int64]:
+        """(M,) indices of these boxes in ``data.annotations``."""
         return np.flatnonzero(~self.data.annotations.crowds)
 
     @cached_property
     def boxes(self) -> NDArray[np.float32]:
         """(M, 4)"""
-        crowds = self.data.annotations.crowds
-        return self.data.annotations.boxes[~crowds] if crowds.any() else self.data.annotations.boxes
+        return self.data.annotations.boxes[self.indices]
 
     @cached_property
     def labels(self) -> NDArray[np.int32]:
         """(M,)"""
-        crowds = self.data.annotations.crowds
-        return self.data.annotations.labels[~crowds] if crowds.any() else self.data.annotations.labels
+        return self.data.annotations.labels[self.indices]
 
     @cached_property
     def owner(self) -> NDArray[np.int32]:
-        """(M,) the image of each box, rising."""
-        return self.data.annotations.images[~self.data.annotations.crowds].astype(np.int32)
+        """(M,) index of each box's image, ascending."""
+        return self.data.annotations.images[self.indices].astype(np.int32)
 
     @cached_property
     def objects(self) -> NDArray[np.int64]:
-        """(N,) boxes of each image."""
+        """(N,) number of boxes of each image."""
         return np.bincount(self.owner, minlength=len(self.data))
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """(K,) boxes of each class."""
+        """(K,) number of boxes of each class."""
         return np.bincount(self.labels, minlength=len(self.data.class_names))
 
     @cached_property
@@ -119,7 +117,7 @@ class Split:
 
     @cached_property
     def shorter(self) -> NDArray[np.float32]:
-        """(M,) the smaller of the two."""
+        """(M,) the shorter side in pixels of the file."""
         return self.sides.min(1) if len(self.boxes) else np.zeros(0, np.float32)
 
     @cached_property
@@ -141,7 +139,7 @@ class Split:
 
     @cached_property
     def overlaps(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Pairs of boxes of one image, places in :attr:`boxes`, that NMS would not let stand, with their IoU."""
+        """Pairs of boxes of one image that NMS would not keep both: indices into :attr:`boxes`, and their IoU."""
         least = min(0.9, max(0.05, self.settings.postprocessing.nms_iou))
         return overlapping(self.boxes, self.owner, least)
 
@@ -151,11 +149,11 @@ class Split:
         return self.data.annotations.paths
 
     def box_examples(self, which: NDArray[Any]) -> tuple[str, ...]:
-        """``which``: places in :attr:`boxes`, or a mask of them."""
+        """The names of the first boxes; ``which``: indices into :attr:`boxes`, or a mask."""
         chosen = np.flatnonzero(which) if which.dtype == np.bool_ else which
-        return tuple(self.data.box_name(int(self.places[i])) for i in chosen[:EXAMPLES])
+        return tuple(self.data.box_name(int(self.indices[i])) for i in chosen[:EXAMPLES])
 
     def image_examples(self, which: NDArray[Any]) -> tuple[str, ...]:
-        """``which``: places of images, or a mask of them."""
+        """The names of the first images; ``which``: indices of images, or a mask."""
         chosen = np.flatnonzero(which) if which.dtype == np.bool_ else which
         return tuple(self.data.image_name(int(i)) for i in chosen[:EXAMPLES])

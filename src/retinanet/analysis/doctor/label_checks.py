@@ -1,4 +1,4 @@
-"""Classes and numbers: names that clash, labels off by one, boxes that mean something else than they are read as."""
+"""Checks of classes and numbers: names that clash, labels off by one, boxes with another meaning than is read."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from retinanet.analysis.doctor.finding import Finding, Split, counted, listed, p
 from retinanet.common.printable import printable
 
 BACKGROUND = frozenset({"background", "__background__", "_background_", "bg", "_"})
-ENOUGH = 20  # boxes from which on a pattern that all share is no accident
-MISREAD = 0.98  # share of boxes inside their images below which another reading is considered
-REREAD = 0.995  # and what that must reach: sloppy boxes do not fit another reading by chance
+ENOUGH = 20  # boxes: a pattern that so many share is not chance
+MISREAD = 0.98  # share of boxes inside their images below which another meaning is tried
+REREAD = 0.995  # share that the other meaning must reach: sloppy boxes do not fit it by chance
 MOST = 0.9  # share of boxes that look like fractions, or like pixels
-SHORT = 0.8  # of both sides, where the boxes of a whole data set end: some object nearly always touches an edge
-IMAGES = 20  # from which on that is said
-BEYOND = 1.1  # of a side: too far for sloppy boxes, in one of 200
-SHIFT_BOXES = 50  # in both splits, from which on labels that fit better one further are looked for
-SHIFTED = 0.3  # difference of the class shares (0 same, 1 nothing in common) that asks for an explanation
-EXPLAINED = 0.4  # of it left after moving all labels by one: then that is the explanation
+SHORT = 0.8  # of both sides: boxes of a real data set reach further, as some object nearly always touches an edge
+IMAGES = 20  # that are needed to apply SHORT
+BEYOND = 1.1  # of a side: one in 200 sloppy boxes does not reach so far
+SHIFT_BOXES = 50  # in both splits, that are needed to compare their labels
+SHIFTED = 0.3  # difference of the class shares (0 same, 1 nothing in common) that needs an explanation
+EXPLAINED = 0.4  # share of the difference that may remain when all labels are moved by one
 WORDS: dict[str, str] = {"corners": "x1 y1 x2 y2", "corner and sides": "x1 y1 w h", "centre and sides": "cx cy w h"}
 
 
@@ -58,8 +58,8 @@ def _off_by_one(split: Split) -> Iterator[Finding]:
     if not facts.unknown or not facts.classes:
         return
     first, last = min(facts.classes), max(facts.classes)
-    for step, idle, word in ((-1, first, "high"), (1, last, "low")):
-        if not all(ident + step in facts.classes for ident in ids) or facts.used[idle]:
+    for step, unused, word in ((-1, first, "high"), (1, last, "low")):
+        if not all(ident + step in facts.classes for ident in ids) or facts.used[unused]:
             continue
         lost = sum(facts.unknown.values())
         yield Finding(
@@ -68,8 +68,8 @@ def _off_by_one(split: Split) -> Iterator[Finding]:
             split.name,
             sum(facts.used.values()) + lost,
             f"class numbers go from {min(ids)} to {max(ids)}, the list of classes from {first} to {last}, and "
-            f"{facts.classes[idle]} never occurs: all numbers are one too {word}; {counted(lost, 'box', 'boxes')} "
-            "left out, the others under a wrong name",
+            f"{facts.classes[unused]} never occurs: all numbers are one too {word}; {counted(lost, 'box', 'boxes')} "
+            "left out, the others with a wrong name",
             f"{'subtract 1 from' if step < 0 else 'add 1 to'} every class number in the annotations, or number the "
             f"list of classes from {first - step}",
         )
@@ -79,7 +79,7 @@ def _misread(split: Split) -> Iterator[Finding]:
     facts, kind = split.data.report.facts, split.data.kind
     if facts.boxes < ENOUGH or not facts.fitting:
         return
-    own, *others = facts.fitting
+    assumed, *others = facts.fitting
     if facts.fractional >= MOST * facts.boxes:
         yield Finding(
             "labels.fractions",
@@ -100,7 +100,7 @@ def _misread(split: Split) -> Iterator[Finding]:
             f"and {kind} has fractions of the image's sides",
             "divide x and w by the image's width, y and h by its height",
         )
-    elif others and facts.fitting[own] < MISREAD * facts.boxes:
+    elif others and facts.fitting[assumed] < MISREAD * facts.boxes:
         best = max(others, key=lambda meaning: facts.fitting[meaning])
         if facts.fitting[best] >= REREAD * facts.boxes:
             yield Finding(
@@ -108,18 +108,18 @@ def _misread(split: Split) -> Iterator[Finding]:
                 "error",
                 split.name,
                 facts.boxes,
-                f"read as {WORDS[own]}, as {kind} writes boxes, {percent(facts.fitting[own], facts.boxes)} lie in "
+                f"read as {WORDS[assumed]}, as {kind} writes boxes, {percent(facts.fitting[assumed], facts.boxes)} lie in "
                 f"their images; read as {WORDS[best]}, {percent(facts.fitting[best], facts.boxes)}",
-                f"convert the boxes from {WORDS[best]} to {WORDS[own]}",
+                f"convert the boxes from {WORDS[best]} to {WORDS[assumed]}",
             )
 
 
 def _other_size(split: Split) -> Iterator[Finding]:
-    """Coordinates of images that were smaller, or larger, than those in the files."""
+    """Coordinates of images that were smaller or larger than those in the files."""
     facts = split.data.report.facts
     if facts.boxes < ENOUGH or len(split.data) < IMAGES:
         return
-    remedy = "scale the boxes to the size of the images in the files, or put the images there that were annotated"
+    remedy = "scale the boxes to the size of the images in the files, or use the images that were annotated"
     right, down = facts.reach
     if right > BEYOND and down > BEYOND:
         yield Finding(
@@ -133,7 +133,7 @@ def _other_size(split: Split) -> Iterator[Finding]:
         )
     if right < SHORT and down < SHORT and len(split.boxes):
         left, top = np.quantile(split.relative[:, :2], 0.005, axis=0)
-        if left < (1 - right) / 2 and top < (1 - down) / 2:  # not only objects in the middle
+        if left < (1 - right) / 2 and top < (1 - down) / 2:  # else the objects may just be in the middle
             yield Finding(
                 "labels.smaller-size",
                 "error",
@@ -158,7 +158,7 @@ def _names(splits: Sequence[Split]) -> Iterator[Finding]:
             "",
             len(alike),
             "classes that differ in case or blanks only: " + listed([" and ".join(same) for same in alike]),
-            "give each class one spelling: now each is taught not to be the other",
+            "give each class one spelling: now each is trained as background of the other",
         )
     written = [name for split in splits[:1] for name in split.data.report.facts.classes.values()]
     doubled = sorted(name for name, times in Counter(map(str.strip, written)).items() if times > 1)
@@ -179,11 +179,11 @@ def _names(splits: Sequence[Split]) -> Iterator[Finding]:
             "",
             len(blank),
             f"class names begin or end with blanks, which are cut off: {listed([repr(name) for name in blank])}",
-            "take the blanks out of the list of classes",
+            "remove the blanks from the list of classes",
         )
     numbers = [name for name in names if name.isascii() and name.replace(".", "", 1).isdigit()]
     if numbers and len(numbers) == len(names):
-        # Digits are a sensible set of classes; the places 0, 1, 2, … of other things are not names.
+        # Digits are a sensible set of classes. Other classes should have names instead of 0, 1, 2, …
         digits = len(names) <= 10 and set(names) <= set("0123456789")
         yield Finding(
             "classes.numbers",
@@ -191,17 +191,17 @@ def _names(splits: Sequence[Split]) -> Iterator[Finding]:
             "",
             len(numbers),
             f"all classes are named by numbers: {listed(numbers)}",
-            "nothing, where numbers are what is looked for; else write the names into the list of classes",
+            "nothing, where the objects are numbers; else write the names into the list of classes",
         )
-    unseen = [name for name in names if printable(name, len(name) + 8) != name]
-    if unseen:
+    unprintable = [name for name in names if printable(name, len(name) + 8) != name]
+    if unprintable:
         yield Finding(
             "classes.unprintable",
             "warning",
             "",
-            len(unseen),
-            f"class names hold control characters or marks of direction, shown as escapes: {listed(unseen)}",
-            "rename these classes: what a person sees of such a name need not be what it is",
+            len(unprintable),
+            f"class names hold control characters or marks of direction, shown as escapes: {listed(unprintable)}",
+            "rename these classes: such a name can look like another one",
         )
     empty = sum(not name for name in names)
     if empty:
@@ -213,7 +213,7 @@ def _names(splits: Sequence[Split]) -> Iterator[Finding]:
             "note",
             "",
             len(parents),
-            f"category 0, {listed(parents)}, is only the heading of the others and has no boxes: it is no class here",
+            f"category 0, {listed(parents)}, is only the supercategory of the others, without boxes: it is not a class",
             "nothing",
         )
 
@@ -230,7 +230,7 @@ def _first_unused(splits: Sequence[Split]) -> Iterator[Finding]:
             "",
             1,
             f"the first class, {names[0]}, is background and has no boxes: this detector needs no class for it",
-            "take it out of the list of classes, and subtract 1 from the others' numbers where boxes name them so",
+            "remove it from the list of classes, and subtract 1 from the others' numbers where boxes name them so",
         )
     elif len(names) > 2 and counts[1:].all():
         yield Finding(
@@ -240,21 +240,22 @@ def _first_unused(splits: Sequence[Split]) -> Iterator[Finding]:
             1,
             f"the first class, {names[0]}, never occurs in any split while all {len(names) - 1} others do: "
             "class numbers may start at 1 where the list starts at 0",
-            f"look at a few boxes with their names; if {names[0]} is only a heading, take it out of the list",
+            f"check a few boxes with their names; if {names[0]} is only a supercategory, remove it from the list",
         )
 
 
-def _shifted(one: Split, other: Split) -> Iterator[Finding]:
-    if min(len(one.boxes), len(other.boxes)) < SHIFT_BOXES or len(one.counts) < 3:
+def _shifted(first: Split, other: Split) -> Iterator[Finding]:
+    """A split whose labels are one too high or too low, compared with the first split."""
+    if min(len(first.boxes), len(other.boxes)) < SHIFT_BOXES or len(first.counts) < 3:
         return
-    share, theirs = one.counts / one.counts.sum(), other.counts / other.counts.sum()
-    plain = _apart(share, theirs)
+    share, other_share = first.counts / first.counts.sum(), other.counts / other.counts.sum()
+    plain = _distance(share, other_share)
     if plain < SHIFTED:
         return
-    sizes, their_sizes = _class_sizes(one), _class_sizes(other)
+    sizes, other_sizes = _class_sizes(first), _class_sizes(other)
     for step, word in ((1, "high"), (-1, "low")):
-        moved = _apart(share, _move(theirs, step, 0.0))
-        now, then = _size_gap(sizes, their_sizes), _size_gap(sizes, _move(their_sizes, step, np.nan))
+        moved = _distance(share, _move(other_share, step, 0.0))
+        now, then = _size_gap(sizes, other_sizes), _size_gap(sizes, _move(other_sizes, step, np.nan))
         if moved > EXPLAINED * plain or then > now:
             continue
         sized = np.isfinite(now) and then < now / 2
@@ -263,20 +264,20 @@ def _shifted(one: Split, other: Split) -> Iterator[Finding]:
             "error" if sized else "warning",
             other.name,
             len(other.boxes),
-            f"the classes of {other.name} have the shares of {one.name}'s when every label is moved by one: "
+            f"the classes of {other.name} have the shares of {first.name}'s when every label is moved by one: "
             f"{percent(plain)} of the boxes differ now, {percent(moved)} then"
             + (f"; their sizes fit as well (factor {2**now:.2f} apart now, {2**then:.2f} then)" if sized else ""),
-            f"look at a few boxes of {other.name} with their names: its class numbers seem one too {word}",
+            f"check a few boxes of {other.name} with their names: its class numbers seem one too {word}",
         )
 
 
-def _apart(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
-    """Total variation distance, where what is missing from q counts too."""
+def _distance(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
+    """Total variation distance; shares that are missing in q count too."""
     return float(np.abs(p - q).sum() + abs(p.sum() - q.sum())) / 2
 
 
 def _move(values: NDArray[np.float64], step: int, fill: float) -> NDArray[np.float64]:
-    """values[k + step], ``fill`` where there is none."""
+    """values[k + step], or ``fill`` where that does not exist."""
     moved = np.full_like(values, fill)
     if step > 0:
         moved[:-step] = values[step:]
@@ -293,20 +294,21 @@ def _class_sizes(split: Split) -> NDArray[np.float64]:
 
 
 def _size_gap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Mean difference of the classes' sizes in octaves; infinite where fewer than two can be compared."""
     gaps = np.abs(a - b)
     return float(np.nanmean(gaps)) if np.isfinite(gaps).sum() >= 2 else float("inf")
 
 
-def _other_classes(one: Split, other: Split) -> Iterator[Finding]:
-    """Classes that the one split's list has and the other's lacks."""
-    theirs = {name.strip() for name in other.data.report.facts.classes.values()}
-    missing = [name for name in one.data.class_names if name not in theirs]
-    if theirs and missing:
+def _other_classes(first: Split, other: Split) -> Iterator[Finding]:
+    """Classes of the first split that are not in the list of another."""
+    written = {name.strip() for name in other.data.report.facts.classes.values()}
+    missing = [name for name in first.data.class_names if name not in written]
+    if written and missing:
         yield Finding(
             "classes.missing",
             "warning",
             other.name,
             len(missing),
-            f"its list of classes lacks {counted(len(missing), 'class', 'classes')} of {one.name}: {listed(missing)}",
+            f"its list of classes lacks {counted(len(missing), 'class', 'classes')} of {first.name}: {listed(missing)}",
             "give all splits the same list of classes",
         )

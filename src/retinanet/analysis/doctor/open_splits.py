@@ -1,8 +1,9 @@
-"""All splits of a data set opened, and what keeps one from being used."""
+"""Opens all splits of a data set, and reports the splits that cannot be used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from retinanet.analysis.doctor.finding import Finding, Severity, counted
@@ -11,23 +12,23 @@ from retinanet.common.text import LIST, read_text
 from retinanet.data.dataset import DetectionData, find_layout, open_data, plain_name
 from retinanet.data.formats import voc
 
-Tell = Callable[[str, int, int], None]
-ORDER = ("train", "trainval", "val", "test")  # that learnt from first: its classes are those of the others
+SplitProgress = Callable[[str, int, int], None]
+ORDER = ("train", "trainval", "val", "test")  # the training set first: its classes are used for the others
 
 
 def open_all(
-    root: str | Path, strict: bool = False, on_progress: Tell | None = None
+    root: str | Path, strict: bool = False, on_progress: SplitProgress | None = None
 ) -> tuple[dict[str, DetectionData], list[Finding]]:
-    """Open every split, with references, the one that is learnt from first; what cannot be opened is a finding.
+    """Open every split with references, the training set first. A split that cannot be opened becomes a finding.
 
-    A list that is the union of others (VOC's trainval of train and val) is not opened: its images are checked there.
+    A list that is the union of others, such as VOC's trainval, is not opened: its images are checked in the others.
 
     Args:
         strict: a split with any fault is refused, as in training.
-        on_progress: called with (split, images checked, images in all) now and then.
+        on_progress: called with (split, images checked, all images) now and then.
 
     Raises:
-        RequestError: there is no data set, or none of a known layout.
+        RequestError: there is no data set, or it has no known layout.
     """
     root = Path(root)
     layout = find_layout(root)
@@ -40,9 +41,9 @@ def open_all(
         if name in unions:
             findings.append(unions[name])
             continue
-        telling = None if on_progress is None else _told(on_progress, name)
+        counter = None if on_progress is None else partial(on_progress, name)
         try:
-            data = open_data(root, name, strict=strict, class_names=classes, on_progress=telling, references=True)
+            data = open_data(root, name, strict=strict, class_names=classes, on_progress=counter, references=True)
         except RequestError as error:
             severity: Severity = "error" if plain_name(name) in ORDER[:3] or len(names) == 1 else "warning"
             remedy = "restore it, or take it out of the data set's description"
@@ -59,28 +60,24 @@ def _order(name: str) -> int:
     return ORDER.index(plain) if plain in ORDER else len(ORDER)
 
 
-def _told(on_progress: Tell, name: str) -> Callable[[int, int], None]:
-    return lambda done, total: on_progress(name, done, total)
-
-
 def _stems(root: Path, name: str) -> frozenset[str]:
     return frozenset(voc.listed(root / "ImageSets/Main" / f"{name}.txt"))
 
 
 def _unions(root: Path, kind: str, names: Sequence[str]) -> list[tuple[str, Finding]]:
-    """VOC's lists overlap by intent: those that are no more than others together."""
+    """Lists that are the union of others, with a finding for each: VOC's lists overlap by intent."""
     if kind != "Pascal VOC" or len(names) < 3:
         return []
     stems = {name: _stems(root, name) for name in names}
-    found = []
+    findings = []
     for name in names:
-        parts = [part for part in names if part != name and stems[part] < stems[name]]
-        if len(parts) < 2 or frozenset().union(*(stems[part] for part in parts)) != stems[name]:
+        inner = [other for other in names if other != name and stems[other] < stems[name]]
+        if len(inner) < 2 or frozenset().union(*(stems[other] for other in inner)) != stems[name]:
             continue
-        sizes = " + ".join(f"{part} ({len(stems[part])})" for part in parts)
+        sizes = " + ".join(f"{other} ({len(stems[other])})" for other in inner)
         text = f"{name} ({counted(len(stems[name]), 'image')}) is {sizes}: checked as those, and no leak"
-        found.append((name, Finding("splits.union", "note", name, len(stems[name]), text, "nothing")))
-    return found
+        findings.append((name, Finding("splits.union", "note", name, len(stems[name]), text, "nothing")))
+    return findings
 
 
 def _empty_lists(root: Path, kind: str) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""What this detector's settings make of the data: images shrunk too far, objects that NMS or the limit takes away."""
+"""Checks of the detector's settings: images that are shrunk too far, objects that NMS or the limit removes."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from retinanet.analysis.doctor.finding import Finding, Split, counted, percent
 from retinanet.config.settings import ModelSettings
 
 LOST = 0.5  # cells of the finest level: smaller boxes lie between its positions
-MANY_SHRUNK = 0.05  # share of boxes below a stride from which on the image size is worth its cost
-SOME_LOST = 0.01
+MANY_SHRUNK = 0.05  # share of boxes below the stride above which a larger image size is worth its cost
+SOME_LOST = 0.01  # share of boxes that are too small above which it is a warning
 KEPT = 0.95  # share of boxes that the suggested size brings above the stride
-TILES = 2048  # pixels from which on cutting images is cheaper than training on whole ones
-CROWDED = 0.05  # share of boxes that stand so close before it is worth a warning; COCO has 2 %
-UNUSUAL = 3.0  # times the objects of 99 in 100 images: worth a look
-MANY = 50  # objects, below which no image is called full
+TILES = 2048  # pixels above which tiles are cheaper than training on whole images
+CROWDED = 0.05  # share of boxes that overlap too much above which it is a warning; COCO has 2 %
+UNUSUAL = 3.0  # times the number of objects in 99 of 100 images
+MANY = 50  # objects: images with fewer are never unusual
 HUGE = 50e6  # pixels: decoding one takes 150 MB and half a second, in each loader process
 SMALL = 32  # pixels: an image smaller than one cell of P5
-LONG = 10.0  # ratio of an image's sides: its longer side is limited, so that the shorter becomes a strip
+LONG = 10.0  # ratio of an image's sides: the limit on the longer side makes a strip of it
 
 
 def check(split: Split, settings: ModelSettings, splits: Sequence[Split]) -> Iterator[Finding]:
-    """
+    """Check one split.
+
     Args:
-        splits: all of the data set: a model has one size and one threshold, so each split gets the same advice.
+        splits: all splits of the data set, because a model has one size and one threshold for all of them.
     """
     yield from _images(split)
     if len(split.boxes):
@@ -53,7 +54,7 @@ def _shrunk(split: Split, settings: ModelSettings, splits: Sequence[Split]) -> I
             change += f" --model.preprocessing.longer {math.ceil(preprocessing.longer * wanted / preprocessing.size)}"
         remedy = f"{change} brings {percent(KEPT)} of the boxes above {stride:g} pixels"
         if wanted <= preprocessing.size:
-            remedy = "look at these boxes: their number is small"
+            remedy = "check these boxes: there are only a few"
         elif wanted > TILES:
             remedy += "; cut the images into tiles instead, that size is costly"
     n = int(shrunk.sum())
@@ -86,7 +87,7 @@ def _shrunk(split: Split, settings: ModelSettings, splits: Sequence[Split]) -> I
             split.name,
             n,
             f"{counted(n, 'box', 'boxes')} ({percent(n, total)}) below {lost_side:g} pixels at the training size "
-            f"({_size(settings)}): hardly to be found",
+            f"({_size(settings)}): they can hardly be detected",
             remedy,
             split.box_examples(np.argsort(side, kind="stable")[: min(n, 20)]),
         )
@@ -114,8 +115,8 @@ def _limits(split: Split, settings: ModelSettings, splits: Sequence[Split]) -> I
             split.name,
             n,
             f"{counted(n, 'image has', 'images have')} more than {post.max_detections} objects, at most {most}: "
-            f"{over} ({percent(over, total)}) cannot be found",
-            f"--model.postprocessing.max-detections {enough}, as scores need some to spare",
+            f"{over} ({percent(over, total)}) cannot be detected",
+            f"--model.postprocessing.max-detections {enough}, so that some wrong detections fit too",
             split.image_examples(np.flatnonzero(crowded)[np.argsort(-split.objects[crowded], kind="stable")]),
         )
     usual = max(MANY, UNUSUAL * float(np.percentile(split.objects, 99)))
@@ -127,11 +128,11 @@ def _limits(split: Split, settings: ModelSettings, splits: Sequence[Split]) -> I
             split.name,
             n,
             f"{counted(n, 'image')} with far more objects than the others, up to {split.objects.max()}",
-            "look whether these are right",
+            "check that these are right",
             split.image_examples(full),
         )
     first, second, overlap = split.overlaps
-    # What is drawn twice is told as such; here are objects that stand close.
+    # box_checks reports boxes that are drawn twice. These are objects that stand close.
     close = (split.labels[first] == split.labels[second]) & (overlap > post.nms_iou) & (overlap <= 0.9)
     involved = np.unique(np.concatenate([first[close], second[close]]))
     if n := len(involved):
@@ -150,7 +151,7 @@ def _limits(split: Split, settings: ModelSettings, splits: Sequence[Split]) -> I
 def _highest(
     involved: np.ndarray, first: np.ndarray, second: np.ndarray, overlap: np.ndarray, close: np.ndarray
 ) -> np.ndarray:
-    """The largest IoU of each of the boxes."""
+    """The largest IoU of each involved box."""
     best = np.zeros(len(involved), np.float32)
     for side in (first[close], second[close]):
         np.maximum.at(best, np.searchsorted(involved, side), overlap[close])
@@ -158,7 +159,7 @@ def _highest(
 
 
 def _nms(splits: Sequence[Split], now: float) -> float:
-    """The lowest threshold, in twentieths, that leaves nine in ten of the pairs alone; 0.8 at most."""
+    """The lowest threshold, in steps of 0.05, that keeps nine in ten of the pairs; at most 0.8."""
     close = []
     for split in splits:
         first, second, overlap = split.overlaps
@@ -180,7 +181,7 @@ def _images(split: Split) -> Iterator[Finding]:
             "images.small",
             sizes.min(1) < SMALL,
             f"less than {SMALL} pixels wide or high",
-            "look whether these are thumbnails, and remove them",
+            "remove those that are thumbnails",
         ),
         (
             "images.long",

@@ -1,4 +1,4 @@
-"""Splits: which are there, how balanced their classes are, and whether one is like the other."""
+"""Checks of splits: which exist, how balanced their classes are, and how they differ."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from retinanet.analysis.doctor.finding import EXAMPLES, Finding, Split, counted, listed, percent
 from retinanet.data.dataset import plain_name
 
-FEW_IMAGES = 20  # AP on fewer changes by whole points with each image
-SMALL_SHARE = 0.05  # of all images; said of splits below SURE images only
-SURE = 500  # images: AP measured on these is good to about a point
-RARE = 10  # boxes of a class that do not teach it
-RATIO = 20.0  # boxes of the commonest class for each of the rarest
+FEW_IMAGES = 20  # on fewer images, each image changes AP by whole points
+SMALL_SHARE = 0.05  # of all images; only for splits below ENOUGH images
+ENOUGH = 500  # images: AP on these is accurate to about a point
+RARE = 10  # boxes of a class: too few to train it
+RATIO = 20.0  # boxes of the most frequent class for each of the rarest
 SKEW = 0.10  # difference of a class's share of the boxes
-CERTAIN = 4.0  # standard errors, so that small splits are not called different for being small
+CERTAIN = 4.0  # standard errors, so that small splits do not differ by chance
 SIZE_FACTOR = 1.5  # between the median box sizes of two splits, at the training size
 IMAGE_FACTOR = 2.0  # between their median image sizes
 EMPTY = 0.5  # share of images without a box
@@ -25,7 +25,7 @@ EMPTY = 0.5  # share of images without a box
 def check(splits: Sequence[Split]) -> Iterator[Finding]:
     if not splits:
         return
-    yield from _there(splits)
+    yield from _roles(splits)
     yield from _classes_anywhere(splits)
     for split in splits:
         yield from _filled(split)
@@ -38,21 +38,22 @@ def check(splits: Sequence[Split]) -> Iterator[Finding]:
     yield from _same_files(splits)
 
 
-def _there(splits: Sequence[Split]) -> Iterator[Finding]:
+def _roles(splits: Sequence[Split]) -> Iterator[Finding]:
+    """Missing training or validation sets."""
     roles = {split.role for split in splits}
     if not roles & {"train", "trainval"} and len(splits) > 1:
-        text = f"there is no split to learn from; there are {listed([split.name for split in splits])}"
+        text = f"there is no split to train on; there are {listed([split.name for split in splits])}"
         yield Finding("splits.no-train", "error", "", 0, text, "name one: --data.train NAME")
     if not roles - {"train", "trainval"} or len(splits) == 1:
-        text = f"there is one split, {splits[0].name}, and none to measure on"
+        text = f"there is one split, {splits[0].name}, and none to evaluate on"
         if len(splits) > 1:
-            text = f"there is none to measure on among {listed([split.name for split in splits])}"
+            text = f"there is none to evaluate on among {listed([split.name for split in splits])}"
         remedy = "set apart a tenth to a fifth of the images as val, whole scenes or videos at a time"
         yield Finding("splits.no-val", "warning", "", 0, text, remedy)
     elif "val" not in roles and "test" in roles:
         name = next(split.name for split in splits if split.role == "test")
-        text = f"there is no val, and {name} to measure on"
-        yield Finding("splits.no-val", "note", "", 0, text, f"--data.val {name} measures on it while training")
+        text = f"there is no val, and {name} to evaluate on"
+        yield Finding("splits.no-val", "note", "", 0, text, f"--data.val {name} evaluates on it during training")
 
 
 def _classes_anywhere(splits: Sequence[Split]) -> Iterator[Finding]:
@@ -65,8 +66,8 @@ def _classes_anywhere(splits: Sequence[Split]) -> Iterator[Finding]:
             "note" if len(splits) > 1 else "warning",
             "",
             len(unused),
-            f"{counted(len(unused), 'class', 'classes')} of {len(names)} never occur in any split: {listed(unused)}",
-            "take them out of the list of classes, unless data for them is to come",
+            f"{counted(len(unused), 'class occurs', 'classes occur')} in no split, of {len(names)}: {listed(unused)}",
+            "remove them from the list of classes, unless data for them will follow",
         )
 
 
@@ -82,7 +83,7 @@ def _filled(split: Split) -> Iterator[Finding]:
             split.name,
             empty,
             f"{empty} of {len(split.data)} images ({percent(empty, len(split.data))}) have no box",
-            "look whether their annotations are missing; images that do show nothing help up to about a half",
+            "check that no annotations are missing; images without objects help up to about a half",
             split.image_examples(split.objects == 0),
         )
     elif empty:
@@ -92,7 +93,7 @@ def _filled(split: Split) -> Iterator[Finding]:
             split.name,
             empty,
             f"{counted(empty, 'image has', 'images have')} no box ({percent(empty, len(split.data))}): background",
-            "nothing, where they do show none of the classes",
+            "nothing, where they show none of the classes",
             split.image_examples(split.objects == 0),
         )
 
@@ -110,25 +111,25 @@ def _balance(train: Split) -> Iterator[Finding]:
             train.name,
             len(rare),
             f"{counted(len(rare), 'class has', 'classes have')} fewer than {RARE} boxes: {listed(rare)}",
-            "label more of them, merge them with like classes, or expect nothing of them",
+            "label more of them, merge them with similar classes, or expect a low AP",
         )
-    found = [k for k in order if counts[k]]
-    ratio = counts[found[-1]] / counts[found[0]]
+    present = [k for k in order if counts[k]]
+    ratio = counts[present[-1]] / counts[present[0]]
     if ratio > RATIO:
         yield Finding(
             "splits.imbalance",
             "warning",
             train.name,
-            len(found),
-            f"{names[found[-1]]} has {counts[found[-1]]} boxes and {names[found[0]]} {counts[found[0]]}, "
-            f"{ratio:.0f} to 1: focal loss weighs background against objects, it does not cure rare classes",
-            "show their images more often, --data.repeat-threshold 0.1, or weigh classes, --loss.class-weights",
+            len(present),
+            f"{names[present[-1]]} has {counts[present[-1]]} boxes and {names[present[0]]} {counts[present[0]]}, "
+            f"{ratio:.0f} to 1: focal loss weighs background against objects and does not help rare classes",
+            "repeat their images, --data.repeat-threshold 0.1, or weigh classes, --loss.class-weights",
         )
 
 
 def _small(split: Split, splits: Sequence[Split]) -> Iterator[Finding]:
     n, total = len(split.data), sum(len(other.data) for other in splits)
-    if n >= FEW_IMAGES and (n >= SMALL_SHARE * total or n >= SURE):
+    if n >= FEW_IMAGES and (n >= SMALL_SHARE * total or n >= ENOUGH):
         return
     yield Finding(
         "splits.small",
@@ -136,7 +137,7 @@ def _small(split: Split, splits: Sequence[Split]) -> Iterator[Finding]:
         split.name,
         n,
         f"it has {counted(n, 'image')} ({percent(n, total)} of all) and {counted(len(split.boxes), 'box', 'boxes')}: "
-        "AP measured on so little differs by points from draw to draw",
+        "AP on so few images depends on chance by several points",
         "set apart a tenth to a fifth of the images, and some hundred boxes of each class",
     )
 
@@ -154,7 +155,7 @@ def _coverage(train: Split, other: Split) -> Iterator[Finding]:
             len(only),
             f"{counted(len(only), 'class occurs', 'classes occur')} here and not in {train.name}: {listed(only)}; "
             "each counts with AP 0",
-            f"move images of them to {train.name}, or take them out of the list of classes",
+            f"move images of them to {train.name}, or remove them from the list of classes",
         )
     absent = [names[k] for k in np.flatnonzero((train.counts > 0) & (other.counts == 0))]
     if absent:
@@ -163,8 +164,8 @@ def _coverage(train: Split, other: Split) -> Iterator[Finding]:
             "warning",
             other.name,
             len(absent),
-            f"{counted(len(absent), 'class', 'classes')} of {train.name} do not occur here, and are not measured: "
-            f"{listed(absent)}",
+            f"{counted(len(absent), 'class does', 'classes do')} not occur here but in {train.name}, and cannot be "
+            f"evaluated: {listed(absent)}",
             f"move images of them from {train.name}",
         )
 
@@ -172,12 +173,13 @@ def _coverage(train: Split, other: Split) -> Iterator[Finding]:
 def _skew(train: Split, other: Split) -> Iterator[Finding]:
     if not len(train.boxes) or not len(other.boxes):
         return
-    share, theirs = (split.counts / split.counts.sum() for split in (train, other))
+    share, other_share = (split.counts / split.counts.sum() for split in (train, other))
     skewed = []
-    for k in np.flatnonzero(np.abs(share - theirs) > SKEW):
+    for k in np.flatnonzero(np.abs(share - other_share) > SKEW):
         error = np.hypot(_share_error(train, int(k)), _share_error(other, int(k)))
-        if abs(share[k] - theirs[k]) > CERTAIN * error:
-            skewed.append(f"{train.data.class_names[k]} ({percent(theirs[k])}, in {train.name} {percent(share[k])})")
+        if abs(share[k] - other_share[k]) > CERTAIN * error:
+            shares = f"{percent(other_share[k])}, in {train.name} {percent(share[k])}"
+            skewed.append(f"{train.data.class_names[k]} ({shares})")
     if skewed:
         yield Finding(
             "splits.class-skew",
@@ -185,7 +187,7 @@ def _skew(train: Split, other: Split) -> Iterator[Finding]:
             other.name,
             len(skewed),
             f"classes have other shares of the boxes than in {train.name}: {listed(skewed)}",
-            "draw the splits anew from all images, unless they are meant to differ",
+            "split all images again, unless they are meant to differ",
         )
     logs = [np.log2(np.sqrt(split.sides.prod(1)) * split.scale[split.owner]) for split in (train, other)]
     factor = float(2 ** (np.median(logs[1]) - np.median(logs[0])))
@@ -197,7 +199,7 @@ def _skew(train: Split, other: Split) -> Iterator[Finding]:
             other.name,
             len(other.boxes),
             f"boxes are {factor:.2g} times as large as in {train.name}, median to median at the training size",
-            "draw the splits anew from all images, or train with --data.augmentation.zoom over the range of both",
+            "split all images again, or train with --data.augmentation.zoom over the range of both",
         )
     areas = [np.sqrt(split.data.annotations.sizes.astype(np.float64).prod(1)) for split in (train, other)]
     factor = float(np.median(areas[1]) / np.median(areas[0]))
@@ -214,36 +216,36 @@ def _skew(train: Split, other: Split) -> Iterator[Finding]:
 
 
 def _share_error(split: Split, label: int) -> float:
-    """Standard error of a class's share of the boxes; boxes come by the image, and so do errors."""
-    mine = np.bincount(split.owner, split.labels == label, minlength=len(split.data))
+    """Standard error of a class's share of the boxes, from the variance between images."""
+    of_class = np.bincount(split.owner, split.labels == label, minlength=len(split.data))
     total = split.objects.sum()
-    rest = mine - mine.sum() / total * split.objects
+    rest = of_class - of_class.sum() / total * split.objects
     return float(np.sqrt((rest**2).sum()) / total)
 
 
 def _mean_error(split: Split, values: NDArray[np.float32]) -> float:
-    """Standard error of the mean of a value of the boxes, likewise."""
+    """Standard error of the mean of a value of the boxes, from the variance between images."""
     sums = np.bincount(split.owner, values, minlength=len(split.data))
     rest = sums - values.mean() * split.objects
     return float(np.sqrt((rest**2).sum()) / len(values))
 
 
 def _same_files(splits: Sequence[Split]) -> Iterator[Finding]:
-    """One file in the lists of two splits: found without looking inside."""
-    for i, one in enumerate(splits):
-        known = set(one.names)
+    """Files that are in the lists of two splits."""
+    for i, split in enumerate(splits):
+        known = set(split.names)
         for other in splits[i + 1 :]:
             shared = [index for index, name in enumerate(other.names) if name in known]
             if not shared:
                 continue
-            union = plain_name(one.name) == "trainval" or plain_name(other.name) == "trainval"
-            text = f"{counted(len(shared), 'image is', 'images are')} listed in {one.name} too"
+            union = plain_name(split.name) == "trainval" or plain_name(other.name) == "trainval"
+            text = f"{counted(len(shared), 'image is', 'images are')} listed in {split.name} too"
             yield Finding(
                 "splits.leak",
-                "note" if union and plain_name(one.name) != "test" and plain_name(other.name) != "test" else "error",
+                "note" if union and plain_name(split.name) != "test" and plain_name(other.name) != "test" else "error",
                 other.name,
                 len(shared),
-                f"{text} ({percent(len(shared), len(other.data))}): {other.name} measures what was learnt by heart",
-                f"list each image in one split; train on {one.name} and measure on another than {other.name}",
+                f"{text} ({percent(len(shared), len(other.data))}): {other.name} does not test what is new",
+                f"list each image in one split; train on {split.name} and evaluate on another than {other.name}",
                 other.image_examples(np.array(shared[:EXAMPLES])),
             )

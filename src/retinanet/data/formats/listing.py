@@ -1,4 +1,4 @@
-"""What annotation files say, in flat arrays, before any of it is held against the images."""
+"""The content of annotation files in flat arrays, before it is checked against the images."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from retinanet.data.formats.safe_paths import files_below
 from retinanet.data.image_io import SUFFIXES
 
 Meaning = Literal["corners", "corner and sides", "centre and sides"]
-"""What the four numbers of a box say: x1 y1 x2 y2, x1 y1 w h or cx cy w h."""
+"""The meaning of the four numbers of a box: x1 y1 x2 y2, x1 y1 w h or cx cy w h."""
 
 
 @dataclass
 class Listing:
-    """Filled by a format's reader, image after image and box after box; boxes may come in any order."""
+    """A layout's reader adds images and boxes to it; boxes may come in any order."""
 
     class_names: list[str]
     category_ids: list[int]
     """The data set's own id of each class."""
     box_name: Callable[[int, int], str]
-    """(image, reference) -> where a person finds the box: a file and line, or an annotation id."""
+    """(image, reference) -> the box as messages name it: a file and line, or an annotation id."""
     fractions: bool = False
-    """Boxes are in units of the image's sides instead of pixels."""
+    """Boxes are fractions of the image's sides instead of pixels."""
     meaning: Meaning = "corners"
-    """How the files write a box; :attr:`boxes` are corners always."""
+    """How the files write a box; :attr:`boxes` are always corners."""
     paths: list[str] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     sizes: array = field(default_factory=lambda: array("i"))
     """Height and width as annotated, 0 where unknown."""
     images: array = field(default_factory=lambda: array("i"))
-    """For each box the image it lies in."""
+    """Index of each box's image."""
     boxes: array = field(default_factory=lambda: array("d"))
     """x1 y1 x2 y2 of each box."""
     labels: array = field(default_factory=lambda: array("i"))
     crowds: array = field(default_factory=lambda: array("b"))
     areas: array = field(default_factory=lambda: array("d"))
-    """NaN where the area is that of the box."""
+    """NaN where the files give no area."""
     references: array = field(default_factory=lambda: array("q"))
     unlabelled: list[int] = field(default_factory=list)
-    """Images without a file of annotations: background, where the image can be used."""
+    """Images without an annotation file: they are background, if they can be used."""
     sheet: str = "a label file"
-    """What those lack."""
+    """What the layout calls an annotation file."""
 
     def add_image(self, path: str | Path, ident: int, size: tuple[int, int] = (0, 0)) -> int:
         """Returns the image's index, for :meth:`add_box`."""
@@ -75,7 +75,7 @@ class Listing:
         self.areas.append(area)
 
     def keep_boxes(self, keep: NDArray[np.bool_], labels: NDArray[np.int32]) -> None:
-        """Drop boxes, and give all boxes new labels."""
+        """Keep some of the boxes, and replace the labels (of all boxes)."""
         self.boxes = array("d", np.frombuffer(self.boxes, np.float64).reshape(-1, 4)[keep].tobytes())
         self.labels = array("i", labels[keep].tobytes())
         for name in ("images", "crowds", "areas", "references"):
@@ -91,11 +91,11 @@ class Layout:
     """COCO, Pascal VOC or YOLO."""
     root: Path
     counts: Mapping[str, Callable[[], int]]
-    """For each split, by its name on disk, how to count its images."""
+    """For each split, by its name on disk, a function that counts its images."""
     read: Callable[[str, Report], Listing]
-    """Read one split, by its name on disk."""
+    """Reads one split, by its name on disk."""
     any_split: bool = False
-    """There is one list of images whose name tells no split: it answers to every name."""
+    """There is one list of images without the name of a split: it is used for every name."""
 
 
 def shown(path: str | Path, root: Path) -> str:
@@ -105,10 +105,10 @@ def shown(path: str | Path, root: Path) -> str:
 
 
 def number(text: object) -> float:
-    """A number as annotation files write it; NaN for what is none, so that one check finds both."""
+    """A number as annotation files write it; NaN for anything else."""
     if isinstance(text, bool) or not isinstance(text, int | float | str):
         return math.nan
-    if isinstance(text, str) and (not text.isascii() or "_" in text):  # Python's own numbers: 1_000, １
+    if isinstance(text, str) and (not text.isascii() or "_" in text):  # float() also accepts 1_000 and １
         return math.nan
     try:
         return float(text)
@@ -117,7 +117,7 @@ def number(text: object) -> float:
 
 
 def numbered(stems: list[str]) -> list[int]:
-    """Image ids for layouts that have none: file names where all are different numbers (as COCO's), else 1, 2, …"""
+    """Image ids for layouts without ids: the file names, if all are different numbers (as COCO's), else 1, 2, …"""
     if all(stem.isascii() and stem.isdigit() and len(stem) < 18 for stem in stems):
         ids = [int(stem) for stem in stems]
         if len(set(ids)) == len(ids):
@@ -126,9 +126,10 @@ def numbered(stems: list[str]) -> list[int]:
 
 
 def image_files(folder: Path) -> Iterator[Path]:
-    """The images in a folder and its subfolders, in the order of their names; hidden files are passed over.
+    """The images in a folder and its subfolders, in the order of their names, without hidden files.
 
-    By their endings: what cannot be opened (a broken link, a pipe) is among them, and reported where it is opened.
+    They are recognised by their suffix. So files that cannot be opened (a broken link, a pipe) are included, and
+    reported when they are opened.
     """
     for path in files_below(folder):
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):

@@ -1,4 +1,4 @@
-"""Files whose names are written otherwise than on disk: backslashes, percent encoding, another case or accents."""
+"""Finds files whose names are spelled differently on disk: backslashes, percent encoding, case, accents."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ import unicodedata
 from pathlib import Path
 from urllib.parse import unquote, unquote_plus
 
-LONGEST = 4096  # characters of a path that Linux opens
-DEEPEST = 32  # folders that are left out in front of a name, to see whether it is that of another machine
-SEVERAL = 100  # from which on a name that may mean so many is not followed further
+LONGEST_PATH = 4096  # characters: Linux opens no longer path
+DEEPEST = 32  # leading folders that may be dropped, because they are those of another machine
+MOST_CANDIDATES = 100  # files that a name may stand for; beyond that the search stops
 DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])")
 QUERY = re.compile(r"(?<=.)[?#].*", re.DOTALL)  # of a URL
 
 
 class Locator:
-    """Looks names up in folders, each of which is listed once."""
+    """Finds names in folders; each folder is listed once."""
 
     def __init__(self) -> None:
         self._folders: dict[str, dict[str, list[str]]] = {}
 
     def find(self, folder: str | Path, name: str) -> Path | None:
-        """The one file or folder below ``folder`` that ``name`` may mean; None where there is none, or several.
+        """The only file or folder below ``folder`` that ``name`` can stand for; None if there is none, or several.
 
         A name never leads out of the folder.
         """
-        found: set[str] = set()
-        if len(name) > LONGEST:
+        paths: set[str] = set()
+        if len(name) > LONGEST_PATH:
             return None
         slashes = name.replace("\\", "/")
         forms = (name, slashes, unquote(name), unquote(slashes), unquote_plus(slashes))
         for form in dict.fromkeys([*forms, *map(str.strip, forms)]):
             steps = [step for step in form.split("/") if step not in ("", ".")]
             if steps and ".." not in steps:
-                found.update(self._walk(str(folder), steps))
-        return Path(found.pop()) if len(found) == 1 else None
+                paths.update(self._walk(str(folder), steps))
+        return Path(paths.pop()) if len(paths) == 1 else None
 
     def find_path(self, path: str) -> Path | None:
-        """As :meth:`find`, below the last folder of the path that is there as written."""
-        if len(path) > LONGEST:
+        """As :meth:`find`, below the deepest folder of the path that exists as written."""
+        if len(path) > LONGEST_PATH:
             return None
         folder, name = os.path.split(path)
         while folder and not os.path.isdir(folder):
@@ -50,17 +50,17 @@ class Locator:
         return self.find(folder, name) if folder else None
 
     def _walk(self, folder: str, steps: list[str]) -> list[str]:
-        """What the steps lead to: the name as written where it is there, else all that differ in case or accents."""
-        ends = [folder]
+        """Paths that the steps lead to: exact names where they exist, else all that differ in case or accents."""
+        paths = [folder]
         for step in steps:
-            found = []
-            for end in ends:
-                alike = self._entries(end).get(folded(step), [])
-                found += [f"{end}/{one}" for one in ([step] if step in alike else alike)]
-            ends = found
-            if not 0 < len(ends) < SEVERAL:  # links in circles would double them with every step
+            longer = []
+            for path in paths:
+                names = self._entries(path).get(folded(step), [])
+                longer += [f"{path}/{name}" for name in ([step] if step in names else names)]
+            paths = longer
+            if not 0 < len(paths) < MOST_CANDIDATES:  # links in circles double them with every step
                 break
-        return ends
+        return paths
 
     def _entries(self, folder: str) -> dict[str, list[str]]:
         known = self._folders.get(folder)
@@ -68,7 +68,7 @@ class Locator:
             known = self._folders[folder] = {}
             try:
                 names = os.listdir(folder)
-            except (OSError, ValueError):  # ValueError: a zero byte in the name
+            except (OSError, ValueError):  # ValueError: the name has a zero byte
                 names = []
             for name in sorted(names):
                 known.setdefault(folded(name), []).append(name)
@@ -76,13 +76,15 @@ class Locator:
 
 
 def folded(name: str) -> str:
-    """The same for names that differ only in case or in how accents are encoded."""
+    """A key that is equal for names that differ only in case or in the encoding of accents."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def without_first(name: str, steps: int) -> str | None:
-    """A path less its root, its ``..`` and its first ``steps`` folders, such as those of another machine; None where
-    it has no more, or more than anybody has."""
+    """A path without its root, its ``..`` and its first ``steps`` folders; None if nothing is left.
+
+    It is None for more than DEEPEST steps too.
+    """
     if "://" in name:
         name = QUERY.sub("", name)
     parts = [part for part in DRIVE.sub("", name).replace("\\", "/").split("/") if part not in ("", ".", "..")]

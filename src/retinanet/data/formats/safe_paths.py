@@ -1,4 +1,4 @@
-"""Files and folders of a data set that may come from a stranger: which lie in it, and which names lead out of it."""
+"""Walks the files of a data set from an untrusted source, and finds names that lead out of it."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 OUTSIDE = "path outside the data set"
-"""The fault of a name in an annotation file that leads out of the folder that was given: a stranger's file must not
-bring other images of this machine into a page."""
+"""The kind of fault where a name in an annotation file leads out of the data set. An untrusted file must not bring
+other images of this machine into a page."""
 
 
 def files_below(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Everything but folders in a folder and its subfolders, in the order of their names.
+    """All files in a folder and its subfolders, in the order of their names.
 
-    Links are followed, as people make them to spread data over disks, but not to a folder that holds this one; each
-    folder is entered once. So links in circles end. Folders that may not be read are passed over.
+    Links are followed, because people use them to spread data over disks, but not to a folder that holds this one. Each
+    folder is entered once, so links in circles end. Folders that cannot be read are skipped.
     """
     entered: set[tuple[int, int]] = set()
     here = Path(os.path.realpath(folder))
 
     def entries(path: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
         try:
-            known = os.stat(path)
-            if (place := (known.st_dev, known.st_ino)) in entered:
+            status = os.stat(path)
+            if (identity := (status.st_dev, status.st_ino)) in entered:
                 return iter(())
-            entered.add(place)
-            with os.scandir(path) as there:
-                return iter(sorted(there, key=lambda entry: entry.name))
+            entered.add(identity)
+            with os.scandir(path) as content:
+                return iter(sorted(content, key=lambda entry: entry.name))
         except OSError:
             return iter(())
 
@@ -43,12 +43,12 @@ def files_below(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def leaves(name: str, folder: str | os.PathLike[str], root: str | os.PathLike[str]) -> bool:
-    """Whether a file name that stands in an annotation file, relative to ``folder`` or absolute, lies outside ``root``.
+    """Whether a file name of an annotation file, relative to ``folder`` or absolute, lies outside of ``root``.
 
-    It is judged by its spelling: links inside ``root`` may lead anywhere.
+    Only its spelling counts: links inside ``root`` may lead anywhere.
     """
     if ".." not in name and not os.path.isabs(name):
         return False
-    # Backslashes part names too, wherever the file was written.
+    # A file that was written on Windows has backslashes between names.
     path = os.path.abspath(os.path.join(folder, name.replace("\\", "/")))
     return not Path(path).is_relative_to(os.path.abspath(root))

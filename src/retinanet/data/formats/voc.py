@@ -1,10 +1,9 @@
-"""Pascal VOC: one XML an image, and lists of the images of each split.
+"""Reads Pascal VOC's layout: an XML for each image, and lists of the images of each split.
 
-VOC counts pixels from 1 and includes the last one: xmin 1, xmax 640 is the whole of an image 640 wide, so the box is
-(xmin - 1, ymin - 1, xmax, ymax) in continuous coordinates. Tools that write continuous coordinates into this format
-give themselves away by a 0, which VOC does not have: where any xmin or ymin of the data set is 0, all numbers are
-taken as they are. A box whose last pixel is its first (or before it) is a slip of the mouse and has no area in either
-reading.
+VOC counts pixels from 1 and includes the last one. So xmin 1 and xmax 640 span an image 640 pixels wide, and the box is
+(xmin - 1, ymin - 1, xmax, ymax) in continuous coordinates. Some tools write continuous coordinates in this format. VOC
+itself has no 0: where any xmin or ymin of the data set is 0, all numbers are used as they are. A box whose last pixel
+is not behind its first is a slip of the mouse, and has no area in either case.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from retinanet.data.formats.safe_paths import OUTSIDE, leaves
 from retinanet.data.image_io import SUFFIXES
 
 NO_XML = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode_escape", "unicode-escape")
-"""Encodings of Python's that no XML has; some take hours for a few megabytes."""
-NESTED = 50  # VOC's own elements lie four deep
+"""Python's encodings that no XML has; some take hours for a few megabytes."""
+DEEPEST = 50  # nested elements; VOC's own are four deep
 TRUE, FALSE = ("1", "1.0", "true", "yes"), ("", "0", "0.0", "false", "no", "unspecified")  # of <difficult>
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FOLDERS = ("JPEGImages", "Annotations")
@@ -39,7 +38,7 @@ PAIR = re.compile(rf"(.+(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))}))[\s,]+(
 
 @dataclass
 class Entry:
-    """One <object>."""
+    """An <object> of an annotation file."""
 
     line: int
     values: dict[str, str] = field(default_factory=dict)
@@ -47,7 +46,7 @@ class Entry:
 
 @dataclass
 class Sheet:
-    """One annotation file."""
+    """The content of an annotation file."""
 
     size: dict[str, str] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
@@ -65,16 +64,16 @@ def find(root: Path) -> Layout | None:
 
 
 def listed(path: Path) -> list[str]:
-    """The images of a split, or nothing: VOC's lists of one class have a second column and are no splits.
+    """The images of a split. It is empty for VOC's lists of one class, which have a second column and are not splits.
 
-    A line is an image's name without its ending; other tools write the image's path, or that and the XML's.
+    A line is an image's name without its suffix. Other tools write the image's path, or the paths of image and XML.
 
     Raises:
-        RequestError: the list is no text, or a line pairs an image with the annotations of another.
+        RequestError: the list is not text, or a line pairs an image with the annotations of another.
     """
     rows = [(number, line.strip()) for number, line in enumerate(lines(read_text(path, LIST)), 1) if line.strip()]
-    of_a_class = all(re.fullmatch(r"\S+\s+(-1|0|1)", row) for _, row in rows)
-    if of_a_class and rows and not os.path.lexists(path.parents[2] / _file(rows[0][1])):
+    is_of_class = all(re.fullmatch(r"\S+\s+(-1|0|1)", row) for _, row in rows)
+    if is_of_class and rows and not os.path.lexists(path.parents[2] / _file(rows[0][1])):
         return []
     stems = []
     for line, row in rows:
@@ -100,8 +99,9 @@ def parse(path: Path) -> Sheet:
     """Read one annotation file.
 
     Raises:
-        expat.ExpatError: it is not XML; TextError: it cannot be read, is not text in the encoding that it declares,
-            or has entities of its own, or elements far too deep in each other.
+        expat.ExpatError: it is not XML.
+        TextError: it cannot be read, is not text in the encoding that it declares, declares entities, or is nested too
+            deeply.
     """
     sheet, trail = Sheet(), list[str]()
     text: list[str] = []
@@ -109,14 +109,14 @@ def parse(path: Path) -> Sheet:
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         trail.append(tag)
-        if len(trail) > NESTED:
-            raise TextError(path, f"line {parser.CurrentLineNumber}: more than {NESTED} elements inside each other")
+        if len(trail) > DEEPEST:
+            raise TextError(path, f"line {parser.CurrentLineNumber}: more than {DEEPEST} nested elements")
         text.clear()
         if trail[1:] == ["object"]:
             sheet.entries.append(Entry(parser.CurrentLineNumber))
 
     def end(tag: str) -> None:
-        match trail[1:]:  # VOC's <part>s of an object lie deeper and are not looked at
+        match trail[1:]:  # VOC's <part>s of an object are deeper, and not read
             case ["size", name]:
                 sheet.size[name] = "".join(text).strip()
             case ["object", name] | ["object", "bndbox", name]:
@@ -124,7 +124,7 @@ def parse(path: Path) -> Sheet:
         trail.pop()
         text.clear()
 
-    def entity(name: str, *_: object) -> None:  # a few lines of them can stand for gigabytes, or for another file
+    def entity(name: str, *_: object) -> None:  # a few entities can stand for gigabytes, or for another file
         raise TextError(path, f"line {parser.CurrentLineNumber}: it declares the entity {name}, which is not read")
 
     parser.EntityDeclHandler = entity
@@ -134,7 +134,7 @@ def parse(path: Path) -> Sheet:
 
 
 def _xml(path: Path) -> bytes:
-    """An XML in UTF-8: decoded by its byte order mark, else in the encoding that it declares, else as UTF-8."""
+    """An XML as UTF-8, decoded by its byte order mark, else by the encoding that it declares, else as UTF-8."""
     content = read_bytes(path, SHEET)
     declared = DECLARED.match(content)
     name = declared[1].decode("ascii") if declared else "utf-8"
@@ -143,7 +143,7 @@ def _xml(path: Path) -> bytes:
         if codec in NO_XML:
             raise LookupError
         if codec.startswith(("utf-16", "utf-32")):
-            codec = "utf-8"  # where it were true, the declaration could not be read as single bytes
+            codec = "utf-8"  # the declaration is wrong: it could not be read as single bytes otherwise
         return decode(content, path, codec).encode("utf-8")
     except (LookupError, UnicodeError):
         raise TextError(path, f"it declares the encoding {name}, which is not known") from None
@@ -151,12 +151,12 @@ def _xml(path: Path) -> bytes:
 
 @dataclass
 class Sheets:
-    """The annotations of a split, and what those of all splits say: labels must not depend on the split."""
+    """The annotations of a split, with facts about all splits, because labels must not depend on the split."""
 
     of: dict[str, Sheet] = field(default_factory=dict)
-    """By the images' names."""
+    """The annotation file of each image, by the image's name."""
     broken: dict[str, str] = field(default_factory=dict)
-    """What is wrong with those of any split that cannot be read."""
+    """The reason why an annotation file cannot be read, by the image's name; for all splits."""
     classes: set[str] = field(default_factory=set)
     from_zero: bool = False
 
@@ -175,7 +175,7 @@ def _sheets(root: Path, everything: Iterable[str], wanted: Collection[str], file
 
 
 def _parsed(root: Path, stems: Iterable[str], files: _Files) -> Iterator[tuple[str, Sheet | str]]:
-    """Names of images with their annotations, or with what is wrong where these cannot be read."""
+    """Names of images, each with its annotations or the reason why these cannot be read."""
     for stem in stems:
         path = files.annotation(stem)
         if path is None:
@@ -183,7 +183,10 @@ def _parsed(root: Path, stems: Iterable[str], files: _Files) -> Iterator[tuple[s
         try:
             yield stem, parse(path)
         except expat.ExpatError as error:
-            yield stem, f"{shown(path, root)} line {error.lineno} column {error.offset + 1}: {_message(error)}"
+            yield (
+                stem,
+                f"{shown(path, root)} line {error.lineno} column {error.offset + 1}: {expat.ErrorString(error.code)}",
+            )
         except TextError as error:
             yield stem, f"{shown(path, root)}: {error.reason}"
 
@@ -204,7 +207,7 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
                 report.add(OUTSIDE, "left out", stem)
         raise _no_class(root, "" if report.count or sheets.of else _file(next(iter(stems))))
     if sheets.from_zero:
-        report.notes.append("box coordinates count from 0 (some are 0), not from 1 as Pascal VOC's do")
+        report.notes.append("box coordinates count from 0 (some are 0), not from 1 as in Pascal VOC")
     stems_read: list[str] = []
     listing = Listing(
         names,
@@ -244,26 +247,26 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
 
 
 def _no_class(root: Path, missing: str) -> RequestError:
-    looked = f"; looked for {root / missing}" if missing else ""
-    return RequestError(f"{root}/Annotations names no class: there is no <object> with a <name> in any split{looked}")
+    tried = f"; looked for {root / missing}" if missing else ""
+    return RequestError(f"{root}/Annotations names no class: there is no <object> with a <name> in any split{tried}")
 
 
 class _Files:
-    """The files of an image, by its name in a list."""
+    """Finds the files of an image by its name in a list."""
 
     def __init__(self, root: Path, stems: Collection[str]) -> None:
         self._root, self._stems, self._locator = root, stems, Locator()
         self._times = Counter(Path(stem).name for stem in stems)
         self.renamed: dict[str, str] = {}
-        """For each XML that lies under another name: which for which."""
+        """For each XML that has another name on disk, the message that says so."""
         folder = root / "JPEGImages"
         self._images = {path.relative_to(folder).with_suffix("").as_posix(): path for path in image_files(folder)}
-        self._alike: dict[str, list[Path]] = {}  # images in any folder, in any case
+        self._folded: dict[str, list[Path]] = {}  # images in any folder, by their folded names
         for path in self._images.values():
-            self._alike.setdefault(folded(path.stem), []).append(path)
+            self._folded.setdefault(folded(path.stem), []).append(path)
 
     def annotation(self, stem: str) -> Path | None:
-        """The XML of that name, in another spelling, or without folders that are those of another machine."""
+        """The XML of a name, maybe in another spelling or without the folders of another machine; else None."""
         path = self._root / _file(stem)
         if not self._leaves(stem) and os.path.lexists(path):
             return path
@@ -272,30 +275,33 @@ class _Files:
         while name is not None:
             located = self._locator.find(self._root / "Annotations", f"{name}.xml")
             if located is not None:
-                if self._is_anothers(stem, located, "Annotations"):
+                if self._belongs_to_another(stem, located, "Annotations"):
                     return None
                 self.renamed[stem] = f"{_file(stem)} is {shown(located, self._root)}"
                 return located
-            # Of two listed images of one name in different folders it would be that of either.
+            # Two listed images in different folders with one name could both have it.
             name = without_first(stem, steps) if self._times[Path(stem).name] == 1 else None
             steps += 1
         return None
 
     def image(self, stem: str) -> Path | None:
-        """The image of that name; where there is none, the only one that differs in folder, case or accents; None
-        where the name leads out of the data set."""
+        """The image of a name, or the only one that differs in folder, case or accents.
+
+        If there is none, it is the path that the image should have; None if the name leads out of the data set.
+        """
         if stem in self._images:
             return self._images[stem]
-        alike = self._alike.get(folded(Path(stem).name), [])
-        if len(alike) != 1 or self._times[Path(stem).name] > 1 or self._is_anothers(stem, alike[0], "JPEGImages"):
+        paths = self._folded.get(folded(Path(stem).name), [])
+        unique = len(paths) == 1 and self._times[Path(stem).name] <= 1
+        if not unique or self._belongs_to_another(stem, paths[0], "JPEGImages"):
             return None if self._leaves(stem) else self._root / "JPEGImages" / f"{stem}.jpg"
-        return alike[0]
+        return paths[0]
 
     def _leaves(self, stem: str) -> bool:
         return leaves(stem, self._root / "JPEGImages", self._root)
 
-    def _is_anothers(self, stem: str, path: Path, folder: str) -> bool:
-        """Whether a file is that of another listed name, just as it is written."""
+    def _belongs_to_another(self, stem: str, path: Path, folder: str) -> bool:
+        """Whether a file has exactly the name of another listed image."""
         name = path.relative_to(self._root / folder).with_suffix("").as_posix()
         return name != stem and name in self._stems
 
@@ -313,7 +319,7 @@ def _add(
     x1, y1, x2, y2 = (number(entry.values[key]) for key in CORNERS)
     if not from_zero and x1 < x2 and y1 < y2:
         x1, y1 = x1 - 1, y1 - 1
-    # "difficult" objects count neither for nor against a detector: what COCO's crowd regions are.
+    # "difficult" objects count neither for nor against a detector, like COCO's crowd regions.
     difficult = entry.values.get("difficult", "").lower()
     if difficult not in (*TRUE, *FALSE):
         report.add("malformed annotation", "left out", f"{where}: difficult is {difficult}, neither 0 nor 1")
@@ -323,7 +329,3 @@ def _add(
 
 def _file(stem: str) -> str:
     return f"Annotations/{stem}.xml"
-
-
-def _message(error: expat.ExpatError) -> str:
-    return expat.ErrorString(error.code)

@@ -1,12 +1,14 @@
-"""YOLO: a description with splits and class names; beside ``images`` a folder ``labels`` with one text file an image.
+"""Reads YOLO's layout: a description with splits and class names, and a text file of labels for each image.
 
-Label files may lie beside their images too. An image without one is a background image.
+The label files are in a folder ``labels`` beside ``images``, or beside their images. An image without a label file is a
+background image.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -18,18 +20,18 @@ from retinanet.data.formats.listing import Layout, Listing, image_files, number,
 from retinanet.data.formats.path_matching import Locator, without_first
 from retinanet.data.formats.safe_paths import leaves
 from retinanet.data.formats.yolo_description import SPLITS, Description, describe, shorter
-from retinanet.data.formats.yolo_labels import Longer, add_lines
+from retinanet.data.formats.yolo_labels import LongLines, add_lines
 from retinanet.data.image_io import SUFFIXES
 
-QUOTED = re.compile(r"""^(["'])(.*)\1,?$""")  # a row of a list, as other programs write it
-ELSEWHERE = ("labels", "label", "annotations")  # where label files may lie that no image's folder leads to
-FOLDERS = ("images", "jpegimages")  # of images; beside one, a folder "labels" may have their label files
+QUOTED = re.compile(r"""^(["'])(.*)\1,?$""")  # a row of a list, as some programs write it
+ELSEWHERE = ("labels", "label", "annotations")  # folders that may have label files that are not read
+FOLDERS = ("images", "jpegimages")  # of images: "labels" beside such a folder has their label files
 
 __all__ = ["SPLITS", "find", "find_usable", "label_file"]
 
 
 def find(root: Path) -> Layout | None:
-    """Recognise a description, or a folder with one."""
+    """Recognise a description, or a folder that has one."""
     described = describe(root)
     if described is not None:
         return _layout(described)
@@ -42,7 +44,7 @@ def find(root: Path) -> Layout | None:
 
 
 def find_usable(root: Path) -> Layout | None:
-    """As :func:`find`, if an image of some split has a label file: then the folder is no other layout's."""
+    """As :func:`find`, but only if an image has a label file: then the folder does not have another layout."""
     try:
         described = describe(root)
     except RequestError:
@@ -51,10 +53,10 @@ def find_usable(root: Path) -> Layout | None:
         return None
     for split in described.splits:
         try:
-            found = _Images(described, Report()).of(split)
+            images = _Images(described, Report()).of(split)
         except RequestError:
             continue
-        if any(label.is_file() for image in found for label in _label_files(image)):
+        if any(label.is_file() for image in images for label in _label_files(image)):
             return _layout(described)
     return None
 
@@ -63,7 +65,7 @@ def _layout(described: Description) -> Layout:
     def count(split: str) -> int:
         try:
             return len(_Images(described, Report()).of(split))
-        except RequestError:  # a split whose folder is not there, as in half-downloaded data
+        except RequestError:  # the split's folder is missing, as after half a download
             return 0
 
     return Layout(
@@ -76,15 +78,16 @@ def _layout(described: Description) -> Layout:
 
 
 class _Images:
-    """Finds the images that entries of a description mean."""
+    """Finds the images of a split's entries."""
 
     def __init__(self, described: Description, report: Report) -> None:
         self._described, self._report, self._locator = described, report, Locator()
 
     def of(self, split: str) -> list[Path]:
-        """
+        """The images of a split.
+
         Raises:
-            RequestError: an entry is nowhere, or a list names no image that exists.
+            RequestError: an entry does not exist, or no image of a list exists.
         """
         return [image for entry in self._described.splits[split] for image in self._entry(entry, split)]
 
@@ -92,23 +95,23 @@ class _Images:
         """The images of one entry: a folder, a text file of paths, or one image."""
         bases = self._described.bases
         steps = [entry, *shorter(entry)]
-        place = next((base / step for step in steps for base in bases if os.path.exists(base / step)), None)
-        if place is None:
+        path = next((base / step for step in steps for base in bases if os.path.exists(base / step)), None)
+        if path is None:
             located = (self._locator.find(base, step) for step in steps for base in bases)
-            place = next((path for path in located if path is not None), None)
-            if place is None:
+            path = next((each for each in located if each is not None), None)
+            if path is None:
                 tried = " nor in ".join(map(str, bases))
                 raise RequestError(f"{self._described.file}: {split} is {entry}, which is neither in {tried}")
-            self._renamed(f"{split}: {entry}", place)
-        if place.is_dir():
-            self._require_below(place, split)
-            return list(image_files(place))
-        if place.suffix.lower() in SUFFIXES:
-            return [place]
-        return self._list(place)
+            self._renamed(f"{split}: {entry}", path)
+        if path.is_dir():
+            self._require_below(path, split)
+            return list(image_files(path))
+        if path.suffix.lower() in SUFFIXES:
+            return [path]
+        return self._list(path)
 
     def _require_below(self, folder: Path, split: str) -> None:
-        """A folder that holds the data set, such as /, is none of its splits: all files of a machine may lie in it."""
+        """Refuse a folder that holds the data set, such as /: it may hold all files of a machine."""
         absolute = os.path.abspath(folder)
         bases = [base for base in map(os.path.abspath, self._described.bases) if base != absolute]
         if any(Path(base).is_relative_to(absolute) for base in bases) or absolute == os.path.dirname(absolute):
@@ -118,25 +121,25 @@ class _Images:
             )
 
     def _list(self, file: Path) -> list[Path]:
+        """The images of a list."""
         rows = _rows(file)
-        # "./" is the list's own folder, as in COCO's lists; other relative paths may be the data set's.
+        # Paths may be relative to the list's own folder, as in COCO's lists, or to the data set.
         bases = list(dict.fromkeys([file.parent, *self._described.bases]))
-        found = [self._listed(row, bases) for row in rows]
-        if rows and not any(found):
+        paths = [self._listed(row, bases) for row in rows]
+        if rows and not any(paths):
             looked = ", ".join(map(str, bases))
-            rows = [row for row in rows if _is_image(row)]  # others may be anybody's, and are not quoted
-            some = "the image" if len(rows) == 1 else f"none of the {len(rows)} images"
-            raise RequestError(
-                f"{some} that {file} lists {'does not exist' if len(rows) == 1 else 'exists, such as'}"
-                f"{':' * (len(rows) == 1)} {printable(rows[0], 300)}; looked in {looked}"
-            )
-        return [path or bases[0] / row for row, path in zip(rows, found)]
+            rows = [row for row in rows if _is_image(row)]  # other rows may be private text, and are not quoted
+            example = f"{printable(rows[0], 300)}; looked in {looked}"
+            if len(rows) == 1:
+                raise RequestError(f"the image that {file} lists does not exist: {example}")
+            raise RequestError(f"none of the {len(rows)} images that {file} lists exists, such as {example}")
+        return [path or bases[0] / row for row, path in zip(rows, paths)]
 
     def _listed(self, row: str, bases: list[Path]) -> Path | None:
-        """The image that a row of a list means.
+        """The image of a row of a list, or None.
 
-        Where it is not there as written: in another spelling, or without the first folders, which may be those of
-        another machine or of the tool that wrote the list.
+        If it does not exist as written, other spellings are tried, then the name without its first folders, which may
+        be those of another machine or of the tool that wrote the list.
         """
         exact = next((base / row for base in bases if os.path.isfile(base / row)), None)
         if exact is not None:
@@ -144,10 +147,10 @@ class _Images:
         name: str | None = row
         steps = 0
         while name is not None:
-            there = {base / name for base in bases if os.path.isfile(base / name)}
-            there = there or {path for base in bases if (path := self._locator.find(base, name))}
-            if len(there) == 1:
-                (path,) = there
+            paths = {base / name for base in bases if os.path.isfile(base / name)}
+            paths = paths or {path for base in bases if (path := self._locator.find(base, name))}
+            if len(paths) == 1:
+                (path,) = paths
                 self._renamed(row, path)
                 return path
             name, steps = without_first(row, steps), steps + 1
@@ -159,11 +162,11 @@ class _Images:
 
 
 def _rows(file: Path) -> list[str]:
-    """The lines of a list of images; another text is refused, and not quoted, as it may be anybody's."""
+    """The rows of a list of images. Another text is refused, and not quoted, because it may be private."""
     rows = [row for line in lines(read_text(file, LIST)) if (row := QUOTED.sub(r"\2", line.strip()))]
     others = sum(not _is_image(row) for row in rows)
     if others > len(rows) / 2:
-        raise RequestError(f"{file} is no list of images: {others} of its {len(rows)} lines name none")
+        raise RequestError(f"{file} is no list of images: {others} of its {len(rows)} lines name no image")
     return rows
 
 
@@ -177,8 +180,10 @@ def label_file(image: Path) -> Path:
 
 
 def _label_files(image: Path) -> list[Path]:
-    """Where an image's label file may be: in ``labels`` in place of the last folder called ``images``, or of one
-    further up, else beside it."""
+    """The paths that an image's label file may have.
+
+    It is in ``labels`` instead of the last folder called ``images``, or of one further up, else beside the image.
+    """
     parts = image.parts[:-1]
     folders = [
         Path(*parts[:i], "labels", *parts[i + 1 :]) for i in reversed(range(len(parts))) if parts[i].lower() in FOLDERS
@@ -192,7 +197,7 @@ def _read(described: Description, split: str, report: Report) -> Listing:
     classes: dict[str, int] = {}
     label_of = {key: classes.setdefault(name.strip(), len(classes)) for key, name in names.items()}
     report.facts.classes = dict(names)
-    paths: list[str] = []  # not the listing: what names boxes may outlive its arrays
+    paths: list[str] = []  # not in the listing: box_name outlives its arrays
     files: list[str] = []
     listing = Listing(
         list(classes),
@@ -202,21 +207,19 @@ def _read(described: Description, split: str, report: Report) -> Listing:
         meaning="centre and sides",
         paths=paths,
     )
-    found = _Images(described, report).of(split)
-    images = list(dict.fromkeys(found))
-    if len(images) < len(found):
-        seen: set[Path] = set()
-        for image in found:
-            if image in seen:
-                report.add("image listed twice", "left out", f"{split}: {shown(image, root)}")
-            seen.add(image)
+    listed = _Images(described, report).of(split)
+    images = list(dict.fromkeys(listed))
+    repeated = Counter(listed)
+    repeated.subtract(images)
+    for image in repeated.elements():
+        report.add("image listed twice", "left out", f"{split}: {shown(image, root)}")
     labels = _labels(images, root, report)
     elsewhere = _labels_elsewhere(images, labels, root, report)
     background = sum(label is None for label in labels)
     if background == len(images) > 0:
         looked = " and ".join(dict.fromkeys(map(str, _label_files(images[0]))))
         raise RequestError(f"none of the {background} images of {split} has a label file; looked for {looked}")
-    longer = Longer(described.keypoints)
+    longer = LongLines(described.keypoints)
     for image, ident, label in zip(images, numbered([image.stem for image in images]), labels):
         text, file = "", shown(label or label_file(image), root)
         if label is not None:
@@ -255,8 +258,10 @@ def _labels(images: list[Path], root: Path, report: Report) -> list[Path | None]
 
 
 def _labels_elsewhere(images: list[Path], labels: list[Path | None], root: Path, report: Report) -> set[Path]:
-    """Report label files that are not read, as the images' folder is not called ``images``: those would be background
-    without a word."""
+    """Report label files that are not read because the images' folder is not called ``images``.
+
+    Their images would silently be background. Returns these label files.
+    """
     claimed, locator = set(labels), Locator()
     unread = set()
     for image, label in zip(images, labels):
@@ -267,24 +272,26 @@ def _labels_elsewhere(images: list[Path], labels: list[Path | None], root: Path,
         folders = [Path(*parts[:i], name, *parts[i + 1 :]) for i in range(last, len(parts)) for name in ELSEWHERE]
         folders += [image.parent / name for name in ELSEWHERE]
         located = (locator.find(folder, f"{image.stem}.txt") for folder in folders)
-        found = next((file for file in located if file is not None and file not in claimed), None)
-        if found is not None:
+        file = next((file for file in located if file is not None and file not in claimed), None)
+        if file is not None:
             text = (
-                f"{shown(found, root)} for {shown(image, root)}: call the images' folder images and the other "
+                f"{shown(file, root)} for {shown(image, root)}: call the images' folder images and the other "
                 "labels, or put the label files beside the images"
             )
             report.add("label file that is not read", "left out", text)
-            unread.add(found)
+            unread.add(file)
     return unread
 
 
-def _unused_labels(images: list[Path], labels: list[Path | None], told: set[Path], root: Path, report: Report) -> None:
-    """Report label files of no image, and those beside an image whose labels were read elsewhere.
+def _unused_labels(
+    images: list[Path], labels: list[Path | None], reported: set[Path], root: Path, report: Report
+) -> None:
+    """Report label files without an image, and those beside an image whose labels were read from another folder.
 
     Args:
-        told: label files that were reported already.
+        reported: label files that were reported already.
     """
-    claimed = {label for label in labels if label is not None} | told
+    claimed = {label for label in labels if label is not None} | reported
     texts = {folder: _texts(folder) for folder in dict.fromkeys(image.parent for image in images)}
     for image, label in zip(images, labels):
         beside = _label_files(image)[-1]
@@ -294,11 +301,11 @@ def _unused_labels(images: list[Path], labels: list[Path | None], told: set[Path
             claimed.add(beside)
     for folder in sorted({label.parent for label in claimed}):
         apart = "labels" in map(str.lower, folder.parts)
-        stems = [_stems(place) for place in (*_image_folders(folder), folder)]
+        stems = [_stems(each) for each in (*_image_folders(folder), folder)]
         for name in sorted(_texts(folder)):
             file = folder / name
             if file in claimed or name == "classes.txt" or any(file.stem in known for known in stems):
-                continue  # lists of images may part one folder into splits: the image is another split's
+                continue  # the image may belong to another split: lists of images can divide one folder
             if apart or _looks_like_labels(file):
                 report.add("label file without an image", "left out", shown(file, root))
 
@@ -306,8 +313,8 @@ def _unused_labels(images: list[Path], labels: list[Path | None], told: set[Path
 def _image_folders(folder: Path) -> list[Path]:
     """labels/a -> images/a, JPEGImages/a"""
     parts = folder.parts
-    spots = [i for i in range(len(parts)) if parts[i].lower() == "labels"]
-    return [Path(*parts[:i], name, *parts[i + 1 :]) for i in spots for name in ("images", "Images", "JPEGImages")]
+    levels = [i for i in range(len(parts)) if parts[i].lower() == "labels"]
+    return [Path(*parts[:i], name, *parts[i + 1 :]) for i in levels for name in ("images", "Images", "JPEGImages")]
 
 
 def _texts(folder: Path) -> set[str]:
@@ -315,7 +322,7 @@ def _texts(folder: Path) -> set[str]:
 
 
 def _stems(folder: Path) -> set[str]:
-    """Names of the images in a folder without their endings."""
+    """Names of the images in a folder, without their suffixes."""
     names = map(os.path.splitext, _entries(folder))
     return {stem for stem, suffix in names if suffix.lower() in SUFFIXES}
 
@@ -323,12 +330,12 @@ def _stems(folder: Path) -> set[str]:
 def _entries(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)
-    except (OSError, ValueError):  # not there, or no name that a folder can have
+    except (OSError, ValueError):  # it does not exist, or its name is not valid
         return []
 
 
 def _looks_like_labels(file: Path) -> bool:
-    """Whether a text among images has lines of numbers, and is no list or description."""
+    """Whether a text file among images has a line of numbers, so that it is not a list or a description."""
     try:
         rows = [row.split() for row in lines(read_text(file, SHEET)) if row.strip()]
     except TextError:

@@ -1,6 +1,6 @@
-"""What describes a YOLO data set: a YAML, Darknet's ``.data`` file (CVAT), or a bare list of classes (Label Studio).
+"""Reads the description of a YOLO data set: a YAML, Darknet's ``.data`` file (CVAT) or ``classes.txt`` (Label Studio).
 
-Class names are text exactly as written: YAML's ``yes``, ``no``, ``on`` and ``1.10`` would be True, False and 1.1.
+Class names are text exactly as written. A plain YAML reader would turn ``yes`` into True and ``1.10`` into 1.1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from retinanet.common import safe_yaml
-from retinanet.common.errors import RequestError
+from retinanet.common.errors import RequestError, first_line
 from retinanet.common.printable import printable
 from retinanet.common.text import DESCRIPTION, lines, read_text
 from retinanet.data.formats.listing import image_files
@@ -20,30 +20,30 @@ from retinanet.data.formats.safe_paths import leaves
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt")
-CLASSES = 100_000  # that a number alone may stand for
-WHOLE = "images"  # the split of a data set that has one list of images
-KEPT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")  # of YAML's plain scalars these two are no text
+MOST_CLASSES = 100_000  # that nc may stand for without names
+WHOLE = "images"  # name of the split, where there is one list of images
+KEPT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")  # the only plain scalars of YAML that are not text
 
 
 @dataclass(frozen=True)
 class Description:
-    """Where a data set's images are, and what its classes are called."""
+    """The images and the class names of a data set."""
 
     file: Path
-    """The file that says so."""
+    """The file that describes the data set."""
     names: dict[int, str]
     splits: dict[str, list[str]]
-    """For each split its entries: folders, lists of images, or images."""
+    """The entries of each split: folders, lists of images, or images."""
     bases: list[Path]
-    """The folders that entries are relative to; the first one that has them counts."""
+    """Entries are relative to the first of these folders in which they exist."""
     keypoints: tuple[int, int] | None = None
-    """YAML's kpt_shape: number of keypoints, and of columns for each."""
+    """kpt_shape of the YAML: the number of keypoints, and of columns for each."""
     any_split: bool = field(default=False)
-    """There is one list of images, which is used for every split."""
+    """There is one list of images without a split; it is used for every split."""
 
 
 def describe(root: Path) -> Description | None:
-    """The description that lies in a folder, or is this file; None for a folder without one.
+    """The description in a folder or in this file; None for a folder without one.
 
     Raises:
         RequestError: it cannot be read or used, or there are several.
@@ -74,7 +74,7 @@ def _load(path: Path) -> Any:
     import yaml
 
     class Loader(safe_yaml.base()):  # type: ignore[misc]
-        """Plain scalars are text, but for null; a key that is there twice is an error."""
+        """Plain scalars are text, except null. A repeated key is an error."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             seen: set[str] = set()
@@ -96,7 +96,7 @@ def _load(path: Path) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
-        problem = (getattr(error, "problem", None) or str(error)).splitlines()[0]
+        problem = getattr(error, "problem", None) or first_line(error)
         raise RequestError(f"{path}{where} is not valid YAML: {problem}") from None
 
 
@@ -121,8 +121,8 @@ def _yaml_names(path: Path, content: dict[str, Any]) -> dict[int, str]:
     names, count = content.get("names"), content.get("nc")
     if count is not None and not _whole(count):
         raise RequestError(f"{path}: nc must be the number of classes, not {_short(count)}")
-    if count is not None and int(count) > CLASSES:
-        raise RequestError(f"{path}: nc is {count}; there are {CLASSES} classes at most")
+    if count is not None and int(count) > MOST_CLASSES:
+        raise RequestError(f"{path}: nc is {count}; there are {MOST_CLASSES} classes at most")
     if names is None and count is not None:
         names = [str(i) for i in range(int(count))]
     if isinstance(names, list):
@@ -165,16 +165,16 @@ def _short(value: Any) -> str:
 
 
 def _from_data(path: Path) -> Description:
-    """Darknet's file of ``key = value`` lines, which CVAT and Darknet itself name obj.data."""
+    """Read Darknet's file of ``key = value`` lines, which CVAT and Darknet name obj.data."""
     rows = (line.split("#")[0].partition("=") for line in lines(read_text(path, DESCRIPTION)))
     content = {key.strip(): value.strip() for key, _, value in rows if value.strip()}
     splits = {split: [content[split]] for split in SPLITS if content.get(split)}
     if not splits or "names" not in content:
         raise RequestError(f"{path} describes no data set: it needs 'names = FILE' and 'train = LIST'")
     named = content["names"]
-    # Not outside the folder: the lines of anybody's file would be shown as classes.
+    # Not outside the folder: the lines of a private file would be shown as classes.
     tried = [path.parent / step for step in (named, *shorter(named)) if not leaves(step, path.parent, path.parent)]
-    file = next((place for place in tried if os.path.isfile(place)), None)
+    file = next((path for path in tried if os.path.isfile(path)), None)
     if file is None:
         raise RequestError(f"{path}: there is no list of class names {printable(named, 100)} in {path.parent}")
     names = _listed_names(file)
@@ -185,7 +185,7 @@ def _from_data(path: Path) -> Description:
 
 
 def _from_names(root: Path) -> Description | None:
-    """A list of class names and no more: splits are those that folders or lists of images are named after."""
+    """Read a list of class names. The splits are given by the names of folders or of lists of images."""
     file = next((root / name for name in NAME_FILES if (root / name).is_file()), None)
     if file is None:
         return None
@@ -208,7 +208,7 @@ def _has_images(path: Path) -> bool:
 
 
 def _listed_names(path: Path) -> dict[int, str]:
-    """A name on each line; the number of a class is that of its line, from 0."""
+    """Class names, one on each line; the number of a class is that of its line, from 0."""
     names = lines(read_text(path, DESCRIPTION))
     while names and not names[-1].strip():
         names.pop()
@@ -232,7 +232,9 @@ def _unique(names: dict[int, str], path: Path) -> dict[int, str]:
 
 
 def shorter(entry: str) -> list[str]:
-    """Other ways to read a path of a description: Roboflow writes ../train for a folder beside the YAML, CVAT data/
-    for the folder of the description itself."""
+    """A path of a description without its first folder.
+
+    Roboflow writes ../train for a folder beside the YAML, and CVAT data/ for the folder of the description itself.
+    """
     first, _, rest = entry.replace("\\", "/").partition("/")
     return [rest] if rest and first else []

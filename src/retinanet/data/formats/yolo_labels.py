@@ -1,8 +1,8 @@
-"""The lines of YOLO's label files, and what those are that have more columns than a box.
+"""Reads the lines of YOLO's label files, and decides the format of lines with more columns than a box.
 
-``class cx cy w h`` is a box. What follows it in other files may be a confidence, a track id, or both (predictions), or
-keypoints. And ``class x1 y1 x2 y2 x3 y3 …`` is a polygon, whose bounding box is taken. Some lines fit two of these:
-the other lines of the split tell which is meant, and where they do not, the line is left out and named.
+``class cx cy w h`` is a box. It may be followed by a confidence, a track id or both (predictions), or by keypoints. But
+``class x1 y1 x2 y2 x3 y3 …`` is a polygon, of which the bounding box is read. Some lines fit two of these formats. Then
+the other lines of the split decide; where they cannot, the line is left out and reported.
 """
 
 from __future__ import annotations
@@ -22,93 +22,101 @@ from retinanet.data.faults import Report
 from retinanet.data.formats.listing import Listing, number
 
 POLYGON, PREDICTED, POSED, APART, CROSSED, OUT, SHIFTED, WHOLE = (1 << bit for bit in range(8))
-"""What a line fits, as bits: points of a polygon; a box with a confidence or track id; a box with keypoints inside it;
-and of the last, that it makes no likely polygon: the sides of the box would be a point far from all others, or every
-third number is 0 or 1 (APART), or the edges cross each other (CROSSED). Of six columns: columns 2 to 5 stick out of the
-image as a box, columns 3 to 6 lie in it, the last is a whole number above 1."""
-LOW, HIGH = -0.1, 1.1  # of a coordinate: polygons drawn carelessly over the edge end here
-SURE = 3  # lines that fit two formats alike, from which on chance does not explain it
-ODD = 0.05  # share of lines that cannot be what the others of as many columns may be
-LINE = 1 << 20  # characters of a line, an outline of some 50 000 points
-CROSSING = 0.2  # share of outlines that cross themselves, above which these are none
-SURE_SHARE = 0.2  # of lines of six columns that are no box with a confidence before it, from which on none is
-POINTS = 200  # of an outline that is looked at for edges that cross
+"""The formats that a line fits, as bits. POLYGON: points of a polygon. PREDICTED: a box with a confidence or track id.
+POSED: a box with keypoints inside.
+
+A POSED line is an unlikely polygon where the sides of the box would be a point far from all others, or every third
+number is 0 or 1 (APART), and where its edges cross (CROSSED).
+
+A line of six columns: columns 2 to 5 are a box that sticks out of the image (OUT), columns 3 to 6 are a box in the
+image (SHIFTED), the last column is a whole number above 1 (WHOLE)."""
+LOW, HIGH = -0.1, 1.1  # range of a coordinate: polygons that were drawn carelessly over the edge stay inside
+SURE = 3  # lines that fit the same two formats: chance does not explain so many
+ODD = 0.05  # share of lines that do not fit the format of the other lines of the same length
+LONGEST_LINE = 1 << 20  # characters, a polygon of some 50 000 points
+CROSSING = 0.2  # share of self-crossing polygons above which the lines are not polygons
+SURE_SHARE = 0.2  # share of six-column lines that have no confidence before the box, from which no line has
+POINTS = 200  # polygons with more points are not checked for crossing edges
 PREDICTION = "confidence or track id beside a box, passed over"
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass
-class Longer:
-    """Lines of a split with more columns than a box; :meth:`settle` says what they are when all are read."""
+class LongLines:
+    """The lines of a split with more columns than a box; :meth:`settle` decides their format when all are read."""
 
     keypoints: tuple[int, int] | None = None
     """Number of keypoints, and of columns for each, as the data set declares them."""
     posed: int = 0
-    """Lines with as many columns as that makes."""
+    """Number of lines that have the columns of these keypoints."""
     odd: Counter[int] = field(default_factory=Counter)
-    """By number of columns: lines that fit nothing, and have a whole number that is no coordinate."""
+    """By number of columns: lines that fit no format, and have a whole number that cannot be a coordinate."""
     repeated: bool = False
-    """Of six columns the last is the same whole number above 1 on two lines of a file: no track id."""
+    """The last of six columns is the same whole number above 1 on two lines of a file, so it is not a track id."""
     uneven: bool = False
-    """Such a number is no multiple of 5, or above 360: not all are angles as people choose them."""
-    places: array = field(default_factory=lambda: array("q"))
-    """Where in the listing the box of each line is; it is the polygon's, if the line fits one."""
+    """Such a number is not a multiple of 5, or above 360: so not all are angles as people choose them."""
+    indices: array = field(default_factory=lambda: array("q"))
+    """Index of each line's box in the listing; it is the box of the polygon, if the line fits one."""
     columns: array = field(default_factory=lambda: array("i"))
     fits: array = field(default_factory=lambda: array("h"))
     boxes: array = field(default_factory=lambda: array("d"))
     """The box of columns 2 to 5 of each line, as corners."""
 
     def add(self, listing: Listing, columns: int, fits: int, box: Box) -> None:
-        """Note the box that the listing gets next."""
-        self.places.append(len(listing.labels))
+        """Note the line of the box that is added to the listing next."""
+        self.indices.append(len(listing.labels))
         self.columns.append(columns)
         self.fits.append(fits)
         self.boxes.extend(box)
 
     def settle(self, listing: Listing, report: Report) -> None:
-        """Correct or drop the boxes in the listing, now that the whole split is known."""
+        """Correct or drop the boxes in the listing, when the whole split is read."""
         if self.keypoints and self.posed:
             count, each = self.keypoints
             report.notes.append(
                 f"{self.posed} lines have {count} keypoints of {each} columns beside their box (kpt_shape); "
                 "the box is read"
             )
-        if not self.places:
+        if not self.indices:
             return
-        places, columns = np.array(self.places), np.array(self.columns)
+        indices, columns = np.array(self.indices), np.array(self.columns)
         fits = np.array(self.fits)
         predicted, posed, unclear = self._judge(columns, fits)
 
         def line(i: int) -> str:
-            place = self.places[i]
-            return f"{listing.box_name(listing.images[place], listing.references[place])}: {self.columns[i]} columns"
+            box = self.indices[i]
+            return f"{listing.box_name(listing.images[box], listing.references[box])}: {self.columns[i]} columns"
 
         for i in np.flatnonzero(unclear).tolist():
             text = f"{line(i)}, {_formats(self.columns[i], self.fits[i])}"
             report.add("line that fits two formats", "left out", text)
-            report.facts.used[listing.category_ids[listing.labels[self.places[i]]]] -= 1
+            report.facts.used[listing.category_ids[listing.labels[self.indices[i]]]] -= 1
         for i in np.flatnonzero(predicted).tolist():
             report.add(PREDICTION, "repaired", partial(line, i))
         if posed.any():
             report.add(
                 "box with keypoints, taken without them",
                 "repaired",
-                f"all {len(places)} longer lines, such as {line(0)}, their points in the box of columns 2 to 5: "
+                f"all {len(indices)} long lines, such as {line(0)}, their points in the box of columns 2 to 5: "
                 "add kpt_shape to the YAML",
             )
         boxes = np.frombuffer(listing.boxes, np.float64).reshape(-1, 4).copy()
         changed = predicted | posed
-        boxes[places[changed]] = np.array(self.boxes).reshape(-1, 4)[changed]
+        boxes[indices[changed]] = np.array(self.boxes).reshape(-1, 4)[changed]
         listing.boxes = array("d", boxes.tobytes())
         report.facts.polygons += int((~changed & ~unclear).sum())
         if unclear.any():
             keep = np.ones(len(boxes), np.bool_)
-            keep[places[unclear]] = False
+            keep[indices[unclear]] = False
             listing.keep_boxes(keep, np.array(listing.labels, np.int32))
 
     def _judge(self, columns: NDArray[np.int64], fits: NDArray[np.int64]) -> tuple[NDArray[np.bool_], ...]:
-        """(n,) each: the lines that are a box with a prediction's columns, with keypoints, and those left unclear."""
+        """Decide the format of n lines.
+
+        Returns:
+            (n,) each: whether a line is a box of a prediction, a box with keypoints, or unclear.
+        """
         can = {kind: (fits & kind) > 0 for kind in (POLYGON, PREDICTED, POSED, APART)}
         predicted = can[PREDICTED] & ~can[POLYGON]
         outline = can[POLYGON] & ~can[PREDICTED]
@@ -124,7 +132,7 @@ class Longer:
             seven = predicted & (columns == 7)
             if seven.any() != outline.any():
                 predicted |= both & seven.any()
-            elif both.sum() >= SURE and not outline.any():  # polygons do not all end at the very edge
+            elif both.sum() >= SURE and not outline.any():  # polygons do not all end exactly at the edge
                 predicted |= both
             else:
                 unclear |= both
@@ -138,7 +146,7 @@ class Longer:
         return predicted & ~unclear, posed, unclear
 
     def _unclear_six(self, six: NDArray[np.bool_], fits: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(n,) the lines of six columns, where they may be boxes with an angle, or have a confidence before the box."""
+        """(n,) the six-column lines that may be boxes with an angle, or may have a confidence before the box."""
         if not six.any():
             return six
         out, shifted, whole = (((fits[six] & kind) > 0) for kind in (OUT, SHIFTED, WHOLE))
@@ -149,6 +157,7 @@ class Longer:
 
 
 def _formats(columns: int, fits: int) -> str:
+    """The formats that a line fits, for messages."""
     readings = [f"a polygon of {columns // 2} points"] if fits & POLYGON else []
     if fits & PREDICTED:
         readings.append("a box with a confidence " + ("or a track id" if columns == 6 else "and a track id"))
@@ -165,15 +174,15 @@ def add_lines(
     text: str,
     label_of: dict[int, int],
     file: str,
-    longer: Longer,
+    longer: LongLines,
     report: Report,
 ) -> None:
-    """Read the label file of one image; what cannot be read is left out and named by its line."""
+    """Add the boxes of an image's label file. Lines that cannot be read are left out and reported."""
     seen: set[tuple[str, ...]] = set()
-    whole: set[float] = set()
+    whole_numbers: set[float] = set()
     for line, row in enumerate(lines(text), 1):
         where = f"{file} line {line}"
-        if len(row) > LINE:
+        if len(row) > LONGEST_LINE:
             report.add("malformed line", "left out", f"{where}: {len(row)} characters")
             continue
         columns = row.split()
@@ -196,9 +205,9 @@ def add_lines(
                 if key.is_integer():
                     report.facts.unknown[int(key)] += 1
             continue
-        if (place := _no_number(columns, values)) is not None:
-            name = _quoted(columns[place : place + 1], file, "")[:20] or f"column {place + 1}"
-            hint = ": write a decimal point, not a comma" if "," in columns[place] else ""
+        if (wrong := _no_number(columns, values)) is not None:
+            name = _quoted(columns[wrong : wrong + 1], file, "")[:20] or f"column {wrong + 1}"
+            hint = ": write a decimal point, not a comma" if "," in columns[wrong] else ""
             report.add("malformed line", "left out", f"{where}: {name} is not a number{hint}")
             continue
         if tuple(columns) in seen:
@@ -211,9 +220,9 @@ def add_lines(
                 longer.posed += 1
             elif fits := _fits(values, box):
                 if fits & WHOLE:
-                    longer.repeated |= values[4] in whole
+                    longer.repeated |= values[4] in whole_numbers
                     longer.uneven |= values[4] % 5 != 0 or values[4] > 360
-                    whole.add(values[4])
+                    whole_numbers.add(values[4])
                 longer.add(listing, len(columns), fits, box)
                 if fits & POLYGON:
                     box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
@@ -226,7 +235,7 @@ def add_lines(
 
 
 def _wrong_length(columns: int, keypoints: tuple[int, int] | None) -> str:
-    """What is wrong with the number of columns; "" where it may be right."""
+    """Why the number of columns is wrong; "" where it may be right."""
     if columns == 5:
         return ""
     if keypoints:
@@ -238,15 +247,15 @@ def _wrong_length(columns: int, keypoints: tuple[int, int] | None) -> str:
 
 
 def _no_number(columns: list[str], values: list[float]) -> int | None:
-    """The first column that is no number; "nan" is one."""
-    for place, (column, value) in enumerate(zip(columns[1:], values), 1):
+    """Index of the first column that is not a number; "nan" is a number here."""
+    for index, (column, value) in enumerate(zip(columns[1:], values), 1):
         if value != value and column.lower().lstrip("+-") != "nan":
-            return place
+            return index
     return None
 
 
 def _quoted(columns: list[str], file: str, colon: str = ": ") -> str:
-    """The beginning of a line, for messages; nothing of a file outside the data set, which may be anybody's letter."""
+    """The beginning of a line, for messages. Files outside of the data set may be private, and are not quoted."""
     return "" if os.path.isabs(file) or ".." in file else colon + " ".join(columns[:20])[:40]
 
 
@@ -256,11 +265,11 @@ def _box(values: list[float]) -> Box:
 
 
 def _fits(values: list[float], box: Box) -> int:
-    """What a line of more than 5 columns may be; 0 where nothing.
+    """The formats that a line of more than 5 columns fits, as bits.
 
     Args:
         values: the columns after the class.
-        box: that of the first four, as corners.
+        box: the first four of them as a box, as corners.
     """
     if len(values) == 5:
         if not (0 <= values[4] <= 1 or _is_id(values[4])):
@@ -277,7 +286,7 @@ def _fits(values: list[float], box: Box) -> int:
         rest = values[4:]
         if _holds(box, rest):
             fits |= POSED | (0 if _holds(box, values[2:4]) else APART)
-        seen = rest[2::3]  # of keypoints with three columns: 0, 1 or 2, or a confidence
+        seen = rest[2::3]  # the third column of keypoints: 0, 1, 2 or a confidence
         if len(rest) % 3 == 0 and min(seen) >= 0 and _holds(box, [v for i, v in enumerate(rest) if i % 3 < 2]):
             fits |= POSED | (APART if {*seen} <= {0, 1} else 0)
         if fits & POSED and _crosses(values):
@@ -286,7 +295,7 @@ def _fits(values: list[float], box: Box) -> int:
 
 
 def _inside(box: Box) -> bool:
-    """Whether a box has an area and lies in its image, give or take a hundredth of it."""
+    """Whether a box has an area and lies in its image, with a tolerance of a hundredth."""
     return all(LOW / 10 <= value <= 1 - LOW / 10 for value in box) and box[0] < box[2] and box[1] < box[3]
 
 
@@ -298,16 +307,16 @@ def _crosses(values: list[float]) -> bool:
     edges = np.roll(starts, -1, 0) - starts
 
     def sides(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, n) on which side of each edge each of the points lies."""
+        """(n, n) the side of each edge on which each point lies, as the sign."""
         away = points - starts[:, None]
         return edges[:, :1] * away[..., 1] - edges[:, 1:] * away[..., 0]
 
-    parted = sides(starts) * sides(starts + edges) < -1e-12
-    return bool((parted & parted.T).any())
+    separated = sides(starts) * sides(starts + edges) < -1e-12  # the ends of an edge are on two sides of another edge
+    return bool((separated & separated.T).any())
 
 
 def _holds(box: Box, values: list[float]) -> bool:
-    """Whether the points x y x y … lie in the box; 0 0 is a keypoint that is not there."""
+    """Whether the points x y x y … lie in the box; 0 0 is a missing keypoint."""
     x1, y1, x2, y2 = box
     points = zip(values[::2], values[1::2])
     return all((x1 <= x <= x2 and y1 <= y <= y2) or x == y == 0 for x, y in points)
@@ -318,7 +327,7 @@ def _is_id(value: float) -> bool:
 
 
 def _has_odd_number(values: list[float]) -> bool:
-    """Whether numbers that are no coordinates are there, and do not look like a slip: visibilities, ids, angles."""
+    """Whether a line has numbers that are not coordinates but visibilities, ids or angles, and no slip."""
     if len(values) == 5:
         return True
     odd = [value for value in values if not LOW <= value <= HIGH]
@@ -326,6 +335,7 @@ def _has_odd_number(values: list[float]) -> bool:
 
 
 def _neither(values: list[float]) -> str:
+    """Why a line fits no format."""
     if len(values) == 5:
         return f"6 columns, and the last is neither a confidence nor a track id ({values[4]:g}; an angle?)"
     odd = next(value for value in values if not LOW <= value <= HIGH)
