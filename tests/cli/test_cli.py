@@ -315,7 +315,7 @@ def test_predict(capsys, run, data, tmp_path):
     out, _ = said(capsys)
     values = json.loads(result.read_text())
     assert values["images"] == 4
-    assert f"{sum(values['detections'].values())} found in 4 images, score above 0: " in out
+    assert f"{sum(values['detections'].values())} detections in 4 images, score above 0: " in out
     assert f"in {folder}: the drawn images and detections.json, detections.csv, labels" in out
     assert set(values["detections"]) <= {"cat", "dog"}
     drawn = sorted(path.name for path in folder.glob("*.png"))
