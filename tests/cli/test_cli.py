@@ -331,7 +331,7 @@ def test_predict_on_a_text_file_named_jpg(capsys, run, data, tmp_path):
     assert main(["predict", str(run), str(text), good, "--output", f"{tmp_path}/b", "--no-draw"]) == 0
     out, err = said(capsys)
     assert f"cannot read {text}: it is not an image that Pillow knows" in err
-    assert "1 that could not be read are left out" in out
+    assert "1 files could not be read" in out
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["detections.json"]
 
 
