@@ -193,7 +193,7 @@ def _run(
         )
     _report(out, result, f"score above {run['threshold']:.3g}{reason}", draw)
     out.json({"model": model, "precision": detector.precision, "threshold": run["threshold"]} | _as_json(result))
-    if interrupt.requested and not (result.videos and result.videos[-1].video.live):
+    if interrupt.requested and not (result.videos and result.videos[-1].live):
         raise KeyboardInterrupt("not all inputs were processed")
 
 
@@ -224,7 +224,7 @@ def _report(out: Output, result: FilesResult, limit: str, draw: bool) -> None:
     classes = f": {classes}" if classes else ""
     out.say(f"{result.detections.total()} detections in {' and '.join(inputs)}, {limit}{classes}")
     for video in result.videos:
-        out.say(f"{video.video.shown}: {'; '.join(_facts(video))}")
+        out.say(f"{video.source}: {'; '.join(_facts(video))}")
     if result.unreadable:
         out.say(f"{len(result.unreadable)} files could not be read")
     for path, reason in result.unwritten[:SHOWN]:
@@ -261,30 +261,8 @@ def _first(names: list[str]) -> str:
 
 
 def _as_json(result: FilesResult) -> dict[str, Any]:
-    def pairs(files: list[tuple[str, str]]) -> list[dict[str, str]]:
-        return [{"file": path, "reason": reason} for path, reason in files]
-
-    return {
-        "output": result.output,
-        "images": result.images,
-        "detections": dict(result.detections),
-        "unreadable": pairs(result.unreadable),
-        "unwritten": pairs(result.unwritten),
-        "skipped": pairs(result.skipped),
-        "notes": result.notes,
-        "files": result.files,
-        "videos": [
-            {
-                "source": video.video.shown,
-                "frames": video.frames,
-                "seconds": video.seconds,
-                "detections": dict(video.detections),
-                "objects": video.objects,
-                "dropped": video.dropped,
-                "stopped": video.stopped,
-                "problem": video.problem,
-                "files": video.files,
-            }
-            for video in result.videos
-        ],
+    problems = {
+        name: [{"file": file, "reason": reason} for file, reason in getattr(result, name)]
+        for name in ("unreadable", "unwritten", "skipped")
     }
+    return vars(result) | problems | {"videos": [vars(video) for video in result.videos]}

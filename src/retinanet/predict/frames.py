@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from queue import Empty, Full, Queue
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -126,7 +125,7 @@ class Frames:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._closing.set()
         self._thread.join(2)  # a thread that waits for the network ends with the process
 

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from retinanet.common.atomic_files import replacing
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
 from retinanet.inference.detections import Detections
+
+
+def rows(detections: Detections) -> Iterator[tuple[str, int, float, list[float]]]:
+    """Class name, label, score and box of each detection."""
+    scores, boxes = detections.scores.tolist(), detections.boxes.tolist()
+    return zip(detections.names, detections.labels.tolist(), scores, boxes, strict=True)
 
 
 class Writer(Protocol):
@@ -27,9 +32,7 @@ class Writer(Protocol):
     path: Path
 
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *error: Any) -> None: ...
     def add(self, image: Path, name: str, size: tuple[int, int], detections: Detections) -> None:
         """Add one image: its file, its name in the output folder, (height, width), its detections."""
 
@@ -55,7 +58,7 @@ class _OneFile:
         self.begin()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: Any) -> None:
         with self._stack:
             self.end()
 
@@ -122,8 +125,7 @@ class CsvFile(_OneFile):
 
     def add(self, image: Path, name: str, size: tuple[int, int], detections: Detections) -> None:
         file = str(image) if _no_formula(str(image)) == str(image) else f"./{image}"
-        scores, boxes = detections.scores.tolist(), detections.boxes.tolist()
-        for class_name, score, box in zip(detections.names, scores, boxes, strict=True):
+        for class_name, _, score, box in rows(detections):
             self._rows.writerow([file, _no_formula(class_name), f"{score:.6g}", *(f"{side:.2f}" for side in box)])
 
 
@@ -142,15 +144,12 @@ class YoloFolder:
         self._write(self.path.parent / "classes.txt", [printable(name) for name in self.class_names])
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *error: Any) -> None: ...
 
     def add(self, image: Path, name: str, size: tuple[int, int], detections: Detections) -> None:
         height, width = size
         lines = []
-        labels, scores, boxes = detections.labels.tolist(), detections.scores.tolist(), detections.boxes.tolist()
-        for label, score, (x1, y1, x2, y2) in zip(labels, scores, boxes, strict=True):
+        for _, label, score, (x1, y1, x2, y2) in rows(detections):
             values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, score)
             lines.append(" ".join([str(label), *(f"{value:.6f}" for value in values)]))
         self._write((self.path / name).with_suffix(".txt"), lines)

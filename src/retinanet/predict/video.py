@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -22,6 +21,7 @@ from retinanet.common.errors import WorkError
 from retinanet.inference.detections import Detections
 from retinanet.predict.frames import Frame, Frames, VideoError, require
 from retinanet.predict.inputs import Video
+from retinanet.predict.outputs import rows
 from retinanet.predict.predictor import Callbacks, Pace, Predictor, chunked
 from retinanet.predict.tracking import Tracks
 
@@ -50,7 +50,10 @@ class VideoOptions:
 class VideoResult:
     """What :func:`predict_video` did."""
 
-    video: Video
+    source: str
+    """The video, camera or stream, as :attr:`Video.shown`."""
+    live: bool
+    """Whether it never ends by itself."""
     frames: int = 0
     """Number of frames that went through the network."""
     seconds: float = 0.0
@@ -92,7 +95,7 @@ def predict_video(
         WorkError: the output cannot be written.
     """
     options, callbacks = options or VideoOptions(), callbacks or Callbacks()
-    result = VideoResult(video)
+    result = VideoResult(video.shown, video.live)
     numbers: set[int] = set()
     started = time.monotonic()
 
@@ -145,20 +148,14 @@ class _Lines:
         self._file = open(self.path, "w", encoding="utf-8")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._file.close()
 
     def add(self, frame: Frame, detections: Detections, ids: Sequence[int | None] | None) -> None:
         """Write one line. ``ids`` has an object's number for each detection; None without tracking."""
         entries: list[dict[str, Any]] = [
             {"name": name, "label": label, "score": round(score, 4), "box": [round(side, 2) for side in box]}
-            for name, label, score, box in zip(
-                detections.names,
-                detections.labels.tolist(),
-                detections.scores.tolist(),
-                detections.boxes.tolist(),
-                strict=True,
-            )
+            for name, label, score, box in rows(detections)
         ]
         for entry, number in zip(entries, ids or (), strict=ids is not None):
             entry["id"] = number
@@ -195,9 +192,9 @@ class _Film:
             stream.bit_rate = int(2 * frames.rate * stream.width * stream.height)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: Any) -> None:
         if self._failed:  # writing on after a failure crashes the process, so the file gets no name
-            self._stack.__exit__(kind, error, at)
+            self._stack.__exit__(*error)
             return
         with self._stack:
             self._write(None)
