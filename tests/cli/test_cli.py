@@ -314,7 +314,7 @@ def test_predict(capsys, run, data, tmp_path):
     out, _ = said(capsys)
     values = json.loads(result.read_text())
     assert values["images"] == 4
-    assert f"{sum(values['detections'].values())} found in 4 images, score above 0: " in out
+    assert f"{sum(values['detections'].values())} detections in 4 images, score above 0: " in out
     assert f"in {folder}: the drawn images and detections.json, detections.csv, labels" in out
     assert set(values["detections"]) <= {"cat", "dog"}
     drawn = sorted(path.name for path in folder.glob("*.png"))
@@ -330,7 +330,7 @@ def test_predict_on_a_text_file_named_jpg(capsys, run, data, tmp_path):
     assert main(["predict", str(run), str(text), good, "--output", f"{tmp_path}/b", "--no-draw"]) == 0
     out, err = said(capsys)
     assert f"cannot read {text}: it is not an image that Pillow knows" in err
-    assert "1 that could not be read are left out" in out
+    assert "1 files could not be read" in out
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["detections.json"]
 
 

@@ -19,6 +19,7 @@ from retinanet.cli.terminal import Terminal
 from retinanet.data import open_data
 from retinanet.inference.drawing import Row, draw_boxes, sheet
 from retinanet.predict.files import predict_files
+from retinanet.predict.outputs import OutputOptions
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,9 @@ def predicted(tmp_path_factory):
     here = os.getcwd()
     os.chdir(folder)
     try:
-        made = predict_files(Hostile(), ["*.png", "*.mp4"], "found", formats=("json", "csv", "yolo"))
+        made = predict_files(
+            Hostile(), ["*.png", "*.mp4"], "found", outputs=OutputOptions(formats=("json", "csv", "yolo"))
+        )
     finally:
         os.chdir(here)
     return folder, made

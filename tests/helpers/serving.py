@@ -1,16 +1,21 @@
-"""A real server on a free port, a small detector behind it, and requests byte by byte; for the tests of serve."""
+"""A real server on a free port with a small detector, and requests to it."""
 
 from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,7 +55,7 @@ def small_detector(about: dict[str, Any] | None = None) -> Detector:
 
 
 class Gated(Detector):
-    """A detector that works when it is let; to see what waits."""
+    """A detector whose predictions wait until ``gate`` is set."""
 
     def __init__(self) -> None:
         plain = small_detector()
@@ -87,6 +92,11 @@ def form(*files: tuple[str, bytes], boundary: str = "xyz", field: str = "images"
         for name, data in files
     )
     return parts + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def posted(data: bytes) -> bytes:
+    """A request to /predict, byte for byte."""
+    return b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data
 
 
 @dataclass
@@ -134,16 +144,70 @@ class Running:
     def send(self, *files: tuple[str, bytes], query: str = "") -> Reply:
         return self.ask("POST", f"/predict{query}", *form(*files))
 
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=15)
+
     def raw(self, data: bytes, end: bool = True) -> bytes:
-        """What comes back for these bytes, until the connection is closed or a moment has passed."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+        """The response to these bytes, until the server closes the connection."""
+        with self.connect() as connection:
             connection.sendall(data)
             if end:
                 connection.shutdown(socket.SHUT_WR)
-            got = b""
+            received = b""
             while chunk := connection.recv(65536):
-                got += chunk
-            return got
+                received += chunk
+            return received
+
+
+class Background:
+    """Requests to /predict, each in its own thread."""
+
+    def __init__(self, server: Running, count: int) -> None:
+        self._statuses: list[int] = []
+        self._threads = [threading.Thread(target=self._request, args=[server]) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _request(self, server: Running) -> None:
+        self._statuses.append(server.predict(encoded()).status)
+
+    def statuses(self) -> list[int]:
+        """The HTTP statuses, when all responses have arrived."""
+        for thread in self._threads:
+            thread.join(30)
+        return sorted(self._statuses)
+
+
+@contextmanager
+def command(folder: Path, *options: str, code: str = "") -> Iterator[subprocess.Popen[str]]:
+    """``retinanet serve`` with a small detector, in a process of its own.
+
+    Args:
+        code: Python that runs before the command.
+    """
+    small_detector().save(folder / "mine.safetensors")
+    code = f"import sys\n{code}\nfrom retinanet.cli import main\nsys.exit(main(['serve', *sys.argv[1:]]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder / "mine.safetensors"), "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def server_of(process: subprocess.Popen[str]) -> Running:
+    """The server of a process, when it is ready."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    match = re.search(r"serving mine.safetensors on http://127.0.0.1:(\d+)", line)
+    assert match, line
+    return Running(int(match[1]), None)
 
 
 @contextmanager
@@ -177,5 +241,5 @@ def running(detector: Any, **options: Any) -> Iterator[Running]:
 def until(true: Any, seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, "it did not come about"
+        assert time.monotonic() < end, "the condition never became true"
         time.sleep(0.005)

@@ -4,6 +4,7 @@ import functools
 import http.server
 import itertools
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -27,11 +28,16 @@ from retinanet.predict import frames as frames_module
 from retinanet.predict.files import predict_files
 from retinanet.predict.frames import Frames, VideoError
 from retinanet.predict.inputs import Video, find_sources
-from retinanet.predict.video import CLOCK, predict_video
+from retinanet.predict.outputs import OutputOptions
+from retinanet.predict.predictor import Callbacks, Predictor, Tiling
+from retinanet.predict.video import CLOCK, VideoOptions, predict_video
 
 av = pytest.importorskip("av", reason="videos need the extra [video]")
 
 from helpers.moving_images import make_video, moving  # noqa: E402
+
+UNDRAWN = OutputOptions(draw=False)
+TRACKED = VideoOptions(track=True)
 
 
 def decoded(path):
@@ -57,7 +63,7 @@ def clip(tmp_path_factory):
 
 def test_an_annotated_video_and_a_line_for_each_frame(clip, tmp_path):
     seen = []
-    made = predict_files(finder(), [clip], tmp_path / "found", on_frames=seen.append)
+    made = predict_files(finder(), [clip], tmp_path / "found", callbacks=Callbacks(on_frames=seen.append))
     (video,) = made.videos
     assert (video.frames, video.problem, video.dropped, video.stopped) == (30, None, 0, False)
     assert made.files == [tmp_path / "found" / "clip.mp4", tmp_path / "found" / "clip.jsonl"]
@@ -89,7 +95,7 @@ def test_a_real_network_finds_in_frames_what_it_finds_in_images(clip, tmp_path):
     nn.init.zeros_(model.class_subnet.output.bias)
     detector = Detector(model, ("red", "green"))
     options = {"threshold": 0.5, "max_detections": 5}
-    made = predict_files(detector, [clip], tmp_path / "found", batch_size=4, draw=False, **options)
+    made = predict_files(detector, [clip], tmp_path / "found", batch_size=4, outputs=UNDRAWN, **options)
     assert [path.name for path in made.files] == ["clip.jsonl"]
     lines = lines_of(made.files[0])
     expected = detector.predict([image for _, image in decoded(clip)], **options)
@@ -101,7 +107,7 @@ def test_a_real_network_finds_in_frames_what_it_finds_in_images(clip, tmp_path):
 
 
 def test_every_third_frame(clip, tmp_path):
-    made = predict_files(finder(), [clip], tmp_path / "found", stride=3)
+    made = predict_files(finder(), [clip], tmp_path / "found", videos=VideoOptions(stride=3))
     lines = lines_of(made.files[1])
     assert [line["frame"] for line in lines] == list(range(0, 30, 3))
     assert [line["time"] for line in lines] == [pytest.approx(i / 10) for i in range(0, 30, 3)]
@@ -109,8 +115,8 @@ def test_every_third_frame(clip, tmp_path):
 
 
 def test_slices_of_frames(clip, tmp_path):
-    plain = predict_files(finder(), [clip], tmp_path / "a", draw=False)
-    sliced = predict_files(finder(), [clip], tmp_path / "b", draw=False, slices=64, overlap=0.5)
+    plain = predict_files(finder(), [clip], tmp_path / "a", outputs=UNDRAWN)
+    sliced = predict_files(finder(), [clip], tmp_path / "b", outputs=UNDRAWN, tiling=Tiling(64, overlap=0.5))
     for one, other in zip(lines_of(plain.files[0]), lines_of(sliced.files[0]), strict=True):
         assert sorted(d["box"] for d in one["detections"]) == sorted(d["box"] for d in other["detections"])
 
@@ -124,7 +130,8 @@ def test_images_and_videos_of_a_folder(clip, tmp_path):
         make_video(folder / name, list(moving(3)))
     Image.fromarray(draw((50, 60), [(2, (10, 10, 30, 30))])).save(folder / "clip.png")
     seen = []
-    made = predict_files(finder(), [folder], tmp_path / "found", on_progress=lambda *p: seen.append(p))
+    callbacks = Callbacks(on_images=lambda *counts: seen.append(counts))
+    made = predict_files(finder(), [folder], tmp_path / "found", callbacks=callbacks)
     names = {str(path.relative_to(tmp_path / "found")) for path in (tmp_path / "found").rglob("*") if path.is_file()}
     assert names == {
         "clip.png", "detections.json", "clip.mp4", "clip.jsonl", "clip-2.mp4", "clip-2.jsonl", "inner/clip.mp4",
@@ -183,7 +190,7 @@ def test_a_video_that_is_stored_turned(tmp_path, degrees):
     assert decoded(made.files[0])[0][1].shape == upright.shape
 
 
-def test_sound_is_left_out_and_that_is_said(tmp_path, capsys, model_file):
+def test_sound_is_left_out_and_that_is_reported(tmp_path, capsys, model_file):
     clip = tmp_path / "clip.mp4"
     with av.open(str(clip), "w") as file:
         video, audio = file.add_stream("libx264", rate=10), file.add_stream("aac", rate=44100)
@@ -207,7 +214,7 @@ def test_other_containers(tmp_path, name, codec):
     made = predict_files(finder(), [clip], tmp_path / "found")
     assert made.videos[0].frames == len(decoded(made.files[0])) == 5
     bare = clip.rename(tmp_path / "recording")
-    assert [video.address for video in find_sources([bare]).videos] == [str(bare)], "known by what is in it"
+    assert [video.source for video in find_sources([bare]).videos] == [str(bare)], "known by its first bytes"
 
 
 # ---------------------------------------------------------------------------------------------------------- tracking
@@ -215,7 +222,7 @@ def test_other_containers(tmp_path, name, codec):
 
 def test_numbers_stay_with_moving_objects(clip, tmp_path):
     pytest.importorskip("trackers", reason="tracking needs the extra [video]")
-    made = predict_files(finder(), [clip], tmp_path / "found", track=True)
+    made = predict_files(finder(), [clip], tmp_path / "found", videos=TRACKED)
     lines = lines_of(made.files[1])
     assert all(d["id"] is None for d in lines[0]["detections"]), "seen once is not yet an object"
     rows: dict[str, set] = {"upper": set(), "lower": set(), "green": set()}
@@ -243,7 +250,9 @@ class Flickering(ColourFinder):
 
 def test_faint_detections_keep_a_number_alive_and_are_not_shown(clip, tmp_path):
     pytest.importorskip("trackers", reason="tracking needs the extra [video]")
-    made = predict_files(Flickering(smallest=60), [clip], tmp_path / "found", threshold=0.6, track=True, draw=False)
+    made = predict_files(
+        Flickering(smallest=60), [clip], tmp_path / "found", threshold=0.6, outputs=UNDRAWN, videos=TRACKED
+    )
     lines = lines_of(made.files[0])
     assert all((len(line["detections"]) == 0) == (i % 3 == 2 or False) for i, line in enumerate(lines))
     assert {d["id"] for line in lines[3:] for d in line["detections"] if d["name"] == "green"} == {
@@ -263,7 +272,9 @@ def test_tracking_asks_for_no_fainter_detections_than_the_model_gives(clip, tmp_
             asked.add(threshold)
             return super().predict(images, threshold=threshold, **options)
 
-    made = predict_files(Strict(smallest=60), [clip], tmp_path / "found", threshold=0.6, track=True, draw=False)
+    made = predict_files(
+        Strict(smallest=60), [clip], tmp_path / "found", threshold=0.6, outputs=UNDRAWN, videos=TRACKED
+    )
     assert asked == {0.45}
     assert made.videos[0].objects == 3
 
@@ -307,12 +318,11 @@ def test_files_that_are_no_videos(clip, tmp_path):
         sound.rate = 44100
         file.mux(audio.encode(sound))
         file.mux(audio.encode())
-    told = []
-    made = predict_files(finder(), [tmp_path, clip], tmp_path / "found", on_problem=lambda *p: told.append(p))
+    made = predict_files(finder(), [tmp_path, clip], tmp_path / "found")
     assert [video.frames for video in made.videos] == [30]
-    reasons = {Path(name).name: reason for name, reason in told}
+    reasons = {Path(name).name: reason for name, reason in made.unreadable}
     assert set(reasons) == {"headless.mp4", "empty.mp4", "text.avi", "list.mkv", "sound.mp4"}
-    assert reasons.pop("sound.mp4") == "there is no image track in it"
+    assert reasons.pop("sound.mp4") == "it has no video track"
     assert all(reason.startswith("it is damaged, cut short or no video") for reason in reasons.values()), reasons
     assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["clip.jsonl", "clip.mp4"]
     with pytest.raises(WorkError, match=r"no video could be read: .*text.avi: it is damaged, cut short or no video"):
@@ -352,34 +362,28 @@ def test_the_disk_is_full(clip, tmp_path, monkeypatch):
     monkeypatch.setattr("secrets.token_hex", lambda count: "0")
     (folder / ".0.part.mp4").symlink_to("/dev/full")
     with pytest.raises(WorkError, match=r"cannot write .*clip.mp4: no space left on device"):
-        predict_video(_look(finder()), Video(str(clip), "file", "clip"), folder, threshold=0.3)
+        predict_video(Predictor(finder(), 0.3), Video(str(clip), "file", "clip"), folder)
     assert not (folder / "clip.mp4").exists()
-
-
-def _look(detector):
-    return lambda images, threshold: detector.predict(list(images), threshold=threshold)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, None])
 def test_an_end_in_the_middle_finishes_the_files(clip, tmp_path, error):
     """By Ctrl-C twice, or when asked to stop: the video plays, the lines are whole."""
-    calls = itertools.count()
-    asked = []
 
-    def look(images, threshold):
-        if next(calls) == 3:
-            if error:
+    class Interrupted(ColourFinder):
+        def predict(self, images, **options):
+            if len(self.calls) == 3 and error:
                 raise error
-            asked.append(True)
-        return finder().predict(list(images), threshold=threshold)
+            return super().predict(images, **options)
 
+    run = Predictor(Interrupted(smallest=60), 0.3, batch_size=2)
     video = Video(str(clip), "file", "clip")
-    options = {"threshold": 0.3, "batch_size": 2, "stop": lambda: bool(asked)}
+    callbacks = Callbacks(stop=lambda: len(run.detector.calls) == 4)
     if error:
         with pytest.raises(error):
-            predict_video(look, video, tmp_path, **options)
+            predict_video(run, video, tmp_path, callbacks=callbacks)
     else:
-        assert predict_video(look, video, tmp_path, **options).stopped
+        assert predict_video(run, video, tmp_path, callbacks=callbacks).stopped
     count = 6 if error else 8
     assert [line["frame"] for line in lines_of(tmp_path / "clip.jsonl")] == list(range(count))
     assert len(decoded(tmp_path / "clip.mp4")) == count
@@ -399,7 +403,7 @@ def test_ctrl_c_on_the_command(model_file, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert err.strip().splitlines()[-1] == "stopped; not all was looked at"
+    assert err.strip().splitlines()[-1] == "stopped; not all inputs were processed"
     count = len(lines_of(lines))
     assert 0 < count < 800
     assert f"{clip}: {count} frames" in out
@@ -490,7 +494,8 @@ def test_a_video_from_the_web(clip, server, tmp_path):
 def test_a_stream_without_an_end(server, tmp_path):
     """Frames go one by one, until asked to stop; files are whole then."""
     detector = finder()
-    made = predict_files(detector, [f"{server}/live"], tmp_path / "found", stop=lambda: len(detector.calls) >= 5)
+    callbacks = Callbacks(stop=lambda: len(detector.calls) >= 5)
+    made = predict_files(detector, [f"{server}/live"], tmp_path / "found", callbacks=callbacks)
     (video,) = made.videos
     assert set(detector.calls) == {1}
     assert video.stopped
@@ -510,7 +515,7 @@ def test_a_stream_that_ends_is_said_to_have_ended(tmp_path):
         threading.Thread(target=send).start()
         made = predict_files(finder(), [f"tcp://127.0.0.1:{listening.getsockname()[1]}"], tmp_path / "found")
     assert made.videos[0].frames + made.videos[0].dropped == 6
-    assert made.videos[0].problem == "the other side ended it"
+    assert made.videos[0].problem == "the sender ended it"
 
 
 def test_what_does_not_wait_is_dropped(server, tmp_path):
@@ -548,7 +553,7 @@ def test_a_camera_that_is_not_there(model_file, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("source", "address", "kind", "name"),
+    ("source", "opened", "kind", "name"),
     [
         ("camera:0", "0", "camera", "camera-0"),
         ("3", "3", "camera", "camera-3"),
@@ -558,9 +563,9 @@ def test_a_camera_that_is_not_there(model_file, tmp_path, capsys):
         ("udp://@:1234", None, "url", "udp"),
     ],
 )
-def test_addresses(source, address, kind, name):
+def test_cameras_and_urls(source, opened, kind, name):
     (video,) = find_sources([source]).videos
-    assert (video.address, video.kind, video.name) == (address or source, kind, name)
+    assert (video.source, video.kind, video.name) == (opened or source, kind, name)
     assert "secret" not in video.shown
 
 
@@ -574,17 +579,16 @@ def test_a_file_named_0_is_no_camera(clip, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        (["no.mp4"], "there is no video no.mp4"),
-        (["ftp://a/b.mp4"], "ftp:// is not read: give http, https, rtsp, rtmp, udp, tcp or srt, or a file"),
-        (["http:///b.mp4"], "http:///b.mp4 is no address: there is no host in it"),
-        (["https://me:x@a.org/b.jpg"], "https://a.org/b.jpg is an image: download it, and name the file"),
-        (["0", "rtsp://a/b"], "one camera or stream at a time, not camera:0 and rtsp://a/b: start a command for each"),
+        (["no.mp4"], r"no video no\.mp4"),
+        (["ftp://a/b.mp4"], "ftp:// .*http, https, rtsp"),
+        (["http:///b.mp4"], r"http:///b\.mp4 .*no host"),
+        (["https://me:x@a.org/b.jpg"], r"https://a\.org/b\.jpg is an image"),
+        (["0", "rtsp://a/b"], "one camera or stream at a time, not camera:0 and rtsp://a/b"),
     ],
 )
 def test_sources_that_are_refused(sources, message):
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(RequestError, match=message):
         find_sources(sources)
-    assert str(caught.value) == message
 
 
 def test_what_never_ends_comes_last(clip):
@@ -609,7 +613,7 @@ def test_the_command(model_file, clip, tmp_path, capsys):
     options = ["--track", "--stride", "2", "--threshold", "0", "--max-detections", "3", "--json", str(result)]
     assert main(["predict", model_file, str(clip), "--output", f"{tmp_path}/found", *options]) == 0
     out = capsys.readouterr().out
-    assert "45 found in 15 frames, score above 0: " in out
+    assert "45 detections in 15 frames, score above 0: " in out
     assert f"{clip}: 15 frames, 0:03; " in out
     assert f"in {tmp_path}/found: clip.mp4, clip.jsonl" in out
     (video,) = json.loads(result.read_text())["videos"]
@@ -621,11 +625,11 @@ def test_the_command(model_file, clip, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--track"], "--track is for videos: there is none among the sources"),
-        (["--stride", "2"], "--stride is for videos: there is none among the sources"),
+        (["--track"], "--track is for videos"),
+        (["--stride", "2"], "--stride is for videos"),
         (["--stride", "0"], "--stride must be at least 1, not 0"),
         (["--slices", "0"], "--slices must be at least 1, not 0"),
-        (["--slices", "64", "--overlap", "1"], "the overlap of tiles must be in [0, 0.9], not 1"),
+        (["--slices", "64", "--overlap", "1"], "overlap of tiles must be in [0, 0.9], not 1"),
     ],
 )
 def test_the_command_refuses(model_file, tmp_path, capsys, options, message):
@@ -633,20 +637,18 @@ def test_the_command_refuses(model_file, tmp_path, capsys, options, message):
 
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     assert main(["predict", model_file, f"{tmp_path}/a.png", *options]) == 2
-    assert capsys.readouterr().err == f"error: {message}\n"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
 
 
 @pytest.mark.parametrize(
-    ("missing", "message"),
-    [
-        ("av", "error: videos, cameras and streams need PyAV: pip install 'retinanet[video]'\n"),
-        ("trackers", "error: --track needs the package trackers: pip install 'retinanet[video]'\n"),
-    ],
+    ("missing", "message"), [("av", "error: videos.* PyAV"), ("trackers", "error: --track needs .* trackers")]
 )
 def test_a_missing_extra_is_one_line(model_file, clip, monkeypatch, capsys, missing, message):
     monkeypatch.setitem(sys.modules, missing, None)
     assert main(["predict", model_file, str(clip), "--track"]) == 2
-    assert capsys.readouterr().err == message
+    assert re.fullmatch(rf"{message}: pip install 'retinanet\[video\]'\n", capsys.readouterr().err)
 
 
 def test_frames_that_cannot_be_had():

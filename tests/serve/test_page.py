@@ -57,7 +57,7 @@ def page(tab: Page, server: Running) -> Iterator[Page]:
     tab.events.clear()
     tab.size(1280, 900)
     tab.go(f"{server.url}/")
-    tab.until("document.querySelector('#knows').textContent")
+    tab.until("document.querySelector('#class-names').textContent")
     yield tab
     assert [p for p in tab.problems() if '"exceptionDetails"' in p] == []
     assert {a.split("/")[2] for a in tab.addresses() if a.startswith("http")} <= {f"127.0.0.1:{server.port}"}
@@ -68,8 +68,8 @@ def give(page: Page, *files: tuple[str, bytes], how: str = DROP) -> None:
     page.run(HAND % (FILES % packed, how))
 
 
-def looked_at(page: Page) -> None:
-    page.until("/found above|Nothing found/.test(document.querySelector('#status').textContent)")
+def wait_for_detections(page: Page) -> None:
+    page.until("/detections above/i.test(document.querySelector('#status').textContent)")
     page.until("document.querySelector('#image').complete")
 
 
@@ -80,7 +80,7 @@ def slide(page: Page, percent: int) -> None:
 
 
 def rows(page: Page) -> list[str]:
-    return page.run("[...document.querySelectorAll('#found button')].map((b) => b.getAttribute('aria-label'))")
+    return page.run("[...document.querySelectorAll('#detections button')].map((b) => b.getAttribute('aria-label'))")
 
 
 def number(page: Page, selector: str) -> int:
@@ -92,46 +92,46 @@ def answer(server: Running, data: bytes, percent: int) -> list[Any]:
 
 
 @pytest.mark.parametrize("how", [DROP, PASTE])
-def test_a_image_comes_in(page: Page, server: Running, how: str) -> None:
-    """The slider starts at the model's threshold; rows, boxes and words say what the server says there."""
+def test_an_image_is_added(page: Page, server: Running, how: str) -> None:
+    """The slider starts at the model's threshold; rows, boxes and status are those of the server's response."""
     assert page.run("document.querySelector('#model').textContent") == "mine"
     give(page, ("a.png", encoded(kind="PNG")), how=how)
-    looked_at(page)
+    wait_for_detections(page)
     found = answer(server, encoded(kind="PNG"), 40)
     assert len(found) > 5
     assert page.run("document.querySelector('#threshold').value") == "40"
     assert [row.split(",")[0] for row in rows(page)] == [d["name"] for d in found]
     assert number(page, "#boxes .side") == len(found)
     drawn = page.run(
-        "[...document.querySelectorAll('#boxes g')].map((g) => [+g.dataset.place, ...['x', 'y', 'width', 'height']"
+        "[...document.querySelectorAll('#boxes g')].map((g) => [+g.dataset.index, ...['x', 'y', 'width', 'height']"
         ".map((k) => +g.querySelector('.side').getAttribute(k))])"
     )
-    for place, x, y, width, height in drawn:
-        assert [x, y, x + width, y + height] == pytest.approx(found[place]["box"])
-    assert page.run("document.querySelector('#status').textContent").startswith(f"{len(found)} found above 40 %:")
+    for index, x, y, width, height in drawn:
+        assert [x, y, x + width, y + height] == pytest.approx(found[index]["box"])
+    assert page.run("document.querySelector('#status').textContent").startswith(f"{len(found)} detections above 40 %:")
     assert page.run("document.querySelector('#boxes').getAttribute('viewBox')") == "0 0 96 64"
 
 
 def test_the_slider_ends_where_the_model_does(page: Page, server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(server.service.detector), "least_threshold", 0.25)
     page.go(f"{server.url}/")
-    page.until("document.querySelector('#knows').textContent")
+    page.until("document.querySelector('#class-names').textContent")
     give(page, ("a.png", encoded(kind="PNG")))
-    looked_at(page)
+    wait_for_detections(page)
     assert page.run("document.querySelector('#threshold').min") == "25"
     assert [a.split("?")[1] for a in page.addresses() if "/predict" in a] == ["threshold=0.25"]
 
 
-def test_threshold_and_classes_ask_for_nothing_anew(page: Page, server: Running) -> None:
+def test_threshold_and_classes_send_no_request(page: Page, server: Running) -> None:
     give(page, ("a.png", encoded(kind="PNG")))
-    looked_at(page)
+    wait_for_detections(page)
     asked = sum("/predict" in a for a in page.addresses())
     assert asked == 1
     for percent in (10, 70, 40):
         slide(page, percent)
         assert len(rows(page)) == len(answer(server, encoded(kind="PNG"), percent))
     slide(page, 99)
-    page.until("document.querySelector('#status').textContent.startsWith('Nothing found above 99 %')")
+    page.until("document.querySelector('#status').textContent.startsWith('No detections above 99 %')")
     slide(page, 20)
     found = answer(server, encoded(kind="PNG"), 20)
     names = [d["name"] for d in found]
@@ -153,33 +153,33 @@ def test_threshold_and_classes_ask_for_nothing_anew(page: Page, server: Running)
 
 def test_a_row_and_its_box_light_up_together(page: Page) -> None:
     give(page, ("a.png", encoded(kind="PNG")))
-    looked_at(page)
-    page.run("document.querySelectorAll('#found button')[2].focus()")
-    assert page.run("document.querySelector('#boxes .lit').dataset.place") == "2"
+    wait_for_detections(page)
+    page.run("document.querySelectorAll('#detections button')[2].focus()")
+    assert page.run("document.querySelector('#boxes .highlighted').dataset.index") == "2"
     page.run("document.activeElement.blur()")
-    assert number(page, "#boxes .lit") == 0
+    assert number(page, "#boxes .highlighted") == 0
     x, y = page.run(
         "(r => [r.left + r.width / 2, r.top + r.height / 2])"
-        "(document.querySelectorAll('#found button')[1].getBoundingClientRect())"
+        "(document.querySelectorAll('#detections button')[1].getBoundingClientRect())"
     )
     page.move(x, y)
-    assert page.run("document.querySelector('#boxes .lit').dataset.place") == "1"
+    assert page.run("document.querySelector('#boxes .highlighted').dataset.index") == "1"
     x, y = page.run(
         "(r => [r.left + r.width / 2, r.top + r.height / 2])"
-        "([...document.querySelectorAll('#boxes g:not(.lit) .side')].at(-1).getBoundingClientRect())"
+        "([...document.querySelectorAll('#boxes g:not(.highlighted) .side')].at(-1).getBoundingClientRect())"
     )
     page.move(1270, 890)
     page.move(x, y)
-    lit = page.until("document.querySelector('#found .lit')?.dataset.place")
-    assert lit == page.run("document.querySelector('#boxes .lit').dataset.place")
+    lit = page.until("document.querySelector('#detections .highlighted')?.dataset.index")
+    assert lit == page.run("document.querySelector('#boxes .highlighted').dataset.index")
     page.click(x, y)
-    assert page.run("document.activeElement.dataset.place") == lit
+    assert page.run("document.activeElement.dataset.index") == lit
 
 
 def test_saving(page: Page, server: Running) -> None:
     image = encoded(200, 120, "PNG")
     give(page, ("my street.png", image))
-    looked_at(page)
+    wait_for_detections(page)
     page.run(CATCH)
     slide(page, 60)
     page.run("document.querySelector('#save-json').click(); document.querySelector('#save-image').click()")
@@ -196,10 +196,10 @@ def test_saving(page: Page, server: Running) -> None:
         assert 0.01 * 24000 < changed < 24000
 
 
-def test_what_cannot_be_used_is_said_in_words(page: Page) -> None:
+def test_errors_are_shown(page: Page) -> None:
     give(page, ("notes.txt", b"hello"))
     said = page.until("document.querySelector('#error').textContent")
-    assert said.startswith("notes.txt could not be used: ")
+    assert said.startswith("notes.txt cannot be used: ")
     assert "not an image" in said
     assert page.run("document.querySelector('#error').getAttribute('role')") == "alert"
     assert page.run("document.querySelector('#work').hidden")
@@ -210,13 +210,13 @@ def test_what_cannot_be_used_is_said_in_words(page: Page) -> None:
     give(page)
     page.until("document.querySelector('#error').textContent.startsWith('There was no image')")
     give(page, ("a.png", encoded(kind="PNG")))  # and on it goes
-    looked_at(page)
+    wait_for_detections(page)
     assert page.run("document.querySelector('#error').hidden")
 
 
 def test_several_images_in_a_row(page: Page) -> None:
     give(page, ("a.png", encoded(kind="PNG")), ("b.txt", b"hello"), ("c.png", encoded(64, 96, "PNG", 5)))
-    looked_at(page)
+    wait_for_detections(page)
     page.until("!document.querySelector('#strip').textContent.includes('…')")
     assert number(page, "#strip button") == 3
     page.run("document.querySelectorAll('#strip button')[2].click()")
@@ -231,7 +231,7 @@ def test_a_turned_photo(page: Page) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     give(page, ("a.jpg", encoded(200, 120, exif=exif)))
-    looked_at(page)
+    wait_for_detections(page)
     sizes = page.run("(p => [p.naturalWidth, p.naturalHeight])(document.querySelector('#image'))")
     assert sizes == [120, 200]
     assert page.run("document.querySelector('#boxes').getAttribute('viewBox')") == "0 0 120 200"
@@ -239,7 +239,7 @@ def test_a_turned_photo(page: Page) -> None:
 
 def test_a_kind_that_the_browser_cannot_show(page: Page) -> None:
     give(page, ("a.tif", encoded(200, 120, "TIFF")))
-    looked_at(page)
+    wait_for_detections(page)
     page.until("document.querySelector('#caption').textContent.includes('cannot show')")
     assert number(page, "#boxes .side") > 0
     assert page.run("document.querySelector('#boxes').getBoundingClientRect().width") > 100
@@ -249,10 +249,10 @@ def test_a_kind_that_the_browser_cannot_show(page: Page) -> None:
 def test_on_a_phone(page: Page, dark: bool) -> None:
     page.size(390, 844, dark, phone=True)
     give(page, ("a-very-long-name-" * 8 + ".png", encoded(900, 300, "PNG")), ("b.png", encoded(kind="PNG")))
-    looked_at(page)
+    wait_for_detections(page)
     assert page.run("document.documentElement.scrollWidth") <= 390
     small = page.run(
-        "[...document.querySelectorAll('label.button, button.button, #strip button, #found button, #classes label')]"
+        "[...document.querySelectorAll('label.button, button.button, #strip button, #detections button, #classes label')]"
         ".filter((e) => e.offsetParent && e.getBoundingClientRect().height < 32).map((e) => e.outerHTML)"
     )
     assert small == []
@@ -263,7 +263,7 @@ def test_on_a_phone(page: Page, dark: bool) -> None:
 def test_by_keyboard_alone(page: Page) -> None:
     """Tab reaches everything in the order in which it is read; each stop is seen and has a name."""
     give(page, ("a.png", encoded(kind="PNG")))
-    looked_at(page)
+    wait_for_detections(page)
     page.run("document.body.focus()")
     stops = []
     for _ in range(9):
@@ -271,7 +271,7 @@ def test_by_keyboard_alone(page: Page) -> None:
         stops.append(page.run("document.activeElement.id || document.activeElement.closest('[id]')?.id || 'skip'"))
     assert [stop for stop in stops if stop != "skip"][:2] == ["file", "threshold"]
     assert "classes" in stops
-    assert stops.index("all") < stops.index("none") < stops.index("found")
+    assert stops.index("all") < stops.index("none") < stops.index("detections")
     page.run("document.querySelector('#threshold').focus()")
     before = page.run("document.querySelector('#threshold').value")
     page.press("ArrowRight", 39)
@@ -309,7 +309,7 @@ def test_text_can_be_read(page: Page, dark: bool) -> None:
     """WCAG's contrast of 4.5, of all text that is seen, in both colour schemes."""
     page.size(1280, 900, dark)
     give(page, ("a.png", encoded(kind="PNG")))
-    looked_at(page)
+    wait_for_detections(page)
     paper = page.run("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(21, 23, 27)") == dark
     assert page.run(CONTRAST) == []
@@ -318,7 +318,7 @@ def test_text_can_be_read(page: Page, dark: bool) -> None:
     assert page.run(CONTRAST) == []
 
 
-def test_the_page_of_addresses(tab: Page, server: Running) -> None:
+def test_the_page_for_programs(tab: Page, server: Running) -> None:
     tab.events.clear()
     tab.size(390, 844)
     tab.go(f"{server.url}/docs")
@@ -338,18 +338,18 @@ def test_the_page_asks_for_the_token(tab: Page) -> None:
     with running(small_detector({"threshold": 0.4}), name="mine", token=Token("right")) as locked:
         tab.events.clear()
         tab.go(f"{locked.url}/")
-        tab.until("!document.querySelector('#door').hidden")
+        tab.until("!document.querySelector('#token-form').hidden")
         assert tab.run("document.querySelector('#drop').hidden")
         give_token("wrong")
-        tab.until("document.querySelector('#error').textContent.includes('does not take this token')")
+        tab.until("document.querySelector('#error').textContent.includes('token is wrong')")
         give_token("right")
-        tab.until("document.querySelector('#knows').textContent")
-        assert tab.run("document.querySelector('#door').hidden && document.querySelector('#error').hidden")
+        tab.until("document.querySelector('#class-names').textContent")
+        assert tab.run("document.querySelector('#token-form').hidden && document.querySelector('#error').hidden")
         give(tab, ("a.png", encoded(kind="PNG")))
-        looked_at(tab)
+        wait_for_detections(tab)
         assert rows(tab)
         tab.go(f"{locked.url}/")
-        tab.until("document.querySelector('#knows').textContent")
+        tab.until("document.querySelector('#class-names').textContent")
         assert [p for p in tab.problems() if '"exceptionDetails"' in p] == []
 
 
@@ -357,7 +357,7 @@ def test_names_of_files_are_text(page: Page) -> None:
     """HTML and escape codes in the name of a file do nothing on the page."""
     page.run("window.obeyed = 0")
     give(page, ("<img src=x onerror=window.obeyed=1>\x1b[31m.png", encoded(kind="PNG")), ("<b>b.txt", b"hello"))
-    looked_at(page)
+    wait_for_detections(page)
     page.until("document.querySelectorAll('#strip button').length === 2")
     page.run("document.querySelectorAll('#strip button')[1].click()")
     page.until("document.querySelector('#error').textContent.includes('<b>b.txt')")
@@ -369,7 +369,7 @@ def test_without_a_server(page: Page, server: Running) -> None:
     page.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1)
     try:
         give(page, ("a.png", encoded(kind="PNG")))
-        page.until("document.querySelector('#error').textContent.includes('the server does not answer')")
+        page.until("document.querySelector('#error').textContent.includes('the server does not respond')")
     finally:
         page.call(
             "Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1
@@ -379,7 +379,7 @@ def test_without_a_server(page: Page, server: Running) -> None:
 def test_screenshot_is_no_blank(page: Page, tmp_path: Path) -> None:
     """The boxes are where the eye sees them: their colours are in what the browser paints."""
     give(page, ("a.png", encoded(800, 500, "PNG")))
-    looked_at(page)
+    wait_for_detections(page)
     slide(page, 95)
     page.shot(tmp_path / "page.png")
     with Image.open(tmp_path / "page.png") as shot:

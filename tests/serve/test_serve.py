@@ -1,4 +1,4 @@
-"""The server as its clients see it: real requests over real connections."""
+"""The server from outside: real requests over real connections."""
 
 from __future__ import annotations
 
@@ -22,7 +22,21 @@ from PIL import Image
 
 import helpers.serve_extra  # noqa: F401
 from helpers.agreeing import assert_agree, from_reply
-from helpers.serving import NAMES, Gated, Running, encoded, form, running, small_detector, until
+from helpers.serving import (
+    NAMES,
+    Background,
+    Gated,
+    Running,
+    command,
+    encoded,
+    form,
+    posted,
+    running,
+    server_of,
+    small_detector,
+    until,
+)
+from retinanet.cli import main
 from retinanet.config.settings import PostprocessingSettings
 from retinanet.data.image_io import read
 from retinanet.serve.guard import Hosts
@@ -38,7 +52,7 @@ def server() -> Iterator[Running]:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that says how large it is, and has hardly any data."""
+    """A PNG whose header has this size, and that has hardly any data."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -68,7 +82,7 @@ def test_one_image_as_the_body(server: Running, kind: str | None, tmp_path: Path
 
 @pytest.mark.kernels
 def test_several_images(server: Running) -> None:
-    """Entries stand in the order of the files; names lose what is not theirs."""
+    """Entries are in the order of the files; names lose their folders."""
     files = [("a.jpg", encoded()), ("../../etc/b.png", encoded(50, 70, "PNG", 1)), ("C:\\c.webp", encoded(kind="WEBP"))]
     reply = server.send(*files, query="?threshold=0.6&max_detections=5")
     assert reply.status == 200
@@ -151,16 +165,21 @@ def test_chunked_body(server: Running) -> None:
     assert b" 200 OK" in server.raw(head + body, end=False).split(b"\r\n")[0]
 
 
-# ---------------------------------------------------------------------------------------------------- other addresses
+# ---------------------------------------------------------------------------------------------------- other paths
 
 
 def test_health(server: Running) -> None:
-    said = server.get("/health").json
-    assert (said["status"], said["model"], said["classes"], said["threshold"]) == ("ready", "mine", list(NAMES), 0.4)
+    health = server.get("/health").json
+    assert (health["status"], health["model"], health["classes"], health["threshold"]) == (
+        "ready",
+        "mine",
+        list(NAMES),
+        0.4,
+    )
 
 
 def test_metrics(server: Running) -> None:
-    """Every line is one of the format's, and the counters count."""
+    """Every line has Prometheus' format, and the counters count."""
 
     def value(line: str) -> float:
         text = server.get("/metrics").body.decode()
@@ -189,7 +208,7 @@ def test_pages_load_nothing_from_outside(server: Running, path: str) -> None:
     reply = server.get(path)
     assert reply.status == 200
     outside = [a for a in re.findall(r"https?://[^\s\"'<>`]+", reply.body.decode()) if "127.0.0.1" not in a]
-    assert all(a.startswith("http://www.w3.org/2000/svg") for a in outside)  # a name, not an address
+    assert all(a.startswith("http://www.w3.org/2000/svg") for a in outside)  # a name, not a link
     policy = reply.headers["content-security-policy"]
     assert "default-src 'self'" in policy
     assert "unsafe" not in policy
@@ -204,7 +223,7 @@ def test_no_other_files(server: Running, path: str) -> None:
     assert reply.json == {"error": "not found"}
 
 
-# ---------------------------------------------------------------------------------------------------- who may ask
+# ---------------------------------------------------------------------------------------------------- who may use it
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "[::1]:80"])
@@ -216,7 +235,7 @@ def test_good_names(server: Running, host: str) -> None:
     "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8000", "192.168.0.9"]
 )
 def test_foreign_names(server: Running, host: str) -> None:
-    """DNS rebinding: a page's own name that leads to this machine."""
+    """DNS rebinding: the name of a web page that resolves to this machine."""
     for path in ("/", "/health", "/metrics"):
         reply = server.get(path, Host=host)
         assert reply.status == 400
@@ -235,14 +254,14 @@ def test_further_names() -> None:
     assert Hosts("gpu.local").allows("gpu.local:8000")
 
 
-def test_pages_of_other_sites_may_not_ask(server: Running) -> None:
+def test_pages_of_other_sites_are_refused(server: Running) -> None:
     assert server.predict(encoded(), Sec_Fetch_Site="cross-site").status == 403
     assert server.predict(encoded(), Sec_Fetch_Site="same-origin").status == 200
 
 
 def test_two_host_headers(server: Running) -> None:
-    said = server.raw(b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
-    assert b" 400 " in said.split(b"\r\n")[0]
+    response = server.raw(b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
+    assert b" 400 " in response.split(b"\r\n")[0]
 
 
 # ---------------------------------------------------------------------------------------------------- bad requests
@@ -302,9 +321,9 @@ def test_bombs_and_wrong_files(server: Running, name: str) -> None:
 
 def test_large_bodies(server: Running) -> None:
     assert server.predict(bytes(1_000_001)).status == 413
-    # Without a Content-Length it is counted: the answer comes although the body never ends.
+    # Without a Content-Length the bytes are counted: the response comes although the body never ends.
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with server.connect() as connection:
         connection.sendall(head + b"".join(b"%x\r\n%s\r\n" % (100_000, bytes(100_000)) for _ in range(12)))
         assert b" 413 " in connection.recv(65536)
     assert server.send(*[(f"{n}.jpg", encoded()) for n in range(5)]).status == 413
@@ -334,7 +353,7 @@ def test_other_forms(server: Running) -> None:
 
 
 def test_hundreds_of_malformed_requests(server: Running) -> None:
-    """None is a fault of the server, and nothing of them stays: files, threads, memory, places."""
+    """None makes the server fail, and nothing of them remains: files, threads, memory, slots."""
 
     def state() -> tuple[int, int]:
         return len(os.listdir("/proc/self/fd")), threading.active_count()
@@ -342,14 +361,14 @@ def test_hundreds_of_malformed_requests(server: Running) -> None:
     random = np.random.default_rng(7)
     good = [encoded(), encoded(kind="PNG"), encoded(kind="WEBP"), encoded(kind="GIF", mode="P"), encoded(kind="TIFF")]
     statuses: dict[int, int] = {}
-    for _ in range(4):  # all decoders are there
+    for _ in range(4):  # so that all decoder threads run
         server.send(*[("a.jpg", encoded())] * 4)
     until(lambda: not server.service.batcher.waiting)
     before = state()
     for turn in range(300):
         data = bytearray(good[turn % len(good)])
-        for place in random.integers(0, len(data), int(random.integers(0, 30))):
-            data[place] = random.integers(0, 256)
+        for index in random.integers(0, len(data), int(random.integers(0, 30))):
+            data[index] = random.integers(0, 256)
         data = data[: int(random.integers(0, len(data) + 1))] if turn % 3 else data
         if turn % 2:
             reply = server.predict(bytes(data), kind="application/octet-stream")
@@ -384,7 +403,7 @@ def test_hundreds_of_malformed_requests(server: Running) -> None:
 def test_malformed_http(server: Running, data: bytes) -> None:
     try:
         first = server.raw(data).split(b"\r\n")[0]
-    except OSError:  # hung up upon while still sending
+    except OSError:  # the server closed the connection while this was sending
         first = b""
     assert not first or b" 4" in first
     assert server.get("/health").status == 200
@@ -394,27 +413,21 @@ def test_malformed_http(server: Running, data: bytes) -> None:
 
 
 def test_full_queue_and_deadline(capfd: pytest.CaptureFixture[str]) -> None:
-    """One image is worked on, two wait, the fourth gets 503; those that wait too long get 504 and are dropped."""
+    """One image is computed, two wait, the fourth gets 503. After the time limit the first three get 504 and are dropped."""
     detector = Gated()
     with running(detector, limits=Limits(seconds=2), batch_size=1, capacity=2, wait=0) as server:
-        replies: list[int] = []
-        ask = lambda: replies.append(server.predict(encoded()).status)  # noqa: E731
-        threads = [threading.Thread(target=ask) for _ in range(3)]
-        threads[0].start()
+        requests = [Background(server, 1)]
         assert detector.begun.acquire(timeout=10)
-        for thread in threads[1:]:
-            thread.start()
+        requests.append(Background(server, 2))
         until(lambda: server.service.batcher.waiting == 2)
         for refused in (server.predict(encoded()), server.send(("a.jpg", encoded()))):
             assert refused.status == 503
             assert int(refused.headers["retry-after"]) >= 1
-        for thread in threads:
-            thread.join(30)
-        assert replies == [504, 504, 504]
+        assert [status for each in requests for status in each.statuses()] == [504, 504, 504]
         assert server.service.batcher.waiting == 0
         detector.gate.set()
         assert server.predict(encoded()).status == 200
-        assert len(detector.batches) == 2  # what waited was never begun
+        assert len(detector.batches) == 2  # the waiting images were never computed
         text = server.get("/metrics").body.decode()
         assert 'retinanet_requests_total{outcome="timeout"} 3' in text
         assert 'retinanet_requests_total{outcome="busy"} 2' in text
@@ -422,7 +435,7 @@ def test_full_queue_and_deadline(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_memory_is_shared() -> None:
-    """An image that will never fit is refused for good, one that others stand in the way of for the moment."""
+    """413 for an image that never fits, 503 for one that does not fit at the moment."""
     with running(small_detector()) as server:
         memory = server.service.memory
         with Allocation(memory) as others:
@@ -438,36 +451,33 @@ def test_memory_is_shared() -> None:
 def test_slow_request() -> None:
     with (
         running(small_detector(), limits=Limits(seconds=0.3)) as server,
-        socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection,
+        server.connect() as connection,
     ):
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
         assert b" 408 " in connection.recv(65536)
 
 
-def test_who_leaves_is_not_worked_for(capfd: pytest.CaptureFixture[str]) -> None:
+def test_images_of_closed_connections_are_dropped(capfd: pytest.CaptureFixture[str]) -> None:
     detector = Gated()
     with running(detector, batch_size=1, wait=0) as server:
-        data = encoded()
-        head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data)
-        busy = threading.Thread(target=lambda: server.predict(data))
-        busy.start()
+        request = Background(server, 1)
         assert detector.begun.acquire(timeout=10)
-        leaving = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
+        leaving = [server.connect() for _ in range(5)]
         for connection in leaving:
-            connection.sendall(head + data)
+            connection.sendall(posted(encoded()))
         until(lambda: server.service.batcher.waiting == 5)
         for connection in leaving:
             connection.close()
         until(lambda: server.service.batcher.waiting == 0)
         detector.gate.set()
-        busy.join(30)
+        assert request.statuses() == [200]
         assert detector.batches == [1]
         until(lambda: 'outcome="disconnected"} 5' in server.get("/metrics").body.decode())
     assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_model_that_fails(caplog: pytest.LogCaptureFixture) -> None:
-    """The client learns that it failed, the log why; the next request is served."""
+    """The client gets 500, the log the reason; the next request is served."""
     detector = small_detector()
     right = detector.class_names
     with running(detector) as server:
@@ -484,103 +494,69 @@ def test_a_model_that_fails(caplog: pytest.LogCaptureFixture) -> None:
 # ---------------------------------------------------------------------------------------------------- the command
 
 
-STARTER = """
-import sys, threading
+SLOW_PREDICT = """
+import threading
 from retinanet.inference.detector import Detector
 plain = Detector.predict
 calls = 0
-def slow(self, *images, **how):  # it takes as long as a large model on an old machine
+def slow(self, *images, **options):  # as slow as a large model on an old machine
     global calls
     calls += 1
-    if calls > 1:  # the first warms up
+    if calls > 1:  # the first one warms up
         print("begun", flush=True)
         threading.Event().wait(0.5)
-    return plain(self, *images, **how)
+    return plain(self, *images, **options)
 Detector.predict = slow
-from retinanet.cli import main
-sys.exit(main(["serve", sys.argv[1], "--port", "0", "--batch-size", "1"]))
 """
 
 
-def test_sigterm_finishes_what_was_taken(tmp_path: Path) -> None:
-    small_detector().save(tmp_path / "mine.safetensors")
-    process = subprocess.Popen(
-        [sys.executable, "-c", STARTER, str(tmp_path / "mine.safetensors")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        match = re.search(r"serving mine.safetensors on http://127.0.0.1:(\d+)", line)
-        assert match, line
-        server = Running(int(match[1]), None)
+@pytest.mark.slow
+def test_sigterm_finishes_accepted_requests(tmp_path: Path) -> None:
+    with command(tmp_path, "--batch-size", "1", code=SLOW_PREDICT) as process:
+        server = server_of(process)
         until(lambda: server.get("/health").status == 200)
-        replies: list[int] = []
-        threads = [threading.Thread(target=lambda: replies.append(server.predict(encoded()).status)) for _ in range(3)]
-        for thread in threads:
-            thread.start()
+        requests = Background(server, 3)
+        assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         until(lambda: "retinanet_queue_images 2.0\n" in server.get("/metrics").body.decode())
         process.send_signal(signal.SIGTERM)
-        for thread in threads:
-            thread.join(30)
+        assert requests.statuses() == [200, 200, 200]
         _, err = process.communicate(timeout=30)
-        assert replies == [200, 200, 200]
         assert process.returncode == 0, err
         assert "stopping" in err
         assert "Traceback" not in err
         with pytest.raises(ConnectionError):
             server.get("/health")
-    finally:
-        process.kill()
-        process.wait()
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    call = [sys.executable, "-m", "retinanet", "serve", *arguments]
-    return subprocess.run(call, capture_output=True, text=True, timeout=60)
-
-
-def test_wrong_requests(tmp_path: Path) -> None:
+def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small_detector().save(tmp_path / "mine.safetensors")
     model = str(tmp_path / "mine.safetensors")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        done = command(model, "--port", port)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert f"cannot listen on 127.0.0.1 port {port}: address already in use" in done.stderr
-    done = command(model, "--queue", "4", "--max-images", "5")
-    assert done.returncode == 2
-    assert "--max-images must be from 1 to 4 (--queue), not 5" in done.stderr
+        assert main(["serve", model, "--port", port]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"127.0.0.1 port {port}: address already in use" in line
+    assert main(["serve", model, "--queue", "4", "--max-images", "5"]) == 2
+    assert re.search(r"--max-images .* 1 to 4 \(--queue\), not 5", capsys.readouterr().err)
+    assert main(["serve", model, "--port", "70000"]) == 2
+    assert "--port" in capsys.readouterr().err
 
 
-def test_json_says_where_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_json_has_the_url_and_ctrl_c_stops(tmp_path: Path) -> None:
     """What a program that starts the server needs to know, while the server runs."""
-    small_detector().save(tmp_path / "mine.safetensors")
     file = tmp_path / "server.json"
-    options = ["--host", "0.0.0.0", "--no-token", "--port", "0", "--json", str(file)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "retinanet", "serve", str(tmp_path / "mine.safetensors"), *options],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with command(tmp_path, "--host", "0.0.0.0", "--no-token", "--json", str(file)) as process:
         until(file.exists, 60)
-        said = json.loads(file.read_text())
-        assert said["classes"] == list(NAMES)
-        port = int(said["url"].rsplit(":", 1)[1])
-        until(lambda: Running(port, None).get("/health").status == 200)
+        content = json.loads(file.read_text())
+        assert content["classes"] == list(NAMES)
+        server = Running(int(content["url"].rsplit(":", 1)[1]), None)
+        until(lambda: server.get("/health").status == 200)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
         assert process.returncode == 0
-        assert "warning: 0.0.0.0 is open to the network" in err
-    finally:
-        process.kill()
-        process.wait()
+        assert re.search(r"warning: 0\.0\.0\.0 .*network", err)
 
 
 def test_nothing_heavy_is_imported_for_the_help() -> None:

@@ -64,10 +64,12 @@ def demo(
 
     from retinanet import api
     from retinanet.predict.files import predict_files
+    from retinanet.predict.predictor import Callbacks
     from retinanet.training.trainer import train
 
     summary = train(data, settings, folder / "run", callbacks=callbacks)
     measured = json.loads((folder / "run" / "evaluation.json").read_text(encoding="utf-8"))
     detector = api.load(folder / "run")
-    predict_files(detector, [data / "val"], folder / "predictions", threshold=THRESHOLD, on_progress=on_image)
+    callbacks = Callbacks(on_images=on_image) if on_image else None
+    predict_files(detector, [data / "val"], folder / "predictions", threshold=THRESHOLD, callbacks=callbacks)
     return Demo(data, folder / "run", folder / "predictions", summary, measured["per_class"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,18 +16,39 @@ from retinanet.cli.model_argument import Precision, load, require_model
 from retinanet.cli.options import Common
 from retinanet.cli.progress import EVERY, Progress
 from retinanet.cli.train_command import next_folder
-from retinanet.common.arguments import PredictOptions
-from retinanet.common.arguments import whole as whole_number
+from retinanet.common.arguments import PredictOptions, whole
 from retinanet.common.atomic_files import require_new
 from retinanet.common.errors import RequestError
 
 if TYPE_CHECKING:
-    from retinanet.predict.files import Predicted
-    from retinanet.predict.video import Pace, VideoMade
+    from retinanet.predict.files import FilesResult
+    from retinanet.predict.inputs import Sources
+    from retinanet.predict.predictor import Pace
+    from retinanet.predict.video import VideoResult
 
-SHOWN = 5  # unreadable images that are named on the terminal; all of them are in the JSON
+SHOWN = 5  # unreadable images that are named on the terminal; the JSON names all
 
 Format = Literal["json", "csv", "yolo"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options:
+    """Options of retinanet predict that need no other package than this one to be described."""
+
+    slices: int | None = None
+    """For small objects in large images: detect in overlapping tiles of this many pixels of the image."""
+    overlap: float = 0.2
+    """Part of a tile that its neighbours share; objects smaller than it are whole in some tile."""
+    whole: bool = True
+    """With --slices: run on the whole image too, for objects larger than the overlap."""
+    max_pixels: int | None = None
+    """Refuse images of more pixels; by default RETINANET_MAX_PIXELS of the environment, else 178956970. Decoding takes
+    some 7 bytes a pixel."""
+    track: Annotated[bool, Parameter(negative=())] = False
+    """In videos: give each object a number that it keeps from frame to frame."""
+    stride: int = 1
+    """In videos: detect in every n-th frame."""
 
 
 def predict(
@@ -39,19 +61,14 @@ def predict(
     size: int | None = None,
     formats: Annotated[tuple[Format, ...], Parameter(name="--format", consume_multiple=True, negative=())] = ("json",),
     draw: bool = True,
-    slices: int | None = None,
-    overlap: float = 0.2,
-    whole: bool = True,
-    max_pixels: int | None = None,
-    track: Annotated[bool, Parameter(negative=())] = False,
-    stride: int = 1,
+    options: Options | None = None,
     batch_size: int = 8,
     device: str | None = None,
     precision: Precision = None,
     trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     common: Common | None = None,
 ) -> None:
-    """Find objects in images and videos: draws them and writes what was found.
+    """Detect objects in images and videos: draw them, and write result files.
 
     Example: retinanet predict runs/mine holiday/ 'more/*.jpg' --output found --format json csv
 
@@ -60,40 +77,25 @@ def predict(
     Parameters
     ----------
     model
-        A run folder (its best checkpoint), a checkpoint file of this or another project, an https address, user/name
-        on the Hugging Face hub, or retinanet_resnet50_fpn(_v2) for torchvision's.
+        A run folder (its best checkpoint), a checkpoint file of this or another project, an https URL, user/name on
+        the Hugging Face hub, or retinanet_resnet50_fpn(_v2) for torchvision's.
     sources
-        Images, videos, folders (with their subfolders) and patterns; camera:0 or 0 for a camera; the address of a
-        video or stream (http, https, rtsp, ...). Videos, cameras and streams need retinanet[video].
+        Images, videos, folders (with their subfolders) and patterns; camera:0 or 0 for a camera; the URL of a video or
+        stream (http, https, rtsp, ...). Videos, cameras and streams need retinanet[video].
     output
-        A new folder for drawn images, annotated videos and result files; by default the next free runs/predict-1,
-        ...
+        New folder for drawn images, annotated videos and result files; by default the next free runs/predict-1, ...
     threshold
-        Drop detections with a score at or below it; by default the one with the best F1 when the model was measured in
-        training, and 0.3 for a model that was not.
+        Drop detections with a score at or below it; by default the one with the best F1 in the model's evaluation, or
+        0.3 for a model without one.
     max_detections
         The most in one image; by default the model's own setting.
     size
-        Resize images to this many pixels (as the model does: the shorter side in general) instead of the model's
-        size.
+        Resize images to this many pixels, mostly the shorter side, instead of the model's size.
     formats
-        Of images. json: detections.json in COCO's form; csv: detections.csv; yolo: labels/, a text file an image.
-        A video has NAME.jsonl always, a line of JSON a frame.
+        Result files of images. json: detections.json in COCO's format; csv: detections.csv; yolo: labels/, a text file
+        for each image. A video always has NAME.jsonl, a line of JSON for each frame.
     draw
         Write the images and videos with their detections drawn.
-    slices
-        For small objects in large images: look at overlapping tiles of this many pixels of the image.
-    overlap
-        The part of a tile that its neighbours see too; objects smaller than it are whole in some tile.
-    whole
-        With --slices: look once at the whole image too, for objects larger than the overlap.
-    max_pixels
-        Refuse images of more pixels; by default RETINANET_MAX_PIXELS of the environment, else 178956970. Decoding takes
-        some 7 bytes a pixel.
-    track
-        In videos: give each object a number that it keeps.
-    stride
-        In videos: look at every so many frames.
     batch_size
         Images that go through the network together.
     device
@@ -104,35 +106,66 @@ def predict(
     trust
         Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
     """
-    out = Output(common)
+    out, options = Output(common), options or Options()
     require_model(model)
+    PredictOptions(threshold, max_detections, size, batch_size, lambda name: "--" + name.replace("_", "-"))
+    found = _find(sources, output, options)  # errors in these are reported before a model is loaded
+    detector = load(model, device, precision, out, trust)
+    run = {"threshold": threshold, "max_detections": max_detections, "size": size, "batch_size": batch_size}
+    _run(out, model, detector, found, output or next_folder(Path("predict")), run, options, formats, draw)
+
+
+def _find(sources: Sequence[str], output: Path | None, options: Options) -> Sources:
+    """The images and videos.
+
+    Raises:
+        RequestError: an option or a source cannot be used.
+        WorkError: not one image can be read.
+    """
     if not sources:
         raise RequestError("which images? retinanet predict MODEL SOURCE..., files, folders or patterns")
-    PredictOptions(threshold, max_detections, size, batch_size, lambda name: "--" + name.replace("_", "-"))
-    for name, value in {"--slices": slices, "--stride": stride, "--max-pixels": max_pixels}.items():
-        if value is not None:
-            whole_number(name, value)
+    for name in ("slices", "stride", "max_pixels"):
+        if (value := getattr(options, name)) is not None:
+            whole("--" + name.replace("_", "-"), value)
 
     from retinanet.inference.tiling import shared_pixels
-    from retinanet.predict.files import predict_files, require_readable, require_video, usual_threshold
+    from retinanet.predict.files import require_readable, require_video
     from retinanet.predict.inputs import find_sources
-    from retinanet.training.signals import Interrupt
 
-    # What is wrong with them is said before a model is loaded.
     if output is not None:
         require_new(output, "with --output")
-    found = find_sources(sources)
-    videos = found.videos
-    shared_pixels(slices or 1, overlap)
-    require_readable(found, max_pixels)
-    if videos:
-        require_video(track)
-    elif track or stride > 1:
-        raise RequestError(f"{'--track' if track else '--stride'} is for videos: there is none among the sources")
-    detector = load(model, device, precision, out, trust)
-    folder = output or next_folder(Path("predict"))
-    why = "" if threshold is not None or detector.threshold is None else " (the model's best F1)"
-    threshold = usual_threshold(detector) if threshold is None else threshold
+    found = find_sources(sources, options.max_pixels)
+    shared_pixels(options.slices or 1, options.overlap)
+    require_readable(found)
+    if found.videos:
+        require_video(options.track)
+    elif options.track or options.stride > 1:
+        name = "--track" if options.track else "--stride"
+        raise RequestError(f"{name} is for videos: there is none among the sources")
+    return found
+
+
+def _run(
+    out: Output,
+    model: str,
+    detector: Any,
+    found: Sources,
+    folder: Path,
+    run: dict[str, Any],
+    options: Options,
+    formats: Sequence[str],
+    draw: bool,
+) -> None:
+    from retinanet.predict.files import predict_files, usual_threshold
+    from retinanet.predict.outputs import OutputOptions
+    from retinanet.predict.predictor import Callbacks, Tiling
+    from retinanet.predict.video import VideoOptions
+    from retinanet.training.signals import Interrupt
+
+    reason = ""
+    if run["threshold"] is None:
+        run["threshold"] = usual_threshold(detector)
+        reason = "" if detector.threshold is None else " (the model's best F1)"
     problems = 0
 
     def problem(path: str, reason: str) -> None:
@@ -141,52 +174,31 @@ def predict(
         if problems <= SHOWN:
             out.note(f"cannot read {path}: {reason}")
 
-    with Progress(out) as progress, Interrupt(bool(videos)) as interrupt:
-        made = predict_files(
+    with Progress(out) as progress, Interrupt(bool(found.videos)) as interrupt:
+        result = predict_files(
             detector,
-            sources,
+            found,
             folder,
-            threshold=threshold,
-            max_detections=max_detections,
-            size=size,
-            batch_size=batch_size,
-            slices=slices,
-            overlap=overlap,
-            whole=whole,
-            max_pixels=max_pixels,
-            draw=draw,
-            formats=formats,
-            track=track,
-            stride=stride,
-            stop=lambda: interrupt.requested,
-            on_progress=progress.counter("looking at"),
-            on_frames=_pace(out, progress),
-            on_tiles=progress.timed_counter("image", "tiles"),
-            on_problem=problem,
+            **run,
+            tiling=None if options.slices is None else Tiling(options.slices, options.overlap, options.whole),
+            outputs=OutputOptions(draw, formats),
+            videos=VideoOptions(options.track, options.stride),
+            callbacks=Callbacks(
+                stop=lambda: interrupt.requested,
+                on_images=progress.counter("predicting"),
+                on_tiles=progress.timed_counter("image", "tiles"),
+                on_frames=_show_pace(out, progress),
+                on_problem=problem,
+            ),
         )
-    _report(out, made, threshold, why, draw)
-    out.json(
-        {
-            "model": model,
-            "output": folder,
-            "images": made.images,
-            "threshold": threshold,
-            "precision": detector.precision,
-            "detections": dict(made.detections),
-            "unreadable": [{"file": path, "reason": reason} for path, reason in made.unreadable],
-            "unwritten": [{"file": path, "reason": reason} for path, reason in made.unwritten],
-            "passed_over": [{"file": path, "reason": reason} for path, reason in made.passed_over],
-            "notes": made.notes,
-            "files": made.files,
-            "videos": [_as_json(video) for video in made.videos],
-        }
-    )
-    if interrupt.requested and not (made.videos and made.videos[-1].video.live):
-        raise KeyboardInterrupt("not all was looked at")
+    _report(out, result, f"score above {run['threshold']:.3g}{reason}", draw)
+    out.json({"model": model, "precision": detector.precision, "threshold": run["threshold"]} | _as_json(result))
+    if interrupt.requested and not (result.videos and result.videos[-1].live):
+        raise KeyboardInterrupt("not all inputs were processed")
 
 
-def _pace(out: Output, progress: Progress) -> Callable[[Pace], None]:
-    """A callback that shows how far a video is: as ever where its length is known, else a line now and then."""
+def _show_pace(out: Output, progress: Progress) -> Callable[[Pace], None]:
+    """A callback that shows the progress in a video: a bar where its length is known, else a line now and then."""
     shown = time.monotonic()
 
     def show(pace: Pace) -> None:
@@ -204,52 +216,53 @@ def _pace(out: Output, progress: Progress) -> Callable[[Pace], None]:
     return show
 
 
-def _report(out: Output, made: Predicted, threshold: float, why: str, draw: bool) -> None:
-    frames = sum(video.frames for video in made.videos)
-    places = [f"{made.images} images"] if made.images or not frames else []
-    places += [f"{frames} frames"] if made.videos else []
-    classes = ", ".join(f"{name} {count}" for name, count in made.detections.most_common())
+def _report(out: Output, result: FilesResult, limit: str, draw: bool) -> None:
+    frames = sum(video.frames for video in result.videos)
+    inputs = [f"{result.images} images"] if result.images or not frames else []
+    inputs += [f"{frames} frames"] if result.videos else []
+    classes = ", ".join(f"{name} {count}" for name, count in result.detections.most_common())
     classes = f": {classes}" if classes else ""
-    total = made.detections.total()
-    out.say(f"{total} found in {' and '.join(places)}, score above {threshold:.3g}{why}{classes}")
-    for video in made.videos:
-        parts = [f"{video.frames} frames, {clock(video.seconds)}"]
-        parts += [f"{video.objects} objects"] if video.objects is not None else []
-        parts += [f"{video.dropped} frames dropped, as they came faster than they could be looked at"] * bool(
-            video.dropped
-        )
-        parts += ["without its sound"] * video.audio_dropped + ["stopped"] * video.stopped
-        parts += [video.problem] if video.problem else []
-        out.say(f"{video.video.shown}: " + "; ".join(parts))
-    if made.unreadable:
-        out.say(f"{len(made.unreadable)} that could not be read are left out")
-    for path, reason in made.unwritten[:SHOWN]:
+    out.say(f"{result.detections.total()} detections in {' and '.join(inputs)}, {limit}{classes}")
+    for video in result.videos:
+        out.say(f"{video.source}: {'; '.join(_facts(video))}")
+    if result.unreadable:
+        out.say(f"{len(result.unreadable)} files could not be read")
+    for path, reason in result.unwritten[:SHOWN]:
         out.say(f"{path}: {reason}")
-    if made.unwritten:
-        out.say(f"{len(made.unwritten)} images of which a file could not be written, because of its name or size")
-    for note, names in made.notes.items():
-        out.say(f"{len(names)} images: {note}, {_some(names)}")
-    for reason in dict(Counter(reason for _, reason in made.passed_over).most_common()):
-        names = [name for name, why in made.passed_over if why == reason]
-        out.say(f"{len(names)} passed over ({reason}): {_some(names)}")
-    files = ", ".join(str(file.relative_to(made.output)) for file in made.files)
-    drawn = "the drawn images" if draw and made.images else ""
-    out.say(f"in {made.output}: " + " and ".join(filter(None, [drawn, files])))
+    if result.unwritten:
+        out.say(f"{len(result.unwritten)} images without one of their files, because of its name or size")
+    for note, names in result.notes.items():
+        out.say(f"{len(names)} images: {note}, {_first(names)}")
+    for reason, count in Counter(reason for _, reason in result.skipped).most_common():
+        names = [name for name, its_reason in result.skipped if its_reason == reason]
+        out.say(f"{count} skipped ({reason}): {_first(names)}")
+    files = ", ".join(str(file.relative_to(result.output)) for file in result.files)
+    drawn = "the drawn images" if draw and result.images else ""
+    out.say(f"in {result.output}: " + " and ".join(filter(None, [drawn, files])))
 
 
-def _some(names: list[str]) -> str:
+def _facts(video: VideoResult) -> list[str]:
+    facts = [f"{video.frames} frames, {clock(video.seconds)}"]
+    if video.objects is not None:
+        facts.append(f"{video.objects} objects")
+    if video.dropped:
+        facts.append(f"{video.dropped} frames dropped, because they came faster than the network")
+    if video.audio_dropped:
+        facts.append("without its sound")
+    if video.stopped:
+        facts.append("stopped")
+    if video.problem:
+        facts.append(video.problem)
+    return facts
+
+
+def _first(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-def _as_json(made: VideoMade) -> dict[str, Any]:
-    return {
-        "source": made.video.shown,
-        "frames": made.frames,
-        "seconds": made.seconds,
-        "detections": dict(made.detections),
-        "objects": made.objects,
-        "dropped": made.dropped,
-        "stopped": made.stopped,
-        "problem": made.problem,
-        "files": made.files,
+def _as_json(result: FilesResult) -> dict[str, Any]:
+    problems = {
+        name: [{"file": file, "reason": reason} for file, reason in getattr(result, name)]
+        for name in ("unreadable", "unwritten", "skipped")
     }
+    return vars(result) | problems | {"videos": [vars(video) for video in result.videos]}

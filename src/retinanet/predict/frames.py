@@ -1,7 +1,7 @@
 """The frames of a video, camera or stream, decoded ahead in a thread, by PyAV.
 
-PyAV itself and not supervision's reader over it: that one gives no times, which variable frame rates need, and ends at
-a damaged frame without a word.
+PyAV itself and not supervision's reader: that one gives no times, which variable frame rates need, and ends at a
+damaged frame without an error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from queue import Empty, Full, Queue
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -26,7 +25,7 @@ from retinanet.predict.inputs import Video
 
 AHEAD_BYTES = 128e6  # decoded frames that may wait
 PATIENCE = (15.0, 30.0)  # seconds without an answer, and without a frame, after which a stream has failed
-TICK = 0.2  # seconds between looks at whether to stop
+TICK = 0.2  # seconds between checks whether to stop
 
 
 class VideoError(RequestError):
@@ -42,11 +41,11 @@ class Frame:
     """One frame, upright."""
 
     number: int
-    """From 0, in the source: frames that were passed over count too."""
+    """Index in the source, from 0; frames that ``stride`` skips count too."""
     time: float
     """Seconds since the first frame."""
     image: NDArray[np.uint8]
-    """(H, W, 3) RGB, all frames of one size."""
+    """(H, W, 3) RGB; all frames have one size."""
 
 
 def require() -> Any:
@@ -59,29 +58,29 @@ def require() -> Any:
         import av
     except ImportError:
         raise RequestError("videos, cameras and streams need PyAV: pip install 'retinanet[video]'") from None
-    av.logging.set_level(av.logging.PANIC)  # what is wrong is told in our words
+    av.logging.set_level(av.logging.PANIC)  # errors are reported in our own messages
     return av
 
 
 class Frames:
     """Iterates over the frames of a video; a context that closes it.
 
-    Files are read as fast as they are taken. Of what does not wait, such as a camera, the oldest waiting frames are
-    dropped where they are not taken in time, so that what is seen is never old.
+    Files are read as fast as the frames are taken. A live source, such as a camera, does not wait: its oldest waiting
+    frames are dropped, so that the next one is always recent.
 
     Args:
-        stride: take every so many frames.
+        stride: take every n-th frame.
         ahead: how many frames may wait, fewer where they are large.
-        stop: asked now and then; iteration ends when it is true.
+        stop: called now and then; iteration ends when it returns true.
 
     Attributes:
-        width, height: of the upright frames, once there was one.
-        aspect: width of a pixel over its height, as the frames are stored.
+        width, height: size of the upright frames, known after the first.
+        aspect: width of a pixel divided by its height, as the frames are stored.
         has_audio: whether there is sound, which is not read.
-        rate: frames a second that are taken, an estimate; 30 where nothing is known.
-        total: how many frames there will be, an estimate from the file's head; None for what has no end.
-        problem: why less was read than there should be; None if nothing went wrong.
-        dropped: frames that were not taken in time.
+        rate: estimate of the taken frames a second; 30 where it is unknown.
+        total: estimate of the number of frames from the file's header; None for a live source.
+        problem: why fewer frames were read than expected; None without a problem.
+        dropped: number of frames that were not taken in time.
 
     Raises:
         VideoError: it cannot be opened, or has no image track.
@@ -97,18 +96,18 @@ class Frames:
             raise VideoError(video.shown, _reason(error)) from error
         if not self._container.streams.video:
             self._container.close()
-            raise VideoError(video.shown, "there is no image track in it")
+            raise VideoError(video.shown, "it has no video track")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
-        # All that is asked later is read now: a stream must not be touched once the thread has closed its container.
-        self._promised = self._stream.frames
+        # Read now what is used later: a stream must not be accessed after the thread has closed its container.
+        self._expected = self._stream.frames
         self.aspect = self._stream.sample_aspect_ratio or Fraction(1)
         self.has_audio = bool(self._container.streams.audio)
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.rate = float(rate) / stride if rate and 0 < rate < 1000 else 30.0
         # A container's duration is in microseconds.
         seconds = self._container.duration / 1e6 if self._container.duration else None
-        frames = self._promised or (round(seconds * self.rate * stride) if seconds else 0)
+        frames = self._expected or (round(seconds * self.rate * stride) if seconds else 0)
         self.total = -(-frames // stride) if frames and not video.live else None
         self.live = video.live or (video.kind == "url" and seconds is None)
         self._drop = video.live or self._container.format.name == "mpjpeg"
@@ -126,9 +125,9 @@ class Frames:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._closing.set()
-        self._thread.join(2)  # one that hangs in the network is left to the end of the process
+        self._thread.join(2)  # a thread that waits for the network ends with the process
 
     def __iter__(self) -> Iterator[Frame]:
         while not self.stop():
@@ -142,13 +141,13 @@ class Frames:
             yield frame
 
     def _read(self) -> None:
-        """The thread: frames into the queue, None after the last."""
+        """Put the frames into the queue, and None after the last; runs in the thread."""
         try:
             for frame in self._decoded():
                 if self._closing.is_set():
                     return
                 self._put(frame)
-        except Exception as error:  # the thread must not end without a word, whatever the library raises
+        except Exception as error:  # the thread must report every error, whatever the library raises
             self.problem = _reason(error)
         finally:
             self._put(None)
@@ -173,7 +172,7 @@ class Frames:
         for packet in self._container.demux(self._stream):
             try:
                 decoded = packet.decode()
-            except self._errors:  # the next key frame brings the image back
+            except self._errors:  # the next key frame is complete again
                 damaged += 1
                 continue
             for frame in decoded:
@@ -182,46 +181,46 @@ class Frames:
                 if now is None:
                     now = time.monotonic() - started if self._drop else last + step
                 first = now if first is None else first
-                # Times never go back or stand still, whatever a broken stream says.
+                # Times always increase, even where a broken stream has other ones.
                 last = now - first if now - first > last else last + step
                 if number % self.stride == 0:
                     yield Frame(number, last, self._upright(frame))
-        self._judge(number + 1, damaged, last + step)
+        self._check_complete(number + 1, damaged, last + step)
 
-    def _judge(self, count: int, damaged: int, seconds: float) -> None:
-        """Whether that was all."""
-        promised = self._promised
+    def _check_complete(self, count: int, damaged: int, seconds: float) -> None:
+        """Set ``problem`` where frames are missing."""
+        expected = self._expected
         if count == 0:
-            self.problem = "not one frame of it can be decoded" if damaged or promised else "there is no frame in it"
+            self.problem = "not one frame of it can be decoded" if damaged or expected else "there is no frame in it"
         elif self.video.live:
-            self.problem = "the other side ended it"
-        elif promised and count < promised:
-            self.problem = f"it is damaged or cut short: {count} of {promised} frames could be read"
-        elif not promised and self._seconds and seconds < self._seconds - max(1.0, 0.05 * self._seconds):
+            self.problem = "the sender ended it"
+        elif expected and count < expected:
+            self.problem = f"it is damaged or cut short: {count} of {expected} frames could be read"
+        elif not expected and self._seconds and seconds < self._seconds - max(1.0, 0.05 * self._seconds):
             self.problem = f"it is damaged or cut short: {seconds:.1f} of {self._seconds:.1f} seconds could be read"
         elif damaged:
-            self.problem = f"{damaged} parts of it are damaged and were passed over"
+            self.problem = f"{damaged} damaged parts of it were skipped"
 
     def _upright(self, frame: Any) -> NDArray[np.uint8]:
         self._size = self._size or (frame.width, frame.height)  # later frames of a stream may have another size
         image: NDArray[np.uint8] = frame.to_ndarray(format="rgb24", width=self._size[0], height=self._size[1])
-        # Phones store a turned image and the angle, counted against the clock as np.rot90 does.
+        # Phones store a rotated image and the angle, counterclockwise as in np.rot90.
         turns, rest = divmod(int(frame.rotation), 90)
         return np.ascontiguousarray(np.rot90(image, turns)) if turns % 4 and not rest else image
 
 
 def _open(av: Any, video: Video) -> Any:
     if video.kind == "camera":
-        return av.open(*_camera(video.address), timeout=PATIENCE)
+        return av.open(*_camera(video.source), timeout=PATIENCE)
     if video.kind == "url":
-        options = {"rtsp_transport": "tcp"} if video.address.lower().startswith("rtsp") else {}
-        return av.open(video.address, options=options, timeout=PATIENCE)
-    # A file may be a list of addresses: nothing is fetched from the network because of it.
-    return av.open(f"file:{os.path.abspath(video.address)}", options={"protocol_whitelist": "file"})
+        options = {"rtsp_transport": "tcp"} if video.source.lower().startswith("rtsp") else {}
+        return av.open(video.source, options=options, timeout=PATIENCE)
+    # A file may be a playlist of URLs: nothing is fetched from the network because of it.
+    return av.open(f"file:{os.path.abspath(video.source)}", options={"protocol_whitelist": "file"})
 
 
 def _camera(name: str) -> tuple[str, str, str]:
-    """What av.open takes: device, mode, format; the devices of each system are named otherwise."""
+    """Device, mode and format for av.open; each system has its own names."""
     if sys.platform == "darwin":
         return name, "r", "avfoundation"
     if sys.platform == "win32":
@@ -230,7 +229,7 @@ def _camera(name: str) -> tuple[str, str, str]:
 
 
 def _reason(error: BaseException) -> str:
-    # The text of a library's error repeats the address, with a password that may be in it.
+    # str(error) of the library contains the URL, and so may contain a password.
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if isinstance(error, TimeoutError) or text.startswith("Immediate exit"):
         return "no answer came in time"

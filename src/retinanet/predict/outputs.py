@@ -1,42 +1,47 @@
-"""What was found in many images, as files for other programs, written image by image.
+"""Result files with the detections of many images, for other programs.
 
-Each writer is a context: entering opens the file beside its place, leaving finishes it, so that an interrupted run
-keeps what it found.
+Each writer is a context: entering opens a temporary file beside the final path, leaving completes it. So an interrupted
+run keeps its detections.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from retinanet.common.atomic_files import replacing
+from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
 from retinanet.inference.detections import Detections
 
 
+def rows(detections: Detections) -> Iterator[tuple[str, int, float, list[float]]]:
+    """Class name, label, score and box of each detection."""
+    scores, boxes = detections.scores.tolist(), detections.boxes.tolist()
+    return zip(detections.names, detections.labels.tolist(), scores, boxes, strict=True)
+
+
 class Writer(Protocol):
-    """What a format offers."""
+    """One format of result files."""
 
     path: Path
 
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
-    def add(self, image: Path, name: str, size: tuple[int, int], found: Detections) -> None:
-        """One image: its file, its name in the output folder, (height, width), what was found."""
+    def __exit__(self, *error: Any) -> None: ...
+    def add(self, image: Path, name: str, size: tuple[int, int], detections: Detections) -> None:
+        """Add one image: its file, its name in the output folder, (height, width), its detections."""
 
     def problems(self, unreadable: Sequence[tuple[str, str]]) -> None:
-        """Files that could not be read, and why; told last."""
+        """Add the files that could not be read, and why; called last."""
 
 
 class _OneFile:
-    """A file that gets its name when it is closed, after an error too: what is in it is sound."""
+    """A file that gets its name when it is closed, also after an error: it is valid then."""
 
     name = ""
 
@@ -46,14 +51,14 @@ class _OneFile:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        place = self._stack.enter_context(replacing(self.path))
-        # File names may hold bytes that are no UTF-8; they are kept as they are.
-        file = open(place, "w", newline="", encoding="utf-8", errors="surrogateescape")
+        temporary = self._stack.enter_context(replacing(self.path))
+        # File names may hold bytes that are not UTF-8; they are kept unchanged.
+        file = open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape")
         self.file = self._stack.enter_context(file)
         self.begin()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: Any) -> None:
         with self._stack:
             self.end()
 
@@ -67,7 +72,7 @@ class _OneFile:
 class CocoFile(_OneFile):
     """detections.json: a COCO annotation file whose annotations have scores.
 
-    Annotation tools open it as it is. Category ids count from 1 in the order of the labels; "unreadable" lists the
+    Annotation tools can open it. Category ids count from 1 in the order of the labels; "unreadable" lists the
     files that could not be read.
     """
 
@@ -80,9 +85,9 @@ class CocoFile(_OneFile):
         self._unreadable: list[dict[str, str]] = []
         self._count = 0
 
-    def add(self, image: Path, name: str, size: tuple[int, int], found: Detections) -> None:
+    def add(self, image: Path, name: str, size: tuple[int, int], detections: Detections) -> None:
         entry = {"id": len(self._images) + 1, "file_name": str(image), "height": size[0], "width": size[1]}
-        for record in found.to_coco(len(self._images) + 1, range(1, len(self.class_names) + 1)):
+        for record in detections.to_coco(len(self._images) + 1, range(1, len(self.class_names) + 1)):
             self._count += 1
             _, _, width, height = record["bbox"]
             record |= {"id": self._count, "area": width * height, "iscrowd": 0}
@@ -106,10 +111,10 @@ def _no_formula(text: str) -> str:
 
 
 class CsvFile(_OneFile):
-    """detections.csv: one row a detection; x1 y1 x2 y2 in pixels of the image.
+    """detections.csv: one row for each detection; x1 y1 x2 y2 in pixels of the image.
 
-    Spreadsheets calculate what begins with = + - @ or a tab. A class name that does is written behind an apostrophe, a
-    relative path behind ``./``, which is the same path.
+    Spreadsheets run text that begins with = + - @ or a tab as a formula. Such a class name gets an apostrophe in front,
+    such a path ``./``, which is the same path.
     """
 
     name = "detections.csv"
@@ -118,16 +123,18 @@ class CsvFile(_OneFile):
         self._rows = csv.writer(self.file)
         self._rows.writerow(["image", "name", "score", "x1", "y1", "x2", "y2"])
 
-    def add(self, image: Path, name: str, size: tuple[int, int], found: Detections) -> None:
+    def add(self, image: Path, name: str, size: tuple[int, int], detections: Detections) -> None:
         file = str(image) if _no_formula(str(image)) == str(image) else f"./{image}"
-        for label, score, box in zip(found.names, found.scores.tolist(), found.boxes.tolist(), strict=True):
-            self._rows.writerow([file, _no_formula(label), f"{score:.6g}", *(f"{v:.2f}" for v in box)])
+        for class_name, _, score, box in rows(detections):
+            self._rows.writerow([file, _no_formula(class_name), f"{score:.6g}", *(f"{side:.2f}" for side in box)])
 
 
 class YoloFolder:
-    """labels/: one text file an image, a line a detection: label, centre, width and height in units of the image's
-    sides, score. classes.txt beside it has the class names in the order of the labels, each in a line: line breaks and
-    other control characters in them are escaped."""
+    """labels/: one text file for each image, one line for each detection.
+
+    A line has the label, centre, width and height divided by the image's width and height, and the score. classes.txt
+    beside the folder has one class name in each line, in the order of the labels; control characters are escaped.
+    """
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
         self.path = folder / "labels"
@@ -137,16 +144,12 @@ class YoloFolder:
         self._write(self.path.parent / "classes.txt", [printable(name) for name in self.class_names])
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *error: Any) -> None: ...
 
-    def add(self, image: Path, name: str, size: tuple[int, int], found: Detections) -> None:
+    def add(self, image: Path, name: str, size: tuple[int, int], detections: Detections) -> None:
         height, width = size
         lines = []
-        for label, score, (x1, y1, x2, y2) in zip(
-            found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True
-        ):
+        for _, label, score, (x1, y1, x2, y2) in rows(detections):
             values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, score)
             lines.append(" ".join([str(label), *(f"{value:.6f}" for value in values)]))
         self._write((self.path / name).with_suffix(".txt"), lines)
@@ -154,10 +157,28 @@ class YoloFolder:
     def problems(self, unreadable: Sequence[tuple[str, str]]) -> None: ...
 
     def _write(self, path: Path, lines: Sequence[str]) -> None:
-        with replacing(path) as place:
+        with replacing(path) as temporary:
             path.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-FORMATS: dict[str, Callable[[Path, Sequence[str]], Any]] = {"json": CocoFile, "csv": CsvFile, "yolo": YoloFolder}
-"""Constructors by name: (output folder, class names) -> a :class:`Writer`."""
+FORMATS: dict[str, Callable[[Path, Sequence[str]], Writer]] = {"json": CocoFile, "csv": CsvFile, "yolo": YoloFolder}
+"""Constructors by name: (output folder, class names) -> writer."""
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is written for images and videos.
+
+    Raises:
+        RequestError: a format does not exist.
+    """
+
+    draw: bool = True
+    """Whether to write images and videos with their detections drawn."""
+    formats: Sequence[str] = ("json",)
+    """Result files of images, keys of ``FORMATS``. Videos always have lines of JSON."""
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.formats if name not in FORMATS]:
+            raise RequestError(f"there is no format {unknown[0]}: give {', '.join(FORMATS)}")

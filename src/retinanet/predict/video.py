@@ -5,157 +5,141 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from retinanet.common.arguments import whole
 from retinanet.common.atomic_files import replacing, what_is_wrong
 from retinanet.common.errors import WorkError
 from retinanet.inference.detections import Detections
 from retinanet.predict.frames import Frame, Frames, VideoError, require
 from retinanet.predict.inputs import Video
+from retinanet.predict.outputs import rows
+from retinanet.predict.predictor import Callbacks, Pace, Predictor, chunked
 from retinanet.predict.tracking import Tracks
 
 CODECS = ("libx264", "libopenh264", "mpeg4")  # the first that this PyAV has; the first two play in browsers
-CHUNK_PIXELS = 64e6  # frames that go through the network together hold no more
 CLOCK = Fraction(1, 90_000)  # the unit of times in the written video, as fine as any source's
 
-Look = Callable[[Sequence[NDArray[np.uint8]], float], Sequence[Detections]]
-"""Frames (H, W, 3) RGB and a threshold -> what is found in each."""
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """Options for videos only.
+
+    Raises:
+        RequestError: ``stride`` is out of range.
+    """
+
+    track: bool = False
+    """Give each object a number that it keeps from frame to frame."""
+    stride: int = 1
+    """Detect in every n-th frame."""
+
+    def __post_init__(self) -> None:
+        whole("stride", self.stride)
 
 
 @dataclass
-class VideoMade:
-    """What came of one video."""
+class VideoResult:
+    """What :func:`predict_video` did."""
 
-    video: Video
+    source: str
+    """The video, camera or stream, as :attr:`Video.shown`."""
+    live: bool
+    """Whether it never ends by itself."""
     frames: int = 0
-    """Frames looked at."""
+    """Number of frames that went through the network."""
     seconds: float = 0.0
     """Time of the last of them."""
     detections: Counter[str] = field(default_factory=Counter)
+    """Number of detections of each class name."""
     objects: int | None = None
-    """How many different numbers were given; None without tracking."""
+    """Number of different objects; None without tracking."""
     files: list[Path] = field(default_factory=list)
     problem: str | None = None
-    """Why it is not all of the video."""
+    """Why the result is not the whole video."""
     dropped: int = 0
     """Frames of a live source that came while the network was busy."""
     audio_dropped: bool = False
     stopped: bool = False
-    """Ended from outside."""
-
-
-@dataclass
-class Pace:
-    """How far a video is, for a callback; at its end ``frames`` is ``total``."""
-
-    video: Video
-    frames: int
-    total: int | None
-    rate: float
-    """Frames a second."""
-
-    @property
-    def seconds_left(self) -> float | None:
-        return None if self.total is None or not self.rate else max(0, self.total - self.frames) / self.rate
+    """Whether a callback ended it."""
 
 
 def predict_video(
-    look: Look,
+    run: Predictor,
     video: Video,
     output: Path,
-    *,
-    threshold: float,
-    batch_size: int = 8,
     draw: bool = True,
-    track: bool = False,
-    least: float = 0.0,
-    stride: int = 1,
-    stop: Callable[[], bool] = lambda: False,
-    on_progress: Callable[[Pace], None] | None = None,
-) -> VideoMade:
-    """Look at a video frame by frame.
+    options: VideoOptions | None = None,
+    callbacks: Callbacks | None = None,
+) -> VideoResult:
+    """Detect objects in the frames of a video.
 
-    Memory does not grow with its length. NAME.jsonl grows line by line and can be followed; NAME.mp4 gets its name at
-    the end. Whatever ends the work, both are finished: the video plays, the lines are whole.
+    Memory does not grow with its length. NAME.jsonl grows line by line, so that other programs can follow it.
+    NAME.mp4 gets its name at the end. However the work ends, both are complete: the video plays, the lines are whole.
 
     Args:
-        look: finds objects, such as a detector's ``predict``.
+        run: its batch size is that of frames; frames of a live source go one by one.
         output: an existing folder.
-        threshold: scores at or below it are left out.
-        batch_size: frames that go through the network together; those of a live source go one by one.
         draw: write the annotated video. It has the frames' own times, and no sound.
-        track: give objects numbers.
-        least: the lowest threshold that ``look`` takes.
-        stride: look at every so many frames only.
-        stop: asked at each frame whether to end.
 
     Raises:
-        VideoError: it cannot be opened, or holds not one frame.
+        VideoError: it cannot be opened, or has not one frame.
         WorkError: the output cannot be written.
     """
-    made = VideoMade(video)
-    lines = output / f"{video.name}.jsonl"
+    options, callbacks = options or VideoOptions(), callbacks or Callbacks()
+    result = VideoResult(video.shown, video.live)
     numbers: set[int] = set()
     started = time.monotonic()
+
+    def report(total: int | None) -> None:
+        rate = result.frames / max(1e-9, time.monotonic() - started)
+        callbacks.on_frames(Pace(video, result.frames, total, rate))
+
     with ExitStack() as stack:
-        frames = stack.enter_context(Frames(video, stride, 2 * batch_size, stop))
-        tracks = Tracks(frames.rate, threshold, least) if track else None
-        written: _Lines | None = None
-        for chunk in _chunks(frames, 1 if frames.live else batch_size):
-            found = look([one.image for one in chunk], tracks.faint if tracks else threshold)
-            if written is None:
-                lines.parent.mkdir(parents=True, exist_ok=True)
-                written = stack.enter_context(_Lines(lines))
-                film = stack.enter_context(_Film(lines.with_suffix(".mp4"), frames)) if draw else None
-                made.files = [lines] if film is None else [film.path, lines]
-                made.audio_dropped = draw and frames.has_audio
-            for one, detections in zip(chunk, found, strict=True):
-                ids: list[int | None] | None = None
+        frames = stack.enter_context(Frames(video, options.stride, 2 * run.batch_size, callbacks.stop))
+        tracks = Tracks(frames.rate, run.threshold, run.detector.least_threshold) if options.track else None
+        lines: _Lines | None = None
+        for chunk in chunked(frames, 1 if frames.live else run.batch_size, lambda frame: frame.image.size // 3):
+            results = run.predict([frame.image for frame in chunk], tracks.faint if tracks else None)
+            if lines is None:  # not before the first frames, which tell the size
+                path = output / f"{video.name}.jsonl"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lines = stack.enter_context(_Lines(path))
+                film = stack.enter_context(_Film(path.with_suffix(".mp4"), frames)) if draw else None
+                result.files = [path] if film is None else [film.path, path]
+                result.audio_dropped = draw and frames.has_audio
+            for frame, detections in zip(chunk, results, strict=True):
+                ids = None
                 if tracks:
-                    detections, ids = tracks.update(detections, one.time)
+                    detections, ids = tracks.update(detections, frame.time)
                     numbers.update(number for number in ids if number is not None)
-                written.add(one, detections, ids)
+                lines.add(frame, detections, ids)
                 if film:
-                    film.add(one.time, detections.draw(one.image, ids))
-                made.frames += 1
-                made.seconds = one.time
-                made.detections.update(detections.names)
-            if on_progress:
-                rate = made.frames / max(1e-9, time.monotonic() - started)
-                on_progress(Pace(video, made.frames, frames.total, rate))
-    if on_progress and made.frames:
-        on_progress(Pace(video, made.frames, made.frames, made.frames / max(1e-9, time.monotonic() - started)))
-    made.stopped = stop()
-    made.problem, made.dropped = frames.problem, frames.dropped
-    made.objects = len(numbers) if track else None
-    if not made.frames and not made.stopped:
+                    film.add(frame.time, detections.draw(frame.image, ids))
+                result.frames += 1
+                result.seconds = frame.time
+                result.detections.update(detections.names)
+            report(frames.total)
+    if result.frames:
+        report(result.frames)
+    result.stopped = callbacks.stop()
+    result.problem, result.dropped = frames.problem, frames.dropped
+    result.objects = len(numbers) if options.track else None
+    if not result.frames and not result.stopped:
         raise VideoError(video.shown, frames.problem or "there is no frame in it")
-    return made
-
-
-def _chunks(frames: Iterable[Frame], count: int) -> Iterator[list[Frame]]:
-    chunk: list[Frame] = []
-    for one in frames:
-        chunk.append(one)
-        if len(chunk) == count or len(chunk) * one.image.size / 3 > CHUNK_PIXELS:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+    return result
 
 
 class _Lines:
-    """NAME.jsonl: it has its name from the start, as every line is whole when it is written."""
+    """NAME.jsonl. It has its name from the start, since lines are written whole."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -164,23 +148,24 @@ class _Lines:
         self._file = open(self.path, "w", encoding="utf-8")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._file.close()
 
-    def add(self, one: Frame, found: Detections, ids: Sequence[int | None] | None) -> None:
-        detections = []
-        for i, (name, place, score, box) in enumerate(
-            zip(found.names, found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
-        ):
-            entry = {"name": name, "label": place, "score": round(score, 4), "box": [round(v, 2) for v in box]}
-            detections.append(entry if ids is None else entry | {"id": ids[i]})
-        line = {"frame": one.number, "time": round(one.time, 4), "detections": detections}
+    def add(self, frame: Frame, detections: Detections, ids: Sequence[int | None] | None) -> None:
+        """Write one line. ``ids`` has an object's number for each detection; None without tracking."""
+        entries: list[dict[str, Any]] = [
+            {"name": name, "label": label, "score": round(score, 4), "box": [round(side, 2) for side in box]}
+            for name, label, score, box in rows(detections)
+        ]
+        for entry, number in zip(entries, ids or (), strict=ids is not None):
+            entry["id"] = number
+        line = {"frame": frame.number, "time": round(frame.time, 4), "detections": entries}
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
 
 
 class _Film:
-    """NAME.mp4, which gets its name when it is closed, after an error or Ctrl-C too: what is in it is sound."""
+    """NAME.mp4. It gets its name when it is closed, also after an error or Ctrl-C: it is a valid video then."""
 
     def __init__(self, path: Path, frames: Frames) -> None:
         self.path = path
@@ -192,11 +177,11 @@ class _Film:
 
     def __enter__(self) -> Self:
         av, frames = self._av, self._frames
-        place = self._stack.enter_context(replacing(self.path, av.FFmpegError))
-        self._container = self._stack.enter_context(av.open(str(place), "w", format="mp4"))
+        temporary = self._stack.enter_context(replacing(self.path, av.FFmpegError))
+        self._container = self._stack.enter_context(av.open(str(temporary), "w", format="mp4"))
         codec = next(name for name in CODECS if name in av.codecs_available)
         self._stream = stream = self._container.add_stream(codec, rate=Fraction(frames.rate).limit_denominator(1001))
-        # The colours are stored at half the size: sides must be even. One row or column is repeated for that.
+        # The colours are stored at half the size, so sides must be even. Otherwise one row or column is repeated.
         stream.width, stream.height = frames.width + frames.width % 2, frames.height + frames.height % 2
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = CLOCK
@@ -207,9 +192,9 @@ class _Film:
             stream.bit_rate = int(2 * frames.rate * stream.width * stream.height)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._failed:  # to write on after a failure kills the process; the half of a file gets no name
-            self._stack.__exit__(kind, error, at)
+    def __exit__(self, *error: Any) -> None:
+        if self._failed:  # writing on after a failure crashes the process, so the file gets no name
+            self._stack.__exit__(*error)
             return
         with self._stack:
             self._write(None)
@@ -223,7 +208,7 @@ class _Film:
         self._write(encoded)
 
     def _write(self, encoded: Any) -> None:
-        """One frame; None for what the encoder still holds."""
+        """Write one frame; None writes the frames that the encoder still holds."""
         try:
             for packet in self._stream.encode(encoded):
                 self._container.mux(packet)

@@ -20,7 +20,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
 from traceback import clear_frames, format_exception_only
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor
@@ -113,9 +112,7 @@ class Reservation:
     def __enter__(self) -> Reservation:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         unused, self._unused = self._unused, 0
         self._batcher._drop(self._jobs, unused)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from types import TracebackType
+from typing import Any
 
 from retinanet.common.printable import printable
 from retinanet.data.image_io import DECODING
@@ -96,9 +96,7 @@ class Allocation:
     def __enter__(self) -> Allocation:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         with self._pool.lock:
             self._open = False
             self._add(-self._taken)

@@ -1,14 +1,14 @@
-// Boxes over an image: in an SVG for the eye, on a canvas for the file.
+// Draws boxes over an image: into an SVG on the page, or onto a canvas for a file.
 const SVG = "http://www.w3.org/2000/svg";
-const CROWD = 30; // CSS pixels of width for each box: with more boxes only the one that is pointed at bears its name
-const CANVAS_PIXELS = 16e6; // phones give no larger canvas
+const CROWD = 30; // CSS pixels of width for each box: with more boxes only the highlighted one has its name
+const CANVAS_PIXELS = 16e6; // phones allow no larger canvas
 
-const met = []; // labels in the order in which they came: the first few classes have the most different colours
+const seen = []; // labels in the order of appearance: the first classes have the most different colours
 
-/** One colour a class, all equally bright, so that dark text on it can be read. */
+/** The colour of a class; all are bright enough for dark text. */
 export function colour(label) {
-  if (!met.includes(label)) met.push(label);
-  return `oklch(0.84 0.16 ${((met.indexOf(label) * 137.508 + 70) % 360).toFixed(1)})`;
+  if (!seen.includes(label)) seen.push(label);
+  return `oklch(0.84 0.16 ${((seen.indexOf(label) * 137.508 + 70) % 360).toFixed(1)})`;
 }
 
 export function percent(score) {
@@ -16,13 +16,13 @@ export function percent(score) {
 }
 
 function element(name, attributes, parent) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  parent?.append(made);
-  return made;
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  parent.append(node);
+  return node;
 }
 
-/** Largest first, so that a small box inside a large one can be pointed at. */
+/** Largest first, so that a small box lies over a large one around it. */
 function order(detections) {
   const area = ({ box: [x1, y1, x2, y2] }) => (x2 - x1) * (y2 - y1);
   return [...detections].sort((a, b) => area(b) - area(a));
@@ -30,23 +30,23 @@ function order(detections) {
 
 /**
  * Draw into an SVG that lies over the image.
- * @param detections each with its `place` in the answer, written into data-place.
- * @param shown width in CSS pixels at which the image of `width` pixels is seen: names are of one size to the eye.
- * @param lit the place that is pointed at, or null.
+ * @param detections each with its `index` in the response, which becomes data-index.
+ * @param shown width in CSS pixels of the shown image, so that names have the same size for all images.
+ * @param highlighted index of the highlighted detection, or null.
  */
-export function overlay(svg, detections, width, height, shown, lit) {
+export function overlay(svg, detections, width, height, shown, highlighted) {
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  svg.classList.toggle("some-lit", lit !== null);
+  svg.classList.toggle("some-highlighted", highlighted !== null);
   svg.replaceChildren();
   const unit = width / Math.max(1, shown);
   const sorted = order(detections);
-  if (lit !== null) sorted.sort((a, b) => (a.place === lit) - (b.place === lit));
-  for (const { box: [x1, y1, x2, y2], label, name, score, place } of sorted) {
-    const group = element("g", { "data-place": place, class: place === lit ? "lit" : "" }, svg);
+  if (highlighted !== null) sorted.sort((a, b) => (a.index === highlighted) - (b.index === highlighted));
+  for (const { box: [x1, y1, x2, y2], label, name, score, index } of sorted) {
+    const group = element("g", { "data-index": index, class: index === highlighted ? "highlighted" : "" }, svg);
     const rect = { x: x1, y: y1, width: x2 - x1, height: y2 - y1 };
     element("rect", { ...rect, class: "halo" }, group);
     element("rect", { ...rect, class: "side", stroke: colour(label) }, group);
-    if (detections.length > shown / CROWD && place !== lit) continue;
+    if (detections.length > shown / CROWD && index !== highlighted) continue;
     const size = (shown < 500 ? 11 : 13) * unit;
     const chip = element("rect", { class: "chip" }, group);
     chip.style.fill = colour(label);
@@ -61,7 +61,7 @@ export function overlay(svg, detections, width, height, shown, lit) {
   }
 }
 
-/** The image with its boxes as a PNG; in its own size, or as large as a canvas can be. */
+/** The image with its boxes as a PNG, in its own size or as large as a canvas can be. */
 export async function drawn(image, detections, width, height) {
   const scale = Math.min(1, Math.sqrt(CANVAS_PIXELS / (width * height)));
   const canvas = document.createElement("canvas");
