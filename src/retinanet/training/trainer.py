@@ -39,7 +39,7 @@ from retinanet.training.ema import Ema
 from retinanet.training.fabric import launch, make_fabric, seed, without_notes
 from retinanet.training.optimizer import make_optimizer, set_lr
 from retinanet.training.run_folder import RunFolder
-from retinanet.training.run_report import write_report
+from retinanet.training.run_report import FinishedRun, write_report
 from retinanet.training.schedule import REPORT_IMAGES, Plan, ema_decay, interval, lr_factor, scaled_lr
 from retinanet.training.signals import Interrupt, Stopped
 from retinanet.training.step import Learner, backward
@@ -384,7 +384,7 @@ def _train(
             left = math.inf if plan.budget is None else plan.budget - elapsed()
             brief = left < REPORT_IMAGES * decider.evaluation_seconds * fabric.world_size / len(measured.found)
             ended = (progress.step, progress.elapsed)
-            write_report(folder, settings, data, val, detector, measured, *ended, clock.seconds(), brief)
+            write_report(FinishedRun(folder, settings, data, val, detector, measured, *ended, clock.seconds(), brief))
         except Exception as error:  # a run that took hours does not fail for its report
             tell({"event": "problem", "text": f"{folder.report} could not be written: {first_line(error)}"})
 
