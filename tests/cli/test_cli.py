@@ -238,8 +238,8 @@ def test_evaluate(capsys, run, data, tmp_path):
     result = tmp_path / "result.json"
     assert main(["evaluate", str(run), str(data), "--json", str(result)]) == 0
     out, err = said(capsys)
-    assert "average precision, IoU 0.50 to 0.95" in out
-    assert "average recall, large" in out
+    assert "average precision, mean over IoU 0.50 to 0.95" in out
+    assert "average recall of large objects" in out
     assert "cat" in out
     assert "split val (COCO): 4 images, 8 boxes of 2 classes" in err
     values = json.loads(result.read_text())

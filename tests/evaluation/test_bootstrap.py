@@ -1,40 +1,13 @@
 """The bootstrap: weighing images gives COCO's AP of a data set in which they stand as often; intervals cover."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
+from helpers.scenes import NAMES, Scenes
 
 from retinanet.evaluation import coco_metrics
 from retinanet.evaluation.bootstrap import average_precision, confidence_intervals, match_detections
 from retinanet.inference.detections import Detections
-
-NAMES = ("a", "b", "c")
-
-
-@dataclass
-class Images:
-    """As much of a data set as evaluation asks for."""
-
-    truth: list
-    class_names: tuple = NAMES
-
-    def __len__(self):
-        return len(self.truth)
-
-    def boxes(self, i):
-        return self.truth[i][0]
-
-    def labels(self, i):
-        return self.truth[i][1]
-
-    def crowd(self, i):
-        return self.truth[i][2]
-
-    def areas(self, i):
-        boxes = self.truth[i][0].astype(np.float64)
-        return np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
 
 
 def made(seed, images=12, noise=6.0):
@@ -46,16 +19,16 @@ def made(seed, images=12, noise=6.0):
         corners = rng.integers(0, 150, (count, 2))
         boxes = np.concatenate([corners, corners + rng.integers(8, 90, (count, 2))], axis=1).astype(np.float32)
         labels = rng.choice(3, count, p=(0.6, 0.35, 0.05)).astype(np.int64)
-        truth.append((boxes, labels, rng.random(count) < 0.2))
+        truth.append([(label, *box, crowd) for label, box, crowd in zip(labels, boxes, rng.random(count) < 0.2)])
         again = np.concatenate([boxes, boxes[: count // 2], rng.integers(0, 60, (2, 4))])
         again[:, :2] += rng.normal(0, noise, (len(again), 2))
         again[:, 2:] = np.maximum(again[:, 2:] + rng.normal(0, noise, (len(again), 2)), again[:, :2] + 1)
         names = np.concatenate([labels, labels[: count // 2], rng.integers(0, 3, 2)])
         scores = np.sort(rng.random(len(again)).round(3 if seed % 2 else 8))[::-1].copy()
-        if i != 3:  # nothing was said about this one
+        if i != 3:  # this image has no entry
             values = (torch.from_numpy(v) for v in (again.astype(np.float32), scores.astype(np.float32), names))
             found[i] = Detections(*values, NAMES)
-    return Images(truth), found
+    return Scenes(truth), found
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -74,7 +47,7 @@ def test_weights_are_images_that_stand_more_than_once(seed):
     data, found = made(2 * seed)  # no two scores are equal: among equals the order of the images decides
     weights = np.random.default_rng(seed).integers(0, 4, len(data))
     places = np.repeat(np.arange(len(data)), weights).tolist()
-    copies = Images([data.truth[i] for i in places])
+    copies = Scenes([data.truth[i] for i in places])
     stats = coco_metrics.evaluate(copies, {n: found[i] for n, i in enumerate(places) if i in found}).stats
     ap = average_precision(match_detections(data, found), weights)
     assert ap.mean() == pytest.approx(stats["AP"], abs=1e-9)
@@ -127,8 +100,7 @@ def test_a_paired_difference():
 
 
 def test_without_any_box_there_is_no_value():
-    none = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
-    for data in (Images([none, none]), Images([])):
+    for data in (Scenes([[], []]), Scenes([])):
         result = confidence_intervals(match_detections(data, {}), resamples=5)["AP"]
         assert np.isnan([result.value, result.low, result.high]).all()
         assert result.resamples == 0

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers.scenes import Scenes
 
 from retinanet.data import open_data
 from retinanet.evaluation import coco_metrics
@@ -75,8 +76,8 @@ def perturbed(truth, seed):
 def both(results, image_ids, category_ids, names):
     """The same detections for COCO's code and for ours: {place: Detections}, rounded to float32 alike."""
     records, found = [], {}
-    for image, category, corners, score in results:
-        x1, y1, x2, y2 = (float(v) for v in np.float32(corners))
+    for image, category, box, score in results:
+        x1, y1, x2, y2 = (float(v) for v in np.float32(box))
         bbox, score = [x1, y1, x2 - x1, y2 - y1], float(np.float32(score))
         records.append({"image_id": image, "category_id": category, "bbox": bbox, "score": score})
         found.setdefault(image_ids.index(image), []).append(((x1, y1, x2, y2), score, category_ids.index(category)))
@@ -86,10 +87,14 @@ def both(results, image_ids, category_ids, names):
     }
 
 
+def corners(bbox):
+    x, y, w, h = bbox
+    return x, y, x + w, y + h
+
+
 def rows_of(results):
     """A COCO result file as (image, category, corners, score), by descending score."""
-    corners = [(x, y, x + w, y + h) for x, y, w, h in (result["bbox"] for result in results)]
-    rows = [(r["image_id"], r["category_id"], box, r["score"]) for r, box in zip(results, corners)]
+    rows = [(r["image_id"], r["category_id"], corners(r["bbox"]), r["score"]) for r in results]
     return sorted(rows, key=lambda row: -row[3])
 
 
@@ -136,8 +141,7 @@ def test_the_pair_that_coco_publishes(real):
     result, records = evaluate(truth, results)
     assert list(result.stats.values()) == pytest.approx(PUBLISHED, abs=6e-4)
     for entry in truth["annotations"]:  # data sets hold float32 corners, so pycocotools gets the same
-        x, y, w, h = entry["bbox"]
-        x1, y1, x2, y2 = (float(v) for v in np.float32((x, y, x + w, y + h)))
+        x1, y1, x2, y2 = (float(v) for v in np.float32(corners(entry["bbox"])))
         entry["bbox"] = [x1, y1, x2 - x1, y2 - y1]
     assert_same(result, pycoco(truth, records), truth)
 
@@ -154,27 +158,15 @@ def test_a_real_detector(real):
 # ---------------------------------------------------------------------------------------------- invented images
 
 
-class Truth:
-    """As much of a data set as evaluation needs."""
+class Truth(Scenes):
+    """The contents of a COCO file; the areas are those of the file, which may be smaller than the boxes."""
 
     def __init__(self, truth):
-        self.class_names = tuple(category["name"] for category in truth["categories"])
         ids = [category["id"] for category in truth["categories"]]
-        self.rows = [[b for b in truth["annotations"] if b["image_id"] == image["id"]] for image in truth["images"]]
-        self.labels = lambda i: np.array([ids.index(b["category_id"]) for b in self.rows[i]], np.int64)
-
-    def __len__(self):
-        return len(self.rows)
-
-    def boxes(self, i):
-        corners = [[x, y, x + w, y + h] for x, y, w, h in (b["bbox"] for b in self.rows[i])]
-        return np.array(corners, np.float32).reshape(-1, 4)
-
-    def crowd(self, i):
-        return np.array([b["iscrowd"] for b in self.rows[i]], bool)
-
-    def areas(self, i):
-        return np.array([b["area"] for b in self.rows[i]], np.float64)
+        rows = [[b for b in truth["annotations"] if b["image_id"] == image["id"]] for image in truth["images"]]
+        scenes = [[(ids.index(b["category_id"]), *corners(b["bbox"]), b["iscrowd"]) for b in image] for image in rows]
+        super().__init__(scenes, tuple(category["name"] for category in truth["categories"]))
+        self.areas = lambda i: np.array([b["area"] for b in rows[i]], np.float64)
 
 
 def invented(seed, images=6, boxes=6, crowds=0.2, categories=(0, 1, 5)):

@@ -1,4 +1,4 @@
-"""What write_data_page takes, made as the command line makes it."""
+"""The facts of a data set's page, made as the command line makes them."""
 
 import dataclasses
 
@@ -6,6 +6,7 @@ from retinanet.analysis.coverage import cover
 from retinanet.analysis.survey import survey
 from retinanet.config.settings import MatchingSettings, ModelSettings, PreprocessingSettings
 from retinanet.data import open_data
+from retinanet.report.data_page import DataFacts
 
 MODEL = ModelSettings(preprocessing=PreprocessingSettings(size=160, longer=240))
 
@@ -15,13 +16,13 @@ def facts(root, names=("train", "val"), **changes):
     first = next(iter(splits.values()))
     smaller = dataclasses.replace(MODEL.anchors, first_level=2)
     models = {"the paper's anchors": MODEL, "fitted anchors": dataclasses.replace(MODEL, anchors=smaller)}
-    return {
-        "root": root,
-        "kind": first.kind,
-        "surveys": {name: survey(data, MODEL.preprocessing) for name, data in splits.items()},
-        "findings": [],
-        "coverages": {name: cover(first, model, MatchingSettings()) for name, model in models.items()},
-        "choices": [{"setting": "model.anchors.first_level", "value": 2, "reason": "the boxes are small"}],
-        "splits": splits,
-        **changes,
-    }
+    made = DataFacts(
+        root=root,
+        kind=first.kind,
+        surveys={name: survey(data, MODEL.preprocessing) for name, data in splits.items()},
+        findings=[],
+        coverages={name: cover(first, model, MatchingSettings()) for name, model in models.items()},
+        choices=[{"setting": "model.anchors.first_level", "value": 2, "reason": "the boxes are small"}],
+        splits=splits,
+    )
+    return dataclasses.replace(made, **changes)

@@ -1,4 +1,4 @@
-"""Small data sets, runs over them, and a reader of pages that refuses what a browser would mend."""
+"""Small data sets, runs on them, and a parser of pages that refuses HTML which a browser would repair."""
 
 import dataclasses
 import json
@@ -15,18 +15,18 @@ from retinanet.analysis.coverage import cover
 from retinanet.config.settings import MatchingSettings, ModelSettings, PreprocessingSettings, Settings
 from retinanet.data import open_data
 from retinanet.evaluation import coco_metrics
-from retinanet.evaluation.confusion import confusion_matrix, image_results, worst
+from retinanet.evaluation.confusion import confusion_matrix, image_results
 from retinanet.evaluation.loss_distribution import BINS, LogitCounts
 from retinanet.evaluation.pr_curves import curves
 from retinanet.evaluation.tide import error_costs
 from retinanet.inference.detections import Detections
-from retinanet.report.advice import RunFacts
+from retinanet.report.run_facts import RunFacts
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """A page, read: its ids, headings, links, what it fetches, its images and its words."""
+    """A parsed page: its ids, headings, links, the files it fetches, its images and its words."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def sound():
-    """Reads a page and holds it against what all pages keep to."""
+    """Parses a page and checks what holds for all pages."""
 
     def check(path: Path) -> Page:
         text = path.read_text(encoding="utf-8")
@@ -140,7 +140,7 @@ def rows_of_metrics(stats, steps=12):
 
 @pytest.fixture
 def run(tmp_path):
-    """What write_run_page takes, of detections made from the truth: moved, of another class, or left out."""
+    """The facts of a run, with detections made from the truth: moved, of another class, or left out."""
 
     def make(root, *, nothing=False, **changes):
         train, data = open_data(root, "train"), open_data(root, "val")
@@ -156,36 +156,30 @@ def run(tmp_path):
             scores = np.sort(random.random(len(labels)))[::-1].copy()
             tensors = (torch.tensor(boxes, dtype=torch.float32), torch.tensor(scores, dtype=torch.float32))
             found[index] = Detections(*tensors, torch.tensor(labels), data.class_names)
-        result, lines, kinds = coco_metrics.evaluate(data, found), curves(data, found), error_costs(data, found)
-        judged = image_results(data, found, lines.threshold)
+        result, lines = coco_metrics.evaluate(data, found), curves(data, found)
         settings = Settings(model=ModelSettings(preprocessing=PreprocessingSettings(size=64, longer=96)))
         counts = np.zeros((2, BINS), np.int64)
         counts[0, 4100:4400], counts[1, 4300:4900] = 3, 1000
         facts = RunFacts(
             folder=tmp_path / "runs" / "first",
-            data=root,
-            split="val",
+            source=root,
             steps=12,
             seconds=3723.0,
-            stats=result.stats,
-            per_class=[one.row() for one in result.per_class],
-            metrics=rows_of_metrics(result.stats),
-            choices=[{"setting": "model.anchors.sizes", "value": (16.0, 32.0), "reason": "the boxes are small"}],
-            threshold=lines.threshold,
             seconds_in={"data": 1.0, "forward": 4.0, "backward": 5.0, "optimiser": 0.5, "evaluation": 2.0},
             settings=settings,
+            choices=[{"setting": "model.anchors.sizes", "value": (16.0, 32.0), "reason": "the boxes are small"}],
+            metrics=rows_of_metrics(result.stats),
+            stats=result.stats,
+            per_class=[one.row() for one in result.per_class],
+            data=data,
+            detections=found,
+            curves=lines,
+            errors=error_costs(data, found),
+            confusion=confusion_matrix(data, found, lines.threshold),
+            images=image_results(data, found, lines.threshold),
+            loss_curves=LogitCounts(counts[0], counts[1]).curves(2.0),
+            coverage=cover(train, settings.model, MatchingSettings()),
         )
-        return {
-            "facts": dataclasses.replace(facts, **changes),
-            "data": data,
-            "found": found,
-            "curves": lines,
-            "errors": kinds,
-            "confusion": confusion_matrix(data, found, lines.threshold),
-            "judged_worst": worst(judged, 4),
-            "difficulty": LogitCounts(counts[0], counts[1]).curves(2.0),
-            "judged": judged,
-            "coverage": cover(train, settings.model, MatchingSettings()),
-        }
+        return dataclasses.replace(facts, **changes)
 
     return make

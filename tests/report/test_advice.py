@@ -1,6 +1,7 @@
 """Each rule alone: what a run looks like to which it applies, and one to which it just does not."""
 
 import dataclasses
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,9 +19,10 @@ from retinanet.config.settings import (
 from retinanet.evaluation.confusion import Confusion
 from retinanet.evaluation.pr_curves import Curves
 from retinanet.evaluation.tide import KINDS, ErrorCosts
-from retinanet.report.advice import RunFacts, reading
+from retinanet.report.advice import advise
+from retinanet.report.run_facts import RunFacts
 
-NOTHING = ["Nothing stands out. More images, or a larger backbone, are the usual next steps."]
+NOTHING = ["No single problem stands out. The usual next steps are more images or a larger backbone."]
 
 
 def course(ap, class_loss=None):
@@ -36,17 +38,20 @@ def course(ap, class_loss=None):
 def facts(**changes):
     usual = RunFacts(
         folder=Path("runs/a"),
-        data=Path("cells"),
-        split="val",
+        source=Path("cells"),
         steps=30,
         seconds=100.0,
-        stats={"AP": 0.5, "AP50": 0.7, "APs": 0.45, "APm": 0.5, "APl": 0.6},
-        per_class=[{"name": "a", "AP": 0.5, "AP50": 0.7, "boxes": 100}, {"name": "b", "AP": 0.5, "boxes": 50}],
-        metrics=course([0.4, 0.5, 0.5, 0.5, 0.5, 0.5]),
-        choices=[],
-        threshold=0.4,
         seconds_in={"data": 5.0, "forward": 40.0, "backward": 55.0},
         settings=Settings(train=TrainSettings(epochs=6)),
+        choices=[],
+        metrics=course([0.4, 0.5, 0.5, 0.5, 0.5, 0.5]),
+        stats={"AP": 0.5, "AP50": 0.7, "APs": 0.45, "APm": 0.5, "APl": 0.6},
+        per_class=[{"name": "a", "AP": 0.5, "AP50": 0.7, "boxes": 100}, {"name": "b", "AP": 0.5, "boxes": 50}],
+        data=SimpleNamespace(split="val"),
+        detections={},
+        curves=curves(),
+        errors=errors(),
+        confusion=confusion(),
     )
     return dataclasses.replace(usual, **changes)
 
@@ -70,8 +75,9 @@ def curves(best_f1=0.7):
 
 
 def read(facts_=None, errors_=None, confusion_=None, share=None, best_f1=0.7):
-    coverage = None if share is None else SimpleNamespace(share=share)
-    return reading(facts_ or facts(), curves(best_f1), errors_ or errors(), confusion_ or confusion(), coverage)
+    given = {"errors": errors_, "confusion": confusion_, "coverage": share and SimpleNamespace(share=share)}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return advise(dataclasses.replace(facts_ or facts(), curves=curves(best_f1), **changes))
 
 
 def with_settings(values, **changes):
@@ -85,16 +91,16 @@ def test_nothing_stands_out():
 
 def test_no_truth():
     for ap in (-1.0, None, float("nan")):
-        assert read(facts(stats={"AP": ap})) == [
-            "The split val has no boxes, so nothing could be measured: give one with `--data.val`."
-        ]
+        (line,) = read(facts(stats={"AP": ap}))
+        assert "split val has no boxes" in line
+        assert "`--data.val`" in line
 
 
-def test_nothing_was_found():
+def test_no_detection_is_right():
     said = read(facts(stats={"AP": 0.0}, metrics=course([0.0], [0.5] * 30)), errors(0.0), share=0.3, best_f1=0.0)
-    assert said[0] == "Nothing was found right, so the numbers below say little."
-    assert said[1].startswith("Only 30\u202f% of the boxes have an anchor")
-    assert said[2].startswith("The class loss has hardly fallen (from 0.5 to 0.5): try another learning rate")
+    assert "No detection is right" in said[0]
+    assert "Only 30\u202f% of the boxes" in said[1]
+    assert re.search(r"from 0.5 to 0.5.* learning rate: `--train.lr", said[2])
     assert "`--train.epochs 12`" in said[3]
     assert "`--model.backbone.weights imagenet`" in said[4]
     falling = facts(stats={"AP": 0.0}, metrics=course([0.0], [1 / i for i in range(1, 31)]))
@@ -112,36 +118,33 @@ def test_nothing_was_found():
         ({}, "--train.epochs 24"),
     ],
 )
-def test_ap_still_rose(length, advice):
+def test_ap_was_still_rising(length, advice):
     rising = facts(metrics=course([0.1, 0.2, 0.3, 0.4, 0.45, 0.5]), settings=Settings(train=TrainSettings(**length)))
     (line,) = read(rising)
-    assert (
-        line == f"AP still rose at the end, from 0.400 to 0.500 in the last third of the run: train longer, `{advice}`."
-    )
+    assert re.search(rf"AP was still rising.*from 0.400 to 0.500 .*`{advice}`", line)
 
 
-def test_ap_that_rises_no_more():
+def test_ap_that_no_longer_rises():
     assert read(facts(metrics=course([0.1, 0.3, 0.45, 0.495, 0.5, 0.503]))) == NOTHING
     assert read(facts(metrics=course([0.1, 0.5]))) == NOTHING  # two points are no course
 
 
-def test_learnt_by_heart():
+def test_overfitting():
     falling = [3 / i for i in range(1, 31)]
     (line,) = read(facts(metrics=course([0.3, 0.5, 0.48, 0.47, 0.46, 0.45], falling)))
-    assert line.startswith("AP was highest at step 10 (0.500) and is 0.450 at the end, while the training loss went on")
+    assert re.search(r"overfits.*step 10 \(0.500\).*0.450 at the end", line)
     assert "`--data.augmentation.crop 0.5`" in line
     steep = [1.0] * 20 + [0.9**i for i in range(10)]
     (line,) = read(facts(metrics=course([0.3, 0.5, 0.5, 0.5, 0.5, 0.5], steep)))
-    assert line.startswith("The class loss in training still fell by 61\u202f%")
+    assert re.search(r"overfits.*class loss fell by 61\u202f%", line)
     flat = [0.5] * 30
     assert read(facts(metrics=course([0.3, 0.5, 0.48, 0.47, 0.46, 0.45], flat))) == NOTHING
 
 
-def test_missed_for_want_of_anchors():
+def test_missed_without_anchors():
     (line,) = read(errors_=errors(missed=0.2), share=0.7)
-    assert line == (
-        "Most is lost by objects not found at all: 7, worth 0.200 of AP50. Only 70\u202f% of the boxes have an anchor "
-        "that may learn them: `retinanet data cells` proposes anchors and an image size that fit."
+    assert re.search(
+        r"missed objects .*: 7 of them cost 0.200 AP50\. Only 70\u202f% of the boxes.*`retinanet data cells`", line
     )
 
 
@@ -159,12 +162,12 @@ def test_missed_because_small():
 
 def test_missed_for_other_reasons():
     (line,) = read(errors_=errors(missed=0.2))
-    assert "They look unlike what was learnt" in line
+    assert "Label more images" in line
 
 
 def test_location():
     (line,) = read(errors_=errors(location=0.1))
-    assert "Most is lost by boxes that lie only roughly right" in line
+    assert "inaccurate box: 7 of them cost 0.100 AP50" in line
     assert "`--loss.box giou`" in line
     (line,) = read(facts(settings=Settings(loss=LossSettings(box="giou"))), errors(location=0.1))
     assert "--loss.box" not in line
@@ -172,7 +175,7 @@ def test_location():
 
 def test_class():
     (line,) = read(errors_=errors(**{"class": 0.1}), confusion_=confusion(ba=9, ab=2))
-    assert "b is most often taken for a (9 times): more images of both" in line
+    assert "b is detected as a (9 times)" in line
     (line,) = read(errors_=errors(**{"class": 0.1}), confusion_=confusion(ba=2))
     assert "spread over many pairs" in line
     (line,) = read(errors_=errors(**{"class": 0.1}))
@@ -181,38 +184,38 @@ def test_class():
 
 def test_background():
     (line,) = read(errors_=errors(background=0.1), confusion_=confusion(nb=5, na=3))
-    assert "Add images without any object" in line
-    assert "most often as b (5 times at the best threshold)" in line
+    assert "Add images without objects" in line
+    assert "detected as b (5 at the best threshold)" in line
     (line,) = read(errors_=errors(background=0.1))
-    assert "most often" not in line
+    assert "detected as" not in line
 
 
 def test_duplicate_and_both():
     (line,) = read(errors_=errors(duplicate=0.1))
     assert "`--model.postprocessing.nms_iou 0.4`" in line
     (line,) = read(errors_=errors(both=0.1))
-    assert "train longer" in line
+    assert "--train.epochs 12" in line
 
 
-def test_only_what_costs_much_is_said():
+def test_only_costly_errors_are_mentioned():
     assert read(errors_=errors(location=0.02)) == NOTHING
     assert len(read(errors_=errors(location=0.2, missed=0.05))) == 1
     first, second = read(errors_=errors(location=0.2, missed=0.15))
-    assert first.startswith("Most is lost by boxes that lie")
-    assert second.startswith("Next most is lost by objects not found at all")
+    assert re.match("The most costly errors .*inaccurate box", first)
+    assert re.match("The next most costly errors .*missed objects", second)
 
 
-def test_anchors_are_said_once():
+def test_anchors_are_mentioned_once():
     said = read(errors_=errors(location=0.2), share=0.5)
     assert len(said) == 2
     assert said[1].startswith("Only 50\u202f% of the boxes")
-    assert sum("have an anchor" in line for line in read(errors_=errors(missed=0.2), share=0.5)) == 1
+    assert sum("proposes anchors" in line for line in read(errors_=errors(missed=0.2), share=0.5)) == 1
 
 
 def test_rare_classes():
     rows = [{"name": "a", "AP": 0.6, "boxes": 1000}, {"name": "b", "AP": 0.2, "boxes": 50}]
     (line,) = read(facts(per_class=rows))
-    assert line.startswith("Rare classes do worse than the others: b (AP 0.200).")
+    assert re.match(r"Rare classes .*: b \(AP 0.200\)\.", line)
     assert "`--data.repeat-threshold 0.1`" in line
     assert read(facts(per_class=[rows[0], rows[1] | {"AP": 0.5}])) == NOTHING  # rare, but good
     assert read(facts(per_class=[rows[0], rows[1] | {"boxes": 500}])) == NOTHING  # bad, but not rare
@@ -223,8 +226,7 @@ def test_rare_classes():
 
 def test_waiting_for_images():
     (line,) = read(facts(seconds_in={"data": 50.0, "forward": 50.0}))
-    assert line.startswith("50\u202f% of the time (50\u202fs) went by waiting for images")
-    assert "more of them with `--data.workers`" in line
+    assert re.search(r"50\u202f% of its time \(50\u202fs\) waiting for images.*`--data.workers`", line)
     (line,) = read(with_settings({"data": {"workers": 3}}, seconds_in={"data": 50.0, "forward": 50.0}))
     assert "`--data.workers 6`" in line
     assert read(facts(seconds_in={"data": 29.0, "forward": 71.0})) == NOTHING
@@ -233,8 +235,6 @@ def test_waiting_for_images():
 
 def test_what_is_advised_can_be_set():
     """Every dotted name in the advice is a setting."""
-    import re
-
     small = facts(
         stats={"AP": 0.5, "APs": 0.1, "APm": 0.5},
         seconds_in={"data": 9.0},

@@ -1,6 +1,7 @@
 """Pages of data whose names were made to break out of them: nothing in them is an element, a script or invisible."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -26,12 +27,12 @@ def pages(tmp_path, make_set, run):
         (root / "val" / old).rename(root / "val" / image["file_name"])
     notes.write_text(json.dumps(content))
     findings = [Finding("labels.x", "error", name, 1, name, name, (name,)) for name in NAMES]
-    inputs = facts(root, ("val",), findings=findings)
-    inputs["surveys"] = dict.fromkeys(NAMES, inputs["surveys"]["val"])
-    inputs["coverages"] = dict(zip(NAMES, inputs["coverages"].values()))
-    inputs["choices"] = [{"setting": name, "value": [name], "reason": name} for name in NAMES]
-    write_data_page(tmp_path / "data.html", **inputs)
-    write_run_page(tmp_path / "run.html", **run(root, choices=inputs["choices"]))
+    choices = [{"setting": name, "value": [name], "reason": name} for name in NAMES]
+    inputs = facts(root, ("val",), findings=findings, choices=choices)
+    surveys = dict.fromkeys(NAMES, inputs.surveys["val"])
+    coverages = dict(zip(NAMES, inputs.coverages.values()))
+    write_data_page(tmp_path / "data.html", dataclasses.replace(inputs, surveys=surveys, coverages=coverages))
+    write_run_page(tmp_path / "run.html", run(root, choices=choices))
     return tmp_path / "data.html", tmp_path / "run.html"
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from retinanet.report import page
 from retinanet.report.run_charts import _shorten
-from retinanet.report.svg import INK, SERIES, chart, written_out
+from retinanet.report.svg import INK, SERIES, chart, log_axis
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_chart_follows_the_page():
     def paint(axes):
         axes.plot([1, 1000], [1, 2], color=SERIES[2], label="<a> $x_1$")
         axes.text(10, 1, "ink", color=INK)
-        written_out(axes, "x")
+        log_axis(axes, "x")
         axes.legend()
 
     svg = chart("one", 'says "so"', paint)

@@ -50,29 +50,28 @@ def test_images_are_small_and_said_in_words(real, make_set):
 
 def test_what_is_wrong_is_red(make_set, run):
     inputs = run(make_set())
-    data, found = inputs["data"], inputs["found"]
+    data, found = inputs.data, inputs.detections
 
     def reds(source):
         image = np.asarray(decoded(source)).astype(int)
         return int((np.abs(image - thumbnails.WRONG).max(axis=2) < 60).sum())
 
-    some = next(one for one in inputs["judged"] if len(one.kept))
+    some = next(one for one in inputs.images if len(one.kept))
     clean = dataclasses.replace(some, missed=np.zeros(3, bool), correct=np.ones(len(some.kept), bool))
     faulty = dataclasses.replace(some, missed=np.ones(3, bool), correct=np.zeros(len(some.kept), bool))
     for good, bad in zip(thumbnails.pair(data, clean, found), thumbnails.pair(data, faulty, found)):
         assert reds(bad) > reds(good) + 300
     left, right = thumbnails.pair(data, faulty, found)
-    assert left.caption.startswith("3 boxes, ")
-    assert left.caption.endswith(" missed")
-    assert left.alt == f"{left.title}. Truth: {left.caption}"
-    assert right.caption.endswith(" wrong")
+    assert left.caption.startswith("3 boxes; missed: ")
+    assert left.alt == f"{left.title}. Ground truth: {left.caption}"
+    assert "; wrong: " in right.caption
     left, right = thumbnails.pair(data, clean, found)
-    assert left.caption == "all boxes found"
-    assert right.caption.endswith("all right")
+    assert left.caption == "no box missed"
+    assert right.caption.endswith("all correct")
 
 
 def test_a_image_in_which_nothing_was_found(make_set, run):
     inputs = run(make_set(), nothing=True)
-    (one, *_) = inputs["judged"]
-    assert thumbnails.pair(inputs["data"], one, inputs["found"])[1].caption == "nothing found"
-    assert thumbnails.pair(inputs["data"], one, {})[1].caption == "nothing found"
+    (one, *_) = inputs.images
+    assert thumbnails.pair(inputs.data, one, inputs.detections)[1].caption == "no detections"
+    assert thumbnails.pair(inputs.data, one, {})[1].caption == "no detections"

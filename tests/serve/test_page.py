@@ -252,7 +252,8 @@ def test_on_a_phone(page: Page, dark: bool) -> None:
     wait_for_detections(page)
     assert page.run("document.documentElement.scrollWidth") <= 390
     small = page.run(
-        "[...document.querySelectorAll('label.button, button.button, #strip button, #detections button, #classes label')]"
+        "[...document.querySelectorAll('label.button, button.button, #strip button, '"
+        "+ '#detections button, #classes label')]"
         ".filter((e) => e.offsetParent && e.getBoundingClientRect().height < 32).map((e) => e.outerHTML)"
     )
     assert small == []

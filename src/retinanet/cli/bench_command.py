@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,29 +33,29 @@ def bench(
     trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     common: Common | None = None,
 ) -> None:
-    """Compare models on this machine; without any, its speed with torchvision's RetinaNet: same weights, same work.
+    """Compare models on this machine. Without models, compare its speed with torchvision's RetinaNet, on the same work.
 
-    Takes a few minutes on two cores. Leave the machine alone meanwhile.
+    Takes a few minutes on two cores. Do not use the machine for anything else meanwhile.
 
     Example: retinanet bench runs/mine mine.onnx mine-int8 --images holiday
 
     Parameters
     ----------
     models
-        Run folders, checkpoints, exported files and folders: whatever retinanet predict takes. All look at the same
-        images in turn; the boxes of the first are looked for in what the others find.
+        Run folders, checkpoints, exported files and folders, as for retinanet predict. All models run on the same
+        images in turn. The detections of each model are compared with those of the first.
     images
-        A folder of images for the models to look at, at most twelve of them; by default two that are made.
+        A folder of images for the models; at most twelve of them are used. The default are two synthetic images.
     device
-        Where checkpoints run: cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+        The device of checkpoints: cpu, cuda, cuda:1, ...; by default a GPU if there is one.
     precision
-        What checkpoints compute in, as retinanet predict takes it.
+        The precision of checkpoints, as for retinanet predict.
     rounds
-        How often each side does each piece of work; medians are shown.
+        How often each side repeats each task. The medians are shown.
     training
-        Without models: measure a training step too, which takes longest.
+        Without models: also measure a training step, which takes longest.
     trust
-        Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
+        Also load an exported PyTorch program (.pt2), which can run any code on this machine. Other files need no trust.
     """
     out = Output(common)
     if rounds < 1:
@@ -66,31 +67,26 @@ def bench(
             raise RequestError(f"{name} is for comparing models: retinanet bench MODEL... {name} {value}")
     out.note("importing PyTorch and torchvision")
 
-    from retinanet.bench import torchvision_bench as work
+    from retinanet.bench import torchvision_bench as tasks
     from retinanet.common.precision import choose
 
     training_precision = choose("auto", "cpu")
-    machine = work.machine()
+    machine = tasks.machine()
     out.say(machine, "")
-    works: list[Callable[[], Work]] = [
-        work.focal_loss,
-        work.box_matching,
-        work.post_processing,
-        work.inference,
-    ]
+    makers: list[Callable[[], Work]] = [tasks.focal_loss, tasks.box_matching, tasks.post_processing, tasks.inference]
     if training:
-        works.append(lambda: work.training_step(precision=training_precision))
-    made = []
+        makers.append(lambda: tasks.training_step(precision=training_precision))
+    rows = []
     out.say(f"{'':62} {'ours':>9} {'torchvision':>12}  times faster (range)")
-    for number, each in enumerate(works, 1):
-        with out.progress.status(f"measuring {number} of {len(works)}"):
-            made.append(each().compare(rounds).row())
-        r = made[-1]
+    for number, make in enumerate(makers, 1):
+        with out.progress.status(f"measuring {number} of {len(makers)}"):
+            row = make().compare(rounds).row()
+        rows.append(row)
         out.say(
-            f"{r['name']:62} {_time(r['ours_seconds']):>9} {_time(r['torchvision_seconds']):>12}  "
-            f"{r['ratio']:.1f} ({r['ratio_low']:.1f} to {r['ratio_high']:.1f})"
+            f"{row['name']:62} {_time(row['ours_seconds']):>9} {_time(row['torchvision_seconds']):>12}  "
+            f"{row['ratio']:.1f} ({row['ratio_low']:.1f} to {row['ratio_high']:.1f})"
         )
-    out.json({"machine": machine, "comparisons": made})
+    out.json({"machine": machine, "comparisons": rows})
 
 
 def _compare(
@@ -113,28 +109,27 @@ def _compare(
 
     about = machine()
     out.say(about, "")
-    looked_at = _read(files)
+    pixels = _read(files)
     with Progress(out) as progress:
         counter = progress.counter("measuring", "rounds")
         rows = model_comparison.compare(
-            models, looked_at, lambda model: load(model, device, precision, out, trust), rounds, counter
+            models, pixels, lambda model: load(model, device, precision, out, trust), rounds, counter
         )
     out.say(*_lines(rows))
-    sizes = ", ".join(sorted({f"{p.shape[2]} x {p.shape[1]}" for p in looked_at})[:4])
+    sizes = ", ".join(sorted({f"{p.shape[2]} x {p.shape[1]}" for p in pixels})[:4])
     out.say(
         "",
-        f"median and range over {rounds} rounds of {len(looked_at)} images ({sizes}), from pixels to boxes, one at a "
-        "time",
-        f"same boxes: of the {rows[0].wanted} boxes of {models[0]} with a score above {box_recall.SCORE}, "
-        f"how many are found again with the same label at an IoU of {box_recall.IOU} or more",
+        f"median and range over {rounds} rounds of {len(pixels)} images ({sizes}), from pixels to boxes, one at a time",
+        f"same boxes: the share of the {rows[0].wanted} boxes of {models[0]} with a score above {box_recall.SCORE} for "
+        f"which the model has a box with the same label and an IoU of {box_recall.IOU} or more",
     )
     if not rows[0].wanted:
-        out.say("there are none here: give images that show something, with --images FOLDER")
+        out.say("the first model has no such box: choose images with objects, with --images FOLDER")
     out.json({"machine": about, "images": files, "rounds": rounds, "models": [row.row() for row in rows]})
 
 
 def _images(folder: Path | None) -> list[Path]:
-    """None of them means images that are made."""
+    """The image files to use; an empty list stands for synthetic images."""
     if folder is None:
         return []
     from retinanet.bench.model_comparison import MOST
@@ -150,40 +145,36 @@ def _images(folder: Path | None) -> list[Path]:
 
 
 def _read(files: list[Path]) -> list[Tensor]:
-    import tempfile
-
     from retinanet.bench.torchvision_bench import make_image
     from retinanet.data.image_io import read
 
     if files:
         return [read(path) for path in files]
-    with tempfile.TemporaryDirectory() as place:
-        made = read(make_image(Path(place) / "image.jpg"))
-    return [made, made.transpose(1, 2).contiguous()]
+    with tempfile.TemporaryDirectory() as folder:
+        image = read(make_image(Path(folder) / "image.jpg"))
+    return [image, image.transpose(1, 2).contiguous()]
 
 
 def _lines(rows: list[Row]) -> list[str]:
-    """A table; lines of text, which a narrow terminal wraps but does not cut."""
+    """A table as lines of text, which a narrow terminal wraps and does not cut."""
     cells = [("model", "by", "size", "to load", "an image", "(range)", "images/s", "same boxes")]
     for row in rows:
-        r = row.row()
+        numbers = row.row()
         cells.append(
             (
                 row.model,
                 row.kind,
                 f"{row.bytes / 1e6:.1f} MB",
                 _time(row.load_seconds),
-                _time(r["seconds"]),
-                f"{_time(r['seconds_low'])} to {_time(r['seconds_high'])}",
-                f"{r['images_per_second']:.2f}",
+                _time(numbers["seconds"]),
+                f"{_time(numbers['seconds_low'])} to {_time(numbers['seconds_high'])}",
+                f"{numbers['images_per_second']:.2f}",
                 "–" if row.agreement is None else f"{100 * row.agreement:.1f} %",
             )
         )
     widths = [max(map(len, column)) for column in zip(*cells)]
-    return [
-        "  ".join(cell.ljust(width) if place < 2 else cell.rjust(width) for place, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(line, widths)) for line in cells)
-    ]
+    aligned = [str.ljust] * 2 + [str.rjust] * (len(widths) - 2)
+    return ["  ".join(align(cell, width) for align, cell, width in zip(aligned, line, widths)) for line in cells]
 
 
 def _time(seconds: float) -> str:

@@ -165,10 +165,9 @@ def _check(
         out.say(f"{skipped} images were not inspected for copies, wrong channels and blank images: --images 1000000")
     _say_coverage(out, surveys[first.split], coverages, choices, lost)
     if report is not None:
-        from retinanet.report.data_page import write_data_page
+        from retinanet.report.data_page import DataFacts, write_data_page
 
-        write_data_page(
-            report,
+        facts = DataFacts(
             root=root,
             kind=first.kind,
             surveys=surveys,
@@ -178,6 +177,7 @@ def _check(
             splits=splits,
             model=model,
         )
+        write_data_page(report, facts)
         out.say("", f"report: {report}")
     out.json(
         {

@@ -70,6 +70,6 @@ def demo(
     summary = train(data, settings, folder / "run", callbacks=callbacks)
     measured = json.loads((folder / "run" / "evaluation.json").read_text(encoding="utf-8"))
     detector = api.load(folder / "run")
-    callbacks = Callbacks(on_images=on_image) if on_image else None
-    predict_files(detector, [data / "val"], folder / "predictions", threshold=THRESHOLD, callbacks=callbacks)
+    drawing = Callbacks(on_images=on_image) if on_image else None
+    predict_files(detector, [data / "val"], folder / "predictions", threshold=THRESHOLD, callbacks=drawing)
     return Demo(data, folder / "run", folder / "predictions", summary, measured["per_class"])

@@ -1,15 +1,31 @@
-"""The page of a data set: what is in it, what is wrong with it, and what RetinaNet will see of it."""
+"""The page of a data set: its contents, its problems, and how well RetinaNet's anchors cover its boxes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinanet.config.settings import ModelSettings
 from retinanet.report import data_charts, thumbnails
-from retinanet.report.page import NONE, Cell, Column, Fact, Table, count, plural, share, short, write_page
+from retinanet.report.page import (
+    NONE,
+    THIN,
+    Cell,
+    Column,
+    Fact,
+    Table,
+    count,
+    known,
+    number_cell,
+    plural,
+    share,
+    share_cell,
+    short,
+    write_page,
+)
 from retinanet.report.run_page import choices_table
 
 if TYPE_CHECKING:
@@ -19,121 +35,117 @@ if TYPE_CHECKING:
     from retinanet.data import DetectionData
 
 
-def write_data_page(
-    path: str | Path,
-    *,
-    root: str | Path,
-    kind: str,
-    surveys: Mapping[str, SplitSurvey],
-    findings: Sequence[Finding],
-    coverages: Mapping[str, Coverage],
-    choices: Sequence[Mapping[str, Any]],
-    splits: Mapping[str, DetectionData],
-    samples: int = 12,
-    model: ModelSettings | None = None,
-) -> None:
+@dataclass(frozen=True)
+class DataFacts:
+    """All facts that the page of a data set shows.
+
+    Attributes:
+        root: the DATA argument. kind: the layout's name.
+        surveys, splits: by the name of the split, the training set first.
+        findings: problems of the data set.
+        coverages: by the name of the anchors, the better ones last: "the paper's anchors", "fitted anchors".
+        choices: rows of setting, value and reason, of the settings fitted to the data.
+        samples: the largest number of images shown.
+        model: its anchors are marked in the charts; by default the paper's.
+    """
+
+    root: str | Path
+    kind: str
+    surveys: Mapping[str, SplitSurvey]
+    findings: Sequence[Finding]
+    coverages: Mapping[str, Coverage]
+    choices: Sequence[Mapping[str, Any]]
+    splits: Mapping[str, DetectionData]
+    samples: int = 12
+    model: ModelSettings = field(default_factory=ModelSettings)
+
+
+def write_data_page(path: str | Path, facts: DataFacts) -> None:
     """Write the page of a data set as one HTML file.
 
-    Args:
-        root: the DATA argument. kind: the layout's name.
-        surveys, splits: by the name of the split, the one that is learnt from first.
-        coverages: by a name for the anchors, the better ones last: "the paper's anchors", "fitted anchors".
-        choices: rows of setting, value and reason.
-        samples: the most images shown.
-        model: whose anchors are marked in the figures; the paper's by default.
-
     Raises:
-        WorkError: the file cannot be written, or an image cannot be read any more.
+        WorkError: the file cannot be written, or an image can no longer be read.
     """
-    root = Path(root)
-    anchors = (model or ModelSettings()).anchors
-    boxes = [figure for figure in (data_charts.sides(surveys, anchors), data_charts.shapes(surveys, anchors)) if figure]
+    root, surveys, coverages = Path(facts.root), facts.surveys, facts.coverages
+    anchors = facts.model.anchors
+    boxes = [data_charts.sides(surveys, anchors), data_charts.shapes(surveys, anchors)]
     fits = data_charts.fits(coverages)
-    chosen = thumbnails.choose(splits, samples)
+    chosen = thumbnails.choose(facts.splits, facts.samples)
     write_page(
         path,
         "data.html.jinja",
         title=f"{root.name}: a data set for RetinaNet",
         kicker="Data set",
         heading=root.name or str(root),
-        under=f"{kind} layout, {root}",
-        verdict=_verdict(surveys, findings, coverages),
+        under=f"{facts.kind} layout, {root}",
+        verdict=_verdict(facts),
         sections=(
-            ("findings", "Findings"),
-            ("contents", "What is there"),
-            ("boxes", "The boxes"),
-            ("seen", "What RetinaNet will see"),
-            *((("choices", "Settings that suit"),) if choices else ()),
+            ("findings", "Problems"),
+            ("contents", "Contents"),
+            ("boxes", "Boxes"),
+            ("anchors", "Anchors"),
+            *((("choices", "Suggested settings"),) if facts.choices else ()),
             ("images", "Images"),
         ),
         facts=_facts(surveys),
-        findings=[one for severity in ("error", "warning") for one in findings if one.severity == severity],
-        notes=[one for one in findings if one.severity == "note"],
+        findings=[one for severity in ("error", "warning") for one in facts.findings if one.severity == severity],
+        notes=[one for one in facts.findings if one.severity == "note"],
         splits=_splits(surveys),
         sizes=_sizes(surveys),
         classes=_classes(surveys),
         objects=[data_charts.objects(surveys)] if surveys else [],
-        boxes=boxes,
+        boxes=[figure for figure in boxes if figure],
         sides=_sides(surveys),
         coverage=_coverage(coverages),
-        by_size=_shares(coverages, "size", "table-by-size", "per_size"),
-        by_class=_shares(coverages, "class", "table-by-class", "per_class"),
+        by_size=_shares(coverages, "size"),
+        by_class=_shares(coverages, "class"),
         by_level=_levels(coverages),
         fits=[fits] if fits else [],
-        choices=choices_table(choices),
-        images=[thumbnails.labelled(splits[split], index, split) for split, index in chosen],
+        choices=choices_table(facts.choices),
+        images=[thumbnails.labelled(facts.splits[split], index, split) for split, index in chosen],
     )
 
 
-def _verdict(surveys: Mapping[str, SplitSurvey], findings: Sequence[Finding], coverages: Mapping[str, Coverage]) -> str:
-    """One sentence on whether to train, and one on the anchors."""
-    errors = sum(one.severity == "error" for one in findings)
-    warnings = sum(one.severity == "warning" for one in findings)
-    look = f"{plural(warnings, 'thing')} {'is' if warnings == 1 else 'are'} worth a look"
-    if not any(one.boxes for one in surveys.values()):
-        said = "There are no boxes to learn from."
+def _verdict(facts: DataFacts) -> str:
+    """Whether the data set is ready for training, and how many boxes the anchors cover."""
+    errors, warnings = (sum(one.severity == severity for one in facts.findings) for severity in ("error", "warning"))
+    check = f"check {plural(warnings, 'warning')}"
+    if not any(survey.boxes for survey in facts.surveys.values()):
+        text = "There are no boxes to train on."
     elif errors:
-        said = f"{plural(errors, 'thing')} should be put right before training" + (
-            f", and {look}." if warnings else "."
-        )
-    elif warnings:
-        said = f"It can be trained on as it is; {look}."
+        text = f"Fix {plural(errors, 'error')} before training" + (f", and {check}." if warnings else ".")
     else:
-        said = "It can be trained on as it is."
-    there = [one for one in coverages.values() if len(one.best)]
-    if there:
-        first, last = there[0].share, there[-1].share
-        said += f" RetinaNet can learn {share(first)} of the boxes with {next(iter(coverages))}"
-        said += f", {share(last)} with {list(coverages)[-1]}." if last - first >= 0.005 else "."
-    return said
+        text = "The data set is ready for training" + (f"; {check}." if warnings else ".")
+    covered = {name: coverage.share for name, coverage in facts.coverages.items() if len(coverage.best)}
+    if covered:
+        (first, low), *_ = covered.items()
+        *_, (last, high) = covered.items()
+        text += f" RetinaNet can be trained on {share(low)} of the boxes with {first}"
+        text += f", and on {share(high)} with {last}." if high - low >= 0.005 else "."
+    return text
 
 
 def _facts(surveys: Mapping[str, SplitSurvey]) -> list[Fact]:
-    all_ = list(surveys.values())
-    if not all_:
+    if not surveys:
         return []
-    images_, boxes = sum(one.images for one in all_), sum(one.boxes for one in all_)
-    first = all_[0]
+    images, boxes = (sum(getattr(one, name) for one in surveys.values()) for name in ("images", "boxes"))
+    first = next(iter(surveys.values()))
+    imbalance = ""
+    if first.imbalance > 1 and len(first.classes) > 1:
+        imbalance = f"the most frequent has {short(first.imbalance)} times the boxes of the rarest"
+    median = f"{short(first.trained.size.p50)}{THIN}px" if first.boxes else NONE
     return [
-        Fact(count(images_), "images", f"in {plural(len(all_), 'split')}"),
-        Fact(count(boxes), "boxes", f"{boxes / max(1, images_):.3g} an image"),
-        Fact(count(len(first.classes)), "classes", _imbalance(first)),
+        Fact(count(images), "images", f"in {plural(len(surveys), 'split')}"),
+        Fact(count(boxes), "boxes", f"{boxes / max(1, images):.3g} per image"),
+        Fact(count(len(first.classes)), "classes", imbalance),
         Fact(_pixels(first.image_median), "median image", f"{_pixels(first.trained_median)} in training"),
-        Fact(
-            f"{short(first.trained.size.p50)}\u202fpx" if first.boxes else NONE, "median box", "its side, in training"
-        ),
+        Fact(median, "median box", "√(width × height) in training"),
     ]
-
-
-def _imbalance(one: SplitSurvey) -> str:
-    return (
-        f"the commonest {short(one.imbalance)} times the rarest" if one.imbalance > 1 and len(one.classes) > 1 else ""
-    )
 
 
 def _pixels(size: tuple[int, int]) -> str:
     """Width times height of a (height, width)."""
-    return f"{size[1]}\u202f×\u202f{size[0]}"
+    return f"{size[1]}{THIN}×{THIN}{size[0]}"
 
 
 def _splits(surveys: Mapping[str, SplitSurvey]) -> Table:
@@ -143,144 +155,129 @@ def _splits(surveys: Mapping[str, SplitSurvey]) -> Table:
         rows.append(
             [
                 Cell(name),
-                *(Cell(short(number) if number % 1 else count(number), float(number)) for number in numbers),
-                Cell(_pixels(one.image_smallest), float(math.prod(one.image_smallest))),
-                Cell(_pixels(one.image_largest), float(math.prod(one.image_largest))),
+                *(number_cell(float(number), short if number % 1 else count) for number in numbers),
+                *(Cell(_pixels(size), float(math.prod(size))) for size in (one.image_smallest, one.image_largest)),
             ]
         )
-    titles = ("images", "without boxes", "boxes", "regions to ignore", "median an image", "most in one")
+    titles = ("images", "without boxes", "boxes", "regions to ignore", "boxes an image (median)", "most in one image")
     columns = [Column("split", False), *map(Column, titles), Column("smallest image"), Column("largest image")]
-    return Table(
-        "table-splits", "The splits. Regions to ignore are COCO's crowds and VOC's difficult boxes.", columns, rows
-    )
+    caption = "The splits. Regions to ignore are COCO's crowds and VOC's difficult boxes."
+    return Table("table-splits", caption, columns, rows)
 
 
 def _sizes(surveys: Mapping[str, SplitSurvey]) -> Table:
-    """The commonest sizes of images."""
-    rows = []
-    for name, one in surveys.items():
-        for height, width, number in one.image_sizes:
-            part = number / max(1, one.images)
-            rows.append(
-                [
-                    Cell(name),
-                    Cell(_pixels((height, width)), float(height * width)),
-                    Cell(count(number), number),
-                    Cell(share(part), part, part),
-                ]
-            )
+    """The most frequent sizes of images."""
+    rows = [
+        [
+            Cell(name),
+            Cell(_pixels((height, width)), float(height * width)),
+            number_cell(number, count),
+            share_cell(number / max(1, one.images)),
+        ]
+        for name, one in surveys.items()
+        for height, width, number in one.image_sizes
+    ]
     distinct = ", ".join(f"{count(one.distinct_sizes)} in {name}" for name, one in surveys.items())
     columns = [Column("split", False), Column("width × height"), Column("images"), Column("share")]
-    return Table("table-sizes", f"The commonest sizes of images, of {distinct}.", columns, rows)
+    return Table("table-sizes", f"The most frequent image sizes. Different sizes: {distinct}.", columns, rows)
 
 
 def _classes(surveys: Mapping[str, SplitSurvey]) -> Table:
     """Boxes of each class in each split; the bars are logarithmic."""
     if not surveys:
         return Table("table-classes", "", (), ())
-    first = next(iter(surveys.values()))
-    most = max((one.boxes for survey in surveys.values() for one in survey.classes), default=0)
-
-    def bar(number: int) -> float:
-        return math.log10(1 + number) / math.log10(1 + most) if most else 0.0
-
     by_split = [{one.name: one for one in survey.classes} for survey in surveys.values()]
-    names = list(dict.fromkeys(name for classes in by_split for name in classes))
+    most = max((one.boxes for classes in by_split for one in classes.values()), default=0)
     rows = []
-    for name in names:
+    for name in dict.fromkeys(name for classes in by_split for name in classes):
         cells = [Cell(name)]
         for classes in by_split:
             boxes = classes[name].boxes if name in classes else 0
-            cells.append(Cell(count(boxes), boxes, bar(boxes), tone="" if boxes else "bad"))
-        mine = by_split[0].get(name)
-        cells.append(Cell(count(mine.images if mine else 0), mine.images if mine else 0))
-        size = mine.size if mine and mine.boxes else None
-        cells.append(Cell(short(size), size))
+            bar = math.log10(1 + boxes) / math.log10(1 + most) if most else 0.0
+            cells.append(Cell(count(boxes), boxes, bar, tone="" if boxes else "bad"))
+        first = by_split[0].get(name)
+        cells.append(number_cell(first.images if first else 0, count))
+        cells.append(number_cell(first.size if first and first.boxes else None, short))
         rows.append(cells)
     columns = [
         Column("class", False),
         *(Column(f"boxes in {name}") for name in surveys),
-        Column(f"images in {first.split}"),
-        Column("median side", note="of its boxes, in pixels as trained on"),
+        Column(f"images in {next(iter(surveys.values())).split}"),
+        Column("median size", note="of its boxes, in pixels after resizing for training"),
     ]
-    says = "Boxes of each class; bars are on a logarithmic scale. Sides are in pixels as trained on."
-    return Table("table-classes", says, columns, rows)
+    caption = (
+        "Boxes of each class, with bars on a logarithmic scale. Sizes are √(width × height) in pixels in training."
+    )
+    return Table("table-classes", caption, columns, rows)
 
 
 def _sides(surveys: Mapping[str, SplitSurvey]) -> Table:
-    """Percentiles of what the figures show."""
+    """Percentiles of the values in the charts."""
     rows = []
     for name, one in surveys.items():
         if not one.boxes:
             continue
         for what, values in (
-            ("side in the files, px", one.stored.size),
-            ("side as trained on, px", one.trained.size),
-            ("shorter side as trained on, px", one.trained.shorter),
+            ("√(width × height) in the files, px", one.stored.size),
+            ("√(width × height) in training, px", one.trained.size),
+            ("shorter side in training, px", one.trained.shorter),
             ("height ÷ width", one.ratios),
         ):
-            five = (values.p1, values.p5, values.p25, values.p50, values.p75, values.p95, values.p99)
-            rows.append([Cell(name), Cell(what), *(Cell(short(value), value) for value in five)])
+            percentiles = (values.p1, values.p5, values.p25, values.p50, values.p75, values.p95, values.p99)
+            rows.append([Cell(name), Cell(what), *(number_cell(value, short) for value in percentiles)])
     percents = ("1 %", "5 %", "25 %", "50 %", "75 %", "95 %", "99 %")
-    columns = [Column("split", False), Column("of the boxes", False), *map(Column, percents)]
-    return Table("table-sides", "How many of 100 boxes are smaller than this.", columns, rows)
+    columns = [Column("split", False), Column("value", False), *map(Column, percents)]
+    return Table("table-sides", "Percentiles: this share of the boxes has a smaller value.", columns, rows)
 
 
 def _coverage(coverages: Mapping[str, Coverage]) -> Table:
-    rows = []
-    for name, one in coverages.items():
-        rows.append(
-            [
-                Cell(name),
-                Cell(share(one.share), one.share, one.share),
-                Cell(share(one.without), one.without),
-                Cell(count(one.anchors), one.anchors),
-                Cell(short(one.positives), one.positives),
-                Cell(
-                    short(one.ratio) if math.isfinite(one.ratio) else NONE,
-                    one.ratio if math.isfinite(one.ratio) else None,
-                ),
-            ]
-        )
+    rows = [
+        [
+            Cell(name),
+            share_cell(one.share),
+            number_cell(one.without, share),
+            number_cell(one.anchors, count),
+            number_cell(one.positives, short),
+            number_cell(one.ratio if known(one.ratio) else None, short),
+        ]
+        for name, one in coverages.items()
+    ]
     columns = [
         Column("anchors", False),
         Column("boxes covered"),
-        Column("images without a positive", note="of the images that have boxes"),
+        Column("images without a positive anchor", note="of the images that have boxes"),
         Column("anchors an image"),
-        Column("positives an image"),
-        Column("background for each positive"),
+        Column("positive anchors an image"),
+        Column("background anchors for each positive"),
     ]
     sampled = max((one.sampled for one in coverages.values()), default=0)
-    says = f"What the anchors cover; anchors are counted in {plural(sampled, 'image')}."
-    return Table("table-coverage", says, columns, rows)
+    caption = f"How well the anchors cover the boxes. Anchors are counted in {plural(sampled, 'image')}."
+    return Table("table-coverage", caption, columns, rows)
 
 
-def _shares(coverages: Mapping[str, Coverage], of: str, ident: str, field: str) -> Table:
-    """The share of the boxes covered, by size or class, one column a set of anchors."""
-    parts = [{name: (boxes, part) for name, boxes, part in getattr(one, field)} for one in coverages.values()]
-    names = list(dict.fromkeys(name for part in parts for name in part))
+def _shares(coverages: Mapping[str, Coverage], by: str) -> Table:
+    """The share of the boxes covered, by "size" or "class", with a column for each set of anchors."""
+    columns_of = [
+        {name: (boxes, covered) for name, boxes, covered in getattr(one, f"per_{by}")} for one in coverages.values()
+    ]
     rows = []
-    for name in names:
-        boxes = max((part[name][0] for part in parts if name in part), default=0)
-        cells = [Cell(name), Cell(count(boxes), boxes)]
-        for part in parts:
-            value = part[name][1] if name in part and boxes else None
-            cells.append(Cell(share(value), value, value, tone="bad" if value is not None and value < 0.5 else ""))
-        if boxes or of == "class":
+    for name in dict.fromkeys(name for column in columns_of for name in column):
+        boxes = max((column[name][0] for column in columns_of if name in column), default=0)
+        cells = [Cell(name), number_cell(boxes, count)]
+        for column in columns_of:
+            covered = column[name][1] if name in column and boxes else None
+            cells.append(share_cell(covered, tone="bad" if covered is not None and covered < 0.5 else ""))
+        if boxes or by == "class":
             rows.append(cells)
-    columns = [Column(of, False), Column("boxes"), *(Column(name) for name in coverages)]
-    what = "by size, as trained on" if of == "size" else "by class"
-    return Table(ident, f"Share of the boxes that have an anchor which may learn them, {what}.", columns, rows)
+    columns = [Column(by, False), Column("boxes"), *(Column(name) for name in coverages)]
+    what = "by size in training" if by == "size" else "by class"
+    return Table(f"table-by-{by}", f"Share of the boxes that an anchor covers, {what}.", columns, rows)
 
 
 def _levels(coverages: Mapping[str, Coverage]) -> Table:
-    parts = [dict(one.per_level) for one in coverages.values()]
-    levels = sorted({level for part in parts for level in part})
-    rows = []
-    for level in levels:
-        cells = [Cell(f"P{level}")]
-        cells += [Cell(share(part.get(level)), part.get(level), part.get(level)) for part in parts]
-        rows.append(cells)
+    shares = [dict(one.per_level) for one in coverages.values()]
+    levels = sorted({level for each in shares for level in each})
+    rows = [[Cell(f"P{level}"), *(share_cell(each.get(level)) for each in shares)] for level in levels]
     columns = [Column("level", False), *(Column(name) for name in coverages)]
-    says = "The pyramid level on which boxes have their best anchor; – where there is no such level."
-    return Table("table-levels", says, columns, rows)
+    caption = f"Share of the boxes whose best anchor lies on this pyramid level; {NONE} if there is no such level."
+    return Table("table-levels", caption, columns, rows)

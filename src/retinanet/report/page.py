@@ -1,4 +1,4 @@
-"""What the pages have in common: their frame, how numbers are written, and what a table is made of."""
+"""The parts that all report pages share: tables, the text of numbers, and the HTML around them."""
 
 from __future__ import annotations
 
@@ -6,34 +6,37 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from markupsafe import Markup, escape
 
 from retinanet.common.atomic_files import replacing
 from retinanet.common.printable import printable
+from retinanet.common.version import __version__
 
 NONE = "–"
-"""What stands where there is no number."""
+"""Shown where there is no number."""
 TEXT = 10**7
-"""Characters of the longest text of a page, which the data URI of an image is too."""
+"""The longest text of a page in characters; the data URI of an image is such a text."""
 THIN = "\u202f"
-"""A narrow space that does not break, between thousands."""
+"""A narrow space without a line break, between thousands."""
 TEMPLATES = Path(__file__).parent / "templates"
 _CODE = re.compile(r"`([^`]+)`|(?<![\w-])(--[a-z](?:[a-z0-9._-]*[a-z0-9])?(?: [0-9.]*[0-9])?)")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Of a table: a text, the number behind it, by which columns are sorted, and a bar.
+    """A cell of a table.
 
     Attributes:
+        value: the number behind the text, by which the page sorts a column.
         bar: length in 0..1 of a bar drawn in the cell.
-        tone: "good", "bad" or "faint", written in the page's colour for it.
+        tone: "good", "bad" or "faint", which sets the colour.
     """
 
     text: str
@@ -47,24 +50,24 @@ class Column:
     title: str
     numeric: bool = True
     note: str = ""
-    """Shown on pointing at the title."""
+    """The tooltip of the title."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that scrolls inside itself; ``says`` is its caption, ``name`` an id of its own."""
+    """A table that scrolls inside itself; ``name`` is its HTML id."""
 
     name: str
-    says: str
+    caption: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
-    named: bool = False
-    """The first column holds names of settings, which are not to be broken."""
+    settings: bool = False
+    """The first column holds names of settings, which stay on one line."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its caption in words."""
+    """A chart with its title and caption."""
 
     svg: Markup
     title: str
@@ -73,18 +76,18 @@ class Figure:
 
 @dataclass(frozen=True)
 class Fact:
-    """A number in large type."""
+    """A number in large print."""
 
     number: str
     name: str
     note: str = ""
 
 
-# ------------------------------------------------------------------------------------------------- numbers in words
+# -------------------------------------------------------------------------------------------------- text of numbers
 
 
 def known(value: Any) -> bool:
-    """Whether there is a finite number."""
+    """Whether a value is a finite number."""
     return value is not None and math.isfinite(value)
 
 
@@ -104,7 +107,7 @@ def score(value: Any, digits: int = 3) -> str:
 
 
 def share(value: Any) -> str:
-    """A fraction in 0..1 as per cent; what is not 0 or 100 % is not written as that."""
+    """A fraction in 0..1 in percent. Only exactly 0 and 1 become "0 %" and "100 %"."""
     if not known(value):
         return NONE
     if 0 < value < 0.001 or 0.999 < value < 1:
@@ -114,7 +117,7 @@ def share(value: Any) -> str:
 
 
 def short(value: Any) -> str:
-    """Any number in three digits or so."""
+    """Any number with about three digits."""
     if not known(value):
         return NONE
     if abs(value) >= 1000:
@@ -140,13 +143,23 @@ def plural(number: int, one: str, many: str = "") -> str:
 
 
 def prose(text: Any) -> Markup:
-    """Text to HTML; what stands between backticks is code, and so is an option with its number."""
+    """Text to HTML. Text between backticks becomes code, and so does an option with its number."""
     safe = str(escape(printable(text, TEXT)))
     return Markup(_CODE.sub(lambda found: f"<code>{found[1] or found[2]}</code>", safe))
 
 
+def number_cell(value: Any, write: Callable[[Any], str]) -> Cell:
+    """A cell with a number and its text."""
+    return Cell(write(value), value)
+
+
+def share_cell(value: float | None, tone: str = "") -> Cell:
+    """A cell with a fraction in 0..1 in percent, and a bar of this length."""
+    return Cell(share(value), value, value, tone)
+
+
 def plain_value(value: Any) -> str:
-    """A setting as a person writes it."""
+    """A setting as people write it."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -164,38 +177,34 @@ def plain_value(value: Any) -> str:
 
 
 def write_page(path: str | Path, template: str, **values: Any) -> None:
-    """Fill a template and write the page, whole or not at all.
+    """Fill a template and write the page; an error leaves no half-written file.
 
     Raises:
         WorkError: the file cannot be written.
     """
     text = render(template, **values)
-    with replacing(path) as place:
-        # File names may hold bytes that are no UTF-8.
-        place.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+    with replacing(path) as temporary:
+        # File names may contain bytes that are not UTF-8.
+        temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
 
 
 def render(template: str, **values: Any) -> str:
-    """The text of a page."""
-    from retinanet.common.version import __version__
-
+    """The HTML of a page."""
     return _environment().get_template(template).render(version=__version__, **values) + "\n"
 
 
 def _shown(value: Any) -> Any:
-    """What a template inserts: text from outside with its control characters and marks of direction as escapes."""
+    """Text for a template, with control characters and direction marks written as escapes."""
     return printable(value, TEXT) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _digest(script: str) -> str:
-    """By which the page's content security policy knows its one script; a browser runs no other."""
+    """The hash of a script. The content security policy of a page allows only the script with this hash."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 @lru_cache(maxsize=1)
 def _environment() -> Any:
-    import jinja2
-
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

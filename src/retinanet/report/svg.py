@@ -1,4 +1,4 @@
-"""Figures as SVG inside a page: its fonts, and colours that follow it from light to dark."""
+"""Charts as SVG inside a page. They use the page's fonts, and its colours in the light and the dark mode."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from markupsafe import Markup, escape
 
 from retinanet.common.printable import printable
 
-# Matplotlib wants real colours; these stand in for the page's and are replaced by them in the finished SVG.
+# Matplotlib needs real colours. These ones stand for the page's colours, which replace them in the finished SVG.
 INK = "#010203"
-SERIES = tuple(f"#0102{place:02x}" for place in range(0x10, 0x18))
-_REAL = {INK: "currentColor"} | {colour: f"var(--s{place})" for place, colour in enumerate(SERIES, 1)}
+SERIES = tuple(f"#0102{i:02x}" for i in range(0x10, 0x18))
+_REAL = {INK: "currentColor"} | {colour: f"var(--s{i})" for i, colour in enumerate(SERIES, 1)}
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -45,21 +45,21 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def chart(name: str, says: str, paint: Callable[[Any], None], width: float = 4.7, height: float = 3.1) -> Markup:
-    """An SVG that ``paint`` draws into matplotlib axes; the same drawing gives the same text.
+def chart(name: str, description: str, paint: Callable[[Any], None], width: float = 4.7, height: float = 3.1) -> Markup:
+    """An SVG element that ``paint`` draws into matplotlib axes; the same drawing gives the same text.
 
     Args:
-        name: begins the ids inside; different for each figure of a page.
-        says: what the figure shows, for those who do not see it.
-        paint: draws with INK for text and lines of the page, SERIES for data.
-        width, height: in inches; about as many as a phone shows, so that letters keep their size on it.
+        name: the prefix of all ids inside; each chart of a page needs another one.
+        description: what the chart shows, for screen readers.
+        paint: draws with the colours INK for axes and text, and SERIES for data.
+        width, height: in inches, about the width of a phone, so that text keeps its size there.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
     with matplotlib.rc_context({"svg.hashsalt": "retinanet", **_STYLE}), warnings.catch_warnings():
-        # Matplotlib only measures text, in a font without emoji or Chinese; browsers draw it in fonts of their own.
+        # Matplotlib only measures the text, in a font without emoji or Chinese. The browser draws it in its own fonts.
         warnings.filterwarnings("ignore", "Glyph .* missing from|Matplotlib currently does not support .* natively")
         figure = Figure(figsize=(width, height))
         axes = figure.subplots()
@@ -67,24 +67,24 @@ def chart(name: str, says: str, paint: Callable[[Any], None], width: float = 4.7
         axes.set_axisbelow(True)
         paint(axes)
         text = io.StringIO()
-        # Not savefig, which lays everything out twice.
+        # savefig would compute the layout twice.
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
-    return Markup(_for_page(text.getvalue(), name, says))
+    return Markup(_for_page(text.getvalue(), name, description))
 
 
-def _for_page(text: str, name: str, says: str) -> str:
-    """A file of matplotlib's to an element of a page."""
+def _for_page(text: str, name: str, description: str) -> str:
+    """Matplotlib's SVG file as an element of a page."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # of every element of the page: its own has it
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # it would apply to the whole page
     text = re.sub(r"<g/>\s*|<defs>\s*</defs>\s*", "", text)
     text = re.sub(r"font-family: [^;\"]*;?", "", text)
     text = re.sub(r"font: ([0-9.]+px)[^;\"]*", r"font-size: \1", text)
     text = re.sub("|".join(_REAL), lambda found: _REAL[found[0]], text)
-    # A hundredth of a point is enough.
+    # Two decimals are precise enough and make the page smaller.
     text = re.sub(r'(?<= (?:d|x|y)=")[^"]+', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), text)
-    used = {ident: f"{name}-{place}" for place, ident in enumerate(_references(text))}
+    used = {ident: f"{name}-{i}" for i, ident in enumerate(_references(text))}
     text = re.sub(r' id="([^"]*)"', lambda found: f' id="{used[found[1]]}"' if found[1] in used else "", text)
     text = re.sub(
         r'(url\(#|href="#)([^")]*)', lambda found: found[1] + used[found[2]] if found[2] in used else found[0], text
@@ -95,18 +95,18 @@ def _for_page(text: str, name: str, says: str) -> str:
     box = re.search(r'viewBox="([^"]*)"', head)
     assert box is not None
     size = box[1].split()[2:]
-    label = escape(printable(says))
+    label = escape(printable(description))
     opening = f'<svg viewBox="{box[1]}" width="{size[0]}" height="{size[1]}" role="img" aria-label="{label}"'
     return opening + ">" + re.sub(r"\n\s*", "\n", body).strip()
 
 
 def _references(text: str) -> list[str]:
-    """What other elements point at, in the order of its first mention."""
+    """The ids that other elements refer to, in the order of their first use."""
     return list(dict.fromkeys(re.findall(r'(?:url\(#|href="#)([^")]*)', text)))
 
 
-def written_out(axes: Any, which: str, base: int = 10) -> None:
-    """Make the axis ``which``, x or y, logarithmic, its numbers in full: 0.05, 200."""
+def log_axis(axes: Any, which: str, base: int = 10) -> None:
+    """Make an axis, "x" or "y", logarithmic, with numbers such as 0.05 and 200 instead of powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     axes.set(**{f"{which}scale": "log"})

@@ -1,10 +1,12 @@
-"""Images inside a page: small, with their boxes drawn in them, as JPEG data URIs."""
+"""Images of a page: small, with their boxes, as JPEG data URIs."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from retinanet.inference.detections import Detections
 
 SIDE = 480
-"""Pixels of the longer side of an image in a page; small images are enlarged to half of it."""
+"""Pixels of the longer side of an image in a page; smaller images are enlarged to at least half of this."""
 QUALITY = 78
 RIGHT: drawing.Colour = (40, 205, 170)
 WRONG: drawing.Colour = (255, 84, 84)
@@ -44,51 +46,56 @@ def labelled(data: DetectionData, index: int, note: str = "") -> Thumbnail:
     image, scale = _small(data, index)
     names = [data.class_names[label] for label in data.labels(index)]
     drawn = drawing.draw_boxes(image, data.boxes(index) * scale, names, class_names=data.class_names, line=2)
-    said = _counted(names) or "no boxes"
-    return _thumbnail(drawn, data, index, said, f"{note}: {said}" if note else said)
+    boxes = _counted(names) or "no boxes"
+    return _thumbnail(drawn, data, index, boxes, f"{note}: {boxes}" if note else boxes)
 
 
-def pair(data: DetectionData, judged: ImageResult, found: Mapping[int, Detections]) -> tuple[Thumbnail, Thumbnail]:
-    """The truth of an image, with what was missed in red, and what was found, with what is wrong in red."""
-    index = judged.index
+def pair(data: DetectionData, result: ImageResult, detections: Mapping[int, Detections]) -> tuple[Thumbnail, Thumbnail]:
+    """The ground truth with missed boxes in red, and the detections with wrong ones in red."""
+    index = result.index
     image, scale = _small(data, index)
-    truth = [data.class_names[label] for label in data.labels(index)]
-    missed = np.asarray(judged.missed, np.bool_)
-    left = _marked(image, data.boxes(index) * scale, truth, missed)
-    lost = [name for name, bad in zip(truth, missed) if bad]
-    regions = " (with regions to ignore)" if data.crowd(index).any() else ""
-    seen = f"{plural(len(truth), 'box', 'boxes')}{regions}, {_counted(lost)} missed" if lost else "all boxes found"
+    classes = [data.class_names[label] for label in data.labels(index)]
+    missed, wrong = np.asarray(result.missed, np.bool_), ~np.asarray(result.correct, np.bool_)
+    truth = _marked(image, data.boxes(index) * scale, classes, missed)
+    if missed.any():
+        crowd = " (with regions to ignore)" if data.crowd(index).any() else ""
+        truth_text = f"{plural(len(classes), 'box', 'boxes')}{crowd}; missed: {_counted(classes, missed)}"
+    else:
+        truth_text = "no box missed"
 
-    wrong = ~np.asarray(judged.correct, np.bool_)
     names: list[str] = []
     labels: list[str] = []
     boxes = np.zeros((0, 4))
-    if len(judged.kept):  # an image in which nothing was found may be missing
-        detections = found[index]
-        names = [detections.names[place] for place in judged.kept]
-        labels = [f"{name} {score:.2f}" for name, score in zip(names, detections.scores[judged.kept].tolist())]
-        boxes = detections.boxes.numpy()[judged.kept]
-    right = _marked(image, boxes * scale, labels, wrong)
-    bad = [name for name, is_wrong in zip(names, wrong) if is_wrong]
-    told = f"{plural(len(names), 'detection')}, {_counted(bad)} wrong" if bad else f"{len(names)} detections, all right"
-    if not names:
-        told = "nothing found"
-    return _thumbnail(left, data, index, f"Truth: {seen}", seen), _thumbnail(right, data, index, f"Found: {told}", told)
+    if len(result.kept):  # an image without detections may have no entry
+        found = detections[index]
+        names = [found.names[i] for i in result.kept]
+        labels = [f"{name} {score:.2f}" for name, score in zip(names, found.scores[result.kept].tolist())]
+        boxes = found.boxes.numpy()[result.kept]
+    marked = _marked(image, boxes * scale, labels, wrong)
+    errors = f"wrong: {_counted(names, wrong)}" if wrong.any() else "all correct"
+    text = f"{plural(len(names), 'detection')}; {errors}" if names else "no detections"
+    return (
+        _thumbnail(truth, data, index, f"Ground truth: {truth_text}", truth_text),
+        _thumbnail(marked, data, index, f"Detections: {text}", text),
+    )
 
 
 def choose(splits: Mapping[str, DetectionData], count: int) -> list[tuple[str, int]]:
-    """Images in which every class is seen, as far as ``count`` of them reach; the rarest classes first.
+    """Up to ``count`` images that together show as many classes as possible, the rarest classes first.
 
     Returns:
-        The split and the place of each; what is left of ``count`` is spread evenly over the first split.
+        The split and the index of each image. If fewer images show all classes, the rest comes evenly spread from the
+        first split.
     """
     chosen: list[tuple[str, int]] = []
     seen: set[int] = set()
     for split, data in splits.items():
-        notes = data.annotations
-        shown = ~notes.crowds
-        pairs = np.unique(np.stack([notes.images[shown], notes.labels[shown]], axis=1), axis=0)  # image, class
-        boxes = np.diff(notes.offsets)
+        annotations = data.annotations
+        real = ~annotations.crowds
+        pairs = np.unique(
+            np.stack([annotations.images[real], annotations.labels[real]], axis=1), axis=0
+        )  # image, class
+        boxes = np.diff(annotations.offsets)
         rarity = np.bincount(pairs[:, 1], minlength=len(data.class_names))
         for label in np.argsort(rarity, kind="stable"):
             if len(chosen) >= count:
@@ -98,7 +105,7 @@ def choose(splits: Mapping[str, DetectionData], count: int) -> list[tuple[str, i
             new = pairs[~np.isin(pairs[:, 1], list(seen))]
             gain = np.bincount(new[:, 0], minlength=len(data))
             candidates = pairs[pairs[:, 1] == label, 0]
-            # The most classes not seen before; of those the image with the fewest boxes, which is easiest to read.
+            # The image with the most new classes; among equals the one with the fewest boxes, which is easiest to read.
             best = int(candidates[np.lexsort((candidates, boxes[candidates], -gain[candidates]))[0]])
             chosen.append((split, best))
             seen.update(pairs[pairs[:, 0] == best, 1].tolist())
@@ -110,18 +117,15 @@ def choose(splits: Mapping[str, DetectionData], count: int) -> list[tuple[str, i
     return chosen + [(first, free[i * len(free) // left]) for i in range(min(left, len(free)))]
 
 
-def _counted(names: Sequence[str]) -> str:
-    """3 RBC, 1 WBC; the most first."""
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    order = sorted(counts, key=lambda name: -counts[name])
-    more = f" and {len(order) - 5} more classes" if len(order) > 5 else ""
-    return ", ".join(f"{counts[name]} {name}" for name in order[:5]) + more
+def _counted(names: Sequence[str], chosen: Iterable[bool] | None = None) -> str:
+    """The names with their counts, most frequent first: 3 RBC, 1 WBC."""
+    counts = Counter(names if chosen is None else itertools.compress(names, chosen)).most_common()
+    more = f" and {len(counts) - 5} more classes" if len(counts) > 5 else ""
+    return ", ".join(f"{number} {name}" for name, number in counts[:5]) + more
 
 
 def _small(data: DetectionData, index: int) -> tuple[Image.Image, NDArray[np.float64]]:
-    """An image at the size of the page, and the factors (4,) for its boxes."""
+    """The image at the size it has in the page, and the factors (4,) for its boxes."""
     image = drawing.to_image(data.read(index))
     longer = max(image.size)
     scale = SIDE / longer if longer > SIDE else max(1.0, SIDE / 2 / longer)
@@ -131,7 +135,7 @@ def _small(data: DetectionData, index: int) -> tuple[Image.Image, NDArray[np.flo
 
 
 def _marked(image: Image.Image, boxes: Any, names: Sequence[str], bad: NDArray[np.bool_]) -> Image.Image:
-    """What is right as thin frames, what is wrong as thick ones with its name, on top."""
+    """The image with correct boxes as thin frames, and above them wrong boxes as thick frames with their names."""
     image = image.copy()
     draw = ImageDraw.Draw(image)
     corners = np.asarray(boxes, np.float64).reshape(-1, 4)
@@ -142,8 +146,8 @@ def _marked(image: Image.Image, boxes: Any, names: Sequence[str], bad: NDArray[n
     for box in corners[bad]:
         drawing.frame(draw, box, WRONG, 3, image.size)
     taken: list[drawing.Area] = []
-    for place in np.flatnonzero(bad).tolist():
-        drawing.label(draw, corners[place], names[place], WRONG, font, 3, image.size, taken)
+    for index in np.flatnonzero(bad).tolist():
+        drawing.label(draw, corners[index], names[index], WRONG, font, 3, image.size, taken)
     return image
 
 

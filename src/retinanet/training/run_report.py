@@ -1,87 +1,83 @@
-"""The page that a run ends with."""
+"""The report page at the end of a run."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from retinanet.analysis.coverage import cover
 from retinanet.config.settings import Settings
 from retinanet.data import DetectionData
 from retinanet.data.dataset import spread
-from retinanet.evaluation.confusion import confusion_matrix, image_results, worst
+from retinanet.evaluation.confusion import confusion_matrix, image_results
 from retinanet.evaluation.loss_distribution import LossCurves, count_logits
 from retinanet.evaluation.tide import error_costs
+from retinanet.inference.detector import Detector
+from retinanet.report.run_facts import RunFacts
+from retinanet.report.run_page import write_run_page
 from retinanet.training.run_folder import RunFolder, read_metrics
 from retinanet.training.validation import Measured
 
-if TYPE_CHECKING:
-    from retinanet.inference.detector import Detector
-
-LOOKED_AT = 32  # images whose loss is taken apart: some ten million examples an image
-PARTS = ("data", "forward", "backward", "optimiser", "evaluation")
+LOSS_IMAGES = 32
+"""Images whose loss distribution is measured; each has some ten million examples."""
+PHASES = ("data", "forward", "backward", "optimiser", "evaluation")
 
 
-def write_report(
-    folder: RunFolder,
-    settings: Settings,
-    data: DetectionData,
-    val: DetectionData,
-    detector: Detector,
-    measured: Measured,
-    step: int,
-    seconds: float,
-    seconds_in: Mapping[str, float],
-    brief: bool = False,
-) -> None:
-    """Write report.html.
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run hands over to its report.
 
-    Args:
-        data, val: what was learnt from, what was measured on. measured: the last evaluation.
-        step, seconds: of the whole run. seconds_in: what data, forward, backward, ... took.
-        brief: leave out what takes longest, how difficult the examples are.
+    Attributes:
+        data, val: the training set and the validation set.
+        measured: the last evaluation.
+        step, seconds: the length of the whole run. seconds_in: seconds by phase, see ``PHASES``.
+        brief: leave out the loss distribution, which takes longest.
     """
-    from retinanet.report.advice import RunFacts
-    from retinanet.report.run_page import write_run_page
 
-    assert measured.curves is not None, "the first process writes"
-    found, looked_at = measured.found, sorted(measured.found)
-    threshold = measured.curves.threshold
-    judged = image_results(val, found, threshold, indices=looked_at)
-    metrics = read_metrics(folder.path)
-    parts = {name: seconds_in.get(name, 0.0) for name in PARTS}
+    folder: RunFolder
+    settings: Settings
+    data: DetectionData
+    val: DetectionData
+    detector: Detector
+    measured: Measured
+    step: int
+    seconds: float
+    seconds_in: Mapping[str, float]
+    brief: bool = False
+
+
+def write_report(run: FinishedRun) -> None:
+    """Write report.html."""
+    measured, settings = run.measured, run.settings
+    assert measured.curves is not None, "only the first process, which has the curves, writes the report"
+    detections, indices, threshold = measured.found, sorted(measured.found), measured.curves.threshold
+    seconds_in = {phase: run.seconds_in.get(phase, 0.0) for phase in PHASES}
     facts = RunFacts(
-        folder=folder.path,
-        data=data.root,
-        split=val.split,
-        steps=step,
-        seconds=seconds,
+        folder=run.folder.path,
+        source=run.data.root,
+        steps=run.step,
+        seconds=run.seconds,
+        seconds_in=seconds_in | {"other": max(0.0, run.seconds - sum(seconds_in.values()))},
+        settings=settings,
+        choices=json.loads((run.folder.path / "run.json").read_text(encoding="utf-8")).get("choices", []),
+        metrics=read_metrics(run.folder.path),
         stats=measured.stats,
         per_class=measured.per_class,
-        metrics=metrics,
-        choices=json.loads((folder.path / "run.json").read_text(encoding="utf-8")).get("choices", []),
-        threshold=threshold,
-        seconds_in=parts | {"other": max(0.0, seconds - sum(parts.values()))},
-        settings=settings,
+        data=run.val,
+        detections=detections,
+        curves=measured.curves,
+        errors=error_costs(run.val, detections, indices),
+        confusion=confusion_matrix(run.val, detections, threshold, indices=indices),
+        images=image_results(run.val, detections, threshold, indices=indices),
+        loss_curves=None if run.brief else _loss_curves(run.detector, settings, run.val),
+        coverage=cover(run.data, settings.model, settings.matching),
     )
-    write_run_page(
-        folder.report,
-        facts,
-        val,
-        found,
-        measured.curves,
-        error_costs(val, found, looked_at),
-        confusion_matrix(val, found, threshold, indices=looked_at),
-        worst(judged, 8),
-        None if brief else _difficulty(detector, settings, val),
-        judged,
-        cover(data, settings.model, settings.matching),
-    )
+    write_run_page(run.folder.report, facts)
 
 
-def _difficulty(detector: Detector, settings: Settings, val: DetectionData) -> LossCurves | None:
+def _loss_curves(detector: Detector, settings: Settings, val: DetectionData) -> LossCurves | None:
     if settings.loss.kind != "focal":
         return None
-    chosen = spread(len(val), LOOKED_AT).tolist()
-    return count_logits(detector, val, settings.matching, indices=chosen).curves(settings.loss.gamma)
+    indices = spread(len(val), LOSS_IMAGES).tolist()
+    return count_logits(detector, val, settings.matching, indices=indices).curves(settings.loss.gamma)

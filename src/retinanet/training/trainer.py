@@ -35,7 +35,7 @@ from retinanet.training.optimizer import make_optimizer, set_lr
 from retinanet.training.preparation import Fit, Prepared, Summary, prepare
 from retinanet.training.resume_state import Progress
 from retinanet.training.run_folder import RunFolder
-from retinanet.training.run_report import write_report
+from retinanet.training.run_report import FinishedRun, write_report
 from retinanet.training.schedule import REPORT_IMAGES, Plan, ema_decay, interval, lr_factor, scaled_lr
 from retinanet.training.signals import Interrupt, Stopped
 from retinanet.training.step import Learner, backward
@@ -469,7 +469,7 @@ class Trainer:
         try:
             left = math.inf if self.plan.budget is None else self.plan.budget - self.elapsed()
             seconds_each = self.decider.evaluation_seconds * self.fabric.world_size / len(self.measured.found)
-            write_report(
+            run = FinishedRun(
                 self.folder,
                 self.settings,
                 self.data,
@@ -481,5 +481,6 @@ class Trainer:
                 self.clock.seconds(),
                 brief=left < REPORT_IMAGES * seconds_each,
             )
+            write_report(run)
         except Exception as error:  # a run that took hours does not fail for its report
             self.notify(events.Problem(f"{self.folder.report} could not be written: {first_line(error)}"))

@@ -1,9 +1,9 @@
 "use strict";
-// Tables are sorted by their headings; without this they are read as they stand.
+// A click on a heading sorts its table. Without this script the tables keep their order.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const given = [...body.rows];
-  table.tHead.rows[0].querySelectorAll("th").forEach((head, place) => {
+  table.tHead.rows[0].querySelectorAll("th").forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
     button.append(...head.childNodes);
@@ -17,7 +17,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       if (next) head.setAttribute("aria-sort", next);
       const sign = next === "ascending" ? 1 : -1;
       const key = (row) => {
-        const cell = row.cells[place];
+        const cell = row.cells[column];
         return cell.dataset.value !== undefined ? Number(cell.dataset.value) : numeric ? null : cell.textContent;
       };
       const order = (a, b) => {
