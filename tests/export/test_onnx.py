@@ -441,6 +441,7 @@ def test_wrong_requests(options: dict[str, Any], words: str, detector: Detector,
         command(str(tmp_path / "m.safetensors"), **(options | places))
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_named(complete: Path) -> None:
     """In a process where the packages cannot be imported."""
     code = f"""

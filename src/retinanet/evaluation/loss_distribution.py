@@ -108,7 +108,7 @@ def margins(
             boxes.append(torch.as_tensor(data.boxes(i)) * scale)
             labels.append(torch.as_tensor(np.where(data.crowd(i), IGNORED, data.labels(i))))
         targets = match(anchors, boxes, labels, matching).labels  # (B, N)
-        own = pointwise.own_class(targets, logits.shape[2])
+        own = pointwise.positive_pairs(targets, logits.shape[2])
         others = ~own & (targets != IGNORED)[..., None]
         for row, x_t in enumerate((logits[own], -logits[others])):
             places = ((x_t.clamp(-LIMIT, LIMIT) + LIMIT) * (BINS / (2 * LIMIT))).long().clamp(max=BINS - 1)

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def open_exported(path: Path, device: str | torch.device | None = None, trust: bool = False) -> Detector | None:
-    """The detector in an exported file; None if ``path`` is none of those.
+    """The detector in an exported file; None if ``path`` is not one.
 
     Args:
-        trust: load a program of PyTorch (.pt2), which can run anything.
+        trust: load a PyTorch program (.pt2) too, which can run any code.
 
     Raises:
-        RequestError: it is one, but damaged or not trusted, or its runtime is not installed.
+        RequestError: the file is damaged or not trusted, or its runtime is not installed.
     """
     if onnx_runtime.recognises(path):
         return onnx_runtime.load_onnx(path, device)

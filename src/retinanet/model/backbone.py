@@ -20,10 +20,10 @@ FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoin
 
 
 class Backbone(nn.Module):
-    """Images (B, 3, H, W) -> [C3, C4, C5], each (B, C, H / stride, W / stride); C2 before them where asked for.
+    """Images (B, 3, H, W) -> [C3, C4, C5], each (B, C, H / stride, W / stride); from C2 on where ``first_level`` is 2.
 
     Attributes:
-        channels: of these.
+        channels: of each feature.
         mean, std: the normalisation that timm states for the model, of R, G, B in 0..1.
 
     Raises:
@@ -69,7 +69,7 @@ class Backbone(nn.Module):
         return [features[i] for i in self.selected]
 
     def train(self, mode: bool = True) -> Backbone:
-        """As in any module, but what is frozen stays in evaluation mode: its statistics do not move either."""
+        """As in any module, but frozen parts stay in evaluation mode, so that their statistics do not change either."""
         super().train(mode)
         for module in self.frozen:
             module.eval()
@@ -133,7 +133,7 @@ def _create(settings: BackboneSettings, load_weights: bool) -> Any:
         raise RequestError(f"model.backbone.name: timm has no model {settings.name!r}; {hint}")
     options = dict(settings.options)
     fetching = sorted(FETCHING.intersection(options))
-    if fetching:  # settings also come with other people's checkpoints, which are not to name what else is read
+    if fetching:  # Settings also come with other people's checkpoints, which must not name other files to read.
         raise RequestError(f"model.backbone.options cannot set {fetching[0]}: use model.backbone.weights")
     state: dict[str, Tensor] = {}
     if load_weights and settings.weights not in ("none", "imagenet"):
