@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,12 +16,24 @@ from torch import Tensor
 
 from retinanet.common.atomic_files import beside, what_is_wrong
 from retinanet.common.errors import RequestError, WorkError
+from retinanet.data.dataset import evenly
+from retinanet.data.image_io import read
+from retinanet.export import torch_export
+from retinanet.export.onnx import onnx_export, onnx_runtime
+from retinanet.export.openvino import openvino_export, openvino_int8, openvino_runtime
+from retinanet.export.verify import verify_export
 from retinanet.inference.detector import Detector
+from retinanet.model import RetinaNet
 
 Format = Literal["onnx", "openvino", "torch"]
 ExportPrecision = Literal["fp32", "bf16", "int8"]
 ENDINGS: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2", "openvino": ""}
 """File suffixes; OpenVINO's models are folders."""
+LOADERS: dict[str, Callable[[Path], Detector]] = {
+    "onnx": onnx_runtime.load_onnx,
+    "torch": partial(torch_export.load_torch, trust=True),  # This process has just written the file.
+    "openvino": openvino_runtime.load,
+}
 CHECKED = 8
 """How many images of a folder the model and its export are compared on."""
 
@@ -84,8 +98,6 @@ def export(
             package is missing.
         WorkError: the network cannot be exported, or what was written disagrees with the model.
     """
-    from retinanet.export.verify import verify
-
     say = on_progress or (lambda text: None)
     output = Path(output)
     require_request(format, output, network_only, precision, calibrate)
@@ -94,8 +106,13 @@ def export(
         check = _images_to_compare(calibrate)
     place = beside(output)
     try:
-        _write(reference, format, place, network_only, precision, calibrate, say)
-        differences = verify(place, reference, _loader(format), check, precision, say)
+        if format == "onnx":
+            onnx_export.write(reference, place, network_only, say)
+        elif format == "torch":
+            torch_export.write(reference, place, say)
+        else:
+            openvino_export.write(reference, place, precision, calibrate, say)
+        differences = verify_export(place, reference, LOADERS[format], check, precision, say)
         os.replace(place, output)
     except OSError as error:
         raise WorkError(f"cannot write {output}: {what_is_wrong(error)}") from error
@@ -110,10 +127,6 @@ def export(
 
 def _reference(detector: Detector) -> Detector:
     """The detector as it was trained: float32, on the CPU, without faster algorithms."""
-    import copy
-
-    from retinanet.model import RetinaNet
-
     model = getattr(detector, "model", None)
     if not isinstance(model, RetinaNet):
         raise RequestError("this model is an exported one: export the checkpoint that it was made from")
@@ -123,45 +136,4 @@ def _reference(detector: Detector) -> Detector:
 
 def _images_to_compare(calibrate: Path) -> list[Tensor]:
     """Real images to compare on, which tell more about a coarser network than synthetic ones."""
-    from retinanet.data.dataset import evenly
-    from retinanet.data.image_io import read
-    from retinanet.export.openvino.openvino_int8 import calibration_images
-
-    return [read(path) for path in evenly(calibration_images(calibrate), CHECKED)]
-
-
-def _write(
-    detector: Detector,
-    format: Format,
-    place: Path,
-    network_only: bool,
-    precision: ExportPrecision,
-    calibrate: Path | None,
-    say: Callable[[str], None],
-) -> None:
-    if format == "onnx":
-        from retinanet.export.onnx import onnx_export
-
-        onnx_export.write(detector, place, network_only, say)
-    elif format == "torch":
-        from retinanet.export import torch_export
-
-        torch_export.write(detector, place, say)
-    else:
-        from retinanet.export.openvino import openvino_export
-
-        openvino_export.write(detector, place, precision, calibrate, say)
-
-
-def _loader(format: Format) -> Callable[[Path], Detector]:
-    if format == "onnx":
-        from retinanet.export.onnx.onnx_runtime import load_onnx
-
-        return load_onnx
-    if format == "torch":
-        from retinanet.export.torch_export import load_torch
-
-        return lambda place: load_torch(place, trust=True)  # It was written by this process.
-    from retinanet.export.openvino import openvino_runtime
-
-    return openvino_runtime.load
+    return [read(path) for path in evenly(openvino_int8.calibration_images(calibrate), CHECKED)]

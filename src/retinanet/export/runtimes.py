@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from retinanet.export import torch_export
 from retinanet.export.onnx import onnx_runtime
 from retinanet.export.openvino import openvino_runtime
 from retinanet.inference.detector import Detector
-
-if TYPE_CHECKING:
-    import torch
 
 
 def open_exported(path: Path, device: str | torch.device | None = None, trust: bool = False) -> Detector | None:

@@ -11,18 +11,17 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.common.version import __version__
 from retinanet.config.settings import to_plain
+from retinanet.export.exported_network import ExportedNetwork
+from retinanet.export.onnx.onnx_export import EXAMPLE, Flat, dynamic_shapes
+from retinanet.inference.detector import Detector
 from retinanet.weight_files import metadata
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from retinanet.inference.detector import Detector
 
 FORMAT = "retinanet-torch-1"
 ABOUT = "retinanet.json"
@@ -35,10 +34,6 @@ def write(detector: Detector, place: Path, on_progress: Callable[[str], None] | 
     Raises:
         WorkError: the network does something that cannot be exported.
     """
-    import torch
-
-    from retinanet.export.onnx.onnx_export import EXAMPLE, Flat, dynamic_shapes
-
     say = on_progress or (lambda text: None)
     about = {
         "format": FORMAT,
@@ -80,11 +75,6 @@ def load_torch(path: str | Path, device: str | torch.device | None = None, trust
     Raises:
         RequestError: the file is not trusted, is missing, or is no such file.
     """
-    import torch
-
-    from retinanet.export.exported_network import ExportedNetwork
-    from retinanet.inference.detector import Detector
-
     path = Path(path)
     if device is not None and torch.device(device).type != "cpu":
         raise RequestError(f"{path} runs on the CPU: leave out --device {device}, or use the checkpoint")

@@ -25,6 +25,7 @@ from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import WorkError
 from retinanet.export.box_recall import recall_counts
 from retinanet.export.detector_agreement import Agreement
+from retinanet.export.onnx.onnx_runtime import OnnxDetector, open_inside
 from retinanet.inference.detector import Detector
 from retinanet.model.retinanet import Outputs
 from retinanet.ops.image_batch import ImageBatch
@@ -60,7 +61,7 @@ def empty_image(height: int, width: int) -> Tensor:
     return torch.randint(120, 136, (3, height, width), generator=random, dtype=torch.uint8)
 
 
-def verify(
+def verify_export(
     place: Path,
     reference: Detector,
     load: Callable[[Path], Detector],
@@ -81,8 +82,6 @@ def verify(
     Raises:
         WorkError: they do not agree; the message says in what.
     """
-    from retinanet.export.onnx.onnx_runtime import OnnxDetector
-
     say = on_progress or (lambda text: None)
     exported = load(place)
     chosen = [*check, empty_image(*check[0].shape[1:])] if check else made_images()
@@ -116,8 +115,6 @@ def verify(
 
 def _inside(place: Path, reference: Detector, chosen: Sequence[Tensor], say: Callable[[str], None]) -> dict[str, float]:
     """The parts of a complete ONNX file, each compared with ours."""
-    from retinanet.export.onnx.onnx_runtime import open_inside
-
     run = open_inside(place)
     settings = reference.settings
     options = PredictOptions(threshold=0.0)

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from retinanet.common.printable import NAME, printable
+from retinanet.data.image_io import to_tensor
 
 Colour = tuple[int, int, int]
 Area = tuple[float, float, float, float]
@@ -89,8 +90,6 @@ def draw_boxes(
 
 def to_image(image: Any) -> Image.Image:
     """A new, upright PIL RGB image of an image of any kind."""
-    from retinanet.data.image_io import to_tensor
-
     return Image.fromarray(np.ascontiguousarray(to_tensor(image).permute(1, 2, 0).cpu().numpy()))
 
 

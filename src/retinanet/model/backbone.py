@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import socket
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.config.settings import BackboneSettings
+from retinanet.weight_files.reader import read
 
 LAST_LEVEL = 5
 FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
@@ -126,8 +128,6 @@ def _create(settings: BackboneSettings, load_weights: bool) -> Any:
     import timm
 
     if settings.name.split(".")[0] not in timm.list_models():
-        import difflib
-
         near = difflib.get_close_matches(settings.name, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
         raise RequestError(f"model.backbone.name: timm has no model {settings.name!r}; {hint}")
@@ -202,8 +202,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     """A weight file's tensors; nothing in the file is executed."""
     if not path.is_file():
         raise RequestError(f"model.backbone.weights: there is no file {path} (write none, imagenet, or a file's path)")
-    from retinanet.weight_files.reader import read
-
     try:
         return read(path).tensors
     except RequestError as error:

@@ -12,6 +12,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from retinanet.common.errors import RequestError
 from retinanet.config.settings import ModelSettings
+from retinanet.model.retinanet import RetinaNet
 
 MOST = 50_000
 """The most parameters (tensors) of a network; timm's deepest have some thousand."""
@@ -26,8 +27,6 @@ def outline(settings: ModelSettings, num_classes: int, most: int = MOST) -> dict
     Raises:
         RequestError: there is no such network, or it has more parameters.
     """
-    from retinanet.model.retinanet import RetinaNet
-
     count, thread = 0, threading.get_ident()
 
     def registered(*_: Any) -> None:

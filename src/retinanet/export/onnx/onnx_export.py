@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.common.version import __version__
 from retinanet.config.settings import ModelSettings, to_plain
-
-if TYPE_CHECKING:
-    from retinanet.inference.detector import Detector
-    from retinanet.model.retinanet import RetinaNet
+from retinanet.export.onnx.onnx_ops import Ops
+from retinanet.export.onnx.onnx_postprocess import postprocess
+from retinanet.export.onnx.onnx_preprocess import preprocess
+from retinanet.inference.detector import Detector
+from retinanet.model.retinanet import RetinaNet
 
 FORMAT = "retinanet-onnx-1"
 OPSET = 18
@@ -135,10 +136,6 @@ def declare_network(graph: Any, settings: ModelSettings, num_classes: int) -> No
 def _surround(graph: Any, settings: ModelSettings, num_classes: int) -> None:
     """Put resizing and normalisation before the network, and decoding and suppression after it."""
     from onnx import TensorProto
-
-    from retinanet.export.onnx.onnx_ops import Ops
-    from retinanet.export.onnx.onnx_postprocess import postprocess
-    from retinanet.export.onnx.onnx_preprocess import preprocess
 
     for node in graph.node:
         for i, name in enumerate(node.input):

@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -18,9 +18,7 @@ from retinanet.config.settings import to_plain
 from retinanet.export.onnx.onnx_export import EXAMPLE, Flat, output_names
 from retinanet.export.openvino import openvino_int8
 from retinanet.export.openvino.openvino_runtime import ABOUT, DEVICE, FORMAT, NETWORK, core, runtime
-
-if TYPE_CHECKING:
-    from retinanet.inference.detector import Detector
+from retinanet.inference.detector import Detector
 
 Precision = Literal["fp32", "bf16", "int8"]
 CHECKED = ((1, 3, 32, 32), (2, 3, 96, 160), (1, 3, 256, 64))

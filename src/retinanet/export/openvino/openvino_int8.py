@@ -19,7 +19,12 @@ from torch import Tensor
 
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.config.settings import ModelSettings
+from retinanet.data.dataset import evenly, find_layout, plain_name
+from retinanet.data.faults import Report
+from retinanet.data.formats.listing import image_files
+from retinanet.data.image_io import read
 from retinanet.export.openvino.openvino_runtime import runtime, without_telemetry
+from retinanet.ops.image_batch import network_input
 
 MOST = 300
 """The most images that are used."""
@@ -34,10 +39,6 @@ def calibration_images(source: Path) -> list[Path]:
     Raises:
         RequestError: there are none.
     """
-    from retinanet.data.dataset import evenly, find_layout, plain_name
-    from retinanet.data.faults import Report
-    from retinanet.data.formats.listing import image_files
-
     if not source.exists():
         raise RequestError(f"--calibrate {source}: no such file or folder")
     paths: list[Path] = []
@@ -99,9 +100,6 @@ def quantise(model: Any, settings: ModelSettings, images: list[Path], say: Calla
 
 def prepared(path: Path, settings: ModelSettings) -> Tensor:
     """The network's input for an image file, (1, 3, H, W) float32."""
-    from retinanet.data.image_io import read
-    from retinanet.ops.image_batch import network_input
-
     return network_input(read(path), settings.preprocessing).contiguous()
 
 
