@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retinanet.config.settings import AugmentationSettings, Interpolation, PreprocessingSettings
-from retinanet.ops.resize import resize, resized_size
+from retinanet.ops.resize import resize_bilinear, resized_size
 
 IGNORE = -2
 """Label of regions in which nothing is learnt."""
@@ -114,7 +114,7 @@ def apply(
     """
     x1, y1, x2, y2 = drawn.crop
     height, width = drawn.size
-    image = resize(image[:, y1:y2, x1:x2], drawn.size, interpolation)
+    image = resize_bilinear(image[:, y1:y2, x1:x2], drawn.size, interpolation)
     if drawn.flip:
         image = image.flip(-1)
     if drawn.colour is not None:

@@ -73,13 +73,30 @@ def resize_image(image: Tensor, settings: PreprocessingSettings, size: int | Non
     """
     target = resized_size(image.shape[1], image.shape[2], settings, size)
     if settings.interpolation != "plain":
-        return resize(image, target, settings.interpolation)
+        return resize_bilinear(image, target, settings.interpolation)
     # OpenCV computes source positions in float64, as PyTorch does for float64 images; torchvision in float32.
     dtype = torch.float64 if settings.rounding == "detectron" else torch.float32
     return _plain(image.to(dtype), target, box_scale(image.shape[1:], target, settings, size)).float()
 
 
-def resize(image: Tensor, size: tuple[int, int], interpolation: Interpolation = "antialias") -> Tensor:
+def resize_reference(image: Tensor, size: tuple[int, int], antialias: bool = True) -> Tensor:
+    """The formula of bilinear resizing: (3, H, W) -> (3, h, w) float64, before rounding.
+
+    A target pixel is a weighted average of source pixels. Their weights fall linearly with the distance from its centre
+    to 0 at a distance of one source pixel; with ``antialias`` of one target pixel, where that is larger.
+    """
+
+    def weights(source: int, target: int) -> Tensor:
+        scale = source / target
+        centres = (torch.arange(target, dtype=torch.float64) + 0.5) * scale
+        distances = (torch.arange(source, dtype=torch.float64) + 0.5 - centres[:, None]).abs()  # (target, source)
+        result = (1 - distances / (max(1.0, scale) if antialias else 1.0)).clamp(min=0)
+        return result / result.sum(dim=1, keepdim=True)
+
+    return weights(image.shape[1], size[0]) @ image.double() @ weights(image.shape[2], size[1]).T
+
+
+def resize_bilinear(image: Tensor, size: tuple[int, int], interpolation: Interpolation = "antialias") -> Tensor:
     """Bilinear resize, (3, H, W) uint8 -> (3, h, w) uint8; the setting explains ``interpolation``."""
     if tuple(image.shape[1:]) == tuple(size):
         return image
