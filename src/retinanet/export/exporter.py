@@ -104,23 +104,23 @@ def export(
     reference = _reference(detector)
     if check is None and calibrate is not None:
         check = _images_to_compare(calibrate)
-    place = beside(output)
+    temporary = beside(output)
     try:
         if format == "onnx":
-            onnx_export.write(reference, place, network_only, say)
+            onnx_export.write(reference, temporary, network_only, say)
         elif format == "torch":
-            torch_export.write(reference, place, say)
+            torch_export.write(reference, temporary, say)
         else:
-            openvino_export.write(reference, place, precision, calibrate, say)
-        differences = verify_export(place, reference, LOADERS[format], check, precision, say)
-        os.replace(place, output)
+            openvino_export.write(reference, temporary, precision, calibrate, say)
+        differences = verify_export(temporary, reference, LOADERS[format], check, precision, say)
+        os.replace(temporary, output)
     except OSError as error:
         raise WorkError(f"cannot write {output}: {what_is_wrong(error)}") from error
     finally:
-        if place.is_dir():
-            shutil.rmtree(place, ignore_errors=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):
-            place.unlink()
+            temporary.unlink()
     files = sorted(path for path in output.rglob("*") if path.is_file()) if output.is_dir() else [output]
     return Exported(tuple(files), differences)
 

@@ -28,7 +28,7 @@ ABOUT = "retinanet.json"
 """Name of the extra file in the archive."""
 
 
-def write(detector: Detector, place: Path, on_progress: Callable[[str], None] | None = None) -> None:
+def write(detector: Detector, path: Path, on_progress: Callable[[str], None] | None = None) -> None:
     """Write the network of ``detector`` for images of any number and any size that is a multiple of 32.
 
     Raises:
@@ -58,7 +58,7 @@ def write(detector: Detector, place: Path, on_progress: Callable[[str], None] | 
     say("writing")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Weights that are views of each other cause warnings.
-        torch.export.save(program, place, extra_files={ABOUT: json.dumps(about)})
+        torch.export.save(program, path, extra_files={ABOUT: json.dumps(about)})
 
 
 def recognises(path: Path) -> bool:

@@ -62,14 +62,14 @@ def empty_image(height: int, width: int) -> Tensor:
 
 
 def verify_export(
-    place: Path,
+    path: Path,
     reference: Detector,
     load: Callable[[Path], Detector],
     check: Sequence[Tensor] | None = None,
     precision: str = "fp32",
     on_progress: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
-    """Compare the export at ``place`` with the model; return the differences by name.
+    """Compare the export at ``path`` with the model; return the differences by name.
 
     Returns:
         "images", "outputs" (of the network, in standard deviations) and "correlation" (of the outputs).
@@ -83,13 +83,13 @@ def verify_export(
         WorkError: they do not agree; the message says in what.
     """
     say = on_progress or (lambda text: None)
-    exported = load(place)
+    exported = load(path)
     chosen = [*check, empty_image(*check[0].shape[1:])] if check else made_images()
     differences: dict[str, float] = {"images": len(chosen)}
     complete = isinstance(exported, OnnxDetector)
     say(f"comparing with the model on {len(chosen)} images")
     if complete:
-        differences |= _inside(place, reference, chosen, say)
+        differences |= _inside(path, reference, chosen, say)
     else:
         batches = [ImageBatch.stack([reference.prepare(image)]) for image in chosen]
         theirs, ours = ([detector.forward(batch) for batch in batches] for detector in (exported, reference))
@@ -113,9 +113,9 @@ def verify_export(
     return differences | {"at limits": agreement.limits}
 
 
-def _inside(place: Path, reference: Detector, chosen: Sequence[Tensor], say: Callable[[str], None]) -> dict[str, float]:
+def _inside(path: Path, reference: Detector, chosen: Sequence[Tensor], say: Callable[[str], None]) -> dict[str, float]:
     """The parts of a complete ONNX file, each compared with ours."""
-    run = open_inside(place)
+    run = open_inside(path)
     settings = reference.settings
     options = PredictOptions(threshold=0.0)
     rules = dataclasses.replace(settings.postprocessing, threshold=0.0, coarsest_threshold=None)

@@ -53,7 +53,7 @@ def dynamic_shapes() -> dict[str, Any]:
 
 
 def write(
-    detector: Detector, place: Path, network_only: bool = False, on_progress: Callable[[str], None] | None = None
+    detector: Detector, path: Path, network_only: bool = False, on_progress: Callable[[str], None] | None = None
 ) -> None:
     """Write ``detector`` as an ONNX file, checked by ONNX's own checker only.
 
@@ -72,7 +72,7 @@ def write(
     model = assemble(trace(detector.model), detector, network_only)
     onnx.checker.check_model(model, full_check=True)
     say("writing")
-    onnx.save(model, place)
+    onnx.save(model, path)
 
 
 def assemble(model: Any, detector: Detector, network_only: bool = False) -> Any:

@@ -175,10 +175,10 @@ def _resize_opencv(ops: Ops, images: str, resized: str) -> str:
     (upper, lower, upper_weight, lower_weight) = _taps(ops, sides, resized, 0)
     (left, right, left_weight, right_weight) = _taps(ops, sides, resized, 1)
 
-    def mixed(pixels: str, axis: int, places: tuple[str, str], weights: tuple[str, str], drop: int) -> str:
+    def mixed(pixels: str, axis: int, indices: tuple[str, str], weights: tuple[str, str], drop: int) -> str:
         products = []
-        for place, weight in zip(places, weights):
-            taken = ops.cast(ops.Gather(pixels, place, axis=axis), np.int32)
+        for index, weight in zip(indices, weights):
+            taken = ops.cast(ops.Gather(pixels, index, axis=axis), np.int32)
             # A weight for each column, (w, 1), or each row, (h, 1, 1). All is positive: dividing drops the low bits.
             product = ops.Mul(taken, ops.Unsqueeze(weight, ops.ints([1] if axis == 2 else [1, 2])))
             products.append(product if axis == 2 else ops.Div(product, ops.constant(2**drop, np.int32)))

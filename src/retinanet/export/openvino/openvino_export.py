@@ -28,7 +28,7 @@ TOLERANCE = 1e-3
 
 def write(
     detector: Detector,
-    place: Path,
+    folder: Path,
     precision: Precision = "fp32",
     calibrate: Path | None = None,
     on_progress: Callable[[str], None] | None = None,
@@ -36,7 +36,7 @@ def write(
     """Write ``detector`` as a folder. ``retinanet.json`` comes last, so that an unfinished folder is not loaded.
 
     Args:
-        place: a folder, created if necessary.
+        folder: a folder, created if necessary.
         precision: "bf16" stores weights in 16 bits, half as large, and computes in bf16 where the CPU has it,
             else in float32. "int8" computes most of the network in 8 bits.
         calibrate: for int8, images like those of the deployment: a folder, or a data set with a train split.
@@ -60,12 +60,12 @@ def write(
         model = openvino_int8.quantise(model, detector.settings, images, say)
     say("writing")
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        openvino.save_model(model, place / NETWORK, compress_to_fp16=precision != "fp32")
+        folder.mkdir(parents=True, exist_ok=True)
+        openvino.save_model(model, folder / NETWORK, compress_to_fp16=precision != "fp32")
         text = json.dumps(about(detector, precision), indent=2) + "\n"
-        (place / ABOUT).write_text(text, encoding="utf-8")
+        (folder / ABOUT).write_text(text, encoding="utf-8")
     except (OSError, RuntimeError) as error:  # OpenVINO raises RuntimeError where the disk is full.
-        raise WorkError(f"cannot write {place}: {first_line(error)}") from error
+        raise WorkError(f"cannot write {folder}: {first_line(error)}") from error
 
 
 def convert(detector: Detector, openvino: Any) -> Any:

@@ -14,17 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from retinanet.common.errors import RequestError, first_line
 from retinanet.common.fields import shown
 from retinanet.config.settings import ModelSettings
-from retinanet.export.exported_network import ExportedNetwork
-from retinanet.inference.detector import Detector
 from retinanet.weight_files import metadata
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retinanet.inference.detector import Detector
 
 FORMAT = "retinanet-openvino-1"
 NETWORK, WEIGHTS, ABOUT = "model.xml", "model.bin", "retinanet.json"
@@ -118,6 +118,10 @@ def load(path: str | Path) -> Detector:
     """
     folder = folder_of(Path(path))
     settings, names, about, precision = read_about(folder)
+    runtime(folder)  # A missing package is reported before PyTorch is imported.
+    from retinanet.export.exported_network import ExportedNetwork
+    from retinanet.inference.detector import Detector
+
     run = Network(folder, precision)
     levels = len(settings.anchors.levels)
     sides = [shape[2] for shape in run.shapes]
@@ -180,6 +184,8 @@ class Network:
     """
 
     def __init__(self, folder: Path, precision: str) -> None:
+        import torch
+
         openvino = runtime(folder)
         cpu = core(openvino)
         # Without this hint OpenVINO would compute fp32 models in bf16 too, where the CPU has it.
@@ -210,6 +216,8 @@ class Network:
             raise RequestError(f"{folder / NETWORK} cannot be read as an OpenVINO model: {reason}") from error
 
     def __call__(self, images: Tensor) -> list[Tensor]:
+        import torch
+
         # A request of its own for each call owns the memory of what it returns: nothing is copied or overwritten.
         request = self.compiled.create_infer_request()
         pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
