@@ -13,17 +13,7 @@ from pathlib import Path
 
 import retinanet
 from retinanet.data import open_data
-from retinanet.inference.detections import Detections
-from retinanet.ops.boxes import iou
-
-
-def found_again(exact: Detections, fast: Detections, score: float, overlap: float) -> tuple[int, int]:
-    """How many of the exact detections with at least this score there are, and how many of them the fast way has."""
-    wanted = exact.above(score)
-    if not len(wanted) or not len(fast):
-        return len(wanted), 0
-    near = (iou(wanted.boxes, fast.boxes) > overlap) & (wanted.labels[:, None] == fast.labels)
-    return len(wanted), int(near.any(dim=1).sum())
+from retinanet.export.box_recall import recall_counts
 
 
 def main() -> None:
@@ -41,7 +31,7 @@ def main() -> None:
     exact = [plain.predict(image) for image in images]
     for precision in options.precisions:
         fast = retinanet.load(options.model, "cpu", precision)
-        pairs = [found_again(e, fast.predict(p), options.score, options.iou) for e, p in zip(exact, images)]
+        pairs = [recall_counts(e, fast.predict(p), options.score, options.iou) for e, p in zip(exact, images)]
         total, again = (sum(column) for column in zip(*pairs))
         share = f"{100 * again / total:.2f} %" if total else "nothing to find"
         print(f"{precision} ({fast.precision}): {again} of {total} found again, {share}, in {len(data)} images")

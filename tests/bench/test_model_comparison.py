@@ -19,7 +19,7 @@ from helpers.tiny_run import tiny
 from retinanet.bench import model_comparison
 from retinanet.cli import main
 from retinanet.data.dataset import evenly
-from retinanet.export.box_recall import found_again
+from retinanet.export.box_recall import recall_counts
 from retinanet.inference.detections import Detections
 from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
@@ -79,16 +79,16 @@ def detections(boxes: list[list[float]], scores: list[float], labels: list[int],
 
 def test_found_again() -> None:
     first = detections([[0, 0, 100, 100], [50, 50, 90, 90], [0, 0, 10, 10]], [0.9, 0.5, 0.3], [0, 1, 0])
-    assert found_again(first, first) == (2, 2)  # a score of just 0.3 is not above it
+    assert recall_counts(first, first) == (2, 2)  # a score of just 0.3 is not above it
     moved = detections([[0, 0, 100, 95], [50, 50, 90, 85], [0, 0, 10, 10]], [0.9, 0.5, 0.3], [0, 1, 0])
-    assert found_again(first, moved) == (2, 1)  # IoU 0.95 and 0.875
+    assert recall_counts(first, moved) == (2, 1)  # IoU 0.95 and 0.875
     turned = detections([[0, 0, 100, 100], [50, 50, 90, 90]], [0.1, 0.5], [1, 1], ("green", "red"))
-    assert found_again(first, turned) == (2, 1)  # the same names under other numbers
+    assert recall_counts(first, turned) == (2, 1)  # the same names under other numbers
     nothing = detections([], [], [])
-    assert found_again(first, nothing) == (2, 0)
-    assert found_again(nothing, first) == (0, 0)
+    assert recall_counts(first, nothing) == (2, 0)
+    assert recall_counts(nothing, first) == (0, 0)
     empty = detections([[5, 5, 5, 9]], [0.9], [0])
-    assert found_again(empty, empty) == (0, 0)
+    assert recall_counts(empty, empty) == (0, 0)
 
 
 def test_an_agreement_of_nothing_is_none() -> None:

@@ -40,6 +40,7 @@ def test_both_sides_find_the_same_boxes_in_a_image() -> None:
     torch.testing.assert_close(found.scores, expected["scores"], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_both_sides_train_on_the_same_loss() -> None:
     work = torchvision_bench.training_step(128, batch=1, boxes=3, classes=5)
     torch.testing.assert_close(work.ours(), work.theirs(), rtol=1e-3, atol=1e-4)
@@ -51,6 +52,7 @@ def test_a_comparison() -> None:
     assert (row["ratio"], row["ratio_low"], row["ratio_high"], row["rounds"]) == (2.0, 1.0, 3.0, 3)
 
 
+@pytest.mark.slow
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(torchvision_bench, "focal_loss", partial(torchvision_bench.focal_loss, 600, 5))
     monkeypatch.setattr(torchvision_bench, "box_matching", partial(torchvision_bench.box_matching, 64, 64))

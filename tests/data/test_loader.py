@@ -27,7 +27,7 @@ from retinanet.config.settings import (
 )
 from retinanet.data import open_data
 from retinanet.data.loader import eval_batches, order, train_batches
-from retinanet.ops.resize import resize, resized_size
+from retinanet.ops.resize import resize_bilinear, resized_size
 
 AUGMENTATION = AugmentationSettings(crop=0.5, zoom=(0.7, 1.3), colour=0.5)
 PREPROCESSING = PreprocessingSettings(size=40, longer=80)
@@ -311,7 +311,9 @@ def test_evaluation_sees_each_image_once_alone_with_its_own_padding(data, worker
             assert tuple(batch.originals[place].tolist()) == data.size(index)
             height, width = resized_size(*data.size(index), PREPROCESSING)
             assert batch.sizes[place].tolist() == [height, width]
-            assert torch.equal(batch.images[place, :, :height, :width], resize(data.read(index), (height, width)))
+            assert torch.equal(
+                batch.images[place, :, :height, :width], resize_bilinear(data.read(index), (height, width))
+            )
             (alone,) = eval_batches(data, PREPROCESSING, [index])
             assert torch.equal(alone.images[0], batch.images[place])
 

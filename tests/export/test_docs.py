@@ -83,6 +83,7 @@ def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_export, "convert", convert_once)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("traced_once")
 @pytest.mark.parametrize(
     ("page", "module", "extra", "made"),
@@ -105,6 +106,7 @@ def test_commands(page: str, module: str, extra: str, made: list[str], folder: P
     assert [name for name in made if not (folder / name).exists()] == []
 
 
+@pytest.mark.slow
 def test_serving(folder: Path) -> None:
     """A server as the page starts it, asked as the page asks it, and stopped."""
     needs("fastapi", "serve")

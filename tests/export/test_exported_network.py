@@ -43,6 +43,7 @@ def test_what_the_settings_mean(detector: Detector) -> None:
         torch.testing.assert_close(c * weights, d)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "openvino", "torch"])
 def test_exported(kind: Any, detector: Detector, tmp_path: Path) -> None:
     if kind != "torch":

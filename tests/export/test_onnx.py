@@ -300,12 +300,12 @@ def altered(path: Path, place: Path, name: str, change: Any) -> Path:
 
 def test_verification(complete: Path, alone: Path, detector: Detector) -> None:
     for path in (complete, alone):
-        differences = verify.verify(path, detector, onnx_runtime.load_onnx)
+        differences = verify.verify_export(path, detector, onnx_runtime.load_onnx)
         assert differences["outputs"] < 1e-4
         assert differences["correlation"] > 0.999999
         assert differences["detections"] > 20
     chosen = [models.make_image(40, 60), models.make_image(70, 50)]
-    assert verify.verify(complete, detector, onnx_runtime.load_onnx, chosen)["images"] == 3
+    assert verify.verify_export(complete, detector, onnx_runtime.load_onnx, chosen)["images"] == 3
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_verification_sees_a_change(
 ) -> None:
     place = altered(complete, tmp_path / "altered.onnx", name, change)
     with pytest.raises(WorkError, match=words):
-        verify.verify(place, detector, onnx_runtime.load_onnx)
+        verify.verify_export(place, detector, onnx_runtime.load_onnx)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_an_untrained_model_is_checked_too(
     quiet = models.changed(detector, {"postprocessing": {"threshold": 0.9999}})
     place = assemble(traced, models.changed(quiet, values), tmp_path / "m.onnx")
     with pytest.raises(WorkError, match=words):
-        verify.verify(place, quiet, onnx_runtime.load_onnx)
+        verify.verify_export(place, quiet, onnx_runtime.load_onnx)
 
 
 def test_a_failed_check_leaves_no_file(
@@ -441,6 +441,7 @@ def test_wrong_requests(options: dict[str, Any], words: str, detector: Detector,
         command(str(tmp_path / "m.safetensors"), **(options | places))
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_named(complete: Path) -> None:
     """In a process where the packages cannot be imported."""
     code = f"""

@@ -119,6 +119,7 @@ def test_evaluation_takes_it(detector: Detector, loaded: Detector, tmp_path: Pat
         assert_same(found[index], expected[index])
 
 
+@pytest.mark.slow
 def test_signals_are_survived_after_several_models(folder: Path) -> None:
     """As those of a data loader's workers that end, which Python handles on the stack that is set for signals."""
     code = f"""if True:
@@ -160,7 +161,7 @@ def test_int8(detector: Detector, folder: Path, tmp_path: Path) -> None:
     model = openvino_runtime.core(openvino).read_model(folder / "model.xml")
     last = {openvino_int8.last_convolution(output) for output in model.outputs}
     assert len(last) == len(model.outputs)
-    with pytest.warns(UserWarning, match="calibrated on 9 images alone"):
+    with pytest.warns(UserWarning, match="calibrated on 9 images"):
         model = openvino_int8.quantise(model, detector.settings, sources, said.append)
     assert said[0] == "calibrating on 9 images"
     quantised = {
@@ -225,7 +226,7 @@ def test_what_is_lost_when_the_network_is_followed_is_noticed(detector: Detector
     for network, same in ((Odd(), False), (Even(), True)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            followed = openvino_export.follow(network, openvino)
+            followed = openvino_export.trace(network, openvino)
         assert openvino_export.agrees(followed, network, openvino) == same
 
 

@@ -7,7 +7,7 @@ import torch
 
 from helpers.tiny_run import tiny
 from retinanet.inference import cuda_graphs as module
-from retinanet.inference.cuda_graphs import MOST, REMEMBERED, Graphs
+from retinanet.inference.cuda_graphs import MOST_GRAPHS, MOST_SHAPES, Graphs
 from retinanet.model import RetinaNet
 
 
@@ -42,7 +42,7 @@ def test_graphs_give_the_networks_outputs(model):
         for size in (64, 96):
             images = torch.rand(2, 3, size, size, device="cuda")
             same(graphs(images), model(images))
-    for count in range(1, MOST + 3):
+    for count in range(1, MOST_GRAPHS + 3):
         images = torch.rand(count, 3, 32, 32, device="cuda")
         for _ in range(2):
             same(graphs(images), model(images))
@@ -94,7 +94,7 @@ def test_one_failure_does_not_turn_graphs_off(model, monkeypatch):
 
 def test_shapes_that_came_once_are_forgotten():
     graphs = Recording(lambda images: images)
-    for width in range(1, 3 * REMEMBERED):
+    for width in range(1, 3 * MOST_SHAPES):
         graphs(torch.empty(1, 3, 1, width))
-    assert len(graphs._seen) <= REMEMBERED
+    assert len(graphs._seen) <= MOST_SHAPES
     assert graphs.tried == 0

@@ -99,6 +99,7 @@ def test_options_read_no_files(option: str) -> None:
         Backbone(BackboneSettings(name="resnet18", options={option: "x.pth"}))
 
 
+@pytest.mark.slow
 def test_imagenet_weights_without_a_network(tmp_path: Path) -> None:
     code = """
 from retinanet.config.settings import BackboneSettings

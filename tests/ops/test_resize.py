@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retinanet.config.settings import Interpolation, PreprocessingSettings
-from retinanet.ops.resize import box_scale, normalize, pad_batch, padded_size, resize, resize_image, resized_size
+from retinanet.ops.resize import (
+    box_scale,
+    normalize,
+    pad_batch,
+    padded_size,
+    resize_bilinear,
+    resize_image,
+    resize_reference,
+    resized_size,
+)
 
 PAPER = PreprocessingSettings()
 TORCHVISION = PreprocessingSettings(rounding="down", interpolation="plain")
@@ -73,7 +82,7 @@ def test_resize_is_pillows_bilinear() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
     for size in ((20, 31), (120, 180), (60, 45), (1, 1), (40, 1), (1, 40), (7, 2)):
-        found = resize(image, size)
+        found = resize_bilinear(image, size)
         assert found.dtype == torch.uint8
         expected = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
         difference = found.permute(1, 2, 0).int() - torch.from_numpy(expected.copy()).int()
@@ -83,11 +92,21 @@ def test_resize_is_pillows_bilinear() -> None:
 def test_resize_without_antialiasing() -> None:
     image = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
     plain = torch.nn.functional.interpolate(image[None].float(), size=(13, 17), mode="bilinear")[0]
-    assert torch.equal(resize(image, (13, 17), "plain"), plain.round().to(torch.uint8))
+    assert torch.equal(resize_bilinear(image, (13, 17), "plain"), plain.round().to(torch.uint8))
     halved = replace(TORCHVISION, size=20)
     expected = torch.nn.functional.interpolate(image[None].float(), size=(20, 30), mode="bilinear")[0]
     assert torch.equal(resize_image(image, halved), expected)
-    assert torch.equal(resize_image(image, replace(halved, interpolation="opencv")), resize(image, (20, 30), "opencv"))
+    assert torch.equal(
+        resize_image(image, replace(halved, interpolation="opencv")), resize_bilinear(image, (20, 30), "opencv")
+    )
+
+
+@pytest.mark.parametrize("size", [(23, 31), (50, 70), (7, 100), (1, 1), (100, 9)])
+@pytest.mark.parametrize(("interpolation", "levels"), [("antialias", 1), ("pillow", 1), ("plain", 0.51), ("opencv", 1)])
+def test_resized_as_by_the_formula(size: tuple[int, int], interpolation: Interpolation, levels: float) -> None:
+    image = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = resize_reference(image, size, antialias=interpolation in ("antialias", "pillow"))
+    assert (resize_bilinear(image, size, interpolation) - expected).abs().max() <= levels
 
 
 @given(SIDES, SIDES)
@@ -125,7 +144,7 @@ def test_resize_by_pillow_itself() -> None:
     image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
     for size in ((20, 31), (120, 180), (1, 40), (60, 90)):
         expected = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
-        assert np.array_equal(resize(image, size, "pillow").permute(1, 2, 0).numpy(), expected)
+        assert np.array_equal(resize_bilinear(image, size, "pillow").permute(1, 2, 0).numpy(), expected)
 
 
 def test_detectron_samples_with_its_scale_rather_than_the_ratio_of_the_sizes() -> None:
@@ -141,7 +160,7 @@ def test_detectron_samples_with_its_scale_rather_than_the_ratio_of_the_sizes() -
 
 def test_resize_to_the_same_size_changes_nothing() -> None:
     image = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
-    assert torch.equal(resize(image, (40, 60)), image)
+    assert torch.equal(resize_bilinear(image, (40, 60)), image)
     for rules in (replace(PAPER, resize="none"), replace(PAPER, size=40, interpolation="opencv")):
         assert torch.equal(resize_image(image, rules), image)
     same = resize_image(image, replace(TORCHVISION, size=40))
@@ -154,7 +173,7 @@ def test_resize_of_the_smallest_images(size: tuple[int, int]) -> None:
     image = torch.full((3, *size), 77, dtype=torch.uint8)
     target = resized_size(*size, PAPER, 64)
     for interpolation in get_args(Interpolation):
-        found = resize(image, target, interpolation)
+        found = resize_bilinear(image, target, interpolation)
         assert found.shape[1:] == target
         assert (found == 77).all()
 

@@ -14,31 +14,31 @@ from torch import Tensor
 
 from retinanet.bench.torchvision_bench import frozen_heap
 from retinanet.checkpoints.fetch import find
-from retinanet.export.box_recall import found_again
+from retinanet.export.box_recall import recall_counts
 from retinanet.export.openvino import openvino_runtime
 from retinanet.inference.detections import Detections
 from retinanet.inference.detector import Detector
 
 MOST = 12
-"""Images, evenly spread over those that are given."""
+"""The most images that are used, evenly spread over those that are given."""
 
 
 @dataclass
 class Row:
-    """One model, as it was here."""
+    """Measurements of one model."""
 
     model: str
     kind: str
-    """What computes it, such as "OpenVINO int8"."""
+    """The runtime and precision, such as "OpenVINO int8"."""
     bytes: int
     """On disk."""
     load_seconds: float
     seconds: list[float] = field(default_factory=list)
     """Of each image and round, from pixels to boxes, one image at a time."""
     wanted: int = 0
-    """Boxes of the first model above ``SCORE``..."""
+    """Boxes of the first model above ``box_recall.SCORE``..."""
     found: int = 0
-    """...and how many of them this one has too."""
+    """...and how many of them this model has too."""
 
     @property
     def agreement(self) -> float | None:
@@ -68,7 +68,7 @@ def compare(
     rounds: int = 5,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
-    """Load each, then look at every image with all of them in turn, ``rounds`` times after one that is not counted.
+    """Load all models, then predict every image with each in turn, ``rounds`` times after one that is not counted.
 
     Args:
         models: whatever ``load`` takes.
@@ -76,7 +76,7 @@ def compare(
         load: such as :func:`retinanet.load`.
         on_progress: called with (rounds done, rounds in all).
     """
-    import timm  # noqa: F401 (its import, of some seconds, is no part of loading the first checkpoint)
+    import timm  # noqa: F401 (its import takes seconds, which are not to count for the first checkpoint)
 
     rows, detectors = [], []
     for model in models:
@@ -96,9 +96,9 @@ def compare(
                     first = found if first is None else first
                     if number:
                         row.seconds.append(seconds)
-                    else:  # the first round warms up, and tells who finds what
-                        wanted, again = found_again(first, found)
-                        row.wanted, row.found = row.wanted + wanted, row.found + again
+                    else:  # the first round warms up, and its boxes are compared
+                        wanted, recalled = recall_counts(first, found)
+                        row.wanted, row.found = row.wanted + wanted, row.found + recalled
             if on_progress:
                 on_progress(number + 1, rounds + 1)
     return rows
@@ -115,7 +115,7 @@ def kind_of(model: str, detector: Detector) -> str:
 
 
 def size_on_disk(model: str) -> int:
-    """Bytes of the file that a model is, or of the files in an OpenVINO folder."""
+    """Bytes of a model's file, or of the files in an OpenVINO folder."""
     path = Path(model)
     if openvino_runtime.recognises(path):
         folder = openvino_runtime.folder_of(path)

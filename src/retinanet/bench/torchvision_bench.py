@@ -1,7 +1,7 @@
 """This machine, side by side with torchvision: the same work done by both, in alternation.
 
-Every function here prepares one piece of :class:`Work`. Times are medians over rounds, ratios medians over the rounds'
-own ratios: what else happens on the machine meets both sides alike.
+Functions here prepare one :class:`Work` each. Times are medians over rounds. Ratios are medians of the rounds' ratios,
+because other load on the machine slows both sides of a round alike.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CLASSES = 80
 
 @contextmanager
 def frozen_heap() -> Iterator[None]:
-    """Collecting garbage passes over what is there already: between measurements it takes no time then."""
+    """A context in which garbage collection skips the objects that exist already, and so takes no time."""
     gc.collect()
     gc.freeze()
     try:
@@ -45,16 +45,16 @@ def frozen_heap() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Work:
-    """One piece of work, as either side does it."""
+    """One task, as either side does it."""
 
     name: str
     ours: Callable[[], Any]
     theirs: Callable[[], Any]
     keep: Any = None
-    """What both need to be there."""
+    """An object that must live as long as both, such as a temporary folder."""
 
     def compare(self, rounds: int = 5) -> Comparison:
-        """Both once unmeasured, then in turn; each result is dropped before the other side begins."""
+        """Run both once without measuring, then in turn; each result is dropped before the other side begins."""
         for side in (self.ours, self.theirs):
             side()
         times: tuple[list[float], list[float]] = ([], [])
@@ -70,7 +70,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What both sides took."""
+    """The times of both sides."""
 
     name: str
     ours: tuple[float, ...]
@@ -79,7 +79,7 @@ class Comparison:
 
     @property
     def ratios(self) -> list[float]:
-        """Their time over ours, round by round: above 1 ours is faster."""
+        """torchvision's time over ours, round by round: above 1 ours is faster."""
         return sorted(t / o for t, o in zip(self.theirs, self.ours))
 
     def row(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def torchvision_model(size: int = 800, longer: int = 1333, classes: int = CLASSE
         weights=None, weights_backbone=None, num_classes=classes, min_size=size, max_size=longer
     )
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:  # statistics as of trained weights, or nothing of the image would reach the heads
+    for norm in norms:  # Without statistics of its own, the network would lose the image before the heads.
         norm.momentum = 1.0
     with torch.no_grad():
         model.backbone.train()(torch.randn(1, 3, 256, 256))
@@ -164,7 +164,7 @@ def inference(image: Path | None = None, size: int = 800, precision: str = "auto
 
 
 def make_image(path: Path, width: int = 640, height: int = 480) -> Path:
-    """A JPEG with edges and textures, about as large as a photograph's."""
+    """Write a JPEG with edges and textures, about as large as a photograph's."""
     from PIL import Image
 
     generator = torch.Generator().manual_seed(0)
@@ -179,7 +179,7 @@ def make_image(path: Path, width: int = 640, height: int = 480) -> Path:
 def fake_outputs(
     batch: int, height: int, width: int, classes: int, settings: AnchorSettings
 ) -> tuple[Outputs, tuple[Tensor, ...]]:
-    """Logits of which one in ten thousand scores above 0.05, as of a trained network; with their anchors."""
+    """Logits of which one in ten thousand scores above 0.05, as those of a trained network do; and their anchors."""
     anchors = make_anchors(settings, height, width, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     logits = [torch.randn((batch, len(a), classes), generator=generator) * 1.2 - 7.5 for a in anchors]
@@ -221,9 +221,9 @@ def loss_inputs(anchors: int, classes: int, positives: int = 100) -> tuple[Tenso
     generator = torch.Generator().manual_seed(0)
     logits = (torch.randn((anchors, classes), generator=generator) - 5).requires_grad_(True)
     labels = torch.full((anchors,), iou_assigner.BACKGROUND)
-    places = torch.randperm(anchors, generator=generator)
-    labels[places[:positives]] = torch.randint(0, classes, (positives,), generator=generator)
-    labels[places[positives : 2 * positives]] = iou_assigner.IGNORED
+    order = torch.randperm(anchors, generator=generator)
+    labels[order[:positives]] = torch.randint(0, classes, (positives,), generator=generator)
+    labels[order[positives : 2 * positives]] = iou_assigner.IGNORED
     return logits, labels
 
 
@@ -301,22 +301,24 @@ def training_step(
     from retinanet.training.step import Learner, Mixed, backward
 
     model: Any = torchvision_model(size, size, classes)
-    mine = same_model(model, size, size, classes)
+    our_model = same_model(model, size, size, classes)
     frozen = ("backbone.body.conv1", "backbone.body.bn1", "backbone.body.layer1")
-    for network in (model, mine):
+    for network in (model, our_model):
         network.train()
         for name, module in network.named_modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval().requires_grad_(False)
             elif name.startswith(frozen):
                 module.requires_grad_(False)
-    optimizers = [torch.optim.SGD((p for p in m.parameters() if p.requires_grad), 1e-5, 0.9) for m in (mine, model)]
+    optimizers = [
+        torch.optim.SGD((p for p in m.parameters() if p.requires_grad), 1e-5, 0.9) for m in (our_model, model)
+    ]
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=generator)
     truth = [fake_truth(boxes, size, size, classes, seed) for seed in range(batch)]
 
     fabric = Fabric(accelerator="cpu", devices=1, plugins=[Mixed("bf16-mixed", "cpu")] if precision == "bf16" else [])
-    learner, optimizer = fabric.setup(Learner(mine, LossSettings(box="l1")), optimizers[0])
+    learner, optimizer = fabric.setup(Learner(our_model, LossSettings(box="l1")), optimizers[0])
     sizes = torch.tensor([[size, size]] * batch)
     part = Batch(images, sizes, [b for b, _ in truth], [n for _, n in truth], list(range(batch)), [0] * batch)
     rules = MatchingSettings(low_quality=True)
@@ -341,7 +343,7 @@ def training_step(
 
 
 def machine() -> str:
-    """The CPU, its threads, and the versions that were compared."""
+    """The CPU, its threads, and the versions that are compared."""
     import torchvision
 
     cpu = Path("/proc/cpuinfo")

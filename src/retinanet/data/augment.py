@@ -16,7 +16,7 @@ from torch import Tensor
 
 from retinanet.config.settings import AugmentationSettings, Interpolation, PreprocessingSettings
 from retinanet.ops.iou_assigner import IGNORED
-from retinanet.ops.resize import resize, resized_size
+from retinanet.ops.resize import resize_bilinear, resized_size
 
 GREY = (0.299, 0.587, 0.114)  # weights of R, G and B in the brightness (ITU-R BT.601)
 STRONGEST = (0.5, 0.5, 0.5, 0.1)  # largest change of brightness, contrast, saturation and hue at colour = 1
@@ -115,7 +115,7 @@ def apply(
     """
     x1, y1, x2, y2 = drawn.crop
     height, width = drawn.size
-    image = resize(image[:, y1:y2, x1:x2], drawn.size, interpolation)
+    image = resize_bilinear(image[:, y1:y2, x1:x2], drawn.size, interpolation)
     if drawn.flip:
         image = image.flip(-1)
     if drawn.colour is not None:

@@ -108,7 +108,7 @@ def count_logits(
             boxes.append(torch.from_numpy(resized[data.box_range(i)]))
             labels.append(torch.from_numpy(data.training_labels(i)))
         targets = match(anchors, boxes, labels, matching).labels  # (B, N)
-        positive = pointwise.own_class(targets, logits.shape[2])
+        positive = pointwise.positive_pairs(targets, logits.shape[2])
         negative = ~positive & (targets != IGNORED)[..., None]
         for row, x_t in enumerate((logits[positive], -logits[negative])):
             bins = ((x_t.clamp(-LIMIT, LIMIT) + LIMIT) * (BINS / (2 * LIMIT))).long().clamp(max=BINS - 1)

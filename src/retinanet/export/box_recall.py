@@ -6,13 +6,13 @@ from retinanet.inference.detections import Detections
 from retinanet.ops import boxes as geometry
 
 SCORE = 0.3
-"""Boxes of the first model with a higher score are looked for in what the others find..."""
+"""Boxes of the first model with a higher score than this count..."""
 IOU = 0.9
-"""...overlapping by at least this, with the same class name."""
+"""...as recalled by a box of the same class name that overlaps by at least this."""
 
 
-def found_again(first: Detections, other: Detections, score: float = SCORE, overlap: float = IOU) -> tuple[int, int]:
-    """How many boxes of ``first`` have a higher score than ``score``, and how many of them ``other`` has as well."""
+def recall_counts(first: Detections, other: Detections, score: float = SCORE, overlap: float = IOU) -> tuple[int, int]:
+    """Numbers of boxes of ``first`` with a score above ``score``, and of those that ``other`` has as well."""
     wanted = first.above(score)
     sides = wanted.boxes[:, 2:] - wanted.boxes[:, :2]
     solid = sides.amin(dim=1) > 0  # an empty box overlaps nothing, not even itself
@@ -21,7 +21,7 @@ def found_again(first: Detections, other: Detections, score: float = SCORE, over
         return len(wanted), 0
     near = geometry.iou(wanted.boxes, other.boxes) >= overlap  # (n, m)
     names = other.names
-    again = 0
-    for row, name in zip(near.tolist(), wanted.names):  # by name: two models may number their classes otherwise
-        again += any(is_near and label == name for is_near, label in zip(row, names))
-    return len(wanted), again
+    recalled = 0
+    for row, name in zip(near.tolist(), wanted.names):  # by name: two models may order their classes differently
+        recalled += any(is_near and label == name for is_near, label in zip(row, names))
+    return len(wanted), recalled

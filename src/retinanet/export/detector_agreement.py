@@ -1,4 +1,4 @@
-"""Whether two detectors say the same of an image."""
+"""How far the detections of two detectors agree on the same images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from retinanet.inference.detections import Detections
 from retinanet.ops import boxes as geometry
 
 PIXELS = 0.5
-"""How far a box may be off, in pixels of the image."""
+"""The largest difference of a corner, in pixels of the image."""
 SCORE = 1e-3
 NEAR_IOU = 1e-2
-"""So near to the limit of suppression, either of two detectors may be right."""
+"""With an overlap so near to the limit of suppression, either of two detectors may be right."""
 FEW = 2
 SHARE = 0.02
-"""So many of all detections may differ for being right at a limit, or FEW where that is more."""
+"""The share of all detections that may differ because they are at a limit, or FEW where that is more."""
 
 
 @dataclass
@@ -26,21 +26,21 @@ class Agreement:
     """Over all images compared."""
 
     detections: int = 0
-    """Of the model's own."""
+    """Of the model."""
     pixels: float = 0.0
     """The largest difference of a corner, of detections that both have."""
     score: float = 0.0
     limits: int = 0
-    """Detections that one has and the other has not, their score or overlap being right at a limit."""
+    """Detections that only one of them has, whose score or overlap is at a limit."""
     others: int = 0
-    """The same, without such a reason."""
+    """Detections that only one of them has, without such a reason."""
 
     @property
     def good(self) -> bool:
         return self.others == 0 and self.limits <= max(FEW, SHARE * self.detections)
 
     def add(self, found: Detections, expected: Detections, settings: PostprocessingSettings) -> None:
-        """Compare what was ``found`` with the model's own; paired are the nearest of one label and nearly one score."""
+        """Compare with the model's detections; the nearest of one label and of nearly the same score are pairs."""
         self.detections += len(expected)
         apart = (found.boxes[:, None] - expected.boxes[None]).abs().amax(dim=2)
         scores = (found.scores[:, None] - expected.scores[None]).abs()
@@ -52,28 +52,28 @@ class Agreement:
             self.pixels, self.score = max(self.pixels, float(apart[i, j])), max(self.score, float(scores[i, j]))
             apart[i], apart[:, j] = torch.inf, torch.inf
             alone[0][i] = alone[1][j] = False
-        for mine, rest, theirs in ((found, alone[0], expected), (expected, alone[1], found)):
-            reasons = _at_limit(mine, theirs, settings)
-            self.limits += int((rest & reasons).sum())
-            self.others += int((rest & ~reasons).sum())
+        for unpaired, side, other in ((alone[0], found, expected), (alone[1], expected, found)):
+            reasons = _at_limit(side, other, settings)
+            self.limits += int((unpaired & reasons).sum())
+            self.others += int((unpaired & ~reasons).sum())
 
 
-def _at_limit(mine: Detections, theirs: Detections, settings: PostprocessingSettings) -> Tensor:
-    """Of each detection, whether a difference in the last digits may be why the other has none like it."""
+def _at_limit(side: Detections, other: Detections, settings: PostprocessingSettings) -> Tensor:
+    """Whether rounding may be the reason why ``other`` lacks each detection of ``side``: (n,) bool."""
     thresholds = [settings.threshold, settings.coarsest_threshold or 0.0]
-    near = torch.zeros(len(mine), dtype=torch.bool)
+    near = torch.zeros(len(side), dtype=torch.bool)
     for limit in thresholds:
-        near |= (mine.scores - limit).abs() <= SCORE
-    for found in (mine, theirs):
-        if len(found) >= settings.max_detections:  # there were more, and it is a matter of the score which were left
-            near |= mine.scores <= found.scores[-1] + SCORE
+        near |= (side.scores - limit).abs() <= SCORE
+    for found in (side, other):
+        if len(found) >= settings.max_detections:  # There were more, and the lowest scores were dropped.
+            near |= side.scores <= found.scores[-1] + SCORE
     if settings.drop_empty:
-        near |= (mine.boxes[:, 2:] - mine.boxes[:, :2]).amin(dim=1) <= PIXELS
-    if len(theirs):
-        overlap = geometry.iou(mine.boxes, theirs.boxes)
-        same = mine.labels[:, None] == theirs.labels[None]
-        # It overlaps one by just so much; or one of nearly its score suppressed it there, as it did that one here.
+        near |= (side.boxes[:, 2:] - side.boxes[:, :2]).amin(dim=1) <= PIXELS
+    if len(other):
+        overlap = geometry.iou(side.boxes, other.boxes)
+        same = side.labels[:, None] == other.labels[None]
+        # Its overlap with a box is at the limit, or a box of nearly its score suppressed it there and not here.
         level = (overlap - settings.nms_iou).abs() <= NEAR_IOU
-        level |= (overlap > settings.nms_iou) & ((mine.scores[:, None] - theirs.scores[None]).abs() <= SCORE)
+        level |= (overlap > settings.nms_iou) & ((side.scores[:, None] - other.scores[None]).abs() <= SCORE)
         near |= (level & same).any(dim=1)
     return near

@@ -1,4 +1,4 @@
-"""A network that another runtime computes, in the place of ours inside a detector."""
+"""A network that another runtime computes, as a detector uses it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Run = Callable[[Tensor], Sequence[Tensor]]
 
 
 class ExportedNetwork(nn.Module):
-    """What :class:`retinanet.Detector` asks of a network, without weights of its own; it runs on the CPU.
+    """The interface that :class:`retinanet.Detector` needs of a network, without weights; it runs on the CPU.
 
     Args:
-        settings: complete ones, as a built :class:`retinanet.RetinaNet` has them.
-        run: computes the outputs, see ``Run``; its tensors are as the head's: (B, N_l, K) and (B, N_l, 4), float32.
+        settings: with mean and std filled in, as a built :class:`retinanet.RetinaNet` has them.
+        run: computes the outputs (see ``Run``), float32 tensors (B, N_l, K) and (B, N_l, 4).
     """
 
     def __init__(self, settings: ModelSettings, num_classes: int, run: Run) -> None:

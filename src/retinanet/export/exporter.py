@@ -1,12 +1,14 @@
-"""Export of a detector, checked before it is there: an export that disagrees with its model leaves no file."""
+"""Export of a detector. The result is compared with the model first: an export that disagrees leaves no file."""
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,36 +16,48 @@ from torch import Tensor
 
 from retinanet.common.atomic_files import beside, what_is_wrong
 from retinanet.common.errors import RequestError, WorkError
+from retinanet.data.dataset import evenly
+from retinanet.data.image_io import read
+from retinanet.export import torch_export
+from retinanet.export.onnx import onnx_export, onnx_runtime
+from retinanet.export.openvino import openvino_export, openvino_int8, openvino_runtime
+from retinanet.export.verify import verify_export
 from retinanet.inference.detector import Detector
+from retinanet.model import RetinaNet
 
 Format = Literal["onnx", "openvino", "torch"]
 ExportPrecision = Literal["fp32", "bf16", "int8"]
 ENDINGS: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2", "openvino": ""}
-"""Of the files; OpenVINO's models are folders."""
+"""File suffixes; OpenVINO's models are folders."""
+LOADERS: dict[str, Callable[[Path], Detector]] = {
+    "onnx": onnx_runtime.load_onnx,
+    "torch": partial(torch_export.load_torch, trust=True),  # This process has just written the file.
+    "openvino": openvino_runtime.load,
+}
 CHECKED = 8
-"""Images of a folder that model and export are compared on."""
+"""How many images of a folder the model and its export are compared on."""
 
 
 @dataclass
 class Exported:
     files: tuple[Path, ...]
     differences: dict[str, float] = field(default_factory=dict)
-    """The largest ones to the model, by name; see :mod:`retinanet.export.verify`."""
+    """The largest differences to the model, by name; see :mod:`retinanet.export.verify`."""
 
 
 def require_request(
     format: Format, output: Path, network_only: bool, precision: ExportPrecision, calibrate: Path | None
 ) -> None:
-    """What can be said without a model.
+    """Check the options, which needs no model.
 
     Raises:
-        RequestError: the options do not go together, or there is no place for the output.
+        RequestError: the options do not go together, or the output cannot be written there.
     """
     if precision != "fp32" and format != "openvino":
         raise RequestError(f"--precision {precision} is for --format openvino; {format} files are fp32")
     if (calibrate is not None) != (precision == "int8"):
         raise RequestError(
-            "--precision int8 needs --calibrate FOLDER with images like those to come"
+            "--precision int8 needs --calibrate FOLDER with images like those of the deployment"
             if calibrate is None
             else "--calibrate is for --format openvino --precision int8"
         )
@@ -69,98 +83,57 @@ def export(
     precision: ExportPrecision = "fp32",
     on_progress: Callable[[str], None] | None = None,
 ) -> Exported:
-    """Write ``detector`` for another runtime, run what was written, and give it its name if it does as the model does.
+    """Write ``detector`` for another runtime, compare it with the model, and only then move it to ``output``.
 
     Args:
         output: a new file, or for "openvino" a new folder.
         network_only: ONNX without pre- and post-processing.
-        check: (3, H, W) uint8 images on which both are compared; by default some of ``calibrate``, or made ones.
-        calibrate: a folder of images from which int8 learns the range of values.
+        check: (3, H, W) uint8 images on which both are compared; by default some of ``calibrate``, or synthetic ones.
+        calibrate: a folder of images on which int8 is calibrated.
         precision: of "openvino"; the others are fp32.
         on_progress: called with what is being done.
 
     Raises:
-        RequestError: what :func:`require_request` says; the detector is an export itself; a package is missing.
+        RequestError: the options are wrong (see :func:`require_request`); the detector is an export itself; a
+            package is missing.
         WorkError: the network cannot be exported, or what was written disagrees with the model.
     """
-    from retinanet.export.verify import verify
-
     say = on_progress or (lambda text: None)
     output = Path(output)
     require_request(format, output, network_only, precision, calibrate)
     reference = _reference(detector)
     if check is None and calibrate is not None:
-        check = _some(calibrate)
-    place = beside(output)
+        check = _images_to_compare(calibrate)
+    temporary = beside(output)
     try:
-        _write(reference, format, place, network_only, precision, calibrate, say)
-        differences = verify(place, reference, _loader(format), check, precision, say)
-        os.replace(place, output)
+        if format == "onnx":
+            onnx_export.write(reference, temporary, network_only, say)
+        elif format == "torch":
+            torch_export.write(reference, temporary, say)
+        else:
+            openvino_export.write(reference, temporary, precision, calibrate, say)
+        differences = verify_export(temporary, reference, LOADERS[format], check, precision, say)
+        os.replace(temporary, output)
     except OSError as error:
         raise WorkError(f"cannot write {output}: {what_is_wrong(error)}") from error
     finally:
-        if place.is_dir():
-            shutil.rmtree(place, ignore_errors=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):
-            place.unlink()
+            temporary.unlink()
     files = sorted(path for path in output.rglob("*") if path.is_file()) if output.is_dir() else [output]
     return Exported(tuple(files), differences)
 
 
 def _reference(detector: Detector) -> Detector:
     """The detector as it was trained: float32, on the CPU, without faster algorithms."""
-    import copy
-
-    from retinanet.model import RetinaNet
-
     model = getattr(detector, "model", None)
     if not isinstance(model, RetinaNet):
-        raise RequestError("this model is an exported one: give the checkpoint that it was made from")
+        raise RequestError("this model is an exported one: export the checkpoint that it was made from")
     model = model if detector.device.type == "cpu" else copy.deepcopy(model).cpu()
     return Detector(model.float(), detector.class_names, "fp32", detector.about)
 
 
-def _some(calibrate: Path) -> list[Tensor]:
-    """Images like those to come say more of a coarser network than made ones."""
-    from retinanet.data.dataset import evenly
-    from retinanet.data.image_io import read
-    from retinanet.export.openvino.openvino_int8 import calibration_images
-
-    return [read(path) for path in evenly(calibration_images(calibrate), CHECKED)]
-
-
-def _write(
-    detector: Detector,
-    format: Format,
-    place: Path,
-    network_only: bool,
-    precision: ExportPrecision,
-    calibrate: Path | None,
-    say: Callable[[str], None],
-) -> None:
-    if format == "onnx":
-        from retinanet.export.onnx import onnx_export
-
-        onnx_export.write(detector, place, network_only, say)
-    elif format == "torch":
-        from retinanet.export import torch_export
-
-        torch_export.write(detector, place, say)
-    else:
-        from retinanet.export.openvino import openvino_export
-
-        openvino_export.write(detector, place, precision, calibrate, say)
-
-
-def _loader(format: Format) -> Callable[[Path], Detector]:
-    if format == "onnx":
-        from retinanet.export.onnx.onnx_runtime import load_onnx
-
-        return load_onnx
-    if format == "torch":
-        from retinanet.export.torch_export import load_torch
-
-        return lambda place: load_torch(place, trust=True)  # written by us, just now
-    from retinanet.export.openvino import openvino_runtime
-
-    return openvino_runtime.load
+def _images_to_compare(calibrate: Path) -> list[Tensor]:
+    """Real images to compare on, which tell more about a coarser network than synthetic ones."""
+    return [read(path) for path in evenly(openvino_int8.calibration_images(calibrate), CHECKED)]

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from retinanet.export import torch_export
 from retinanet.export.onnx import onnx_runtime
 from retinanet.export.openvino import openvino_runtime
 from retinanet.inference.detector import Detector
 
-if TYPE_CHECKING:
-    import torch
-
 
 def open_exported(path: Path, device: str | torch.device | None = None, trust: bool = False) -> Detector | None:
-    """The detector in an exported file; None if ``path`` is none of those.
+    """The detector in an exported file; None if ``path`` is not one.
 
     Args:
-        trust: load a program of PyTorch (.pt2), which can run anything.
+        trust: load a PyTorch program (.pt2) too, which can run any code.
 
     Raises:
-        RequestError: it is one, but damaged or not trusted, or its runtime is not installed.
+        RequestError: the file is damaged or not trusted, or its runtime is not installed.
     """
     if onnx_runtime.recognises(path):
         return onnx_runtime.load_onnx(path, device)

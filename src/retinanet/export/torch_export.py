@@ -1,8 +1,8 @@
 """The network as a program of PyTorch's own export format (.pt2), with settings and classes in the archive.
 
-Such a file is a program, and loading it can run anything: PyTorch unpickles tensors where the archive says so,
-evaluates text as formulas, and calls whatever function a node names. No inspection of the archive makes that safe, so
-it is loaded only where the caller says that the file is trusted.
+Such a file is a program, and loading it can run any code: PyTorch unpickles tensors where the archive says so,
+evaluates text as formulas, and calls whatever function a node names. No inspection of the archive makes that safe. So
+it is loaded only where the caller states that the file is trusted.
 """
 
 from __future__ import annotations
@@ -11,34 +11,29 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.common.version import __version__
 from retinanet.config.settings import to_plain
+from retinanet.export.exported_network import ExportedNetwork
+from retinanet.export.onnx.onnx_export import EXAMPLE, Flat, dynamic_shapes
+from retinanet.inference.detector import Detector
 from retinanet.weight_files import metadata
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from retinanet.inference.detector import Detector
 
 FORMAT = "retinanet-torch-1"
 ABOUT = "retinanet.json"
-"""In the archive, as an extra file."""
+"""Name of the extra file in the archive."""
 
 
-def write(detector: Detector, place: Path, on_progress: Callable[[str], None] | None = None) -> None:
+def write(detector: Detector, path: Path, on_progress: Callable[[str], None] | None = None) -> None:
     """Write the network of ``detector`` for images of any number and any size that is a multiple of 32.
 
     Raises:
         WorkError: the network does something that cannot be exported.
     """
-    import torch
-
-    from retinanet.export.onnx.onnx_export import EXAMPLE, Flat, dynamic_shapes
-
     say = on_progress or (lambda text: None)
     about = {
         "format": FORMAT,
@@ -57,13 +52,13 @@ def write(detector: Detector, place: Path, on_progress: Callable[[str], None] | 
     except Exception as error:  # a backbone may do anything
         name, reason = detector.settings.backbone.name, first_line(error)
         raise WorkError(f"{name} cannot be exported by torch.export: {reason}") from error
-    program.example_inputs = None  # they would be a pickle
+    program.example_inputs = None  # They would be stored as a pickle.
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # where in which source file it was made
+        node.meta.pop("stack_trace", None)  # It names source files of this machine.
     say("writing")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of weights that are views of each other
-        torch.export.save(program, place, extra_files={ABOUT: json.dumps(about)})
+        warnings.simplefilter("ignore")  # Weights that are views of each other cause warnings.
+        torch.export.save(program, path, extra_files={ABOUT: json.dumps(about)})
 
 
 def recognises(path: Path) -> bool:
@@ -75,16 +70,11 @@ def load_torch(path: str | Path, device: str | torch.device | None = None, trust
     """The detector in a file that ``retinanet export --format torch`` made; it runs on the CPU.
 
     Args:
-        trust: run the file's program, which may do anything that this user may do.
+        trust: run the file's program, which can do anything that this user can do.
 
     Raises:
         RequestError: the file is not trusted, is missing, or is no such file.
     """
-    import torch
-
-    from retinanet.export.exported_network import ExportedNetwork
-    from retinanet.inference.detector import Detector
-
     path = Path(path)
     if device is not None and torch.device(device).type != "cpu":
         raise RequestError(f"{path} runs on the CPU: leave out --device {device}, or use the checkpoint")
@@ -92,14 +82,14 @@ def load_torch(path: str | Path, device: str | torch.device | None = None, trust
         raise RequestError(f"there is no file {path}")
     if not trust:
         raise RequestError(
-            f"{path} is a program, which may do anything once it is loaded: if you trust where it is from, say so with "
-            "--trust (in Python trust=True); a checkpoint, an ONNX file or an OpenVINO folder needs no trust"
+            f"{path} is a program, which can do anything once it is loaded: if you trust its source, add --trust "
+            "(in Python trust=True); a checkpoint, an ONNX file or an OpenVINO folder needs no trust"
         )
     extra_files = {ABOUT: ""}
     try:
         network = torch.export.load(path, extra_files=extra_files).module()
         known = metadata.parse(extra_files[ABOUT] or "null")
-    except Exception as error:  # of another version of PyTorch, for example
+    except Exception as error:  # for example a file of another version of PyTorch
         raise RequestError(f"{path} cannot be read by PyTorch {torch.__version__}: {first_line(error)}") from error
     settings, names, extra = metadata.of_export(path, known, FORMAT)
 

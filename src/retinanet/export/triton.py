@@ -10,13 +10,13 @@ from retinanet.common.errors import RequestError, WorkError
 from retinanet.config.settings import ModelSettings
 
 BATCH = 8
-"""Images that Triton puts together at most."""
+"""The most images that Triton puts into a batch."""
 WAIT = 5000
-"""How long an image waits for others, in microseconds."""
+"""Microseconds that an image waits for others."""
 CONFIG = """\
 # {name}: RetinaNet, images in, boxes out. Made by retinanet export.
-# images: RGB, bytes, height and width as they are. Triton batches requests of one image size; others go alone.
-# Behind the first counts detections of an image boxes and scores are 0, labels -1.
+# images: RGB uint8 of any size. Triton batches requests of one image size; others run alone.
+# After the first counts detections of an image, boxes and scores are 0 and labels -1.
 name: "{name}"
 backend: "onnxruntime"
 max_batch_size: {batch}
@@ -40,18 +40,18 @@ def write(model: Path, repository: Path, name: str, settings: ModelSettings, cla
         RequestError: there is a model of that name already.
         WorkError: the files cannot be written.
     """
-    folder, part = repository / name, beside(repository / name)
+    folder, temporary = repository / name, beside(repository / name)
     if folder.exists():
         raise RequestError(f"{folder} exists: name another folder for --triton, or remove it first")
     text = CONFIG.format(name=name, batch=BATCH, most=settings.postprocessing.max_detections, wait=WAIT)
     try:
-        (part / "1").mkdir(parents=True)
-        shutil.copyfile(model, part / "1" / "model.onnx")
-        (part / "labels.txt").write_text("".join(f"{one}\n" for one in class_names), encoding="utf-8")
-        (part / "config.pbtxt").write_text(text, encoding="utf-8")
-        part.rename(folder)
+        (temporary / "1").mkdir(parents=True)
+        shutil.copyfile(model, temporary / "1" / "model.onnx")
+        (temporary / "labels.txt").write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
+        (temporary / "config.pbtxt").write_text(text, encoding="utf-8")
+        temporary.rename(folder)
     except OSError as error:
         raise WorkError(f"cannot write {folder}: {what_is_wrong(error)}") from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return folder

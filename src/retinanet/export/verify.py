@@ -1,16 +1,15 @@
-"""An exported file beside the model that it was made from, on images.
+"""Comparison of an exported file with the model that it was made from, on images.
 
-Detections alone would not do: an untrained model finds nothing, and nothing agrees with anything. So three things are
-compared:
+An untrained model detects nothing, so comparing detections is not enough. Three things are compared:
 
-- the network's outputs, against how much they vary;
-- in a file that does everything, what it makes of images, and of the network's outputs: with all thresholds at 0, so
-  that there are detections whatever the model has learnt, against our own post-processing of the very same outputs;
-- the detections of the file, as it is, with those of the model: same number and labels, boxes to 0.5 pixels, scores to
-  0.001. Where a score or an overlap is right at a limit, the last digits decide; few such differences may be.
+- the outputs of the network, relative to their spread;
+- of a complete file the input that it makes of images, and its post-processing with all thresholds at 0, so that there
+  are detections whatever the model was trained on; ours processes the same outputs;
+- the detections of the file and of the model: same number and labels, boxes to 0.5 pixels, scores to 0.001. Where a
+  score or an overlap is at a limit, rounding decides; a few such differences are allowed.
 
-A network in bf16 or int8 has other outputs. What is required there is that they follow the model's; how many of its
-boxes are found again is told.
+A network in bf16 or int8 has other outputs. They must correlate with the model's, and the share of its boxes that the
+export has too is reported.
 """
 
 from __future__ import annotations
@@ -24,27 +23,28 @@ from torch import Tensor
 
 from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import WorkError
-from retinanet.export.box_recall import found_again
+from retinanet.export.box_recall import recall_counts
 from retinanet.export.detector_agreement import Agreement
+from retinanet.export.onnx.onnx_runtime import OnnxDetector, open_inside
 from retinanet.inference.detector import Detector
 from retinanet.model.retinanet import Outputs
 from retinanet.ops.image_batch import ImageBatch
 
 OUTPUTS = 1e-3
-"""How far the network's outputs may be off, in standard deviations of the outputs."""
-FOLLOWS = {"bf16": 0.99, "int8": 0.9}
-"""How much the outputs of a coarser network have to correlate with the model's: 0 is noise, 1 the same."""
+"""The largest difference of the network's outputs, in standard deviations of the outputs."""
+LEAST_CORRELATION = {"bf16": 0.99, "int8": 0.9}
+"""How much the outputs of a coarser network must correlate with the model's: 0 is noise, 1 the same."""
 GREY = {"antialias": 1.01, "pillow": 1.01}
-"""How many of 255 grey levels a resized image may be off, 0.05 where nothing is said. Which axis Pillow resizes first
-depends on its version and on the image, and the other order rounds some pixels to the next level; so does float32,
-where images shrink to less than a quarter."""
+"""The largest difference of a resized image in grey levels of 255, by interpolation; 0.05 for others. Which axis Pillow
+resizes first depends on its version and on the image, and the other order rounds some pixels to the next level. So does
+float32 where images shrink to less than a quarter."""
 SHAPES = ((480, 640), (480, 640), (427, 300), (60, 400), (20, 30))
 
 
-def images() -> list[Tensor]:
-    """Made ones of several shapes, (3, H, W) uint8: boxes of all sizes on noise; the first holds nothing."""
+def made_images() -> list[Tensor]:
+    """Images (3, H, W) uint8 of several shapes: boxes of all sizes on noise; the first is empty."""
     random = torch.Generator().manual_seed(0)
-    made = [nothing(*SHAPES[0])]
+    made = [empty_image(*SHAPES[0])]
     for height, width in SHAPES[1:]:
         image = torch.randint(0, 60, (3, height, width), generator=random, dtype=torch.uint8)
         for _ in range(20):
@@ -55,47 +55,45 @@ def images() -> list[Tensor]:
     return made
 
 
-def nothing(height: int, width: int) -> Tensor:
-    """Grey and a little noise: without any, all places had one score, and which come first would be chance."""
+def empty_image(height: int, width: int) -> Tensor:
+    """Grey with a little noise: without it all anchors of a level have the same score, in no defined order."""
     random = torch.Generator().manual_seed(1)
     return torch.randint(120, 136, (3, height, width), generator=random, dtype=torch.uint8)
 
 
-def verify(
-    place: Path,
+def verify_export(
+    path: Path,
     reference: Detector,
     load: Callable[[Path], Detector],
     check: Sequence[Tensor] | None = None,
     precision: str = "fp32",
     on_progress: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
-    """Run the export in ``place`` and compare.
+    """Compare the export at ``path`` with the model; return the differences by name.
 
     Returns:
         "images", "outputs" (of the network, in standard deviations) and "correlation" (of the outputs).
-        Of fp32 "detections" (of the model), "pixels" and "score" (largest differences of a box's corner and of a
-        score) and "at limits" (detections that one has and the other has not, for a reason); of a complete file
+        For fp32 "detections" (of the model), "pixels" and "score" (largest differences of a corner and of a score) and
+        "at limits" (detections that only one of them has, because of rounding at a limit); for a complete file
         "grey levels" (of the network's input) too.
-        Of bf16 and int8 "boxes" (of the model, with a score that counts) and "found again" (so many of them); see
-        :func:`retinanet.export.box_recall.found_again`.
+        For bf16 and int8 "boxes" (of the model) and "found again" (how many of them the export has too); see
+        :func:`retinanet.export.box_recall.recall_counts`.
 
     Raises:
         WorkError: they do not agree; the message says in what.
     """
-    from retinanet.export.onnx.onnx_runtime import OnnxDetector
-
     say = on_progress or (lambda text: None)
-    exported = load(place)
-    chosen = [*check, nothing(*check[0].shape[1:])] if check else images()
+    exported = load(path)
+    chosen = [*check, empty_image(*check[0].shape[1:])] if check else made_images()
     differences: dict[str, float] = {"images": len(chosen)}
     complete = isinstance(exported, OnnxDetector)
     say(f"comparing with the model on {len(chosen)} images")
     if complete:
-        differences |= _inside(place, reference, chosen, say)
+        differences |= _inside(path, reference, chosen, say)
     else:
         batches = [ImageBatch.stack([reference.prepare(image)]) for image in chosen]
         theirs, ours = ([detector.forward(batch) for batch in batches] for detector in (exported, reference))
-        differences |= _outputs(theirs, ours, precision)
+        differences |= _compare_outputs(theirs, ours, precision)
     say("detections of the export")
     detections = exported.predict(list(chosen))  # in one call: images of one size make a batch
     expected = []
@@ -103,23 +101,21 @@ def verify(
         say(f"detections of the model, image {i + 1} of {len(chosen)}")
         expected.append(reference.predict(image))
     if precision != "fp32":
-        counts = [found_again(mine, found) for mine, found in zip(expected, detections, strict=True)]
+        counts = [recall_counts(model_found, found) for model_found, found in zip(expected, detections, strict=True)]
         return differences | {"boxes": sum(n for n, _ in counts), "found again": sum(n for _, n in counts)}
-    together = Agreement()
-    for mine, found in zip(expected, detections, strict=True):
-        together.add(found, mine, reference.settings.postprocessing)
-    differences |= {"detections": together.detections, "pixels": together.pixels, "score": together.score}
+    agreement = Agreement()
+    for model_found, found in zip(expected, detections, strict=True):
+        agreement.add(found, model_found, reference.settings.postprocessing)
+    differences |= {"detections": agreement.detections, "pixels": agreement.pixels, "score": agreement.score}
     if differences.get("grey levels", 0.0) > 0.5:  # other pixels, which make other scores of a few detections
-        together.limits, together.others = together.limits + together.others, 0
-    _require(together, "the export", "the model")
-    return differences | {"at limits": together.limits}
+        agreement.limits, agreement.others = agreement.limits + agreement.others, 0
+    _require(agreement, "the export", "the model")
+    return differences | {"at limits": agreement.limits}
 
 
-def _inside(place: Path, reference: Detector, chosen: Sequence[Tensor], say: Callable[[str], None]) -> dict[str, float]:
+def _inside(path: Path, reference: Detector, chosen: Sequence[Tensor], say: Callable[[str], None]) -> dict[str, float]:
     """The parts of a complete ONNX file, each compared with ours."""
-    from retinanet.export.onnx.onnx_runtime import open_inside
-
-    run = open_inside(place)
+    run = open_inside(path)
     settings = reference.settings
     options = PredictOptions(threshold=0.0)
     rules = dataclasses.replace(settings.postprocessing, threshold=0.0, coarsest_threshold=None)
@@ -144,36 +140,36 @@ def _inside(place: Path, reference: Detector, chosen: Sequence[Tensor], say: Cal
     if not grey <= limit:
         raise WorkError(f"the export resizes images in another way: {grey:.3g} grey levels, where {limit} may be")
     _require(agreement, "post-processing in the export", "ours")
-    return {"grey levels": grey} | _outputs(file_outputs, model_outputs, "fp32")
+    return {"grey levels": grey} | _compare_outputs(file_outputs, model_outputs, "fp32")
 
 
-def _outputs(theirs: Sequence[Outputs], mine: Sequence[Outputs], precision: str) -> dict[str, float]:
-    """How far logits and deltas are from the model's over all images and levels, the worse of the two counting."""
-    worst, follows = 0.0, 1.0
+def _compare_outputs(theirs: Sequence[Outputs], ours: Sequence[Outputs], precision: str) -> dict[str, float]:
+    """Difference and correlation of logits and deltas over all images and levels, the worse of the two."""
+    worst, correlation = 0.0, 1.0
     for kind in ("logits", "deltas"):
-        there, here = (torch.cat([t.flatten() for o in side for t in getattr(o, kind)]) for side in (theirs, mine))
+        there, here = (torch.cat([t.flatten() for o in side for t in getattr(o, kind)]) for side in (theirs, ours))
         if there.shape != here.shape or not there.isfinite().all():
             raise WorkError(f"the network's {kind} in the export are not of the model's shape, or not finite")
         # Rounding follows the values' size, not their spread: an untrained model's logits all lie near -4.6.
         spread = here.double().std(correction=0) + 1e-3 * here.abs().max()
         worst = max(worst, float((there - here).abs().max() / spread.clamp(min=1e-12)))
-        follows = min(follows, float(torch.corrcoef(torch.stack((there, here)).double())[0, 1].nan_to_num(0.0)))
+        correlation = min(correlation, float(torch.corrcoef(torch.stack((there, here)).double())[0, 1].nan_to_num(0.0)))
     if precision == "fp32" and not worst <= OUTPUTS:
         raise WorkError(
             f"the export's network differs from the model's by {worst:.2g} standard deviations of its outputs, where "
             f"{OUTPUTS:g} may be"
         )
-    if not follows >= FOLLOWS.get(precision, 0.0):
+    if not correlation >= LEAST_CORRELATION.get(precision, 0.0):
         raise WorkError(
-            f"the {precision} network does not follow the model's any more: their outputs correlate with {follows:.3f},"
-            f" where {FOLLOWS[precision]} is the least"
+            f"the {precision} network's outputs correlate with the model's by {correlation:.3f} only,"
+            f" where {LEAST_CORRELATION[precision]} is the least"
         )
-    return {"outputs": worst, "correlation": follows}
+    return {"outputs": worst, "correlation": correlation}
 
 
-def _require(together: Agreement, what: str, whose: str) -> None:
-    if not together.good:
+def _require(agreement: Agreement, what: str, whose: str) -> None:
+    if not agreement.good:
         raise WorkError(
-            f"{what} disagrees with {whose}: of {together.detections} detections {together.others} have no match "
-            f"within 0.5 pixels and 0.001 in score, and {together.limits} more are off at a limit"
+            f"{what} disagrees with {whose}: of {agreement.detections} detections {agreement.others} have no match "
+            f"within 0.5 pixels and 0.001 in score, and {agreement.limits} more differ at a limit"
         )

@@ -1,9 +1,9 @@
 """The network for inference on a CPU: the same function in fewer passes over memory.
 
-Batch normalisation is folded into the convolution before it. What follows it, an activation or the addition of a
-shortcut, is done by the convolution itself where it writes its result, and its weights are laid out once as oneDNN
-reads them. These are the operations that ``torch.compile`` would call; found in the traced network, they need neither
-a compiler nor a first, slow call, and one fused network takes images of every size.
+Batch normalisation is folded into the convolution before it. An activation or the addition of a shortcut that follows
+is computed by the convolution itself where it writes its result. Weights are laid out once as oneDNN reads them. These
+are the operations that ``torch.compile`` would call. Here they need neither a compiler nor a slow first call, and one
+fused network takes images of every size.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class FusedConvolution(nn.Module):
         super().__init__()
         self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
         weight = conv.weight.detach().to(dtype).contiguous()
-        # Plain attributes: such a tensor can be neither moved nor saved.
+        # A plain attribute, because such a tensor can be neither moved nor saved.
         self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.geometry, None)
         self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self.activation = activation
@@ -100,7 +100,7 @@ def fuse(model: RetinaNet, dtype: torch.dtype = torch.float32, fast: bool = Fals
 
 
 class _Shapes(fx.Interpreter):
-    """Runs the network and notes the shape of every intermediate tensor."""
+    """Run the network and note the shape of every intermediate tensor."""
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
@@ -121,7 +121,7 @@ class _Tracer(fx.Tracer):
 def _trace(model: RetinaNet) -> fx.GraphModule:
     try:
         return fx.GraphModule(model, _Tracer().trace(model))
-    except Exception:  # whatever stands in the way of tracing: some backbones decide by the values of an image's size
+    except Exception:  # Some backbones branch on the size of an image, which cannot be traced.
         return fx.GraphModule(model, _Tracer((Backbone,)).trace(model))
 
 
@@ -138,7 +138,7 @@ class _Fusion:
     def __init__(self, traced: fx.GraphModule, dtype: torch.dtype, fast: bool) -> None:
         self.traced, self.graph, self.dtype = traced, traced.graph, dtype
         self.fast = fast and dtype == torch.float32
-        self.names: dict[tuple[Any, ...], str] = {}  # the levels share their convolutions
+        self.names: dict[tuple[Any, ...], str] = {}  # Pyramid levels share their convolutions.
 
     def run(self) -> None:
         for node in list(self.graph.nodes):
@@ -195,12 +195,12 @@ class _Fusion:
         return FusedConvolution(conv, activation, self.dtype)
 
     def other_summand(self, result: fx.Node) -> fx.Node | None:
-        """What is added to the convolution's result, if that is all the result is for and no shape changes by it."""
+        """The tensor added to the convolution's result, if the result has no other use and the sum has its shape."""
         addition = _only_user(result)
         if addition is None or addition.target not in ADDITIONS or addition.kwargs or len(addition.args) != 2:
             return None
         if addition.target is operator.iadd and addition.args[0] is not result:
-            return None  # it would be the other that changes
+            return None  # The other summand would be changed in place.
         others = [a for a in addition.args if a is not result]
         if len(others) != 1 or not isinstance(others[0], fx.Node):
             return None

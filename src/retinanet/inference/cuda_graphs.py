@@ -1,7 +1,7 @@
 """The network on an NVIDIA GPU, launched as one CUDA graph instead of some hundred kernels one by one.
 
-A graph belongs to one shape of input. It is recorded when a shape comes for the second time, so images of ever other
-shapes cost nothing but the launches that they cost anyway.
+A graph belongs to one shape of input. It is recorded when a shape comes for the second time, so that images of ever
+changing shapes cost no more than without graphs.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch import Tensor
 from retinanet.common.errors import first_line
 from retinanet.model.retinanet import Outputs
 
-MOST = 16  # graphs kept, the last used; each holds the memory of its activations
-REMEMBERED = 256  # shapes of which it is known that they were there once
-PAUSE = 100  # calls without a new graph after one could not be recorded; twice as many each further time in a row
+MOST_GRAPHS = 16  # the last used are kept; each holds the memory of its activations
+MOST_SHAPES = 256  # shapes that are remembered as seen once
+PAUSE = 100  # calls without a new graph after recording failed; doubled each further time in a row
 LONGEST_PAUSE = 100_000
 
 
 class Graphs:
-    """Calls ``network``, a function of images (B, 3, H, W) on a GPU, through graphs.
+    """Call ``network``, a function of images (B, 3, H, W) on a GPU, through graphs.
 
-    What a call returns is overwritten by the next call with images of the same shape. Where a graph cannot be recorded,
-    which may be for lack of memory at that moment, the network itself runs, and recording is tried again later.
+    The next call with images of the same shape overwrites what a call returned. Where a graph cannot be recorded, for
+    example for lack of memory, the network itself runs, and recording is tried again later.
     """
 
     def __init__(self, network: Callable[[Tensor], Outputs]) -> None:
@@ -48,12 +48,12 @@ class Graphs:
         return outputs
 
     def _try(self, images: Tensor) -> bool:
-        """Record a graph where it is time to; whether there is one now."""
+        """Record a graph if the shape was seen before and no pause is on; return whether there is one now."""
         shape = images.shape
         known = shape in self._seen
         self._seen[shape] = None
         self._seen.move_to_end(shape)
-        if len(self._seen) > REMEMBERED:
+        if len(self._seen) > MOST_SHAPES:
             self._seen.popitem(last=False)
         self._calls_until_next = max(0, self._calls_until_next - 1)
         if not known or self._calls_until_next > 0:
@@ -68,17 +68,17 @@ class Graphs:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
             return False
         self._pause = PAUSE
-        if len(self._recorded) > MOST:
+        if len(self._recorded) > MOST_GRAPHS:
             self._recorded.popitem(last=False)
         return True
 
     def _record(self, images: Tensor) -> tuple[Any, Tensor, Outputs]:
-        if images.device.type != "cuda":  # PyTorch would record nothing without a word
-            raise RuntimeError(f"they are for NVIDIA GPUs, and the images are on {images.device}")
+        if images.device.type != "cuda":  # PyTorch would silently record nothing.
+            raise RuntimeError(f"CUDA graphs need images on an NVIDIA GPU, not on {images.device}")
         inputs = images.clone()
         stream = torch.cuda.Stream(images.device)
         stream.wait_stream(torch.cuda.current_stream(images.device))
-        with torch.cuda.stream(stream):  # once outside of the graph: libraries choose their algorithms and buffers
+        with torch.cuda.stream(stream):  # Once outside of the graph: libraries choose their algorithms and buffers.
             self.network(inputs)
         torch.cuda.current_stream(images.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()

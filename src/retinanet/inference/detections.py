@@ -1,4 +1,4 @@
-"""What was found in an image: the result type of everything that predicts."""
+"""The detections of one image: the result type of everything that predicts."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Detections:
-    """Objects found in one image, the surest first.
+    """Objects found in one image, the highest-scoring first.
 
     Attributes:
         boxes: (n, 4) float32, x1 y1 x2 y2 in pixels of the image as it was given.
         scores: (n,) float32 in 0..1, descending.
-        labels: (n,) int64, places in ``class_names``.
+        labels: (n,) int64, indices into ``class_names``.
         class_names: one name a class of the detector.
     """
 
@@ -49,7 +49,7 @@ class Detections:
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.class_names)
 
     def first(self, count: int) -> Detections:
-        """The surest ``count``, or as many as there are.
+        """The ``count`` highest-scoring detections, or as many as there are.
 
         Raises:
             RequestError: it is no whole number, or negative.
@@ -105,7 +105,7 @@ class Detections:
         )
 
     def draw(self, image: Any, numbers: Sequence[int | None] | None = None) -> Image:
-        """The image with the detections drawn in it; the image itself stays as it is.
+        """A copy of the image with the detections drawn in it.
 
         Args:
             image: a path, a PIL image, an RGB array (H, W, 3) uint8 or a tensor (3, H, W) uint8: the image that

@@ -31,7 +31,7 @@ from retinanet.ops.image_batch import ImageBatch, PreparedImage, batches_by_size
 from retinanet.ops.resize import padded_size
 
 LARGEST_TRIAL = 2048 * 2048
-"""Pixels that a network is tried on when it is fused: settings of a file may say that images are far larger."""
+"""The most pixels that a fused network is tried on: settings of a file may ask for far larger images."""
 DEFAULTS = PredictOptions()
 
 
@@ -42,14 +42,13 @@ class Detector:
         model: the network; it is put into evaluation mode.
         class_names: one for each label, all different.
         precision: in which the network computes. Boxes and scores are float32 always.
-        computes: the same for people, with the reason; "fp32" and the like by default.
-        about: what else is known of the weights, such as "origin", "step" and "metrics" (the twelve numbers), as plain
-            values; kept when the detector is saved.
+        computes: the precision in words, with the reason for it; "fp32" and the like by default.
+        about: what else is known of the weights, such as "origin", "step" and "metrics" (the twelve COCO numbers), as
+            plain values; kept when the detector is saved.
 
     Attributes:
-        threshold: the score above which detections had the best F1 when the model was measured, from ``about``; None if
-            unknown. :meth:`predict` gives lower scores too, as measuring AP needs them:
-            ``found.above(detector.threshold)``.
+        threshold: the score above which detections had the best F1 when the model was evaluated, from ``about``; None
+            if unknown. :meth:`predict` gives lower scores too, as AP needs them: ``found.above(detector.threshold)``.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class Detector:
         return f"<Detector: {', '.join(about)}, on {self.device}, computes in {self.computes}>"
 
     def fuse(self, fast: bool = False) -> None:
-        """Compute in a faster way from now on: on CPUs with a fused copy of the network, on GPUs by CUDA graphs.
+        """Compute faster from now on: on CPUs with a fused copy of the network, on GPUs by CUDA graphs.
 
         The copy has weights of its own: call this again after changing those of ``model``, or moving it.
 
@@ -99,7 +98,7 @@ class Detector:
             if height * width > LARGEST_TRIAL:
                 height = width = self.settings.preprocessing.multiple
             network(torch.zeros((1, 3, height, width), dtype=dtype))
-        except Exception as error:  # some backbone does what cannot be traced: it works as it is, only slower
+        except Exception as error:  # Some backbones cannot be traced. They work as they are, only slower.
             reason = first_line(error)
             warnings.warn(f"the network stays as it is, which is slower: {reason}", stacklevel=2)
         else:
@@ -115,7 +114,7 @@ class Detector:
 
     @property
     def assumed(self) -> tuple[str, ...]:
-        """What had to be assumed of another project's file that does not tell, a sentence each."""
+        """Sentences on what had to be assumed, where another project's file does not state it."""
         lines = self.about.get("assumed")
         lines = lines if isinstance(lines, list | tuple) else ()
         return tuple(printable(line) for line in lines if isinstance(line, str))
@@ -138,10 +137,10 @@ class Detector:
     def require(self, options: PredictOptions) -> None:
         """
         Raises:
-            RequestError: :meth:`predict` refuses these options of this model.
+            RequestError: this model cannot predict with these options.
         """
         if options.size is not None and self.settings.preprocessing.resize == "none":
-            raise RequestError("this model takes images as large as they are: a size has no effect; leave it out")
+            raise RequestError("this model does not resize images, so a size has no effect: leave it out")
 
     @overload
     def predict(
@@ -182,14 +181,14 @@ class Detector:
             threshold: scores at or below it are dropped, in [0, 1); the model's own setting by default.
             max_detections: the most per image, at least 1; the model's own setting by default.
             size: resize images to this many pixels instead of the model's size, for this call.
-            batch_size: how many images of one padded size go through the network together.
+            batch_size: how many images of one padded size go through the network at once.
 
         Raises:
-            RequestError: where an image cannot be read or is of a form not listed above, or a number is out of range;
-                what :meth:`require` says.
+            RequestError: an image cannot be read or is of a form not listed above, a number is out of range, or the
+                model cannot predict with these options (see :meth:`require`).
 
         Warns:
-            UserWarning: once a call for each thing that was scaled, ignored or left out of images, with their count.
+            UserWarning: once for each kind of data that was scaled, ignored or left out, with the count of images.
         """
         options = PredictOptions(threshold, max_detections, size, batch_size)
         self.require(options)
@@ -257,7 +256,7 @@ class Detector:
         """Write the detector as one safetensors file that :func:`retinanet.load` takes.
 
         Args:
-            about: to be added to what is known of the weights (``self.about``).
+            about: added to what is known of the weights (``self.about``).
         """
         native.save(path, self.weights(), self.settings, self.class_names, self.about | about)
 
@@ -265,11 +264,11 @@ class Detector:
         """The network's state.
 
         Raises:
-            RequestError: it is an exported one, which has none.
+            RequestError: it is an exported network, which has none.
         """
         state: dict[str, Tensor] = self.model.state_dict()
         if not state:
-            raise RequestError("an exported model has no weights that could be kept: use the checkpoint it is from")
+            raise RequestError("an exported model has no weights to save: use the checkpoint it was made from")
         return state
 
     def checkpoint(self) -> Checkpoint:
@@ -288,7 +287,7 @@ class Detector:
         device: str | torch.device | None = None,
         precision: Request | None = None,
     ) -> Detector:
-        """A detector of a checkpoint, computing in the fastest way that the device offers.
+        """The detector of a checkpoint, in the fastest way that the device offers.
 
         Args:
             source: where it is from, for messages. device, precision: as :func:`retinanet.load` takes them.
@@ -318,25 +317,25 @@ class Detector:
             repo: "user/name". revision: a branch, tag or commit. device, precision: as :func:`retinanet.load`.
 
         Raises:
-            RequestError: there is no such model, or it is no RetinaNet that is known.
+            RequestError: there is no such model, or it is not a known kind of RetinaNet.
             WorkError: the hub cannot be reached, and the model is not in its cache.
         """
         path = hub.fetch(repo, revision)
         return cls.from_checkpoint(checkpoints.load(path), path, device, precision)
 
     def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None, **card: Any) -> str:
-        """Put the detector on the Hugging Face hub, with a model card of what is known of it.
+        """Upload the detector to the Hugging Face hub, with a model card of what is known of it.
 
         Args:
-            repo: "user/name"; made if there is none. private: of a new one. token: by default that of ``hf auth login``
-                or HF_TOKEN.
+            repo: "user/name"; created if there is none. private: whether a new one is.
+            token: by default that of ``hf auth login`` or HF_TOKEN.
             card: ``license``, ``data`` (the data set's name) and ``metrics`` for the model card.
 
         Returns:
             The URL of its page.
 
         Raises:
-            RequestError: the name is none, or nobody is logged in. WorkError: the hub cannot be reached.
+            RequestError: the name is invalid, or nobody is logged in. WorkError: the hub cannot be reached.
         """
         return hub.push(self.checkpoint(), repo, private=private, token=token, **card)
 
@@ -345,7 +344,7 @@ def build(checkpoint: Checkpoint, source: str | Path) -> RetinaNet:
     """The network of a checkpoint, on the CPU.
 
     Raises:
-        RequestError: the weights do not fit the settings, or are no finite numbers; the message names ``source``.
+        RequestError: the weights do not fit the settings, or are not finite; the message names ``source``.
     """
     require_fit(source, checkpoint.state, {}, checkpoint.settings, len(checkpoint.class_names))
     model = RetinaNet(checkpoint.settings, len(checkpoint.class_names), load_weights=False)

@@ -14,12 +14,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from retinanet.common.printable import NAME, printable
+from retinanet.data.image_io import to_tensor
 
 Colour = tuple[int, int, int]
 Area = tuple[float, float, float, float]
 
-# Bright enough to stand out from photographs, and told apart by people who see colours differently as well as may be;
-# neighbours in the list differ most, since few classes are the common case.
+# Bright enough to stand out from photographs, and as easy as possible to distinguish for people with colour blindness.
+# Neighbours in the list differ most, since few classes are the common case.
 PALETTE: tuple[Colour, ...] = (
     (255, 92, 92),  # coral
     (38, 208, 206),  # turquoise
@@ -53,7 +54,7 @@ def draw_boxes(
     """The image as an RGB image of its own size with labelled boxes.
 
     Each class has a colour, the same in every image. Lines and text grow with the image. A label stands where it
-    hides no other label and stays inside the image; in a crowd the less sure boxes may go without one.
+    hides no other label and stays inside the image; in a crowd lower-scoring boxes may have none.
 
     Args:
         image: a path, a PIL image, an RGB array (H, W, 3) uint8 or a tensor (3, H, W) uint8; it is not changed.
@@ -61,7 +62,7 @@ def draw_boxes(
         names: the class name of each box.
         scores: (n,) in 0..1, written behind the names.
         class_names: all classes, whose order gives the colours; by default the names in the image, sorted.
-        numbers: of objects that are followed, written before the names; None for one without.
+        numbers: track numbers, written before the names; None for an object without.
         line: width of the lines in pixels.
     """
     canvas = to_image(image)
@@ -73,7 +74,7 @@ def draw_boxes(
     drawing = ImageDraw.Draw(canvas)
 
     drawn = range(len(corners)) if values is None else sorted(range(len(corners)), key=lambda i: -values[i])
-    for i in reversed(drawn):  # the surest on top
+    for i in reversed(drawn):  # the highest-scoring on top
         frame(drawing, corners[i], colour(order.get(names[i], len(order))), line, canvas.size)
 
     crowded = len(corners) > 24
@@ -88,9 +89,7 @@ def draw_boxes(
 
 
 def to_image(image: Any) -> Image.Image:
-    """Any kind of image to a PIL RGB image of its own, upright."""
-    from retinanet.data.image_io import to_tensor
-
+    """A new, upright PIL RGB image of an image of any kind."""
     return Image.fromarray(np.ascontiguousarray(to_tensor(image).permute(1, 2, 0).cpu().numpy()))
 
 
@@ -135,7 +134,7 @@ def label(
     size: tuple[int, int],
     taken: list[Area],
 ) -> None:
-    """Write the text where it is free: above the box, in its upper corner, below it, in its lower corner."""
+    """Write the text where it hides no other label: above the box, in its upper corner, below it, in its lower one."""
     text = _one_line(text, NAME)
     ascent, descent = font.getmetrics()
     pad = max(2, font.size // 4)
@@ -145,9 +144,17 @@ def label(
     x1, y1, x2, y2 = (float(v) for v in box)
     left, right = x1 - edge, x2 + edge - width
     above, below, top, bottom = y1 - height, y2, y1 + line, y2 - line - height
-    places = [(left, above), (left, top), (right, above), (left, below), (right, below), (right, top), (left, bottom)]
-    best, least = None, 0.12  # the share of a label that others may hide
-    for x, y in places:
+    positions = [
+        (left, above),
+        (left, top),
+        (right, above),
+        (left, below),
+        (right, below),
+        (right, top),
+        (left, bottom),
+    ]
+    best, least = None, 0.12  # the largest share of a label that may be hidden
+    for x, y in positions:
         x, y = max(0.0, min(x, size[0] - width)), max(0.0, min(y, size[1] - height))
         area = (x, y, x + width, y + height)
         hidden = sum(_overlap(area, other) for other in taken) / (width * height)
@@ -183,7 +190,7 @@ def _bright(rgb: Colour) -> bool:
 
 @dataclass
 class Row:
-    """One image of a sheet: its labelled boxes and what was found, each boxes (n, 4), names, and scores or None."""
+    """One image of a sheet: boxes (n, 4) and names of the ground truth; those of the detections, with scores."""
 
     image: Any
     truth: tuple[Any, Sequence[str]]
@@ -194,7 +201,7 @@ class Row:
 def sheet(
     rows: Iterable[Row], *, class_names: Sequence[str] | None = None, limit: int = 8, width: int = 560
 ) -> Image.Image:
-    """Images below each other, the truth of each on the left and what was found on the right.
+    """Images below each other, the ground truth of each on the left and its detections on the right.
 
     Args:
         rows: the images; no more than ``limit`` of them are read.

@@ -1,7 +1,7 @@
 """Detections of overlapping views of one image to those of the image.
 
-A tile cuts objects at its edges, and a detector finds the pieces too. A piece must not stand beside the whole box that
-a neighbouring tile gives, nor push it out, as suppression by score alone would let it. What is done, in this order:
+A tile cuts objects at its edges, and a detector finds the pieces too. A piece must neither be kept beside the whole box
+of a neighbouring tile nor suppress it. The steps, in this order:
 
 1. A box that touches an inner edge of its tile is cut. It is dropped where another tile sees more of the object than
    this one does. So an object smaller than the overlap is never taken in pieces, as one tile sees it whole.
@@ -37,14 +37,14 @@ def merge(
     nms_iou: float,
     whole: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Detections of overlapping views to those of the image; how is told at the top.
+    """Merge detections of overlapping views into those of the image, by the steps above.
 
     Args:
         boxes: (n, 4) float32, pixels of the image. scores, labels: (n,).
         view: (n,) int64, the row of ``views`` in which each was found.
         views: (v, 4) int64, x1 y1 x2 y2, covering the image.
         shared: pixels that neighbouring views share at least.
-        nms_iou: above which IoU of two whole boxes of a class the less sure one is dropped.
+        nms_iou: IoU of two whole boxes of a class above which the lower-scoring one is dropped.
         whole: the last view is the whole image.
 
     Returns:
@@ -58,7 +58,7 @@ def merge(
         large = ((boxes[:, 2:] - boxes[:, :2]) > shared - 2 * near).any(dim=1)
         keep = large | (view < len(views) - 1)
         boxes, scores, labels, view = boxes[keep], scores[keep], labels[keep], view[keep]
-    cut, seen_better = _cut(boxes, view, views, near, len(views) - whole)
+    cut, seen_better = _cut_boxes(boxes, view, views, near, len(views) - whole)
     keep = ~seen_better
     boxes, scores, labels, view, cut = boxes[keep], scores[keep], labels[keep], view[keep], cut[keep]
 
@@ -77,18 +77,15 @@ def merge(
     return boxes[kept], scores[kept], labels[kept]
 
 
-def _cut(boxes: Tensor, view: Tensor, views: Tensor, near: float, count: int) -> tuple[Tensor, Tensor]:
-    """Which boxes (n, 4) are cut by an inner edge of their view; for which of these a tile sees more of the object.
+def _cut_boxes(boxes: Tensor, view: Tensor, views: Tensor, near: float, count: int) -> tuple[Tensor, Tensor]:
+    """Masks (n,): boxes that an inner edge of their view cuts, and those of them of which a tile sees more.
 
     A tile sees more if it goes on at one of the edges that cut the box, and ends nowhere else before the box, or before
     the edge that cuts it, does.
 
     Args:
         near: pixels from an edge that count as touching it.
-        count: the first so many views are tiles.
-
-    Returns:
-        Two masks (n,).
+        count: the first ``count`` views are tiles.
     """
     outward = boxes.new_tensor([1, 1, -1, -1])  # so that on all four sides less is further out
     sides, edges = boxes * outward, views * outward  # (n, 4), (v, 4)
@@ -96,31 +93,31 @@ def _cut(boxes: Tensor, view: Tensor, views: Tensor, near: float, count: int) ->
     touching = sides < edges[view] + near  # (n, 4)
     cut = touching.any(dim=1)
     better = torch.zeros_like(cut)
-    for some in cut.nonzero()[:, 0].split(max(1, PAIRS // count)):
-        inside = sides[some, None] >= edges[:count] + near  # (s, count, 4)
-        cuts = touching[some, None]
-        reaches = edges[:count] <= edges[view[some], None]
-        better[some] = ((inside | (cuts & reaches)).all(dim=2) & (inside & cuts).any(dim=2)).any(dim=1)
+    for chunk in cut.nonzero()[:, 0].split(max(1, PAIRS // count)):
+        inside = sides[chunk, None] >= edges[:count] + near  # (s, count, 4)
+        cuts = touching[chunk, None]
+        reaches = edges[:count] <= edges[view[chunk], None]
+        better[chunk] = ((inside | (cuts & reaches)).all(dim=2) & (inside & cuts).any(dim=2)).any(dim=1)
     return cut, better
 
 
 def _links(boxes: Tensor, labels: Tensor, view: Tensor, views: Tensor, cut: Tensor) -> Iterator[tuple[int, int]]:
     """Pairs of boxes that are the same object as two views see it, the first of them cut."""
-    for some in cut.nonzero()[:, 0].split(max(1, PAIRS // max(1, len(boxes)))):
-        mine = views[view[some], None]  # (s, 1, 4)
-        low, high = torch.maximum(mine, views[view])[..., :2], torch.minimum(mine, views[view])[..., 2:]  # (s, n, 2)
+    for chunk in cut.nonzero()[:, 0].split(max(1, PAIRS // max(1, len(boxes)))):
+        own = views[view[chunk], None]  # (s, 1, 4)
+        low, high = torch.maximum(own, views[view])[..., :2], torch.minimum(own, views[view])[..., 2:]  # (s, n, 2)
         low, high = low.repeat(1, 1, 2), torch.maximum(low, high).repeat(1, 1, 2)  # nothing where views do not meet
-        first, second = boxes[some, None].clamp(low, high), boxes.clamp(low, high)
+        first, second = boxes[chunk, None].clamp(low, high), boxes.clamp(low, high)
         start = torch.maximum(first[..., :2], second[..., :2])
         both = (torch.minimum(first[..., 2:], second[..., 2:]) - start).clamp(min=0).prod(dim=2)
         areas = (first[..., 2:] - first[..., :2]).prod(dim=2) + (second[..., 2:] - second[..., :2]).prod(dim=2)
-        same = (both > AGREE * (areas - both)) & (labels[some, None] == labels) & (view[some, None] != view)
+        same = (both > AGREE * (areas - both)) & (labels[chunk, None] == labels) & (view[chunk, None] != view)
         for i, j in same.nonzero().tolist():
-            yield int(some[i]), j
+            yield int(chunk[i]), j
 
 
 def _components(count: int, links: Iterator[tuple[int, int]]) -> Tensor:
-    """For each of ``count`` things the first of those it is linked with, by way of others too; (count,) int64."""
+    """(count,) int64: the first item of the connected component of each of ``count`` items."""
     first = list(range(count))
 
     def root(i: int) -> int:

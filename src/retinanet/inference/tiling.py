@@ -1,21 +1,21 @@
-"""Large images with small objects: overlapping tiles, each looked at alone.
+"""Large images with small objects: overlapping tiles, each predicted alone.
 
-How their detections become one is in :mod:`retinanet.inference.tile_merging`.
+Their detections are merged by :mod:`retinanet.inference.tile_merging`.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from retinanet.common.arguments import PredictOptions, real
 from retinanet.common.arguments import whole as whole_number
 from retinanet.common.errors import RequestError
+from retinanet.data.image_io import to_tensor
 from retinanet.inference.detections import Detections
 from retinanet.inference.tile_merging import merge
 
@@ -65,71 +65,55 @@ def predict_sliced(
     overlap: float = 0.2,
     *,
     whole: bool = True,
-    threshold: float | None = None,
-    max_detections: int | None = None,
-    size: int | None = None,
-    batch_size: int = 8,
     on_progress: Callable[[int, int], None] | None = None,
+    **options: Any,
 ) -> Detections:
-    """Detections of one large image, looked at in tiles.
+    """Detections of one large image, predicted in tiles.
 
-    An image no larger than a tile is predicted as ever. Memory beyond the image's own is that of a batch of tiles,
-    and of the image once more where ``whole`` is set, as it is resized.
+    An image no larger than a tile is predicted as usual. Memory beyond the image's own is that of a batch of tiles,
+    and of the resized image where ``whole`` is set.
 
     Args:
         image: as :meth:`Detector.predict` takes it.
         slices: side of a tile in pixels of the image. Each is resized as the detector resizes images.
-        overlap: the part of a tile that its neighbours see too. Objects smaller than that are seen whole by some tile.
-        whole: look at the whole image as well, resized as ever, for objects larger than the overlap.
-        threshold, size, batch_size: as of :meth:`Detector.predict`.
-        max_detections: the most in the image. By default as many as there are: the model's own setting is for one
-            look, and holds for each tile.
+        overlap: the share of a tile that its neighbours see too. Objects smaller than that are seen whole by some tile.
+        whole: predict the whole image as well, resized as usual, for objects larger than the overlap.
         on_progress: called after each batch with (tiles done, tiles in all), the whole image counted as one.
+        options: those of :meth:`Detector.predict`. ``max_detections`` is the most in the image, by default as many as
+            there are: the model's own setting is for one run, and holds for each tile.
 
     Raises:
         RequestError: the image cannot be read, or a setting is out of its range.
     """
-    from retinanet.data.image_io import to_tensor
-
     shared = shared_pixels(slices, overlap)
-    options = PredictOptions(threshold, max_detections, size, batch_size)
+    checked = PredictOptions(**options)
     notes: list[str] = []
     pixels = to_tensor(image, notes)
     for note in notes:
         warnings.warn(note, stacklevel=2)
     height, width = pixels.shape[1:]
-    places = tiles(height, width, slices, overlap)
-    given: dict[str, Any] = {"threshold": options.threshold, "size": options.size, "batch_size": options.batch_size}
-    if len(places) == 1:
-        return detector.predict([pixels], max_detections=options.max_detections, **given)[0]
-    views = places + [(0, 0, width, height)] * whole
-    boxes: list[Tensor] = []
-    scores: list[Tensor] = []
-    labels: list[Tensor] = []
-    view: list[Tensor] = []
-    for group in _groups(views, options.batch_size):
-        pieces = [pixels[:, y1:y2, x1:x2] for x1, y1, x2, y2 in group]
-        for (x1, y1, _, _), found in zip(group, detector.predict(pieces, **given), strict=True):
-            boxes.append(found.boxes + torch.tensor([x1, y1, x1, y1]))
-            scores.append(found.scores)
-            labels.append(found.labels)
-            view.append(torch.full((len(found),), len(view)))
+    views = tiles(height, width, slices, overlap)
+    if len(views) == 1:
+        return detector.predict([pixels], **options)[0]
+    if whole:
+        views.append((0, 0, width, height))
+    per_tile = {name: value for name, value in options.items() if name != "max_detections"}
+    detections: list[Detections] = []
+    for start in range(0, len(views), checked.batch_size):
+        crops = [pixels[:, y1:y2, x1:x2] for x1, y1, x2, y2 in views[start : start + checked.batch_size]]
+        detections += detector.predict(crops, **per_tile)
         if on_progress:
-            on_progress(len(view), len(views))
-    kept = merge(
-        torch.cat(boxes),
-        torch.cat(scores),
-        torch.cat(labels),
-        torch.cat(view),
+            on_progress(len(detections), len(views))
+    corners = [torch.tensor([x1, y1, x1, y1]) for x1, y1, _, _ in views]
+    merged = merge(
+        torch.cat([found.boxes + corner for found, corner in zip(detections, corners)]),
+        torch.cat([found.scores for found in detections]),
+        torch.cat([found.labels for found in detections]),
+        torch.arange(len(views)).repeat_interleave(torch.tensor([len(found) for found in detections])),
         torch.tensor(views),
         shared,
         detector.settings.postprocessing.nms_iou,
         whole,
     )
-    kept_boxes, kept_scores, kept_labels = (values[: options.max_detections] for values in kept)
-    return Detections(kept_boxes, kept_scores, kept_labels, tuple(detector.class_names))
-
-
-def _groups(views: list[Tile], count: int) -> Iterator[list[Tile]]:
-    for start in range(0, len(views), count):
-        yield views[start : start + count]
+    boxes, scores, labels = (values[: checked.max_detections] for values in merged)
+    return Detections(boxes, scores, labels, tuple(detector.class_names))

@@ -4,8 +4,8 @@ Winograd's minimal filtering F(4 x 4, 3 x 3), after Lavin and Gray, "Fast Algori
 a tile of 4 x 4 results comes from 36 products per pair of channels instead of 144. With 128 channels and more those
 products, 36 ordinary matrix multiplications, outweigh the transforms around them.
 
-What rounding does to a result is some ten times what it does in the direct sum: 2e-5 of the largest value instead of
-2e-6. In bfloat16 that would be too much, and CPUs that multiply in bfloat16 need no such help.
+Rounding errors are some ten times those of the direct sum: 2e-5 of the largest value instead of 2e-6. In bfloat16 that
+would be too much, and CPUs that multiply in bfloat16 are fast enough without.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 TILE = 4
-WINDOW = TILE + 2  # what a tile of results sees
+WINDOW = TILE + 2  # the side of the input that a tile of results depends on
 POINTS = WINDOW * WINDOW
 CHANNELS = 128  # fewer inputs or outputs, and the transforms cost more than they save
-TILES = 256  # taken together, so that the transformed pieces stay in the CPU's cache
+TILES = 256  # computed at once, so that the transformed tiles stay in the CPU's cache
 
 # The transforms of input, weights and output in one dimension (Lavin and Gray, section 4.3).
 INPUT = (
@@ -51,13 +51,13 @@ def _both(transform: tuple[tuple[float, ...], ...]) -> Tensor:
 
 
 def fits(conv: nn.Conv2d) -> bool:
-    """Whether this convolution can be computed so, and gains by it."""
+    """Whether this convolution can be computed this way, and becomes faster."""
     geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
     return geometry == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and min(conv.in_channels, conv.out_channels) >= CHANNELS
 
 
 class WinogradConvolution(nn.Module):
-    """A 3 x 3 convolution of stride 1 that keeps its input's size, perhaps an addition, and perhaps ReLU.
+    """A 3 x 3 convolution of stride 1 with padding 1, with an optional addition and an optional ReLU.
 
     Args:
         weight: (K, C, 3, 3). bias: (K,).
@@ -105,8 +105,8 @@ class WinogradConvolution(nn.Module):
                     values += self.bias
                 if self.relu and other is None:
                     values.relu_()
-                place = result[first : first + count, TILE * top : TILE * (top + high)]
-                place.view(count, high, TILE, across, TILE, outputs).copy_(values)
+                target = result[first : first + count, TILE * top : TILE * (top + high)]
+                target.view(count, high, TILE, across, TILE, outputs).copy_(values)
         result = result[:, :height, :width].permute(0, 3, 1, 2)
         if other is not None:
             result += other

@@ -32,12 +32,12 @@ __all__ = [
 
 
 def class_loss(logits: Tensor, labels: Tensor, settings: LossSettings, balance: ClassBalance | None = None) -> Tensor:
-    """Sum of the class loss over anchors and classes, whichever ``settings.kind`` names.
+    """Sum of the class loss that ``settings.kind`` names, over anchors and classes.
 
     Args:
         logits: (..., K). labels: (...) int64, the class, -1 for background, -2 for anchors that take no part.
-        balance: ``class_balance(settings, class_names)`` on the logits' device; only settings that name no class can
-            do without.
+        balance: ``class_balance(settings, class_names)`` on the logits' device; needed only
+            where settings name classes.
 
     Returns:
         () float32 (float64 for float64 logits).
@@ -58,7 +58,7 @@ def detection_loss(
 ) -> tuple[Tensor, Tensor]:
     """Class and box loss of a batch, each summed over all anchors of all images.
 
-    Divide both by :func:`normalizer`, at least 1, of the whole batch, all processes and accumulated parts together
+    Divide both by :func:`normalizer`, at least 1, of the whole batch, over all processes and accumulation steps
     (section 4, "Training"). With ``settings.normalizer`` "image" each image's sums are divided by its own positive
     anchors (at least 1) already. Computed in float32 whatever the network's precision.
 
@@ -102,9 +102,9 @@ def detection_loss(
 
 
 def normalizer(targets: Targets, settings: LossSettings) -> Tensor:
-    """What the sums of :func:`detection_loss` are divided by, () float32: positive anchors, or images.
+    """The divisor of the sums of :func:`detection_loss`, () float32: the number of positive anchors, or of images.
 
-    Of the whole batch: add those of all processes and accumulated parts before.
+    Add those of all processes and accumulation steps first.
     """
     positives = targets.num_positives
     return positives if settings.normalizer == "batch" else torch.full_like(positives, len(targets.labels))

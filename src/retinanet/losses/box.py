@@ -33,7 +33,7 @@ def box_loss(
         boxes: (P, 4) float32, the boxes that they are assigned to; all x1 y1 x2 y2 in input pixels.
         kind: "smooth_l1" (the paper's) and "l1" compare encoded offsets, summed over the four coordinates; "giou" is
             1 - GIoU of the decoded boxes.
-        beta: where smooth L1 turns from quadratic to linear; the authors' code has 1/9.
+        beta: the difference at which smooth L1 turns from quadratic to linear; the authors' code has 1/9.
         weights: (P,) of the anchors; 1 by default.
         box_weights: of dx, dy, dw and dh, by which both offsets are multiplied before they are compared.
 

@@ -1,4 +1,4 @@
-"""Classes that the loss weighs by themselves: alpha and a factor, given by name, as one number a class."""
+"""Weights per class in the loss: alpha and a factor, given by class name, as tensors (K,)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHOWN = 20  # class names that a message lists
 
 @dataclass(frozen=True)
 class ClassBalance:
-    """What the terms of the class loss are multiplied by."""
+    """The weights of the terms of the class loss."""
 
     alpha: float | Tensor | None
     """Weight of positives, 1 - alpha that of background: for all classes, or (K,) float32; None leaves both at 1."""
@@ -40,7 +40,7 @@ def class_balance(settings: LossSettings, class_names: Sequence[str]) -> ClassBa
     weights = torch.tensor([factors.get(name, 1.0) for name in class_names])
     if not alphas:
         return ClassBalance(alpha, weights)
-    if alpha is None:  # both terms of the classes that are not named count 1: half of 2
+    if alpha is None:  # Both terms of classes that are not named get the weight 1, which is half of 2.
         weights *= torch.tensor([1.0 if name in alphas else 2.0 for name in class_names])
         alpha = 0.5
     elif not factors:
@@ -74,7 +74,8 @@ def term_weights(
     factor = 1.0 if weights is None else weights.detach().to(logits.device, wide)
     if alpha is None:
         return factor, factor
-    if isinstance(alpha, Tensor):  # 1 - alpha in its own precision: rounded before, it would lose digits near 1
+    if isinstance(alpha, Tensor):
+        # 1 - alpha is computed in the precision of alpha: rounded before, it would lose digits near 1.
         alpha, rest = (term.detach().to(logits.device, wide) for term in (alpha, 1 - alpha))
         return factor * alpha, factor * rest
     return factor * alpha, factor * (1 - alpha)
@@ -92,5 +93,5 @@ def _require_known(setting: str, named: Mapping[str, float], class_names: Sequen
             more = f" and {len(class_names) - SHOWN} more" if len(class_names) > SHOWN else ""
             hint = f"they are {', '.join(class_names[:SHOWN])}{more}"
         else:
-            hint = "no names of classes are known here"
+            hint = "no class names are known here"
         raise RequestError(f"{setting}: the data set has no class {name!r}; {hint}")

@@ -18,15 +18,15 @@ BLOCK = 2048
 
 
 @triton.jit
-def _entry(logits, labels, place, inside, classes, positive_weight, negative_weight):  # type: ignore[no-untyped-def]
+def _entry(logits, labels, index, inside, classes, positive_weight, negative_weight):  # type: ignore[no-untyped-def]
     """z with p_t = 1 - sigmoid(z), the sign of dz / dx, the entry's weight, and whether it counts."""
-    row = place // classes
+    row = index // classes
     label = tl.load(labels + row, mask=inside, other=-2)
-    x = tl.load(logits + place, mask=inside, other=0.0).to(tl.float32)
-    own = label == (place - row * classes)
-    z = tl.where(own, -x, x)
-    weight = tl.where(own, positive_weight, negative_weight)
-    return z, tl.where(own, -1.0, 1.0), weight, label != -2
+    x = tl.load(logits + index, mask=inside, other=0.0).to(tl.float32)
+    is_positive = label == (index - row * classes)
+    z = tl.where(is_positive, -x, x)
+    weight = tl.where(is_positive, positive_weight, negative_weight)
+    return z, tl.where(is_positive, -1.0, 1.0), weight, label != -2
 
 
 @triton.jit
@@ -41,9 +41,9 @@ def _loss(  # type: ignore[no-untyped-def]
     logits, labels, partial, count, classes, gamma, positive_weight, negative_weight, BLOCK: tl.constexpr
 ):
     block = tl.program_id(0).to(tl.int64)
-    place = block * BLOCK + tl.arange(0, BLOCK)
-    inside = place < count
-    z, _, weight, counts = _entry(logits, labels, place, inside, classes, positive_weight, negative_weight)
+    index = block * BLOCK + tl.arange(0, BLOCK)
+    inside = index < count
+    z, _, weight, counts = _entry(logits, labels, index, inside, classes, positive_weight, negative_weight)
     ce = _softplus(z)
     # sigmoid(z) ** gamma, since log sigmoid(z) = z - softplus(z)
     tl.store(partial + block, tl.sum(tl.where(counts, weight * tl.exp(gamma * (z - ce)) * ce, 0.0)))
@@ -54,14 +54,14 @@ def _gradient(  # type: ignore[no-untyped-def]
     logits, labels, upstream, gradient, count, classes, gamma, positive_weight, negative_weight, BLOCK: tl.constexpr
 ):
     block = tl.program_id(0).to(tl.int64)
-    place = block * BLOCK + tl.arange(0, BLOCK)
-    inside = place < count
-    z, sign, weight, counts = _entry(logits, labels, place, inside, classes, positive_weight, negative_weight)
+    index = block * BLOCK + tl.arange(0, BLOCK)
+    inside = index < count
+    z, sign, weight, counts = _entry(logits, labels, index, inside, classes, positive_weight, negative_weight)
     ce = _softplus(z)
     u = tl.exp(z - ce)
     slope = tl.exp(gamma * (z - ce)) * (gamma * (1.0 - u) * ce + u)
     slope = tl.where(counts, slope * weight * sign * tl.load(upstream).to(tl.float32), 0.0)
-    tl.store(gradient + place, slope.to(gradient.dtype.element_ty), mask=inside)
+    tl.store(gradient + index, slope.to(gradient.dtype.element_ty), mask=inside)
 
 
 class FocalLoss(torch.autograd.Function):

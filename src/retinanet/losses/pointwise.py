@@ -1,7 +1,7 @@
 """The paper's losses of one example, as functions of x_t = y x: the logit, with its sign turned for background.
 
 p_t = sigmoid(x_t) is the probability of the right answer. These are the plain formulas: the figures draw them, hard
-example mining ranks by them. What training sums over millions of focal-loss entries is :mod:`retinanet.losses.focal`.
+example mining ranks by them. Training sums the focal loss of millions of entries by :mod:`retinanet.losses.focal`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def focal_star(x_t: Tensor, gamma: float = 2.0, beta: float = 1.0) -> Tensor:
 
 
 def hinge(x_t: Tensor, margin: float = 0.5) -> Tensor:
-    """max(0, margin - p_t): nothing from where the right answer has probability ``margin`` (section 5.1)."""
+    """max(0, margin - p_t): 0 where the right answer has at least the probability ``margin`` (section 5.1)."""
     return torch.relu(margin - torch.sigmoid(x_t))
 
 
@@ -51,10 +51,10 @@ def pointwise_loss(settings: LossSettings) -> Pointwise:
 
 
 def require_labels(labels: Tensor, classes: int) -> None:
-    """For labels on a CPU: of a GPU the answer would have to be waited for.
+    """Check labels on a CPU; on a GPU the CPU would have to wait for the result.
 
     Raises:
-        RequestError: they are no int64, or not all from -2 to ``classes`` - 1.
+        RequestError: they are not int64, or not all from -2 to ``classes`` - 1.
     """
     if labels.dtype != torch.int64:
         raise RequestError(f"labels must be int64, not {str(labels.dtype).removeprefix('torch.')}")
@@ -64,10 +64,10 @@ def require_labels(labels: Tensor, classes: int) -> None:
             raise RequestError(f"labels must be from {IGNORED} to {classes - 1}, found {low} to {high}")
 
 
-def own_class(labels: Tensor, classes: int) -> Tensor:
-    """Which (anchor, class) pairs are positive, y = 1: labels (...) int64 -> (..., classes) bool."""
-    own = torch.zeros((*labels.shape, classes), dtype=torch.bool, device=labels.device)
-    return own.scatter_(-1, labels.clamp(min=0)[..., None], (labels >= 0)[..., None])
+def positive_pairs(labels: Tensor, classes: int) -> Tensor:
+    """Whether each (anchor, class) pair is positive, y = 1: labels (...) int64 -> (..., classes) bool."""
+    positive = torch.zeros((*labels.shape, classes), dtype=torch.bool, device=labels.device)
+    return positive.scatter_(-1, labels.clamp(min=0)[..., None], (labels >= 0)[..., None])
 
 
 def entries(
@@ -84,8 +84,8 @@ def entries(
     """
     x = logits if logits.dtype == torch.float64 else logits.float()
     require_labels(labels, x.shape[-1])
-    own = own_class(labels, x.shape[-1])
+    is_positive = positive_pairs(labels, x.shape[-1])
     positive, negative = term_weights(alpha, weights, x)
-    weight = torch.where(own, positive, negative).to(x.dtype)
+    weight = torch.where(is_positive, positive, negative).to(x.dtype)
     weight = weight.masked_fill((labels == IGNORED)[..., None], 0)
-    return weight * loss(torch.where(own, x, -x))
+    return weight * loss(torch.where(is_positive, x, -x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import socket
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.config.settings import BackboneSettings
+from retinanet.weight_files.reader import read
 
 LAST_LEVEL = 5
 FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
@@ -20,10 +22,10 @@ FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoin
 
 
 class Backbone(nn.Module):
-    """Images (B, 3, H, W) -> [C3, C4, C5], each (B, C, H / stride, W / stride); C2 before them where asked for.
+    """Images (B, 3, H, W) -> [C3, C4, C5], each (B, C, H / stride, W / stride); from C2 on where ``first_level`` is 2.
 
     Attributes:
-        channels: of these.
+        channels: of each feature.
         mean, std: the normalisation that timm states for the model, of R, G, B in 0..1.
 
     Raises:
@@ -69,7 +71,7 @@ class Backbone(nn.Module):
         return [features[i] for i in self.selected]
 
     def train(self, mode: bool = True) -> Backbone:
-        """As in any module, but what is frozen stays in evaluation mode: its statistics do not move either."""
+        """As in any module, but frozen parts stay in evaluation mode, so that their statistics do not change either."""
         super().train(mode)
         for module in self.frozen:
             module.eval()
@@ -126,14 +128,12 @@ def _create(settings: BackboneSettings, load_weights: bool) -> Any:
     import timm
 
     if settings.name.split(".")[0] not in timm.list_models():
-        import difflib
-
         near = difflib.get_close_matches(settings.name, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
         raise RequestError(f"model.backbone.name: timm has no model {settings.name!r}; {hint}")
     options = dict(settings.options)
     fetching = sorted(FETCHING.intersection(options))
-    if fetching:  # settings also come with other people's checkpoints, which are not to name what else is read
+    if fetching:  # Settings also come with other people's checkpoints, which must not name other files to read.
         raise RequestError(f"model.backbone.options cannot set {fetching[0]}: use model.backbone.weights")
     state: dict[str, Tensor] = {}
     if load_weights and settings.weights not in ("none", "imagenet"):
@@ -202,8 +202,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     """A weight file's tensors; nothing in the file is executed."""
     if not path.is_file():
         raise RequestError(f"model.backbone.weights: there is no file {path} (write none, imagenet, or a file's path)")
-    from retinanet.weight_files.reader import read
-
     try:
         return read(path).tensors
     except RequestError as error:

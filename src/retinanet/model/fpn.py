@@ -21,7 +21,7 @@ class FeaturePyramid(nn.Module):
 
     Args:
         in_channels: of the backbone's features, from that of the first level to C5.
-        levels: P3 to P7 in the paper. Context comes down from C5 even where P5 is not asked for.
+        levels: P3 to P7 in the paper. Context comes down from C5 even where P5 is not among them.
     """
 
     def __init__(self, in_channels: Sequence[int], settings: PyramidSettings, levels: range = PAPER_LEVELS) -> None:

@@ -19,7 +19,7 @@ class Subnet(nn.Module):
 
     ``bias`` is that of the last convolution. For class logits it is -log((1 - pi) / pi): every anchor starts with
     probability pi, without which the mass of background anchors would blow up the first steps (section 3.3).
-    The outputs of an anchor are multiplied by ``factors``, where they are given.
+    The outputs of an anchor are multiplied by ``factors``, if there are any.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The one building block of pyramid and heads: a convolution, with a normalisation where one is asked for."""
+"""The one building block of pyramid and heads: a convolution, optionally with a normalisation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from retinanet.config.settings import Normalization
 class Convolution(nn.Module):
     """kernel x kernel convolution with the paper's initialisation (Gaussian, sigma 0.01, bias 0), then ``norm``.
 
-    A normalised convolution has no bias of its own unless ``norm_bias`` asks for one. ``levels`` above 1 keeps one
+    A normalised convolution has no bias of its own unless ``norm_bias`` is set. ``levels`` above 1 keeps one
     batch normalisation per pyramid level: the levels share the convolution, but not their statistics.
     """
 

@@ -19,7 +19,7 @@ from retinanet.ops.anchors import make_anchors
 
 
 class Outputs(NamedTuple):
-    """What the network says about a batch of B images; one entry per level, the finest first."""
+    """The network's output for a batch of B images; one entry per level, the finest first."""
 
     logits: list[Tensor]
     """(B, N_l, K), N_l = h * w * A, in the order of the anchors."""

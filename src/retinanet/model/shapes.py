@@ -12,22 +12,21 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from retinanet.common.errors import RequestError
 from retinanet.config.settings import ModelSettings
+from retinanet.model.retinanet import RetinaNet
 
 MOST = 50_000
-"""Parameters (tensors) of a network; timm's deepest have some thousand."""
+"""The most parameters (tensors) of a network; timm's deepest have some thousand."""
 
 
 def outline(settings: ModelSettings, num_classes: int, most: int = MOST) -> dict[str, Tensor]:
     """The state of a :class:`retinanet.RetinaNet` on the meta device, where tensors have a shape and no numbers.
 
     Args:
-        most: parameters after which to stop building: settings may ask for a network without end.
+        most: parameters after which to stop building: settings may describe an endless network.
 
     Raises:
         RequestError: there is no such network, or it has more parameters.
     """
-    from retinanet.model.retinanet import RetinaNet
-
     count, thread = 0, threading.get_ident()
 
     def registered(*_: Any) -> None:

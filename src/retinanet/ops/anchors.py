@@ -18,13 +18,13 @@ def grid_shapes(height: int, width: int, levels: Iterable[int] = PAPER_LEVELS) -
     return [(-(-height // 2**level), -(-width // 2**level)) for level in levels]
 
 
-def cell_anchors(settings: AnchorSettings, place: int) -> Tensor:
+def cell_anchors(settings: AnchorSettings, index: int) -> Tensor:
     """The anchors of one position around the origin: (A, 4) float32, ratio by ratio, within a ratio scale by scale.
 
     Args:
-        place: of the level among ``settings.levels``.
+        index: of the level among ``settings.levels``.
     """
-    size = settings.sizes[place]
+    size = settings.sizes[index]
     ratios = torch.tensor(settings.ratios, dtype=torch.float64)
     scales = torch.tensor(settings.scales, dtype=torch.float64)
     if settings.rounding == "torchvision":
@@ -36,7 +36,7 @@ def cell_anchors(settings: AnchorSettings, place: int) -> Tensor:
         return (torch.stack((-widths, -heights, widths, heights), dim=1) / 2).round()
     if settings.rounding == "detectron":
         # At the size of one stride: 6 x 12 for stride 8 and ratio 2, where the exact sides are 5.66 x 11.31.
-        stride = 2 ** settings.levels[place]
+        stride = 2 ** settings.levels[index]
         widths = (stride / ratios.sqrt()).round()
         heights = (widths * ratios).round()
         larger = size / stride * scales
@@ -59,13 +59,13 @@ def make_anchors(settings: AnchorSettings, height: int, width: int, device: torc
         into them.
     """
     levels = []
-    for place, (level, (h, w)) in enumerate(zip(settings.levels, grid_shapes(height, width, settings.levels))):
+    for index, (level, (h, w)) in enumerate(zip(settings.levels, grid_shapes(height, width, settings.levels))):
         stride = 2**level
         # torchvision's strides follow from the image: 61 x 64 rather than 64 x 64 at P6 of an 800 x 1216 input.
         step_y, step_x = (height // h, width // w) if settings.strides == "torchvision" else (stride, stride)
         y = (torch.arange(h, dtype=torch.float32) + settings.offset) * step_y
         x = (torch.arange(w, dtype=torch.float32) + settings.offset) * step_x
         centres = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)[..., [1, 0, 1, 0]]  # (h, w, 4)
-        anchors = centres[:, :, None, :] + cell_anchors(settings, place)  # (h, w, A, 4)
+        anchors = centres[:, :, None, :] + cell_anchors(settings, index)  # (h, w, A, 4)
         levels.append(anchors.reshape(-1, 4).to(device))
     return tuple(levels)

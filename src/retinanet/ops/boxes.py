@@ -24,7 +24,7 @@ def area(boxes: Tensor) -> Tensor:
 
 def intersection(a: Tensor, b: Tensor) -> Tensor:
     """Areas of the pairwise intersections: (M, 4) and (N, 4) -> (M, N)."""
-    # One contiguous row per coordinate: read with a stride, the M x N comparisons would not be vectorised.
+    # Each coordinate is made contiguous, since comparisons with strided ones would not be vectorised.
     x1, y1, x2, y2 = (coordinate.contiguous() for coordinate in b.unbind(dim=1))
     width = torch.minimum(a[:, None, 2], x2).sub_(torch.maximum(a[:, None, 0], x1)).clamp_(min=0)
     height = torch.minimum(a[:, None, 3], y2).sub_(torch.maximum(a[:, None, 1], y1)).clamp_(min=0)
@@ -67,7 +67,7 @@ def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def decode(deltas: Tensor, anchors: Tensor, limit_shrinking: bool = False) -> Tensor:
-    """Inverse of :func:`encode`; dw and dh are limited to log(1000 / 16) from above, on request from below too."""
+    """Inverse of :func:`encode`; dw and dh are at most log(1000 / 16), with ``limit_shrinking`` at least minus that."""
     size = anchors[..., 2:] - anchors[..., :2]
     centre = (anchors[..., :2] + anchors[..., 2:]) / 2 + deltas[..., :2] * size
     limited = deltas[..., 2:].clamp(min=-MAX_LOG_RATIO if limit_shrinking else None, max=MAX_LOG_RATIO)
@@ -78,7 +78,7 @@ def decode(deltas: Tensor, anchors: Tensor, limit_shrinking: bool = False) -> Te
 def multiplied(deltas: Tensor, weights: Sequence[float]) -> Tensor:
     """(..., 4) offsets, each of the four multiplied by its number.
 
-    By numbers rather than by a tensor, which would have to be moved to the device first.
+    Numbers, because a tensor would have to be moved to the device first.
     """
     return torch.stack([deltas[..., i] * weight for i, weight in enumerate(weights)], dim=-1)
 

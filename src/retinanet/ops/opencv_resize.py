@@ -1,8 +1,8 @@
-"""OpenCV's bilinear resize of bytes, to the last bit, without OpenCV.
+"""OpenCV's bilinear resize of uint8 images, bit for bit, without OpenCV.
 
-Detectors trained with ``cv2.resize`` (MMDetection, Detectron) have seen its numbers: whole-number weights of 11 bits
-and no averaging over pixels that disappear. Another resize moves their scores by some percent. What OpenCV does to
-bytes with ``INTER_LINEAR``:
+Detectors trained with ``cv2.resize`` (MMDetection, Detectron) have seen its numbers: integer weights of 11 bits and no
+averaging over pixels that disappear. Another resize changes their scores by some percent. OpenCV's ``INTER_LINEAR`` on
+uint8:
 
 - the centre of target pixel i lies at (i + 0.5) * scale - 0.5 in the source; calculated in double, kept in float32;
 - the two weights, 1 - fraction and fraction, are rounded to 2048ths, halves to even;
@@ -22,7 +22,7 @@ from torch import Tensor
 BITS = 11
 """A weight of 1 is 2 ** 11."""
 ROWS = 32
-"""So many rows are resized at once: they fit into the CPU's cache."""
+"""Rows that are resized at once: they fit into the CPU's cache."""
 
 
 class Taps(NamedTuple):
@@ -44,9 +44,9 @@ def taps(source: int, target: int, hold_ends: bool) -> Taps:
     """
     # OpenCV divides twice; target / source and its inverse are not always the same double as source / target.
     scale = 1.0 / (target / source)
-    place = ((torch.arange(target, dtype=torch.float64) + 0.5) * scale - 0.5).float()
-    first = place.floor()
-    fraction = place - first
+    position = ((torch.arange(target, dtype=torch.float64) + 0.5) * scale - 0.5).float()
+    first = position.floor()
+    fraction = position - first
     if hold_ends:
         fraction[(first < 0) | (first >= source - 1)] = 0
     first_weight = torch.round((1 - fraction) * 2**BITS).int()  # halves to even, as in OpenCV
@@ -74,12 +74,12 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     across = Taps(*(t.to(image.device) for t in taps(width, size[1], hold_ends=True)))
     down = Taps(*(t.to(image.device) for t in taps(height, size[0], hold_ends=False)))
     upper, lower = down.first, down.second
-    if size[0] * 2 < height:  # most rows are not looked at
+    if size[0] * 2 < height:  # most rows are not needed
         image = torch.cat([image.index_select(1, upper), image.index_select(1, lower)], dim=1)
         upper = torch.arange(size[0], device=image.device)
         lower = upper + size[0]
 
-    rows = torch.cat([_mix_columns(part, across) for part in image.split(ROWS, dim=1)])  # (H, 3, w)
+    rows = torch.cat([_mix_columns(rows, across) for rows in image.split(ROWS, dim=1)])  # (H, 3, w)
     top = rows.index_select(0, upper).int().mul_(down.first_weight[:, None, None]).bitwise_right_shift_(16)
     bottom = rows.index_select(0, lower).int().mul_(down.second_weight[:, None, None]).bitwise_right_shift_(16)
     return top.add_(bottom).add_(2).bitwise_right_shift_(2).to(torch.uint8).permute(1, 0, 2).contiguous()

@@ -59,7 +59,7 @@ def resized_size(height: int, width: int, settings: PreprocessingSettings, size:
 def box_scale(
     original: Sequence[int], resized: Sequence[int], settings: PreprocessingSettings, size: int | None = None
 ) -> tuple[float, float]:
-    """(y, x): how many pixels of the resized image are one of the original; both are given as (height, width)."""
+    """(y, x): how many resized pixels are one original pixel; both sizes are (height, width)."""
     if settings.rounding == "detectron":
         scale = factor(original[0], original[1], settings, size)
         return scale, scale
@@ -73,14 +73,31 @@ def resize_image(image: Tensor, settings: PreprocessingSettings, size: int | Non
     """
     target = resized_size(image.shape[1], image.shape[2], settings, size)
     if settings.interpolation != "plain":
-        return resize(image, target, settings.interpolation)
-    # OpenCV finds the places of float images in float64, as torch does for those of float64; torchvision in float32.
+        return resize_bilinear(image, target, settings.interpolation)
+    # OpenCV computes source positions in float64, as PyTorch does for float64 images; torchvision in float32.
     dtype = torch.float64 if settings.rounding == "detectron" else torch.float32
     return _plain(image.to(dtype), target, box_scale(image.shape[1:], target, settings, size)).float()
 
 
-def resize(image: Tensor, size: tuple[int, int], interpolation: Interpolation = "antialias") -> Tensor:
-    """Bilinear resize, (3, H, W) uint8 -> (3, h, w) uint8; for what ``interpolation`` may be see the setting."""
+def resize_reference(image: Tensor, size: tuple[int, int], antialias: bool = True) -> Tensor:
+    """The formula of bilinear resizing: (3, H, W) -> (3, h, w) float64, before rounding.
+
+    A target pixel is a weighted average of source pixels. Their weights fall linearly with the distance from its centre
+    to 0 at a distance of one source pixel; with ``antialias`` of one target pixel, where that is larger.
+    """
+
+    def weights(source: int, target: int) -> Tensor:
+        scale = source / target
+        centres = (torch.arange(target, dtype=torch.float64) + 0.5) * scale
+        distances = (torch.arange(source, dtype=torch.float64) + 0.5 - centres[:, None]).abs()  # (target, source)
+        result = (1 - distances / (max(1.0, scale) if antialias else 1.0)).clamp(min=0)
+        return result / result.sum(dim=1, keepdim=True)
+
+    return weights(image.shape[1], size[0]) @ image.double() @ weights(image.shape[2], size[1]).T
+
+
+def resize_bilinear(image: Tensor, size: tuple[int, int], interpolation: Interpolation = "antialias") -> Tensor:
+    """Bilinear resize, (3, H, W) uint8 -> (3, h, w) uint8; the setting explains ``interpolation``."""
     if tuple(image.shape[1:]) == tuple(size):
         return image
     if interpolation == "opencv":
@@ -92,7 +109,7 @@ def resize(image: Tensor, size: tuple[int, int], interpolation: Interpolation = 
     if interpolation == "plain":
         scales = (size[0] / image.shape[1], size[1] / image.shape[2])
         return _plain(image.float(), size, scales).round_().to(torch.uint8)
-    # Channels last, because for a result one pixel wide PyTorch fails, or makes other pixels, in the other layout.
+    # Channels last: in the other layout PyTorch fails for a result one pixel wide, or gives other pixels.
     pixels = image[None].contiguous(memory_format=torch.channels_last)
     return F.interpolate(pixels, size=size, mode="bilinear", antialias=True)[0]
 
@@ -135,7 +152,7 @@ def normalize(images: Tensor, sizes: Tensor, mean: Sequence[float], std: Sequenc
         sizes: (B, 2) int64, height and width of each image within its padding.
         mean, std: of R, G, B in 0..1.
     """
-    # One copy of its own, worked on in place: at 800 pixels every further tensor would cost as much as all arithmetic.
+    # One copy, changed in place: at 800 pixels every further tensor would cost as much as all arithmetic.
     images = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
     shift, scale = _shift_and_scale(tuple(mean), tuple(std), images.device)
     images.sub_(shift).mul_(scale)
@@ -147,7 +164,7 @@ def normalize(images: Tensor, sizes: Tensor, mean: Sequence[float], std: Sequenc
 
 @lru_cache(maxsize=16)
 def _shift_and_scale(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Each (3, 1, 1) float32 on ``device``. Kept, because a GPU would be waited for each time they are copied to it."""
-    with torch.inference_mode(False):  # what is made in this mode could not be used outside of it
+    """Each (3, 1, 1) float32 on ``device``. Cached, because copying them to a GPU means waiting for it."""
+    with torch.inference_mode(False):  # Tensors made in inference mode could not be used for training.
         shift, scale = torch.tensor(mean) * 255, 1 / (255 * torch.tensor(std))
         return shift[:, None, None].to(device), scale[:, None, None].to(device)

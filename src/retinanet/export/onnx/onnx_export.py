@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +14,19 @@ from torch import Tensor, nn
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.common.version import __version__
 from retinanet.config.settings import ModelSettings, to_plain
-
-if TYPE_CHECKING:
-    from retinanet.inference.detector import Detector
-    from retinanet.model.retinanet import RetinaNet
+from retinanet.export.onnx.onnx_ops import Ops
+from retinanet.export.onnx.onnx_postprocess import postprocess
+from retinanet.export.onnx.onnx_preprocess import preprocess
+from retinanet.inference.detector import Detector
+from retinanet.model.retinanet import RetinaNet
 
 FORMAT = "retinanet-onnx-1"
 OPSET = 18
-"""The first with a resize that averages over the pixels that disappear."""
+"""The first with an antialiased resize."""
 NETWORK_INPUT = "normalised"
-"""In a complete file: (B, 3, H, W) float32, what the network is given."""
+"""Name of the network's input (B, 3, H, W) float32 in a complete file."""
 EXAMPLE = (2, 3, 288, 416)
-"""A batch that tracing looks at: no side of any level is 1, which tracing would take for a constant."""
+"""Shape of the traced batch: no side of any level is 1, which tracing would take for a constant."""
 
 
 class Flat(nn.Module):
@@ -52,9 +53,9 @@ def dynamic_shapes() -> dict[str, Any]:
 
 
 def write(
-    detector: Detector, place: Path, network_only: bool = False, on_progress: Callable[[str], None] | None = None
+    detector: Detector, path: Path, network_only: bool = False, on_progress: Callable[[str], None] | None = None
 ) -> None:
-    """Write ``detector`` as an ONNX file; nothing is checked but that ONNX's own checker takes it.
+    """Write ``detector`` as an ONNX file, checked by ONNX's own checker only.
 
     Raises:
         RequestError: a package is missing.
@@ -71,11 +72,11 @@ def write(
     model = assemble(trace(detector.model), detector, network_only)
     onnx.checker.check_model(model, full_check=True)
     say("writing")
-    onnx.save(model, place)
+    onnx.save(model, path)
 
 
 def assemble(model: Any, detector: Detector, network_only: bool = False) -> Any:
-    """A traced network, which is changed, made into the whole file, with all that its metadata says."""
+    """Turn a traced network, in place, into the whole model with its metadata."""
     import onnx
 
     settings, names, graph = detector.settings, detector.class_names, model.graph
@@ -91,7 +92,7 @@ def assemble(model: Any, detector: Detector, network_only: bool = False) -> Any:
 
 
 def trace(network: RetinaNet) -> Any:
-    """The network as an ONNX model: input "images", outputs as :func:`output_names`; nothing of this machine."""
+    """The network as an ONNX model: input "images", outputs as :func:`output_names`; without paths of this machine."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -111,7 +112,7 @@ def trace(network: RetinaNet) -> Any:
         reason = first_line(error)
         raise WorkError(f"{network.settings.backbone.name} cannot be exported to ONNX: {reason}") from error
     del model.graph.value_info[:], model.graph.metadata_props[:], model.metadata_props[:]
-    for node in model.graph.node:  # where in which source file it was made
+    for node in model.graph.node:  # These name source files of this machine.
         del node.metadata_props[:]
         node.doc_string = ""
     for tensor in (*model.graph.initializer, *model.graph.input, *model.graph.output):
@@ -120,7 +121,7 @@ def trace(network: RetinaNet) -> Any:
 
 
 def declare_network(graph: Any, settings: ModelSettings, num_classes: int) -> None:
-    """Inputs and outputs of the network alone, their sides with names of the user's, not of the tracer's."""
+    """Declare input and outputs of the network alone, with readable names of their dimensions."""
     from onnx import TensorProto
 
     del graph.input[:], graph.output[:]
@@ -133,17 +134,13 @@ def declare_network(graph: Any, settings: ModelSettings, num_classes: int) -> No
 
 
 def _surround(graph: Any, settings: ModelSettings, num_classes: int) -> None:
-    """Put resizing and normalisation before, decoding and suppression behind the network."""
+    """Put resizing and normalisation before the network, and decoding and suppression after it."""
     from onnx import TensorProto
 
-    from retinanet.export.onnx.onnx_ops import Ops
-    from retinanet.export.onnx.onnx_postprocess import postprocess
-    from retinanet.export.onnx.onnx_preprocess import preprocess
-
     for node in graph.node:
-        for place, name in enumerate(node.input):
+        for i, name in enumerate(node.input):
             if name == "images":
-                node.input[place] = NETWORK_INPUT
+                node.input[i] = NETWORK_INPUT
     before, after = Ops("before/"), Ops("after/")
     sides = preprocess(before, "images", settings.preprocessing, NETWORK_INPUT)
     outputs, count = output_names(settings), len(settings.anchors.levels)
@@ -175,7 +172,7 @@ def _metadata(detector: Detector, network_only: bool) -> dict[str, str]:
         "retinanet.settings": json.dumps(to_plain(settings)),
         "retinanet.classes": json.dumps(list(detector.class_names)),
         "retinanet.extra": json.dumps(detector.about),
-        # What a program that knows nothing of our settings wants to know.
+        # For programs that do not know our settings.
         "threshold": str(settings.postprocessing.threshold if threshold is None else threshold),
         "names": json.dumps(dict(enumerate(detector.class_names))),
     }
@@ -190,8 +187,8 @@ def _description(settings: ModelSettings, names: Sequence[str], network_only: bo
         )
     most = settings.postprocessing.max_detections
     return (
-        "RetinaNet. images: (batch, height, width, 3) uint8 RGB, images of one size. Of each image, the surest "
-        f"first: boxes (batch, {most}, 4) float32 x1 y1 x2 y2 in its pixels, scores (batch, {most}) float32, labels "
-        f"(batch, {most}) int64, places in the class names; counts (batch,) int64 of them are detections, the rest is "
-        "0, 0 and -1."
+        "RetinaNet. images: (batch, height, width, 3) uint8 RGB, images of one size. Of each image, the "
+        f"highest-scoring first: boxes (batch, {most}, 4) float32 x1 y1 x2 y2 in its pixels, scores (batch, {most}) "
+        f"float32, labels (batch, {most}) int64, indices into the class names; counts (batch,) int64 of them are "
+        "detections, the rest is 0, 0 and -1."
     )

@@ -1,9 +1,8 @@
-"""What an ONNX file of somebody else may hold, seen before ONNX Runtime is given it.
+"""Limits on ONNX files of unknown origin, checked before ONNX Runtime reads them.
 
-An ONNX file is a program that calculates and can do nothing else, but it may calculate for ever or fill the memory. So
-it may not read other files, repeat anything (no operator of our exports has a graph of its own inside), use operators
-of other domains, or make a tensor of a constant size that is huge. Between these limits it can still ask for more
-work than an honest one: that ends with the process.
+An ONNX file can only calculate, but it may calculate for ever or fill the memory. So it must not read other files,
+contain loops (no operator of our exports has a graph inside), use operators of other domains, or make a tensor of a
+huge constant size. Within these limits a file can still need more work than a normal one; that ends with the process.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from retinanet.common.errors import RequestError, first_line
 
 MOST_NODES = 50_000
 LARGEST = 2**26
-"""Numbers in a tensor whose size is written into the file."""
-MAKES = {
+"""The most numbers in a tensor whose size is written into the file."""
+SIZE_INPUTS = {
     **{
         "ConstantOfShape": (0,),
         "Expand": (1,),
@@ -31,11 +30,11 @@ MAKES = {
     **{"AffineGrid": (1,), "CenterCropPad": (1,), "Col2Im": (1, 2), "MaxUnpool": (2,)},
     **{"BlackmanWindow": (0,), "HammingWindow": (0,), "HannWindow": (0,)},
 }
-"""Operators that make large tensors of small ones, and their inputs that say how large."""
+"""Operators that make large tensors of small ones, with the indices of their inputs that give the size."""
 
 
 def read(path: Path) -> Any:
-    """The ``onnx.ModelProto`` in a file, without weights that lie in others.
+    """The ``onnx.ModelProto`` in a file, without weights that are in other files.
 
     Raises:
         RequestError: the file is no ONNX, or the package onnx is missing.
@@ -46,18 +45,18 @@ def read(path: Path) -> Any:
         raise RequestError(f"{path} needs {error.name}: pip install 'retinanet[onnx]'") from None
     try:
         return onnx.load(path, load_external_data=False)
-    except Exception as error:  # of protobuf, whichever of its kinds is installed
+    except Exception as error:  # of protobuf, which has several implementations
         raise RequestError(f"{path} cannot be read as an ONNX model: {first_line(error)}") from error
 
 
 def require_harmless(model: Any, path: Path) -> None:
     """
     Raises:
-        RequestError: the model holds what this module's first lines say that it may not; the message names ``path``.
+        RequestError: the model breaks a limit of this module; the message names ``path``.
     """
     try:
         bad = next(_unknown(model), None)
-    except Exception as error:  # of constants that are not what they say
+    except Exception as error:  # for constants with wrong declarations
         raise RequestError(f"{path} cannot be read as an ONNX model: {first_line(error)}") from error
     if bad is not None:
         raise RequestError(f"{path} is refused: it has {bad}, which no export of retinanet has")
@@ -92,13 +91,13 @@ def _unknown(model: Any) -> Iterator[str]:
         if math.prod(tensor.dims) > 2**31 or any(side < 0 for side in tensor.dims):
             yield "a weight of an impossible size"
     for node in graph.node:
-        for place in MAKES.get(node.op_type, ()):
-            name = node.input[place] if place < len(node.input) else ""
-            if name in tensors and _asked(tensors[name]) > LARGEST:
+        for i in SIZE_INPUTS.get(node.op_type, ()):
+            name = node.input[i] if i < len(node.input) else ""
+            if name in tensors and _product(tensors[name]) > LARGEST:
                 yield f"a tensor of a huge constant size ({node.op_type})"
 
 
-def _asked(tensor: Any) -> float:
+def _product(tensor: Any) -> float:
     """The product of a small constant's numbers."""
     import onnx
 

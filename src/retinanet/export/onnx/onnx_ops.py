@@ -1,4 +1,4 @@
-"""ONNX operators, written as if they were called."""
+"""ONNX operators as method calls."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Numbers = bool | float | Sequence[Any] | np.ndarray
 
 
 class Ops:
-    """A list of nodes under one prefix: ``ops.Add(a, b)`` adds a node and gives the name of its result.
+    """A list of nodes under one prefix: ``ops.Add(a, b)`` adds a node and returns the name of its result.
 
     Args:
-        prefix: in front of all names, which keeps them apart from those of other parts of a graph.
+        prefix: of all names, so that they differ from those in other parts of a graph.
 
     Attributes:
         nodes: in the order in which they were added, as ONNX wants them.
@@ -28,7 +28,7 @@ class Ops:
 
     @property
     def constants(self) -> list[Any]:
-        """Tensors that the nodes use; runtimes warn of others."""
+        """The constants that nodes use; runtimes warn of unused ones."""
         used = {name for node in self.nodes for name in node.input}
         return [tensor for tensor in self._constants if tensor.name in used]
 
@@ -37,19 +37,19 @@ class Ops:
             raise AttributeError(kind)
 
         def add(*inputs: str, outputs: int | Sequence[str] = 1, **attributes: Any) -> Any:
-            """``outputs`` are names, or how many there are; of one the name is given, of several a list."""
+            """Add a node; ``outputs`` are names or their number. Returns one name, or a list of several."""
             from onnx import helper
 
-            place = f"{self.prefix}{kind}_{len(self.nodes)}"
+            node = f"{self.prefix}{kind}_{len(self.nodes)}"
             if isinstance(outputs, int):
-                outputs = [f"{place}.{i}" for i in range(outputs)]
-            self.nodes.append(helper.make_node(kind, list(inputs), list(outputs), name=place, **attributes))
+                outputs = [f"{node}.{i}" for i in range(outputs)]
+            self.nodes.append(helper.make_node(kind, list(inputs), list(outputs), name=node, **attributes))
             return outputs[0] if len(outputs) == 1 else list(outputs)
 
         return add
 
     def constant(self, values: Numbers, kind: type[np.generic], name: str = "") -> str:
-        """The name of a constant; two that are equal are one, unless they have a name of their own."""
+        """Add a constant and return its name; equal constants without ``name`` are shared."""
         from onnx import numpy_helper
 
         array = np.asarray(values, kind)
@@ -81,7 +81,7 @@ class Ops:
         result: str = self.Slice(tensor, self.ints([start]), self.ints([stop]), self.ints([axis]))
         return result
 
-    def rows(self, tensor: str, places: str) -> str:
-        """Of every image the rows at ``places``: (B, N, ...) and (B, n) -> (B, n, ...)."""
-        result: str = self.GatherND(tensor, self.Unsqueeze(places, self.ints([-1])), batch_dims=1)
+    def rows(self, tensor: str, indices: str) -> str:
+        """The rows of every image at ``indices``: (B, N, ...) and (B, n) -> (B, n, ...)."""
+        result: str = self.GatherND(tensor, self.Unsqueeze(indices, self.ints([-1])), batch_dims=1)
         return result

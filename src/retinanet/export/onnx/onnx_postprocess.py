@@ -1,4 +1,4 @@
-"""What stands behind the network in an ONNX file: from its outputs to detections.
+"""The part of an ONNX file after the network: from its outputs to detections.
 
 The same function as :mod:`retinanet.inference.postprocessing`, in ONNX's own operators (opset 18).
 """
@@ -19,22 +19,22 @@ def postprocess(
 ) -> None:
     """From logits (B, N_l, K) and deltas (B, N_l, 4) of each level to four tensors, D being ``max_detections``:
 
-    "boxes" (B, D, 4) float32, "scores" (B, D) float32 descending, "labels" (B, D) int64, "counts" (B,) int64; behind
+    "boxes" (B, D, 4) float32, "scores" (B, D) float32 descending, "labels" (B, D) int64, "counts" (B,) int64; after
     an image's last detection boxes and scores are 0, and labels -1.
     """
     after = settings.postprocessing
     thresholds = [after.threshold] * len(logits)
     if after.coarsest_threshold is not None:
         thresholds[-1] = after.coarsest_threshold
-    parts = []
-    for place, level in enumerate(settings.anchors.levels):
-        values, labels, anchor = _candidates(ops, logits[place], num_classes, after.candidates)
-        # Zero is what did not pass, from here on: thresholds are at least 0, and a score has to be above.
-        scores, threshold = ops.Sigmoid(values), ops.constant(thresholds[place], np.float32, f"threshold.p{level}")
+    per_level = []
+    for i, level in enumerate(settings.anchors.levels):
+        values, labels, anchor = _candidates(ops, logits[i], num_classes, after.candidates)
+        # From here on a score of 0 means dropped: thresholds are at least 0, and a score must be above.
+        scores, threshold = ops.Sigmoid(values), ops.constant(thresholds[i], np.float32, f"threshold.p{level}")
         scores = ops.Where(ops.Greater(scores, threshold), scores, ops.floats(0))
-        anchors = _anchors(ops, anchor, sides.padded, settings.anchors, place)
-        parts.append((scores, labels, _decode(ops, ops.rows(deltas[place], anchor), anchors, after)))
-    scores, labels, boxes = (ops.Concat(*tensors, axis=1) for tensors in zip(*parts, strict=True))
+        anchors = _anchors(ops, anchor, sides.padded, settings.anchors, i)
+        per_level.append((scores, labels, _decode(ops, ops.rows(deltas[i], anchor), anchors, after)))
+    scores, labels, boxes = (ops.Concat(*tensors, axis=1) for tensors in zip(*per_level, strict=True))
 
     pixel = ops.Gather(ops.cast(sides.scale, np.float32), ops.ints([1, 0]))  # x before y, as in boxes
     corner = ops.Gather(ops.cast(ops.Mul(sides.original, sides.scale), np.float32), ops.ints([1, 0]))
@@ -64,16 +64,16 @@ def postprocess(
 
 def _candidates(ops: Ops, logits: str, num_classes: int, limit: int) -> tuple[str, str, str]:
     """The ``limit`` highest logits of one level: their values, labels and anchors, each (B, n)."""
-    # An anchor outside of the n with the highest logits holds none of the n best pairs: one maximum over millions of
-    # logits, and a sort of a few.
+    # An anchor that is not among the n with the highest logits holds none of the n best pairs. So there is one maximum
+    # over millions of logits, and a sort of a few.
     best = ops.ReduceMax(logits, ops.ints([2]), keepdims=0)
     values, rows = ops.TopK(best, _at_most(ops, best, limit), outputs=2)
     if num_classes == 1:
         return values, ops.Mul(rows, ops.ints(0)), rows
     pairs = ops.Reshape(ops.rows(logits, rows), ops.ints([0, -1]))  # (B, n * K)
-    values, places = ops.TopK(pairs, _at_most(ops, pairs, limit), outputs=2)
+    values, indices = ops.TopK(pairs, _at_most(ops, pairs, limit), outputs=2)
     classes = ops.ints(num_classes)
-    return values, ops.Mod(places, classes), ops.GatherElements(rows, ops.Div(places, classes), axis=1)
+    return values, ops.Mod(indices, classes), ops.GatherElements(rows, ops.Div(indices, classes), axis=1)
 
 
 def _at_most(ops: Ops, tensor: str, limit: int) -> str:
@@ -82,9 +82,9 @@ def _at_most(ops: Ops, tensor: str, limit: int) -> str:
     return least
 
 
-def _anchors(ops: Ops, anchor: str, padded: str, settings: AnchorSettings, place: int) -> str:
-    """The boxes (B, n, 4) of anchors given by their numbers (B, n) on a level."""
-    stride = 2 ** settings.levels[place]
+def _anchors(ops: Ops, anchor: str, padded: str, settings: AnchorSettings, level: int) -> str:
+    """The boxes (B, n, 4) of anchors given by their indices (B, n) on a level, the ``level``-th of the settings."""
+    stride = 2 ** settings.levels[level]
     grid = ops.Div(ops.Add(padded, ops.ints([stride - 1])), ops.ints([stride]))  # (2,): every halving rounds up
     step = ops.Div(padded, grid) if settings.strides == "torchvision" else ops.ints([stride] * 2)
     step = ops.cast(step, np.float32)
@@ -93,7 +93,7 @@ def _anchors(ops: Ops, anchor: str, padded: str, settings: AnchorSettings, place
     y = ops.Mul(ops.Add(ops.cast(ops.Div(position, columns), np.float32), offset), ops.slice(step, 0, 1))
     x = ops.Mul(ops.Add(ops.cast(ops.Mod(position, columns), np.float32), offset), ops.slice(step, 1, 2))
     x, y = (ops.Unsqueeze(tensor, ops.ints([-1])) for tensor in (x, y))
-    cells = ops.floats(cell_anchors(settings, place).numpy())
+    cells = ops.floats(cell_anchors(settings, level).numpy())
     cell = ops.Gather(cells, ops.Mod(anchor, ops.ints(settings.per_position)))
     boxes: str = ops.Add(ops.Concat(x, y, x, y, axis=-1), cell)
     return boxes
@@ -117,7 +117,7 @@ def _clip(ops: Ops, boxes: str, corner: str) -> str:
 
 
 def _clip_inclusive(ops: Ops, boxes: str, corner: str, pixel: str) -> str:
-    """See ``retinanet.inference.postprocessing``: it is a box's first and last pixel that Detectron clips."""
+    """As :func:`retinanet.ops.boxes.clip_inclusive`."""
     start = ops.Min(ops.Max(ops.slice(boxes, 0, 2), ops.floats(0)), ops.Sub(corner, pixel))
     last = ops.Sub(ops.Add(ops.slice(boxes, 2, 4), pixel), ops.floats(1))
     clipped: str = ops.Concat(start, ops.Min(ops.Max(last, pixel), corner), axis=-1)
@@ -133,7 +133,7 @@ def _without_empty(ops: Ops, scores: str, boxes: str) -> str:
 
 
 def _most(ops: Ops, scores: str) -> str:
-    """How many passed in the image where most did, at least 1: the others need not be looked at."""
+    """The largest number of boxes that passed in an image, at least 1: further ones need no suppression."""
     passed = ops.cast(ops.Greater(scores, ops.floats(0)), np.int64)
     most = ops.ReduceMax(ops.ReduceSum(passed, ops.ints([1]), keepdims=0), keepdims=1)
     at_least_one: str = ops.Max(most, ops.ints([1]))
@@ -145,9 +145,9 @@ def _best(ops: Ops, scores: str, labels: str, boxes: str, count: str) -> tuple[s
     there = ops.Shape(scores, start=1, end=2)
     more = ops.Max(ops.Sub(count, there), ops.ints([0]))
     filled = ops.Pad(scores, ops.Concat(ops.ints([0, 0, 0]), more, axis=0), ops.floats(0))
-    scores, places = ops.TopK(filled, count, outputs=2)
-    places = ops.Min(places, ops.Sub(there, ops.ints([1])))
-    return scores, ops.GatherElements(labels, places, axis=1), ops.rows(boxes, places)
+    scores, indices = ops.TopK(filled, count, outputs=2)
+    indices = ops.Min(indices, ops.Sub(there, ops.ints([1])))
+    return scores, ops.GatherElements(labels, indices, axis=1), ops.rows(boxes, indices)
 
 
 def _suppress(
@@ -155,19 +155,20 @@ def _suppress(
 ) -> str:
     """Class-wise non-maximum suppression: the scores, 0 for what is suppressed.
 
-    Each class has a row of scores of its own, in which all others' are 0. Moving the boxes of each class far away from
-    the others', as libraries do, costs the precision that an overlap is compared with: of 1000 classes at 1333 pixels
-    float32 leaves an eighth of a pixel.
+    Each class has its own row of scores, in which those of other classes are 0. Libraries move the boxes of each class
+    far away from the others' instead, which costs precision: with 1000 classes at 1333 pixels float32 leaves an eighth
+    of a pixel.
     """
-    mine = ops.Unsqueeze(scores, ops.ints([1]))
+    by_class = ops.Unsqueeze(scores, ops.ints([1]))
     if num_classes > 1:
         classes = ops.ints(np.arange(num_classes)[None, :, None])
-        mine = ops.Where(ops.Equal(ops.Unsqueeze(labels, ops.ints([1])), classes), mine, ops.floats(0))  # (B, K, n)
+        is_class = ops.Equal(ops.Unsqueeze(labels, ops.ints([1])), classes)
+        by_class = ops.Where(is_class, by_class, ops.floats(0))  # (B, K, n)
     kept = ops.NonMaxSuppression(
-        boxes, mine, ops.ints(settings.max_detections), ops.floats(settings.nms_iou), ops.floats(0)
+        boxes, by_class, ops.ints(settings.max_detections), ops.floats(settings.nms_iou), ops.floats(0)
     )  # (m, 3): image, class, box
-    places = ops.Gather(kept, ops.ints([0, 2]), axis=1)
+    indices = ops.Gather(kept, ops.ints([0, 2]), axis=1)
     ones = ops.Expand(ops.floats(1), ops.Shape(kept, start=0, end=1))
-    mask = ops.ScatterND(ops.Mul(scores, ops.floats(0)), places, ones)
+    mask = ops.ScatterND(ops.Mul(scores, ops.floats(0)), indices, ones)
     result: str = ops.Mul(scores, mask)
     return result

@@ -1,8 +1,8 @@
-"""What stands before the network in an ONNX file: from bytes to its input.
+"""The part of an ONNX file before the network: from uint8 images to its input.
 
 The same function as :mod:`retinanet.ops.resize` and :mod:`retinanet.ops.opencv_resize`, in ONNX's own operators
 (opset 18) and in the order of the calculation there. A batch holds B images of one size, so that resizing and padding
-are the same for all of them. Sides and scales are calculated in float64, as Python does: one of 800 pixels must not
+are the same for all of them. Sides and scales are calculated in float64, as Python does, or a side of 800 pixels could
 become 799.
 """
 
@@ -25,13 +25,13 @@ class Sides(NamedTuple):
     """Names of (2,) tensors, height before width."""
 
     original: str
-    """float64, the images as given."""
+    """float64, of the images as given."""
     resized: str
-    """float64, whole numbers."""
+    """float64, whole numbers, of the resized images."""
     padded: str
-    """int64, the network's input."""
+    """int64, of the network's input."""
     scale: str
-    """float64: how many pixels of the resized image are one of the original."""
+    """float64: how many resized pixels are one original pixel."""
 
 
 def preprocess(ops: Ops, images: str, settings: PreprocessingSettings, output: str) -> Sides:
@@ -49,7 +49,7 @@ def preprocess(ops: Ops, images: str, settings: PreprocessingSettings, output: s
 
     sides = ops.cast(resized, np.int64)
     least = ops.Max(sides, ops.ints([settings.size] * 2)) if settings.resize == "square" else sides
-    if settings.resize == "square":  # of a square both sides are the longer one, which rounding may have moved
+    if settings.resize == "square":  # both sides of a square are the longer one, which rounding may have changed
         least = ops.Expand(ops.ReduceMax(least, keepdims=1), ops.ints([2]))
     multiple = ops.ints([settings.multiple])
     padded = ops.Mul(ops.Div(ops.Add(least, ops.ints([settings.multiple - 1])), multiple), multiple)
@@ -175,10 +175,10 @@ def _resize_opencv(ops: Ops, images: str, resized: str) -> str:
     (upper, lower, upper_weight, lower_weight) = _taps(ops, sides, resized, 0)
     (left, right, left_weight, right_weight) = _taps(ops, sides, resized, 1)
 
-    def mixed(pixels: str, axis: int, places: tuple[str, str], weights: tuple[str, str], drop: int) -> str:
+    def mixed(pixels: str, axis: int, indices: tuple[str, str], weights: tuple[str, str], drop: int) -> str:
         products = []
-        for place, weight in zip(places, weights):
-            taken = ops.cast(ops.Gather(pixels, place, axis=axis), np.int32)
+        for index, weight in zip(indices, weights):
+            taken = ops.cast(ops.Gather(pixels, index, axis=axis), np.int32)
             # A weight for each column, (w, 1), or each row, (h, 1, 1). All is positive: dividing drops the low bits.
             product = ops.Mul(taken, ops.Unsqueeze(weight, ops.ints([1] if axis == 2 else [1, 2])))
             products.append(product if axis == 2 else ops.Div(product, ops.constant(2**drop, np.int32)))
@@ -198,16 +198,14 @@ def _taps(ops: Ops, sides: str, resized: str, axis: int) -> tuple[str, str, str,
     one, half = ops.doubles(1.0), ops.doubles(0.5)
     scale = ops.Div(one, ops.Div(target, ops.cast(source, np.float64)))
     number = ops.cast(ops.Range(ops.ints(0), ops.cast(target, np.int64), ops.ints(1)), np.float64)
-    place = ops.cast(ops.Sub(ops.Mul(ops.Add(number, half), scale), half), np.float32)
-    below = ops.Floor(place)
-    fraction, first = ops.Sub(place, below), ops.cast(below, np.int64)
-    if axis == 1:  # beyond the centres of the pixels at both ends a row holds their values
+    position = ops.cast(ops.Sub(ops.Mul(ops.Add(number, half), scale), half), np.float32)
+    below = ops.Floor(position)
+    fraction, first = ops.Sub(position, below), ops.cast(below, np.int64)
+    if axis == 1:  # beyond the centres of its first and last pixel a row takes their values
         outside = ops.Or(ops.Less(first, ops.ints(0)), ops.GreaterOrEqual(first, last))
         fraction = ops.Where(outside, ops.floats(0), fraction)
     weights = []
-    for part in (ops.Sub(ops.floats(1), fraction), fraction):
-        weights.append(ops.cast(ops.Round(ops.Mul(part, ops.floats(2**BITS))), np.int32))  # halves to even
-    places = []
-    for index in (first, ops.Add(first, ops.ints(1))):
-        places.append(ops.Min(ops.Max(index, ops.ints(0)), last))
-    return places[0], places[1], weights[0], weights[1]
+    for weight in (ops.Sub(ops.floats(1), fraction), fraction):
+        weights.append(ops.cast(ops.Round(ops.Mul(weight, ops.floats(2**BITS))), np.int32))  # halves to even
+    indices = [ops.Min(ops.Max(index, ops.ints(0)), last) for index in (first, ops.Add(first, ops.ints(1)))]
+    return indices[0], indices[1], weights[0], weights[1]

@@ -26,16 +26,16 @@ COMPUTES = "fp32 by ONNX Runtime"
 
 
 def recognises(path: Path) -> bool:
-    """Whether a file is ONNX, by its name: the format has no mark of its own."""
+    """Whether a file is ONNX, by its name, since the format has no magic number."""
     return path.suffix.lower() == ".onnx" and path.is_file()
 
 
 def session(path: Path, device: str | torch.device | None = None, content: bytes | None = None) -> Any:
-    """An ``onnxruntime.InferenceSession`` with as many threads as PyTorch has (OMP_NUM_THREADS); it tells nobody.
+    """An ``onnxruntime.InferenceSession`` with as many threads as PyTorch has (OMP_NUM_THREADS) and without telemetry.
 
     Args:
-        device: "cuda" and the like for ONNX Runtime's CUDA; everything else is the CPU.
-        content: what stands for that of the file.
+        device: "cuda" and the like for ONNX Runtime's CUDA; everything else means the CPU.
+        content: bytes to read instead of the file.
 
     Raises:
         RequestError: ONNX Runtime is missing, cannot read the file, or has no such device.
@@ -73,20 +73,20 @@ def load_onnx(path: str | Path, device: str | torch.device | None = None) -> Det
         raise RequestError(f"there is no ONNX file {path}")
     model = onnx_limits.read(path)
     known = {entry.key: entry.value for entry in model.metadata_props}
-    parts = ("settings", "classes", "extra")
+    keys = ("settings", "classes", "extra")
     try:
-        parsed = {name: metadata.parse(known[f"retinanet.{name}"]) for name in parts if f"retinanet.{name}" in known}
+        parsed = {name: metadata.parse(known[f"retinanet.{name}"]) for name in keys if f"retinanet.{name}" in known}
     except ValueError as error:
         raise RequestError(f"{path} cannot be read: its metadata is damaged ({error})") from error
     settings, names, about = metadata.of_export(path, parsed | {"format": known.get("format")}, FORMAT)
     onnx_limits.require_harmless(model, path)
-    del model  # its weights are read again
+    del model  # ONNX Runtime reads the weights again.
     opened = session(path, device)
     complete = known.get("retinanet.kind") == "complete"
     wanted = ["boxes", "scores", "labels", "counts"] if complete else output_names(settings)
     found = [output.name for output in opened.get_outputs()]
     if found != wanted or [given.name for given in opened.get_inputs()] != ["images"]:
-        raise RequestError(f"{path} is not the model that its metadata tells of: export it again")
+        raise RequestError(f"{path} is not the model that its metadata describes: export it again")
     if complete:
         return OnnxDetector(opened, settings, names, about, path)
 
@@ -182,7 +182,7 @@ class OnnxDetector(Detector):
         boxes, scores, labels, counts = self.run(batch.images, ["boxes", "scores", "labels", "counts"])
         real = labels[torch.arange(labels.shape[1]) < counts[:, None]]
         if len(real) and not 0 <= int(real.min()) <= int(real.max()) < len(self.class_names):
-            raise WorkError(f"the ONNX model gives labels that none of its {len(self.class_names)} class names is for")
+            raise WorkError(f"the ONNX model gives labels outside of its {len(self.class_names)} class names")
         results = []
         for i, count in enumerate(counts.tolist()):
             own_boxes, own_scores, own_labels = (tensor[i, :count].clone() for tensor in (boxes, scores, labels))

@@ -1,7 +1,7 @@
 """Quantisation to 8 bits by NNCF, calibrated on the user's own images.
 
-NNCF watches what values the network computes on the images and chooses scales for weights and activations by it. The
-last convolution of each subnet stays in floating point: their outputs are the logits and deltas themselves.
+NNCF observes the values that the network computes on the images, and chooses scales for weights and activations from
+them. The last convolution of each subnet stays in floating point: its outputs are the logits or deltas themselves.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from torch import Tensor
 
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.config.settings import ModelSettings
+from retinanet.data.dataset import evenly, find_layout, plain_name
+from retinanet.data.faults import Report
+from retinanet.data.formats.listing import image_files
+from retinanet.data.image_io import read
 from retinanet.export.openvino.openvino_runtime import runtime, without_telemetry
+from retinanet.ops.image_batch import network_input
 
 MOST = 300
-"""Images that are looked at."""
+"""The most images that are used."""
 FEW = 10
-"""With fewer of them the scales are a matter of chance."""
-EVERY = 1.0  # seconds between words on how far it is
+"""With fewer images the scales are a matter of chance."""
+EVERY = 1.0  # seconds between progress messages
 
 
 def calibration_images(source: Path) -> list[Path]:
@@ -34,10 +39,6 @@ def calibration_images(source: Path) -> list[Path]:
     Raises:
         RequestError: there are none.
     """
-    from retinanet.data.dataset import evenly, find_layout, plain_name
-    from retinanet.data.faults import Report
-    from retinanet.data.formats.listing import image_files
-
     if not source.exists():
         raise RequestError(f"--calibrate {source}: no such file or folder")
     paths: list[Path] = []
@@ -46,7 +47,7 @@ def calibration_images(source: Path) -> list[Path]:
         split = next((name for name in layout.counts if plain_name(name) == "train"), None)
         if split is not None:
             paths = [Path(path) for path in layout.read(split, Report()).paths]
-    except RequestError:  # images without labels do as well
+    except RequestError:  # images without labels are enough
         pass
     if not paths and source.is_dir():
         paths = list(image_files(source))
@@ -56,7 +57,7 @@ def calibration_images(source: Path) -> list[Path]:
 
 
 def quantise(model: Any, settings: ModelSettings, images: list[Path], say: Callable[[str], None]) -> Any:
-    """A network that computes in 8 bits but for the last convolution of each subnet.
+    """The network with 8-bit computation, except for the last convolution of each subnet.
 
     Raises:
         RequestError: an image cannot be read.
@@ -64,18 +65,18 @@ def quantise(model: Any, settings: ModelSettings, images: list[Path], say: Calla
     """
     if len(images) < FEW:
         warnings.warn(
-            f"int8 is calibrated on {len(images)} image{'s' * (len(images) > 1)} alone: give some hundred that "
-            "are like those that the detector is for, and measure the result with retinanet evaluate",
+            f"int8 is calibrated on {len(images)} image{'s' * (len(images) > 1)} only: give some hundred like those "
+            "of the deployment, and evaluate the result with retinanet evaluate",
             stacklevel=2,
         )
     toolkit = nncf()
-    seen, told = 0, time.monotonic()
+    seen, reported = 0, time.monotonic()
 
-    def look(path: Path) -> Any:
-        nonlocal seen, told
+    def transform(path: Path) -> Any:
+        nonlocal seen, reported
         seen += 1
-        if time.monotonic() - told > EVERY and seen <= len(images):
-            told = time.monotonic()
+        if time.monotonic() - reported > EVERY and seen <= len(images):
+            reported = time.monotonic()
             say(f"calibrating, {seen} of {len(images)} images")
         return prepared(path, settings).numpy()
 
@@ -84,7 +85,7 @@ def quantise(model: Any, settings: ModelSettings, images: list[Path], say: Calla
         try:
             return toolkit.quantize(
                 model,
-                toolkit.Dataset(images, look),
+                toolkit.Dataset(images, transform),
                 # Asymmetric ranges for activations, since not all of them come from a ReLU.
                 preset=toolkit.QuantizationPreset.MIXED,
                 target_device=toolkit.TargetDevice.CPU,
@@ -98,15 +99,12 @@ def quantise(model: Any, settings: ModelSettings, images: list[Path], say: Calla
 
 
 def prepared(path: Path, settings: ModelSettings) -> Tensor:
-    """An image's file as the network's input, (1, 3, H, W) float32."""
-    from retinanet.data.image_io import read
-    from retinanet.ops.image_batch import network_input
-
+    """The network's input for an image file, (1, 3, H, W) float32."""
     return network_input(read(path), settings.preprocessing).contiguous()
 
 
 def last_convolution(output: Any) -> str:
-    """The name of the convolution that makes an output; between the two the numbers are only put in another order."""
+    """The name of the convolution that makes an output; operators between the two only reorder the numbers."""
     node = output.get_node()
     while node.get_type_name() not in ("Convolution", "GroupConvolution"):
         node = node.input_value(0).get_node()
@@ -130,14 +128,14 @@ def nncf() -> Any:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Without NNCF's own bars and lines, which go to standard output, where --json may be."""
+    """A context without NNCF's progress bars and messages: standard output may be the one of --json."""
     with errors_only("nncf"), redirect_stdout(io.StringIO()):
         yield
 
 
 @contextmanager
 def errors_only(name: str) -> Iterator[None]:
-    """For one logger."""
+    """A context in which the logger ``name`` reports errors only."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
 """OpenVINO folders of ours as detectors.
 
-A folder holds the network (``model.xml``, ``model.bin``) and ``retinanet.json``, which says all that a checkpoint says
-besides its weights. Resizing, sigmoid, decoding and suppression are our own code, in float32: elsewhere detectors lost
-most of their AP where these were quantised.
+A folder holds the network (``model.xml``, ``model.bin``) and ``retinanet.json``, with all that a checkpoint holds but
+its weights. Resizing, sigmoid, decoding and suppression are our own code, in float32: other detectors lost most of
+their AP by quantising these.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ LIMIT = "ONEDNN_MAX_CPU_ISA"
 
 
 def recognises(path: Path) -> bool:
-    """Whether this is a folder with an OpenVINO model or what belongs to one, or the ``model.xml`` in it."""
+    """Whether this is a folder with files of an OpenVINO model, or the ``model.xml`` in it."""
     if path.is_dir():
         return (path / NETWORK).is_file() or (path / ABOUT).is_file()
     return path.name == NETWORK and path.is_file()
 
 
 def folder_of(path: Path) -> Path:
-    """The folder, where its ``model.xml`` is given."""
+    """The model's folder, given it or its ``model.xml``."""
     return path if path.is_dir() else path.parent
 
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """Within it OpenVINO and NNCF are imported without the package by which they send usage data.
+    """A context in which OpenVINO and NNCF are imported without the package that sends usage data.
 
     Importing ``openvino`` alone already writes files to the home directory and calls a web service, converting a model
-    sends more, and so does NNCF. All of them provide for the package missing, and look for it when they are imported.
+    sends more, and so does NNCF. All of them work without the package, which they look for when they are imported.
     """
     ours = [name for name in sys.modules if name.split(".")[0] == TELEMETRY]
     before = {name: sys.modules.pop(name) for name in ours}
@@ -67,10 +67,10 @@ def without_telemetry() -> Iterator[None]:
 def runtime(what: str | Path) -> Any:
     """The module ``openvino``, its telemetry off.
 
-    Where somebody else imported it before, its telemetry is as they left it.
+    If other code imported it before, its telemetry stays as it was.
 
     Args:
-        what: needs it, for the message.
+        what: names in the message what needs the module.
 
     Raises:
         RequestError: it is not installed.
@@ -78,7 +78,7 @@ def runtime(what: str | Path) -> Any:
     try:
         with without_telemetry():
             import openvino
-            import openvino.tools.ovc.convert_impl  # it looks for the package too, at the first conversion
+            import openvino.tools.ovc.convert_impl  # This module looks for the package at the first conversion.
     except ImportError as error:
         raise RequestError(f"{what} needs {error.name or 'openvino'}: pip install 'retinanet[openvino]'") from None
     return openvino
@@ -118,7 +118,7 @@ def load(path: str | Path) -> Detector:
     """
     folder = folder_of(Path(path))
     settings, names, about, precision = read_about(folder)
-    runtime(folder)  # whether it is there is said before PyTorch is imported
+    runtime(folder)  # A missing package is reported before PyTorch is imported.
     from retinanet.export.exported_network import ExportedNetwork
     from retinanet.inference.detector import Detector
 
@@ -126,13 +126,13 @@ def load(path: str | Path) -> Detector:
     levels = len(settings.anchors.levels)
     sides = [shape[2] for shape in run.shapes]
     if sides != [len(names)] * levels + [4] * levels:
-        raise RequestError(f"{folder / NETWORK} is not the network that {folder / ABOUT} tells of: export it again")
+        raise RequestError(f"{folder / NETWORK} is not the network that {folder / ABOUT} describes: export it again")
     network = ExportedNetwork(settings, len(names), run)
     return Detector(network, names, about=about, computes=f"{precision} by OpenVINO")  # type: ignore[arg-type]
 
 
 def read_about(folder: Path) -> tuple[ModelSettings, tuple[str, ...], dict[str, Any], str]:
-    """Settings, class names, what else is known, and the precision: "fp32", "bf16" or "int8".
+    """Settings, class names, other metadata, and the precision: "fp32", "bf16" or "int8".
 
     Raises:
         RequestError: one of the three files is not there, or ``retinanet.json`` cannot be used.
@@ -142,24 +142,24 @@ def read_about(folder: Path) -> tuple[ModelSettings, tuple[str, ...], dict[str, 
         raise RequestError(
             f"{folder} lacks {' and '.join(missing)}: an OpenVINO model is the whole folder that retinanet export makes"
         )
-    place = folder / ABOUT
+    path = folder / ABOUT
     try:
-        known = metadata.read(place)
+        known = metadata.read(path)
     except (OSError, ValueError) as error:
         reason = first_line(error)
-        raise RequestError(f"{place} cannot be read: it is damaged ({reason}); export the model again") from error
-    settings, names, about = metadata.of_export(place, known, FORMAT, "class_names", "about")
+        raise RequestError(f"{path} cannot be read: it is damaged ({reason}); export the model again") from error
+    settings, names, about = metadata.of_export(path, known, FORMAT, "class_names", "about")
     precision = known.get("precision")
     if precision not in PRECISIONS:
-        raise RequestError(f"{place} cannot be read: its precision is {shown(precision)}, not one of {PRECISIONS}")
+        raise RequestError(f"{path} cannot be read: its precision is {shown(precision)}, not one of {PRECISIONS}")
     return settings, names, about, precision
 
 
 def _require_harmless(model: Any) -> None:
-    """As of ONNX files: nothing repeats, and no tensor of a constant size is huge.
+    """Refuse loops and tensors of a huge constant size, as in ONNX files.
 
     Raises:
-        RuntimeError: one is, or there is more than any of our exports has.
+        RuntimeError: the model breaks a limit that all our exports keep.
     """
     operators = model.get_ops()
     if len(operators) > MOST_OPERATORS:
@@ -174,13 +174,13 @@ def _require_harmless(model: Any) -> None:
 
 
 class Network:
-    """A compiled network: (B, 3, H, W) float32 in, both sides multiples of 32, its outputs as tensors out.
+    """A compiled network: a function of (B, 3, H, W) float32, both sides multiples of 32, to its output tensors.
 
-    One compiled network takes images of every size. Several threads may call it.
+    It takes images of every size. Several threads may call it.
 
     Attributes:
-        inference: in which the network computes here, "bf16" or "f32", apart from what is int8.
-        shapes: of the outputs, -1 where it depends on the image.
+        inference: the precision of computing here, "bf16" or "f32", apart from int8 operators.
+        shapes: of the outputs, -1 where a side depends on the image.
     """
 
     def __init__(self, folder: Path, precision: str) -> None:
@@ -188,7 +188,7 @@ class Network:
 
         openvino = runtime(folder)
         cpu = core(openvino)
-        # Without the hint OpenVINO takes bf16 for an fp32 model too, where the CPU has it.
+        # Without this hint OpenVINO would compute fp32 models in bf16 too, where the CPU has it.
         has_bf16 = "BF16" in cpu.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
         self.inference = "bf16" if precision != "fp32" and has_bf16 else "f32"
         self.tensor = openvino.Tensor
@@ -200,7 +200,7 @@ class Network:
         try:
             model = cpu.read_model(folder / NETWORK)
             _require_harmless(model)
-            # Our images are channels-last in memory; so nobody has to rearrange them.
+            # Our images are channels-last in memory: this way they need not be rearranged.
             layout = openvino.preprocess.PrePostProcessor(model)
             layout.input().tensor().set_layout(openvino.Layout("NHWC"))
             layout.input().model().set_layout(openvino.Layout("NCHW"))
