@@ -70,7 +70,7 @@ def test_rows_follow_the_order_of_the_ratios() -> None:
         (None, {"fpn_7_w": torch.ones(256, 256, 1, 1)}, r"fpn_7_w has the shape \(256, 256, 1, 1\), where"),
         (None, {"fpn_7_b": torch.full((256,), math.nan)}, "fpn_7_b holds numbers that are not finite"),
         (None, {"retnet_cls_pred_fpn3_w": torch.ones(729, 256, 3, 3)}, "81 class outputs .* softmax"),
-        (None, {"retnet_bbox_pred_fpn3_w": torch.ones(2880, 256, 3, 3)}, "2880 box outputs"),
+        (None, {"retnet_bbox_pred_fpn3_w": torch.ones(2880, 256, 3, 3)}, "720 anchors"),
         (None, {"res2_0_branch2b_w": torch.ones(64, 8, 3, 3)}, "ResNeXt-50-8x8d"),
         ("RETINANET: {SOFTMAX: true}", {}, "RETINANET.SOFTMAX True; only False"),
         ("MODEL: {NUM_CLASSES: 21}", {}, "80 class outputs for an anchor, not 20"),
@@ -81,7 +81,7 @@ def test_rows_follow_the_order_of_the_ratios() -> None:
         ("BBOX_XFORM_CLIP: 3.0", {}, "BBOX_XFORM_CLIP 3.0"),
         ("PIXEL_MEANS: [1, 2]", {}, "2 numbers as PIXEL_MEANS"),
         ("TEST: [", {}, "not YAML"),
-        ("just words", {}, "something else than a configuration"),
+        ("just words", {}, "no mapping of names to values"),
         ("[" * 20_000, {}, "not YAML"),
     ],
 )

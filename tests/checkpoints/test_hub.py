@@ -280,7 +280,7 @@ def test_numbers_of_the_card(detector: Detector) -> None:
     assert "| APl |" not in made.text  # there were no large objects to measure on
     assert "on user/pets, split val, after 120 training steps." in " ".join(made.text.split())
     assert 'retinanet.load("user/name")' in made.text
-    assert "found.above(0.375)" in made.text
+    assert ".above(0.375)" in made.text
     assert "Data set: user/pets." in made.text
     assert "dog, cat \\| \\*wild\\*, bird." in made.text
     assert "shorter side 64, longer at most 96 pixels" in made.text
@@ -291,7 +291,7 @@ def test_what_is_not_known_is_left_out(detector: Detector) -> None:
     front = yaml.safe_load(model_card(knowing(detector).checkpoint(), "user/name").split("---")[1])
     assert sorted(front) == ["library_name", "pipeline_tag", "tags"]
     assert "## Results" not in made.text
-    assert "has not been measured, or is not known here" in made.text
+    assert "No evaluation" in made.text
     assert "above(" not in made.text
     assert "None" not in made.text
     assert "split" not in made.text
@@ -368,6 +368,7 @@ def test_dry_run(detector: Detector, tmp_path: Path, server: HubServer, capsys: 
     assert "it has the form user/name" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_in_a_process_of_its_own(detector: Detector, tmp_path: Path) -> None:
     """As a user has it: the client is told by its environment alone."""
     server = HubServer()

@@ -412,7 +412,7 @@ def test_describe(tmp_path: Path) -> None:
 def test_what_lies_beside_a_file_does_not_hold_it_up(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "a.safetensors")
     os.mkfifo(tmp_path / "config.json")
-    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe not utf-8")
+    (tmp_path / "config.yaml").write_bytes(b"\xff not utf-8")
     found = read(tmp_path / "a.safetensors")
     assert found.beside is None
     assert "config" not in found.about

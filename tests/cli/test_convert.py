@@ -142,12 +142,12 @@ def test_other_anchors_are_given(theirs: Path, tmp_path: Path, capsys: pytest.Ca
     ("arguments", "message"),
     [
         (["model.pkl", "x.safetensors"], "there is no model"),
-        (["THEIRS", "x.pth"], "x.pth is to be a safetensors file"),
+        (["THEIRS", "x.pth"], "x.pth must be a safetensors file"),
         (["THEIRS", "nowhere/x.safetensors"], "there is no folder"),
         (["THEIRS", "x.safetensors", "--classes", "a", "b"], "--classes has 2 names, but the checkpoint has 3 classes"),
         (["THEIRS", "x.safetensors", "--classes", "a", "b", "a"], "--classes has 'a' twice"),
         (["THEIRS", "x.safetensors", "--classes", "missing.txt"], "--classes missing.txt cannot be read"),
-        (["THEIRS", "x.safetensors", "--model.head.depth", "3"], "no place"),
+        (["THEIRS", "x.safetensors", "--model.head.depth", "3"], "not in its network"),
         (["THEIRS", "x.safetensors", "--model.preprocessing.size", "0"], "size must be at least 1"),
         (["text.pth", "x.safetensors"], "text.pth"),
     ],
@@ -173,7 +173,7 @@ def test_what_no_converter_knows(tmp_path: Path) -> None:
     torch.save({"layer.weight": torch.zeros(2), "layer.bias": torch.zeros(2)}, tmp_path / "other.pth")
     with pytest.raises(errors.RequestError) as error:
         retinanet.load(tmp_path / "other.pth")
-    assert "other.pth is no RetinaNet that is known here" in str(error.value)
+    assert "other.pth is no known RetinaNet" in str(error.value)
     assert "layer.weight" in str(error.value)
     assert "Detectron2's" in str(error.value)
     assert "\n" not in str(error.value)

@@ -213,6 +213,7 @@ def resnet() -> Checkpoint:
     return detectron.convert(Contents(Path("model_final.pkl"), tensors, {"cfg": CFG}))
 
 
+@pytest.mark.slow
 @needs_images
 def test_detections_of_a_file(tmp_path: Path) -> None:
     blobs = resnet_blobs()
@@ -247,6 +248,7 @@ def test_low_scores_of_the_coarsest_level() -> None:
     assert len(plain) < 100, "without that level's own threshold there is nothing below 0.05"
 
 
+@pytest.mark.slow
 @needs_images
 def test_detections_of_a_resnext() -> None:
     blobs = random_blobs(101, groups=64, width=4)

@@ -181,7 +181,7 @@ ANCHORS = "anchor_generator.cell_anchors"
         ({"backbone.bottom_up.res4.2.conv1.weight": torch.ones(1)}, r"\[2, 2, 3, 2\] basic blocks.*none of the Res"),
         ({"roi_heads.box_head.fc1.weight": torch.ones(1)}, r"holds roi_heads"),
         ({"backbone.fpn_output3.norm.weight": torch.ones(256)}, r"fpn_output3\.norm.*without normalisation"),
-        ({"head.bbox_pred.weight": torch.ones(4, 256, 3, 3)}, r"4 box outputs.*9 anchors"),
+        ({"head.bbox_pred.weight": torch.ones(4, 256, 3, 3)}, r"boxes of 1 anchors.*9 anchors"),
         ({f"{SCORE}.weight": torch.ones(100, 256, 3, 3)}, r"100 class outputs"),
         ({f"{SCORE}.bias": torch.ones(7)}, r"head\.cls_score\.bias has the shape \(7,\)"),
         ({f"{P6}.weight": torch.ones(256, 9, 3, 3)}, r"top_block\.p6\.weight has the shape \(256, 9, 3, 3\)"),

@@ -98,7 +98,7 @@ def test_a_config_beside_the_file_or_given_settings(tmp_path: Path) -> None:
     expected = origin(state, image, OTHER)
     assert len(expected.boxes) == OTHER.most
     path = written(state, tmp_path, "pth")
-    with pytest.raises(RequestError, match=r"48 box outputs and 36 class outputs.*config\.yaml.*--model\.anchors"):
+    with pytest.raises(RequestError, match=r"boxes of 12 anchors and 36 class outputs.*config\.yaml.*--model\.anchors"):
         detectron2.convert(read(path))
     by_settings = detectron2.convert(read(path), given(OTHER))
     assert same(by_settings, expected, image, OTHER)
@@ -219,7 +219,7 @@ def test_a_configuration_that_would_fill_the_memory_is_refused_at_once() -> None
         ("INPUT: {MIN_SIZE_TEST: .nan}", "MIN_SIZE_TEST"),
         ("INPUT: {MAX_SIZE_TEST: 0}", "MAX_SIZE_TEST"),
         ("MODEL: [", "not YAML"),
-        ("just words", "something else than a configuration"),
+        ("just words", "no mapping of names to values"),
     ],
 )
 def test_refusals(text: str, message: str) -> None:

@@ -530,7 +530,7 @@ def test_what_is_given_stands_over_a_configuration(caffe: bool, plain: dict[str,
     found = mmdetection.convert(contents, given).settings
     assert (found.postprocessing.threshold, found.preprocessing.size) == (0.3, 200)
     assert found.preprocessing.channels == given["preprocessing"]["channels"]
-    with pytest.raises(RequestError, match=r"36 box outputs.*3\s+anchors"):
+    with pytest.raises(RequestError, match=r"boxes of 9 anchors.*with 3 anchors"):
         mmdetection.convert(contents, {"anchors": {"ratios": [1.0]}})
 
 

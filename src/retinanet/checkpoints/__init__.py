@@ -1,7 +1,7 @@
 """Checkpoints: our own format, and the readers of other projects' files.
 
-Each project has a file of its own, with its names for the weights and its conventions. All of them end as a
-:class:`Checkpoint`, whose settings say what the boxes depend on: the model does not know where its weights are from.
+Each project has a module of its own, with its names for the weights and its conventions. All of them give a
+:class:`Checkpoint`, whose settings hold every convention that the boxes depend on.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ KNOWN = "torchvision's, Detectron2's, MMDetection's, Detectron's and DeepForest'
 
 
 def load(source: str | Path, given: Mapping[str, Any] | None = None) -> Checkpoint:
-    """The checkpoint of any source that is known, in our terms. Nothing in a file is executed.
+    """The checkpoint of any known source, under our names. Nothing in a file is executed.
 
     Args:
         source: a file, a run folder, or one of the names in :mod:`retinanet.checkpoints.locate`.
-        given: model settings, as nested dicts, that stand over what the file says and over what is assumed of it.
+        given: model settings, as nested dicts, that override those of the file and those assumed for it.
 
     Raises:
         RequestError: there is no such source, or it holds no RetinaNet that can be used.
@@ -47,18 +47,16 @@ def load(source: str | Path, given: Mapping[str, Any] | None = None) -> Checkpoi
             return project.convert(contents, given)
     if why := not_checkpoints.unlike(contents.tensors.keys()):
         raise RequestError(f"{path} is {why}: it would give other boxes here; train with retinanet train instead")
-    raise RequestError(f"{path} is no RetinaNet that is known here: {reader.describe(contents)}; known are {KNOWN}")
+    raise RequestError(f"{path} is no known RetinaNet: {reader.describe(contents)}; known are {KNOWN}")
 
 
 def origin(extra: Mapping[str, Any]) -> str | None:
-    """The project and network that a checkpoint is from, in words; None for one that was trained here.
+    """The project and network that a checkpoint comes from; None for one that was trained here.
 
-    A converted file keeps it; one that was trained here from another project's weights is our own.
+    A converted file keeps its origin. A model trained here from another project's weights has none.
 
     Args:
         extra: of the :class:`Checkpoint`.
     """
-    words = extra.get("origin")
-    if not isinstance(words, str) or not words:
-        return None
-    return printable(words)
+    text = extra.get("origin")
+    return printable(text) if isinstance(text, str) and text else None

@@ -1,6 +1,6 @@
-"""The model card of a detector: README.md for the Hugging Face hub, made from what the checkpoint knows.
+"""The model card of a detector: README.md for the Hugging Face hub, written from the values in the checkpoint.
 
-What is not known is left out; nothing is made up.
+A value that is missing is left out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Ends of the names of batch normalisation's statistics."""
 SHOWN = 100
-"""Up to so many classes are listed in the text; config.json has all."""
+"""The most classes that the text lists; config.json has all."""
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 _LICENSE = re.compile(r"^[a-z0-9][a-z0-9.+-]*$")
 _DATASET = re.compile(r"^[\w.-]+/[\w.-]+$", re.ASCII)
@@ -39,15 +39,15 @@ def model_card(
     metrics: Mapping[str, float] | None = None,
     run: Mapping[str, Any] | None = None,
 ) -> str:
-    """The model card: YAML front matter, then Markdown; from the settings, ``checkpoint.extra`` and what is given.
+    """The model card: YAML front matter, then Markdown; from the settings, ``checkpoint.extra`` and the arguments.
 
     Args:
         repo: "user/name" on the hub.
-        license: its identifier there, such as "apache-2.0"; by default what the checkpoint says of its origin's.
-        data: the name of the data set, or its id on the hub ("user/name"); by default the folder's that a run read.
-        metrics: some of :data:`METRICS`; by default those stored with the weights.
-        run: "run" and "evaluation", the JSON of those files of a run folder. An evaluation is used where it is of the
-            step at which the weights were stored.
+        license: its identifier there, such as "apache-2.0"; by default that of the checkpoint's origin.
+        data: the name of the data set, or its id on the hub ("user/name"); by default the name of a run's data folder.
+        metrics: values by the names in :data:`METRICS`; by default those stored with the weights.
+        run: "run" and "evaluation", the JSON of these files of a run folder. The evaluation is used where it belongs
+            to the step at which the weights were stored.
 
     Raises:
         RequestError: the license is no identifier; a metric is unknown or not in 0..1.
@@ -60,11 +60,11 @@ def model_card(
         raise RequestError(f"the license {license!r} is not an identifier such as apache-2.0, mit or cc-by-4.0")
     given = about.get("metrics") if metrics is None else metrics
     numbers = _numbers(given if isinstance(given, Mapping) else {}, strict=metrics is not None)
-    own = metrics is None  # numbers given by hand are not of the stored split, step and images
-    evaluation = run.get("evaluation", {}) if own and numbers else {}
+    stored = metrics is None  # given numbers do not belong to the stored split, step and images
+    evaluation = run.get("evaluation", {}) if stored and numbers else {}
     if not isinstance(evaluation, Mapping) or evaluation.get("step", -1) != about.get("step"):
         evaluation = {}
-    split = _text(about.get("split")) if own else None
+    split = _text(about.get("split")) if stored else None
     name = data or _folder_name(run.get("run"))
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = cell
@@ -91,19 +91,21 @@ def model_card(
 
 
 def _parameters(state: Mapping[str, Tensor]) -> int:
-    """Trained numbers of a network, without the statistics of its batch normalisation."""
+    """The number of trained values, without the statistics of batch normalisation."""
     return sum(t.numel() for name, t in state.items() if not name.endswith(STATISTICS))
 
 
 def described(settings: ModelSettings) -> list[tuple[str, str]]:
-    """The settings that a reader asks about, in words."""
+    """The settings that matter to a reader, in words."""
     images, anchors, after = settings.preprocessing, settings.anchors, settings.postprocessing
     size = {
         "shorter": f"shorter side {images.size}, longer at most {images.longer} pixels",
         "none": "images are not resized",
     }.get(images.resize, f"{images.size} pixels ({images.resize})")
     levels = f"P{anchors.first_level} to P{anchors.first_level + len(anchors.sizes) - 1}"
-    numbers = [", ".join(f"{value:.3g}" for value in part) for part in (anchors.sizes, anchors.scales, anchors.ratios)]
+    numbers = [
+        ", ".join(f"{value:.3g}" for value in values) for values in (anchors.sizes, anchors.scales, anchors.ratios)
+    ]
     return [
         ("backbone", f"{settings.backbone.name} (timm)"),
         ("pyramid", f"{levels}, {settings.pyramid.channels} channels"),
@@ -116,7 +118,7 @@ def described(settings: ModelSettings) -> list[tuple[str, str]]:
 
 
 def cell(value: object) -> str:
-    """Any text as one cell of a Markdown table, or inside a line: nothing in it is markup."""
+    """Any text escaped for a cell of a Markdown table or a line, so that nothing in it is markup."""
     text = " ".join(str(value).split())
     return re.sub(r"([\\`*_{}\[\]<>#|~!$&])", r"\\\1", text)
 
@@ -128,7 +130,7 @@ def _front_matter(
 
     results = []
     if numbers:
-        # The hub wants a name and an id; without an id it takes any word.
+        # The hub requires a name and an id, and accepts any word as an id.
         ident = data if data and _DATASET.match(data) else re.sub(r"[^a-z0-9]+", "-", (data or "").lower()).strip("-")
         what = {"dataset_name": data or "not named", "dataset_type": ident or "not-named", "dataset_split": split}
         results = [
@@ -148,10 +150,10 @@ def _front_matter(
 
 
 def _numbers(given: Mapping[str, Any], strict: bool) -> dict[str, float]:
-    """Those of the twelve that were measured; COCO writes -1 where there is no truth of a kind.
+    """The known ones of COCO's twelve numbers; -1 stands for a number without any ground truth.
 
     Args:
-        strict: they were given by hand: what is wrong with them is said.
+        strict: refuse unknown names and values, as for numbers that a user gave.
     """
     for name, value in given.items():
         if strict and (name not in METRICS or not isinstance(value, int | float) or not value <= 1):
@@ -175,7 +177,7 @@ def _per_class(rows: Any) -> list[tuple[str, str, str, str]]:
 
 
 def _folder_name(run: Any) -> str | None:
-    """Of the data set of a run: its name, not where on this machine it lies."""
+    """The name of a run's data folder, without its path on this machine."""
     path = run.get("data") if isinstance(run, Mapping) else None
     return Path(path).name or None if isinstance(path, str) else None
 

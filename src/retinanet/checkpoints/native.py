@@ -2,7 +2,7 @@
 
     retinanet.settings   the model's settings, with preprocessing and post-processing
     retinanet.classes    the class names, in the order of the labels
-    retinanet.extra      whatever else is worth keeping; of a training run the step and what was measured there
+    retinanet.extra      other values; of a training run the step and the metrics at that step
 
 Reading one executes nothing.
 """
@@ -47,7 +47,7 @@ def save(
     class_names: Sequence[str],
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint beside ``path`` and rename it into place: there is never half a file under that name.
+    """Write a checkpoint to ``path``, whole or not at all.
 
     Raises:
         RequestError: class names or ``extra`` are of types that :func:`load` would refuse.
@@ -67,11 +67,11 @@ def save(
         "retinanet.classes": json.dumps(list(class_names)),
         "retinanet.extra": json.dumps(dict(extra or {})),
     }
-    with replacing(path, SafetensorError, needs=sum(tensor.nbytes for tensor in state.values())) as place:
-        place.touch()
-        mode = place.stat().st_mode
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, place, known)
-        place.chmod(mode)  # as any file of this user's: safetensors writes what nobody else may read
+    with replacing(path, SafetensorError, needs=sum(tensor.nbytes for tensor in state.values())) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary, known)
+        temporary.chmod(mode)  # safetensors writes files that only their owner may read
 
 
 def recognises(path: Path) -> bool:
@@ -82,12 +82,12 @@ def recognises(path: Path) -> bool:
         require_header(path)
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("format") == FORMAT
-    except (SafetensorError, OSError, ValueError, RuntimeError):  # the last of torch, where there is too little memory
+    except (SafetensorError, OSError, ValueError, RuntimeError):  # RuntimeError: of torch, without enough memory
         return False
 
 
 def require_header(path: Path) -> None:
-    """Before safetensors reads a file: its header is as long as one can be that names tensors.
+    """Refuse a file whose header is too long, before safetensors reads it.
 
     Raises:
         ValueError: it is longer. OSError: it cannot be read.
@@ -102,7 +102,7 @@ def load(path: str | Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        RequestError: where the file is missing, damaged or not one of ours.
+        RequestError: the file is missing, damaged or not in our format.
     """
     from safetensors import SafetensorError, safe_open
 

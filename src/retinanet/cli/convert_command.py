@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConvertSettings:
-    """What a checkpoint may be told better than its file does."""
+    """Settings that override those of a checkpoint."""
 
     model: ModelSettings = field(default_factory=ModelSettings)
 
@@ -41,28 +41,28 @@ def convert(
     settings: Annotated[GivenSettings | None, Parameter(name="*")] = None,
     common: Common | None = None,
 ) -> None:
-    """Write another project's checkpoint as one of ours, with the conventions that its boxes depend on.
+    """Convert another project's checkpoint into ours, with the conventions that its boxes depend on.
 
     Example: retinanet convert model_final_bfca0b.pkl r50.safetensors
 
-    Every command takes such checkpoints as they are, too; a converted one is one file that names its classes and
+    Every command takes such checkpoints as they are, too. A converted one is a single file that names its classes and
     loads faster.
 
     Parameters
     ----------
     checkpoint
-        A file of torchvision, Detectron2, MMDetection, Detectron or DeepForest (which one is seen from what is in it),
-        an https address, user/name on the Hugging Face hub, or retinanet_resnet50_fpn(_v2) for torchvision's weights.
+        A file of torchvision, Detectron2, MMDetection, Detectron or DeepForest (recognised by its tensors), an https
+        URL, user/name on the Hugging Face hub, or retinanet_resnet50_fpn(_v2) for torchvision's weights.
     file
-        The file to write, a new one that ends in .safetensors.
+        The new file to write; its name ends in .safetensors.
     classes
-        Names of the classes in the order of the labels, or a text file with one in each line; by default those in the
-        checkpoint, or COCO's where there are as many classes.
+        Names of the classes in the order of the labels, or a text file with one in each line. By default those in the
+        checkpoint, or COCO's where the number of classes is the same.
     """
     out = Output(common)
     require_model(checkpoint, weights=True)
     if file.suffix != ".safetensors":
-        raise RequestError(f"{file} is to be a safetensors file: give it a name that ends in .safetensors")
+        raise RequestError(f"{file} must be a safetensors file: give it a name that ends in .safetensors")
     if file.exists():
         raise RequestError(f"{file} exists: name a new file, or remove it first")
     if not file.absolute().parent.is_dir():
@@ -71,18 +71,18 @@ def convert(
     from retinanet import checkpoints
     from retinanet.inference.detector import build
 
-    found = checkpoints.load(checkpoint, (settings or {}).get("model"))
-    names = found.class_names if classes is None else _names(classes, len(found.class_names))
-    model = build(found._replace(class_names=names), checkpoint)
-    checkpoints.native.save(file, model.state_dict(), model.settings, names, found.extra)
+    loaded = checkpoints.load(checkpoint, (settings or {}).get("model"))
+    names = loaded.class_names if classes is None else _names(classes, len(loaded.class_names))
+    model = build(loaded._replace(class_names=names), checkpoint)
+    checkpoints.native.save(file, model.state_dict(), model.settings, names, loaded.extra)
 
-    origin = checkpoints.origin(found.extra)
+    origin = checkpoints.origin(loaded.extra)
     precision = "auto" if origin is None else 'fp32, so that its boxes are those of its project; "auto" is faster'
     out.say(f"{checkpoint}: {origin or 'our own format'}")
-    out.say(*(f"  {line}" for line in conventions(found._replace(settings=model.settings))))
+    out.say(*(f"  {line}" for line in conventions(loaded._replace(settings=model.settings))))
     out.say(f"  precision by default: {precision}")
     out.say(f"  {len(names)} classes: {_some(names)}")
-    out.note(*(f"  assumed: {line}" for line in found.extra.get("assumed", ())))
+    out.note(*(f"  assumed: {line}" for line in loaded.extra.get("assumed", ())))
     out.say(f"written: {file}, {file.stat().st_size / 1e6:.0f} MB", f"next: retinanet predict {file} IMAGE...")
     out.json(
         {
@@ -92,13 +92,13 @@ def convert(
             "precision": "auto" if origin is None else "fp32",
             "classes": names,
             "settings": to_plain(model.settings),
-            "assumed": found.extra.get("assumed", []),
+            "assumed": loaded.extra.get("assumed", []),
         }
     )
 
 
 def conventions(checkpoint: Checkpoint) -> list[str]:
-    """What a model does to an image and to boxes, in words."""
+    """The conventions of a model for images, anchors and boxes, in words."""
     model = checkpoint.settings
     images, after, anchors = model.preprocessing, model.postprocessing, model.anchors
     size = {
@@ -128,9 +128,10 @@ def conventions(checkpoint: Checkpoint) -> list[str]:
 
 
 def _names(given: tuple[str, ...], count: int) -> tuple[str, ...]:
-    """
+    """The class names that ``--classes`` gives, as a list or in a file.
+
     Raises:
-        RequestError: there are more or fewer than ``count``, or one comes twice.
+        RequestError: there are more or fewer than ``count``, or a name is repeated.
     """
     names = given
     if len(given) == 1 and (count > 1 or Path(given[0]).is_file()):

@@ -1,4 +1,4 @@
-"""A trained model for a command, or a line that says why there is none."""
+"""Load the model that a command line names."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"] | None
 
 
 def require_model(source: str, weights: bool = False) -> None:
-    """Before anything heavy is imported.
+    """Check the name of a model before anything heavy is imported.
 
     Args:
-        weights: an exported model, which has none that could be kept, will not do.
+        weights: refuse exported models, whose weights cannot be saved again.
 
     Raises:
-        RequestError: ``source`` is no model, as far as its name tells.
+        RequestError: ``source`` is no name of such a model.
     """
     locate.recognise(source)
     if weights and source.lower().endswith(locate.EXPORTED):
@@ -32,10 +32,10 @@ def require_model(source: str, weights: bool = False) -> None:
 def load(
     source: str, device: str | None, precision: Precision, out: Output | None = None, trust: bool = False
 ) -> Detector:
-    """The model; ``out`` says what it computes in, and what had to be assumed of another project's file.
+    """The model; ``out`` notes its precision and what was assumed of another project's file.
 
     Raises:
-        RequestError: ``source`` is no model, or one that needs trust, or the device is not to be had.
+        RequestError: ``source`` is no model, or one that needs trust, or the device is not available.
     """
     from retinanet import api
 

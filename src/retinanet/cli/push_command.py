@@ -23,23 +23,23 @@ def push(
     dry_run: Path | None = None,
     common: Common | None = None,
 ) -> None:
-    """Put a detector on the Hugging Face hub, with a model card of what is known about it.
+    """Push a detector to the Hugging Face hub, with a model card.
 
     Example: retinanet push runs/mine user/name --license apache-2.0 --data "Oxford pets"
 
     Parameters
     ----------
     model
-        A run folder (its best checkpoint), a checkpoint file, or whatever else names a model.
+        A run folder (its best checkpoint), a checkpoint file, or any other name of a model.
     name
-        Where to: user/name or organisation/name. A repository that is not there is made.
+        The repository: user/name or organisation/name. It is created where it does not exist.
     private
         Make a new repository private.
     license
         The license of the weights, as the hub writes it: apache-2.0, mit, cc-by-4.0, ...
     data
-        The data set that it learnt from and was measured on: a name, or its id on the hub. By default the name of the
-        folder, where the model is that of a run.
+        The data set of training and evaluation: a name, or its id on the hub. By default the name of a run's data
+        folder.
     dry_run
         Write the files into this new folder and push nothing.
     """
@@ -50,7 +50,7 @@ def push(
 
     hub.require_name(name)
     if dry_run is None:
-        hub.require_token()  # said before a model is loaded
+        hub.require_token()  # fails before a model is loaded
     else:
         require_new(dry_run, "with --dry-run")
     checkpoint = load(model, "cpu", "fp32").checkpoint()

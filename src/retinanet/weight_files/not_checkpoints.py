@@ -1,4 +1,4 @@
-"""What a file that is no checkpoint looks like, in one line that says what to do."""
+"""One-line messages about files that are no checkpoints: what they are, and what to do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MODELS = (
     *("torch.nn.", "torchvision.", "timm.", "__main__.", "ultralytics.", "retinanet.", "odtk.", "detectron2."),
     *("model.", "models.", "the source"),
 )
-"""How the names of classes of networks begin."""
+"""Beginnings of the names of networks' classes."""
 UNLIKE = {
     "regressionModel.output.weight": (
         "of yhenon's pytorch-retinanet, which resizes by scikit-image, whose filter is another in each of its "
@@ -44,23 +44,23 @@ UNLIKE = {
         "the sides of any here"
     ),
 }
-"""Tensors of RetinaNets that give other boxes here than at home, and why."""
+"""Tensors of RetinaNets that would give other boxes here than in their projects, and why."""
 
 
 def unlike(names: Collection[str]) -> str | None:
-    """Why the RetinaNet with tensors of these names cannot be converted, where it is one that is known."""
+    """Why a known RetinaNet with tensors of these names cannot be converted; None for any other."""
     return next((why for name, why in UNLIKE.items() if name in names), None)
 
 
 def line(path: Path, head: bytes) -> str:
-    """One line about ``path``, which begins with ``head`` (up to 4096 bytes) and is no container of weights."""
+    """One line about ``path``, which begins with ``head`` (up to 4096 bytes) and is in no format of weights."""
     if not head:
         return f"{path} is empty: fetch or save it again"
     for beginning, what in BEGINNINGS:
         if head.startswith(beginning):
             return f"{path} is {what}"
     if head.lstrip()[:512].lower().startswith((b"<!doctype html", b"<html")):
-        return f"{path} is a web page, not a checkpoint: open the address in a browser and save the file it offers"
+        return f"{path} is a web page, not a checkpoint: open the URL in a browser and save the file it offers"
     if head.startswith(b"PK\x03\x04"):
         return f"{path} is a zip archive{_inside(path)}, but not one that torch.save writes: give the checkpoint itself"
     if head[257:262] == b"ustar":
@@ -71,11 +71,11 @@ def line(path: Path, head: bytes) -> str:
     if text is not None:
         return f"{path} is a text file that begins with {text!r}: give a checkpoint"
     start = head[:8].hex(" ")
-    return f"{path} is no checkpoint known here (it begins with {start}): give a .safetensors, .pth or .pkl file"
+    return f"{path} is no known checkpoint (it begins with {start}): give a .safetensors, .pth or .pkl file"
 
 
 def refused(path: Path, name: str) -> str:
-    """One line about a file whose pickle names what is not allowed."""
+    """One line about a file whose pickle names something that is not allowed."""
     if name == "a TorchScript program":
         return f"{path} is a TorchScript program, not weights: save the model's state_dict() and give that"
     line = f"{path} names {printable(name)}, which weights do not need; nothing of it was executed"
@@ -84,13 +84,14 @@ def refused(path: Path, name: str) -> str:
         return (
             f"{line}: it holds a whole model as an object{other}; save its state_dict() where you trust it, and give it"
         )
-    return f"{line}: do not open it elsewhere unless you trust where it is from"
+    return f"{line}: do not open it elsewhere unless you trust its source"
 
 
 def without_weights(path: Path, value: Any) -> str:
+    """One line about a file of ``value``, in which no weights were found."""
     if isinstance(value, dict):
         keys = ", ".join(printable(key)[:40] for key in list(value)[:8])
-        return f"{path} holds no weights that can be found (at its top level: {keys or 'nothing'}): give a model's file"
+        return f"{path} holds no weights (at its top level: {keys or 'nothing'}): give a model's file"
     return f"{path} holds no mapping of names to tensors: save a model's state_dict() and give that"
 
 
@@ -104,7 +105,7 @@ def _inside(path: Path) -> str:
 
 
 def _text(head: bytes) -> str | None:
-    """Its first words, where it is text."""
+    """The first words of a text; None where it is none."""
     text = io.TextIOWrapper(io.BytesIO(head), encoding="utf-8", errors="replace").read()
     if text.count("�") > 1 or any(ord(c) < 32 and c not in "\t\n\r\f" for c in text):
         return None

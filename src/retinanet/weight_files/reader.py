@@ -1,7 +1,7 @@
 """Checkpoint files of any project as plain tensors and values. Nothing that a file holds is ever executed.
 
-The container is known by its bytes, not by its ending: safetensors, torch.save's zip and legacy files, pickles
-(Detectron, Detectron2).
+The first bytes tell the format, not the file's name: safetensors, torch.save's zip and legacy files, pickles (of
+Detectron and Detectron2).
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from torch import Tensor
 from retinanet.common.atomic_files import what_is_wrong
 from retinanet.common.errors import RequestError, first_line
 from retinanet.common.fields import name as printable
+from retinanet.common.text import TextError, read_text
 from retinanet.weight_files import metadata, not_checkpoints, safe_pickle
 from retinanet.weight_files.torch_files import MAGIC, LegacyFile, NotTorchError, ZipFile
 
 INSIDE = ("state_dict", "model", "model_state_dict", "blobs", "ema_model", "model_ema", "ema_state_dict", "net")
-"""Where files that hold more than weights have them."""
+"""Names of the weights in files that hold more than weights."""
 TRAINING = {
     *("optimizer", "optimizers", "optimizer_states", "optimizer_state_dict", "lr_scheduler", "lr_schedulers"),
     *("scheduler", "param_schedulers", "scaler", "message_hub", "loops", "callbacks", *INSIDE),
 }
-"""Parts that say nothing about the model."""
+"""Entries that say nothing about the model."""
 WRAPPERS = ("module.", "model.", "_orig_mod.")
-"""What DataParallel, Lightning and torch.compile put before every name."""
+"""Prefixes that DataParallel, Lightning and torch.compile put before every name."""
 LONGEST = 2**20
 """Bytes of a configuration beside a checkpoint."""
 MOST = 100_000
-"""Tensors in a file."""
+"""The most tensors in a file."""
 GROWTH = 4
-"""The tensors may take this many times the file's size: twice for half precision, the rest for shared ones."""
+"""The tensors may take this many times the file's size: twice for half precision, more for shared ones."""
 
 
 class Beside(NamedTuple):
@@ -65,7 +66,7 @@ def read(path: Path) -> Contents:
     """Read a checkpoint file.
 
     Raises:
-        RequestError: it is no checkpoint, is damaged, or names something that is not needed for weights.
+        RequestError: it is no checkpoint, is damaged, or names something that weights do not need.
     """
     path = Path(path)
     if path.is_dir():
@@ -90,23 +91,23 @@ def read(path: Path) -> Contents:
         raise RequestError(
             f"{path} is damaged or was not copied completely ({reason}): fetch or save it again"
         ) from None
-    beside = _config(path)
-    if beside is not None:
-        about.setdefault("config", beside)
+    config = _config(path)
+    if config is not None:
+        about.setdefault("config", config)
     return Contents(path, _unwrapped(numbers), about, _beside(path, "config.yaml"))
 
 
 def describe(contents: Contents) -> str:
-    """One line about a file that no converter recognises: how many tensors, some of their names, what else is in it."""
+    """One line about a file that no converter recognises: the number of tensors, a few names, the other entries."""
     names = sorted(map(printable, contents.tensors))
-    some = ", ".join(names[:2] + names[len(names) // 2 : len(names) // 2 + 1] + names[-1:]) if len(names) > 4 else None
-    text = f"{len(names)} tensors ({some or ', '.join(names)})"
+    shown = [*names[:2], names[len(names) // 2], names[-1]] if len(names) > 4 else names
+    text = f"{len(names)} tensors ({', '.join(shown)})"
     keys = contents.about.get("keys", [])
     return text + (f"; at its top level {', '.join(map(printable, keys[:12]))}" if keys else "")
 
 
 Lazy = Mapping[str, Callable[[], Tensor]]
-"""Tensors by name, read when called."""
+"""Functions by name; each reads a tensor."""
 
 
 def _open(path: Path, file: BinaryIO, head: bytes, size: int) -> tuple[Lazy, dict[str, Any]]:
@@ -139,7 +140,7 @@ def _nested(path: Path, file: ZipFile | LegacyFile | None, value: Any) -> tuple[
 
     def lazy(item: Any) -> Callable[[], Tensor]:
         if isinstance(item, safe_pickle.Array):
-            return lambda: torch.from_numpy(item.numpy().astype(item.numpy().dtype.newbyteorder("=")))
+            return lambda: torch.from_numpy((array := item.numpy()).astype(array.dtype.newbyteorder("=")))
         assert file is not None
         return lambda: file.tensor(item)
 
@@ -147,25 +148,25 @@ def _nested(path: Path, file: ZipFile | LegacyFile | None, value: Any) -> tuple[
         if not isinstance(mapping, dict):
             return None
         kinds = safe_pickle.Array if file is None else safe_pickle.Tensor | safe_pickle.Array
-        found = {key: item for key, item in mapping.items() if isinstance(key, str) and isinstance(item, kinds)}
-        if found and 2 * len(found) >= len(mapping):
-            return found
+        tensors = {key: item for key, item in mapping.items() if isinstance(key, str) and isinstance(item, kinds)}
+        if tensors and 2 * len(tensors) >= len(mapping):
+            return tensors
         inner = (weights(mapping[key], depth - 1) for key in INSIDE if key in mapping and depth > 0)
-        return next((found for found in inner if found), None)
+        return next((tensors for tensors in inner if tensors), None)
 
-    found = weights(value, 2)
-    if found is None:
+    tensors = weights(value, 2)
+    if tensors is None:
         raise RequestError(not_checkpoints.without_weights(path, value))
     about = {}
-    if not any(item is value.get(key) for key, item in found.items()):
+    if not any(item is value.get(key) for key, item in tensors.items()):
         about = {str(k): safe_pickle.plain(v) for k, v in value.items() if k not in TRAINING}
         about = {key: item for key, item in about.items() if item is not None} | {"keys": [str(key) for key in value]}
-    momentum = {name for name in found if name.endswith("_momentum")}  # what Detectron keeps of its optimizer
-    return {name: lazy(item) for name, item in found.items() if name not in momentum}, about
+    # Detectron keeps its optimizer's state among the weights.
+    return {name: lazy(item) for name, item in tensors.items() if not name.endswith("_momentum")}, about
 
 
 def _numbers(tensors: Lazy, limit: int) -> dict[str, Tensor]:
-    """Tensors of our own memory: floating ones in float32, others in their type."""
+    """Tensors in memory of their own: floating ones in float32, others in their type."""
     if len(tensors) > MOST:
         raise ValueError(f"{len(tensors)} tensors, where {MOST} are the most")
     result = {}
@@ -180,30 +181,24 @@ def _numbers(tensors: Lazy, limit: int) -> dict[str, Tensor]:
 
 
 def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    while tensors:
-        prefix = next((p for p in WRAPPERS if all(name.startswith(p) for name in tensors)), None)
-        if prefix is None:
-            break
+    """Tensors without the prefixes of wrappers that all of their names have."""
+    while tensors and (prefix := next((p for p in WRAPPERS if all(name.startswith(p) for name in tensors)), None)):
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors
 
 
 def _config(path: Path) -> dict[str, Any] | None:
-    """A config.json beside the file, as repositories of Hugging Face have; none where it cannot be read."""
-    found = _beside(path, "config.json")
+    """The config.json beside the file, as repositories of Hugging Face have; None where it cannot be read."""
     try:
-        config = metadata.parse(found.text) if found else None
+        config = metadata.read(path.parent / "config.json")
     except ValueError:
         return None
     return config if isinstance(config, dict) else None
 
 
 def _beside(path: Path, name: str) -> Beside | None:
-    """A text file in the folder of ``path``; none where it is not there, is no text or far too long."""
-    place = path.parent / name
+    """A text file in the folder of ``path``; None where it is missing, no text or far too long."""
     try:
-        if not place.is_file() or place.stat().st_size > LONGEST:
-            return None
-        return Beside(place, place.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return Beside(path.parent / name, read_text(path.parent / name, LONGEST))
+    except TextError:
         return None

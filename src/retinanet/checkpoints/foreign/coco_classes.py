@@ -1,4 +1,4 @@
-"""The classes of COCO, by which the zoos' checkpoints are trained; few of their files name them."""
+"""The class names of COCO, on which the zoos' checkpoints are trained; few of their files name them."""
 
 from __future__ import annotations
 

@@ -18,12 +18,12 @@ SIZES = {"min_size": 800, "max_size": 1333}
 
 
 class DeepForest(NamedTuple):
-    """What a file says about the model, in DeepForest's names."""
+    """The values about the model in a file, by DeepForest's names."""
 
     names: tuple[str, ...]
     values: dict[str, Any]
     eps: float
-    """What its batch normalisation adds to the variance."""
+    """The eps of its batch normalisation."""
 
     @property
     def assumed(self) -> list[str]:
@@ -53,7 +53,7 @@ class DeepForest(NamedTuple):
 
 
 def recognise(about: Mapping[str, Any], count: int) -> DeepForest | None:
-    """What the values beside the weights of a model of ``count`` classes say; None where they are not DeepForest's.
+    """The values beside the weights of a model of ``count`` classes; None where they are not DeepForest's.
 
     Raises:
         RequestError: they are, but a threshold or size is not a number.
@@ -63,17 +63,15 @@ def recognise(about: Mapping[str, Any], count: int) -> DeepForest | None:
     config = trained.get("config")
     config = config if isinstance(config, dict) else {}
     beside = about.get("config")
-    places: list[Mapping[str, Any]] = [about, config, trained, beside if isinstance(beside, dict) else {}]
-    names = next((found for place in places if (found := _names(place.get("label_dict"), count))), None)
+    mappings: list[Mapping[str, Any]] = [about, config, trained, beside if isinstance(beside, dict) else {}]
+    names = next((names for mapping in mappings if (names := _names(mapping.get("label_dict"), count))), None)
     if names is None:
         return None
     values: dict[str, Any] = {}
-    older = config.get("retinanet") or trained.get(
-        "retinanet"
-    )  # before DeepForest 2 the score's threshold was in there
-    for place in (older if isinstance(older, dict) else {}, *places[1:]):
+    older = config.get("retinanet") or trained.get("retinanet")  # had the score's threshold before DeepForest 2
+    for mapping in (older if isinstance(older, dict) else {}, *mappings[1:]):
         for name in DEFAULTS | SIZES:
-            value = place.get(name)
+            value = mapping.get(name)
             value = value[-1] if isinstance(value, list) and value else value  # min_size can be a choice for training
             if value is None or name in values:
                 continue

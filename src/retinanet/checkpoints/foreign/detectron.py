@@ -1,7 +1,7 @@
 """The RetinaNets of the first Detectron (Caffe2): their blobs under our names, and what their boxes depend on.
 
-A file of its model zoo is a pickle of the blobs and the text of the configuration it was trained by. What that text
-says of anchors, images and detections counts; what it leaves out is as in the zoo's configurations of RetinaNet.
+A file of its model zoo is a pickle of the blobs and the text of its configuration. Anchors, image size and
+post-processing follow that text; what it leaves out is as in the zoo's configurations of RetinaNet.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retinanet.checkpoints.architecture import count_batches, require_fit, shape
+from retinanet.checkpoints.architecture import class_count, count_batches, require_fit, shape
 from retinanet.checkpoints.foreign import coco_classes
 from retinanet.checkpoints.foreign.detectron_config import Configuration
 from retinanet.checkpoints.native import Checkpoint
@@ -40,9 +40,9 @@ RESNEXTS = {(50, 32, 4), (101, 32, 4), (101, 32, 8), (101, 64, 4)}
 PIXEL_MEANS = (102.9801, 115.9465, 122.7717)  # of B, G and R in 0..255
 RATIOS = (1.0, 2.0, 0.5)  # in this order in all of the zoo's configurations
 
-# Optimiser state, and what Detectron keeps of an ImageNet classifier without using it: a bias before an affine map,
-# the statistics that the map stands for, the classifier's last layer.
-BESIDE = re.compile(r".*_momentum|conv1_b|.*_bn_(rm|riv)|(fc1000|pred)_[wb]")
+# The optimizer's state, and unused blobs of an ImageNet classifier: a bias before an affine map, the statistics that
+# the map stands for, the classifier's last layer.
+UNUSED = re.compile(r".*_momentum|conv1_b|.*_bn_(rm|riv)|(fc1000|pred)_[wb]")
 NORM_EPS = 1e-5
 
 
@@ -55,11 +55,10 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
     """A checkpoint of ours that gives the boxes that Detectron writes into its results with this file.
 
     Args:
-        given: model settings, as nested dicts, that stand over those of the configuration.
+        given: model settings, as nested dicts, that override those of the configuration.
 
     Raises:
-        RequestError: where the blobs or the configuration are of a model that cannot be built here; where blobs are
-            missing, left over, of other shapes, or not finite.
+        RequestError: the model cannot be built here; or blobs are missing, left over, of other shapes, or not finite.
     """
     path, blobs = contents.path, contents.tensors
     cfg = Configuration(path, contents.about.get("cfg"))
@@ -77,11 +76,12 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
     backbone = f"resnext{depth}_{resnext}" if resnext else f"resnet{depth}"
     ratios = cfg.numbers("RETINANET.ASPECT_RATIOS", RATIOS)
     octave = cfg.whole("RETINANET.SCALES_PER_OCTAVE", 3)
-    classes = _classes(contents, cfg, len(ratios) * octave)
     try:
-        settings = overlaid(_settings(contents, cfg, backbone, ratios, octave), given or {})
+        configured = _settings(contents, cfg, backbone, ratios, octave)
+        settings = overlaid(configured, given or {})
     except SettingsError as error:
         raise RequestError(f"{path} has a configuration that cannot be used here: {first_line(error)}") from error
+    classes = _classes(contents, cfg, configured.anchors)
 
     names = _names(stages, settings.head.depth)
     _require_known(contents, set(names.values()))
@@ -101,15 +101,8 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
     return Checkpoint(state, settings, coco_classes.names(classes), {"origin": origin})
 
 
-def _classes(contents: Contents, cfg: Configuration, per_position: int) -> int:
-    """How many classes there are, by the outputs of the two subnets at a position."""
-    outputs, boxes = (shape(contents, f"retnet_{kind}_pred_fpn3_w")[0] for kind in ("cls", "bbox"))
-    if boxes != 4 * per_position or outputs % per_position:
-        raise RequestError(
-            f"{contents.path} has {boxes} box outputs and {outputs} class outputs at a position, where a RetinaNet "
-            f"with {per_position} anchors there has 4 and one per class for each"
-        )
-    classes = outputs // per_position
+def _classes(contents: Contents, cfg: Configuration, anchors: AnchorSettings) -> int:
+    classes = class_count(contents, "retnet_cls_pred_fpn3_w", "retnet_bbox_pred_fpn3_w", anchors)
     wanted = cfg.whole("MODEL.NUM_CLASSES", 81 if classes == 81 else classes + 1) - 1  # it counts the background
     if classes != wanted:
         raise RequestError(
@@ -196,9 +189,9 @@ def _names(stages: tuple[int, ...], tower: int) -> dict[str, str]:
 
 
 def _require_known(contents: Contents, known: set[str]) -> None:
-    """Every blob of the model is there, and no other."""
+    """Refuse a file in which a blob of the model is missing, or that has another blob."""
     path, blobs = contents.path, contents.tensors
-    if left := [name for name in blobs if name not in known and not BESIDE.fullmatch(name)]:
+    if left := [name for name in blobs if name not in known and not UNUSED.fullmatch(name)]:
         more = f" and {len(left) - 1} more blobs" if len(left) > 1 else ""
         raise RequestError(f"{path} has {left[0]}{more}, which no RetinaNet of Detectron's model zoo has")
     if missing := sorted(known - blobs.keys()):
@@ -207,11 +200,11 @@ def _require_known(contents: Contents, known: set[str]) -> None:
 
 def _reorder(tensor: Tensor, ratios: tuple[float, ...], octave: int) -> Tensor:
     """Rows by octave, then by ratio as configured, then class or coordinate -> by ratio ascending, then octave."""
-    order = sorted(range(len(ratios)), key=lambda place: ratios[place])
+    order = sorted(range(len(ratios)), key=lambda index: ratios[index])
     rows = tensor.reshape(octave, len(ratios), -1, *tensor.shape[1:])
     return rows[:, order].transpose(0, 1).reshape(tensor.shape)
 
 
 def _count(contents: Contents, name: str) -> int:
-    """How many blobs there are of a name with a number in it, from 0 on."""
+    """How many blobs there are of a name that {} numbers from 0 on."""
     return next(number for number in itertools.count() if name.format(number) not in contents.tensors)

@@ -1,19 +1,28 @@
 """Detectron2's RetinaNets: their weights under our names, and the conventions that their boxes depend on.
 
-A checkpoint holds weights alone: what else there is to know is in its config.yaml, or assumed
+A checkpoint holds weights alone. Everything else is read from its config.yaml, or assumed
 (:mod:`retinanet.checkpoints.foreign.detectron2_config`).
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from retinanet.checkpoints.architecture import by_ratio, count_batches, places, require_fit, resnet, shape, words
+from retinanet.checkpoints.architecture import (
+    anchor_order,
+    by_ratio,
+    class_count,
+    renamed,
+    require_fit,
+    resnet,
+    shape,
+    words,
+)
 from retinanet.checkpoints.foreign import coco_classes
 from retinanet.checkpoints.foreign.detectron2_config import Detectron2Configuration
 from retinanet.checkpoints.native import Checkpoint
@@ -48,7 +57,7 @@ PATTERNS = (
 )
 """There -> here, but for the subnets' towers; a stage <n> there is a layer n - 1 here."""
 TOWER = re.compile(r"head\.(cls|bbox)_subnet\.(\d+)\.((?:\d\.)?\w+)")
-BESIDE = re.compile(r"pixel_mean|pixel_std|anchor_generator\.cell_anchors\.\d+")  # in old files; no weights
+UNUSED = re.compile(r"pixel_mean|pixel_std|anchor_generator\.cell_anchors\.\d+")  # in old files; no weights
 
 
 def recognises(contents: Contents) -> bool:
@@ -60,11 +69,11 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
     """A checkpoint of ours that gives the boxes that Detectron2's predictor gives with this one.
 
     Args:
-        given: model settings, as nested dicts, that stand over those of the configuration.
+        given: model settings, as nested dicts, that override those of the configuration.
 
     Raises:
-        RequestError: where the file holds another kind of detector, or a RetinaNet that cannot be built here; where
-            tensors are missing, left over, of other shapes, or not finite.
+        RequestError: the file holds another detector, or a RetinaNet that cannot be built here; or tensors are
+            missing, left over, of other shapes, or not finite.
     """
     path, tensors = contents.path, contents.tensors
     for name in (f"{BODY}stem.conv1.weight", "backbone.top_block.p6.weight", "head.cls_score.weight"):
@@ -81,21 +90,13 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
     if settings.head.norm == "group" and settings.head.width % (4 * GROUPS):
         raise RequestError(f"{path} has normalised heads of {settings.head.width} channels: too few for here")
 
-    state: dict[str, Tensor] = {}
-    origins: dict[str, str] = {}
-    for name, tensor in tensors.items():
-        if BESIDE.fullmatch(name):
-            continue
-        ours = rename(name, settings.head.norm, len(settings.anchors.sizes))
-        if not ours:
-            raise RequestError(
-                f"{path} holds {name}, which no RetinaNet of Detectron2 that can be converted has: a ResNet without "
-                "deformable convolutions, a pyramid without normalisation, and heads with none, GN or BN are known"
-            )
-        for place in ours:
-            state[place], origins[place] = tensor.float() if tensor.is_floating_point() else tensor, name
-    count_batches(state)
-    require_fit(contents.path, state, origins, settings, count)
+    names = functools.partial(rename, norm=settings.head.norm, levels=len(settings.anchors.sizes))
+    hint = (
+        ": a ResNet without deformable convolutions, a pyramid without normalisation, and heads with none, GN or BN "
+        "are known"
+    )
+    state, origins = renamed(contents, names, "Detectron2", UNUSED.fullmatch, hint)
+    require_fit(path, state, origins, settings, count)
     by_ratio(state, settings.anchors)
     assumed.append(f"the names of its {count} classes{', which are those of COCO' if count == 80 else ''}")
     extra = {"origin": f"Detectron2, {words(settings.backbone.name)}", "assumed": assumed}
@@ -103,42 +104,42 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
 
 
 def rename(name: str, norm: Normalization = "none", levels: int = 5) -> list[str]:
-    """A tensor's name there -> its names here, none for one that is not known.
+    """A tensor's name there -> its names here, none for an unknown one.
 
     Args:
-        norm: of the subnets. There a layer is convolution, normalisation if there is one, and ReLU.
-        levels: how many batch normalisations, for each pyramid level its own, stand here for one there.
+        norm: the subnets' normalisation. There a layer is convolution, normalisation if there is one, and ReLU.
+        levels: the number of pyramid levels. Here each has a batch normalisation of its own, there they share one.
     """
-    if found := TOWER.fullmatch(name):
-        layer, part = divmod(int(found[2]), 2 if norm == "none" else 3)
-        subnet = "class" if found[1] == "cls" else "box"
-        place, (number, _, kind) = f"{subnet}_subnet.tower.{layer}", found[3].rpartition(".")
-        if part == 0:
-            return [f"{place}.conv.{kind}"] if not number else []
-        if part != 1 or norm == "none" or (number and norm != "batch"):
+    if match := TOWER.fullmatch(name):
+        layer, position = divmod(int(match[2]), 2 if norm == "none" else 3)
+        subnet = "class" if match[1] == "cls" else "box"
+        prefix, (number, _, kind) = f"{subnet}_subnet.tower.{layer}", match[3].rpartition(".")
+        if position == 0:
+            return [f"{prefix}.conv.{kind}"] if not number else []
+        if position != 1 or norm == "none" or (number and norm != "batch"):
             return []
-        # Scale and shift are shared by all levels there; statistics are too, or one for each.
+        # Scale and shift are shared by all levels there; each level may have statistics of its own.
         numbers = [number] if number else range(levels if norm == "batch" else 1)
-        return [f"{place}.norm.{i}.{kind}" for i in numbers]
+        return [f"{prefix}.norm.{i}.{kind}" for i in numbers]
     for there, here in PATTERNS:
-        if found := re.fullmatch(there, name):
-            return [re.sub(r"<(\d)>", lambda stage: str(int(stage[1]) - 1), found.expand(here))]
+        if match := re.fullmatch(there, name):
+            return [re.sub(r"<(\d)>", lambda stage: str(int(stage[1]) - 1), match.expand(here))]
     return []
 
 
 def _settings(contents: Contents, backbone: str, given: Mapping[str, Any]) -> tuple[ModelSettings, list[str]]:
-    """What the configuration says and the tensors' shapes tell, under what is given; and what was assumed."""
+    """The settings of the configuration and of the tensors' shapes, under those given; and what was assumed."""
     tensors = contents.tensors
-    told = {
+    stored = {
         f"MODEL.{name.upper()}": tuple(tensors[name].double().flatten().tolist())
         for name in ("pixel_mean", "pixel_std")
         if name in tensors
     }
-    configuration = Detectron2Configuration(contents, backbone, told, given)
+    configuration = Detectron2Configuration(contents, backbone, stored, given)
     meaning = configuration.meaning()
-    towers = [found for name in tensors if (found := TOWER.fullmatch(name)) and found[1] == "cls"]
-    convolutions = {found[2] for found in towers if tensors[found[0]].ndim == 4}
-    normalised = {found[3].split(".")[-1] for found in towers if found[2] not in convolutions}
+    towers = [match for name in tensors if (match := TOWER.fullmatch(name)) and match[1] == "cls"]
+    convolutions = {match[2] for match in towers if tensors[match[0]].ndim == 4}
+    normalised = {match[3].split(".")[-1] for match in towers if match[2] not in convolutions}
     norm: Normalization = "none" if not normalised else "batch" if "running_mean" in normalised else "group"
     width = shape(contents, "backbone.fpn_lateral3.weight")[0]
     settings = ModelSettings(
@@ -171,25 +172,22 @@ def _settings(contents: Contents, backbone: str, given: Mapping[str, Any]) -> tu
 
 
 def _classes(contents: Contents, anchors: AnchorSettings) -> int:
-    boxes, scores = (shape(contents, f"head.{name}.weight")[0] for name in ("bbox_pred", "cls_score"))
-    per_position = anchors.per_position
-    if boxes != 4 * per_position or scores == 0 or scores % per_position:
-        raise RequestError(
-            f"{contents.path} has {boxes} box outputs and {scores} class outputs at a position; with {per_position} "
-            "anchors there should be 4 and one per class for each of them. Give its anchors: in the config.yaml of "
-            "Detectron2 beside it, or convert it with --model.anchors.sizes, .scales and .ratios in its order"
-        )
-    return scores // per_position
+    hint = (
+        "Give its anchors: in the config.yaml of Detectron2 beside it, or convert it with --model.anchors.sizes, "
+        ".scales and .ratios in its order"
+    )
+    return class_count(contents, "head.cls_score.weight", "head.bbox_pred.weight", anchors, hint)
 
 
 def _check_anchors(contents: Contents, anchors: AnchorSettings) -> None:
-    """Old files hold the anchors of one position, level by level: they have to be those of the settings."""
+    """Compare the anchors of one position, which old files hold for each level, with those of the settings."""
     prefix = "anchor_generator.cell_anchors."
     given = {name.removeprefix(prefix): t for name, t in contents.tensors.items() if name.startswith(prefix)}
-    expected = {str(place): cell_anchors(anchors, place) for place in range(len(anchors.sizes))}
+    expected = {str(level): cell_anchors(anchors, level) for level in range(len(anchors.sizes))}
+    order = anchor_order(anchors)
     same = given.keys() == expected.keys() and all(
-        given[place].shape == cells.shape and torch.allclose(given[place][places(anchors)].float(), cells, atol=1e-2)
-        for place, cells in expected.items()
+        given[level].shape == cells.shape and torch.allclose(given[level][order].float(), cells, atol=1e-2)
+        for level, cells in expected.items()
     )
     if given and not same:
         raise RequestError(

@@ -1,7 +1,7 @@
-"""What Detectron2's configuration says of a model, in our settings.
+"""Detectron2's configuration of a model as our settings.
 
-Its checkpoints hold weights alone; its trainer writes config.yaml into the same folder, with everything in it. Where
-that is not there, or leaves something out, the model zoo's configurations stand in, and each such value is named.
+Its checkpoints hold weights alone; its trainer writes the whole configuration as config.yaml into the same folder. A
+value that is missing is taken from the model zoo's configurations, and named.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ FIXED: dict[str, Any] = {
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False] * 4,
     "MODEL.ANCHOR_GENERATOR.NAME": "DefaultAnchorGenerator",
 }
-"""What the configuration has to say where it says something: nothing else can be built here."""
+"""Values that the configuration must have where it has one; nothing else can be built here."""
 BASE = "Base-RetinaNet.yaml"
-"""What the zoo's configurations build on: it says what is assumed here anyway."""
+"""The base of the zoo's configurations: its values are those that are assumed here anyway."""
 SIZES = tuple(tuple(size * 2 ** (i / 3) for i in range(3)) for size in (32, 64, 128, 256, 512))
 LEVELS = len(SIZES)
 ZOO: dict[str, tuple[Any, str]] = {
@@ -49,11 +49,11 @@ ZOO: dict[str, tuple[Any, str]] = {
 }
 """Their setting -> its value in the zoo's configurations of ResNets, and the setting here that it becomes."""
 RESNEXT: dict[str, Any] = {"MODEL.PIXEL_STD": (57.375, 57.12, 58.395), "MODEL.RESNETS.STRIDE_IN_1X1": False}
-"""Where those of a ResNeXt differ: it is not from Microsoft's weights."""
+"""The values of a ResNeXt that differ, because it does not start from Microsoft's weights."""
 
 
 class Meaning(NamedTuple):
-    """A configuration in our terms."""
+    """A configuration as our settings."""
 
     stride_in_1x1: bool
     anchors: AnchorSettings
@@ -64,17 +64,17 @@ class Meaning(NamedTuple):
 
 
 class Detectron2Configuration:
-    """The configuration beside a checkpoint, and what stands in for what it leaves out.
+    """The configuration beside a checkpoint, with the zoo's values for those that it lacks.
 
     Args:
-        told: their settings that the checkpoint itself says, by their names.
-        given: model settings that the user says; they are not looked for here.
+        stored: settings that the checkpoint itself holds, by Detectron2's names.
+        given: model settings that the user chose; the configuration need not have them.
 
     Raises:
-        RequestError: it cannot be read, or is of a model that cannot be built here.
+        RequestError: it cannot be read, or belongs to a model that cannot be built here.
     """
 
-    def __init__(self, contents: Contents, backbone: str, told: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    def __init__(self, contents: Contents, backbone: str, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         beside, self.path = contents.beside, contents.path
         self.file = Configuration(contents.path if beside is None else beside.path, beside and beside.text)
         self.ignored = beside is not None and not _is_theirs(self.file.values)
@@ -89,18 +89,19 @@ class Detectron2Configuration:
         self.file.require(FIXED)
         resnext = RESNEXT if backbone.startswith("resnext") else {}
         self.defaults = {key: value for key, (value, _) in ZOO.items()} | resnext
-        self.told = told
-        known = {*told, *(key for key, (_, ours) in ZOO.items() if ours in dotted(given))}
+        self.stored = stored
+        known = {*stored, *(key for key, (_, ours) in ZOO.items() if ours in dotted(given))}
         self.bottlenecks = backbone not in ("resnet18", "resnet34")
-        if not self.bottlenecks:  # there is no 1 x 1 convolution: it does not matter what the configuration says
+        if not self.bottlenecks:  # a basic block has no 1 x 1 convolution
             known.add("MODEL.RESNETS.STRIDE_IN_1X1")
         self.missing = [key for key in ZOO if key not in known and self.file.get(key, None) is None]
         self.channels = dotted(given).get("preprocessing.channels")
 
     def meaning(self) -> Meaning:
-        """
+        """The configuration as our settings.
+
         Raises:
-            RequestError: a value is none that can be used. SettingsError: it is out of its range.
+            RequestError: a value cannot be used. SettingsError: it is out of its range.
         """
         file, defaults, generator = self.file, self.defaults, "MODEL.ANCHOR_GENERATOR"
         weights = file.numbers(key := "MODEL.RETINANET.BBOX_REG_WEIGHTS", defaults[key])
@@ -129,14 +130,15 @@ class Detectron2Configuration:
         )
 
     def agree(self, key: str, value: int) -> None:
-        """
+        """Compare a value of the configuration with that of the weights.
+
         Raises:
-            RequestError: the configuration is of another model than the weights, of which ``value`` was counted.
+            RequestError: they differ.
         """
-        said = self.file.get(key, value)
-        if said != value:
+        configured = self.file.get(key, value)
+        if configured != value:
             raise RequestError(
-                f"{self.file.path} has {key} {shown(said)}, but {self.path} has {value}: it is the configuration of "
+                f"{self.file.path} has {key} {shown(configured)}, but {self.path} has {value}: it belongs to "
                 "another model; put the right one beside the checkpoint, or none"
             )
 
@@ -150,15 +152,15 @@ class Detectron2Configuration:
             raise RequestError(f"{file.path} has {shown(channels)} as INPUT.FORMAT; only RGB and BGR can be converted")
         colours = []
         for key in ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"):
-            # What the checkpoint holds is what Detectron2 computes with, whatever its configuration says.
-            values = self.told[key] if key in self.told else file.numbers(key, defaults[key])
+            # Detectron2 computes with the values in the checkpoint, not with those of the configuration.
+            values = self.stored[key] if key in self.stored else file.numbers(key, defaults[key])
             least = 0 if key.endswith("STD") else -1
             if len(values) != 3 or not all(least < value < 1e9 for value in values):
                 raise RequestError(f"{file.path}: {key} is {list(values)}, not the three numbers of a colour image")
             first, green, last = (value / 255 for value in values)  # in the order of INPUT.FORMAT
             colours.append((first, green, last) if channels == "rgb" else (last, green, first))
         return PreprocessingSettings(
-            resize="shorter" if size else "none",  # 0 is theirs for images as they are
+            resize="shorter" if size else "none",  # in Detectron2 0 keeps an image's size
             size=min(file.whole("INPUT.MIN_SIZE_TEST", defaults["INPUT.MIN_SIZE_TEST"]), longer) if size else 800,
             longer=longer,
             rounding="detectron2",
@@ -180,13 +182,13 @@ class Detectron2Configuration:
         rows = value if isinstance(value, list | tuple) and value else [value]
         rows = [rows] if not isinstance(rows[0], list | tuple) else rows
         rows = list(rows) * (LEVELS if len(rows) == 1 else 1)
-        fine = all(
+        valid = all(
             isinstance(row, list | tuple)
             and 0 < len(row) < 100
             and all(isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < 1e9 for v in row)
             for row in rows
         )
-        if not fine or len(rows) != LEVELS:
+        if not valid or len(rows) != LEVELS:
             raise RequestError(
                 f"{self.file.path} has {shown(value)} as {key}, not a list of numbers above 0 for each of {LEVELS} "
                 "levels, or one for all"
@@ -196,7 +198,7 @@ class Detectron2Configuration:
     def _assumed(self) -> list[str]:
         lines = []
         if self.ignored:
-            lines.append(f"{self.file.path.name} beside the file is no configuration of Detectron2 that can be read")
+            lines.append(f"{self.file.path.name} beside the file is no readable configuration of Detectron2")
         if self.missing:
             where = f"what {self.file.path.name} does not say" if self.file.values else "what the file does not say"
             values = ", ".join(f"{key} {_shown(self.defaults[key])}" for key in self.missing)
@@ -205,8 +207,8 @@ class Detectron2Configuration:
 
 
 def _is_theirs(values: Mapping[str, Any]) -> bool:
-    """Whether a YAML file is of this project: others call theirs config.yaml too, and so do its Python ones."""
-    return any(isinstance(values.get(part), dict) for part in ("MODEL", "INPUT", "TEST")) or "_BASE_" in values
+    """Whether a YAML file is a configuration of Detectron2; other projects write a config.yaml too."""
+    return any(isinstance(values.get(section), dict) for section in ("MODEL", "INPUT", "TEST")) or "_BASE_" in values
 
 
 def _sizes(file: Configuration, rows: list[tuple[float, ...]]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -25,7 +25,7 @@ FIXED: dict[str, Any] = {
     "FPN.EXTRA_CONV_LEVELS": True,
     "TEST.BBOX_REG": True,
 }
-"""What the configuration has to say where it says something: nothing else can be built here."""
+"""Values that the configuration must have where it has one; nothing else can be built here."""
 
 LONGEST = 1 << 17  # characters; the zoo's have some ten thousand
 LARGEST = 1e9  # no number in a configuration that means anything here is larger
@@ -39,7 +39,7 @@ class Configuration:
         text: None for a file without a configuration.
 
     Raises:
-        RequestError: where the text is not YAML of a configuration.
+        RequestError: the text is not the YAML of a configuration.
     """
 
     def __init__(self, path: Path, text: Any) -> None:
@@ -53,7 +53,7 @@ class Configuration:
         except yaml.YAMLError as error:
             raise RequestError(f"{path} has a configuration that is not YAML ({first_line(error)})") from error
         if not isinstance(self.values, dict):
-            raise RequestError(f"{path} has something else than a configuration where one should be")
+            raise RequestError(f"{path} has a configuration that is no mapping of names to values")
 
     def check(self) -> None:
         """Refuse what cannot be built here."""
@@ -71,7 +71,7 @@ class Configuration:
                 raise RequestError(f"{self.path} is configured with {key} {shown(value)}; only {only} can be converted")
 
     def get(self, key: str, default: Any) -> Any:
-        """A value; text that stands for a number, a tuple or the like is read as that, as Detectron does."""
+        """A value; text of a Python literal, such as a number or a tuple, becomes that value, as in Detectron."""
         value = self.values
         for name in key.split("."):
             value = value.get(name) if isinstance(value, dict) else None
@@ -124,9 +124,10 @@ _Untagged.add_multi_constructor("", _Untagged.untagged)
 
 
 def _numbers(value: Any) -> tuple[float, ...]:
-    """The numbers of a number, of lists in lists, or of a dumped array or scalar of numpy; none of anything else.
+    """The numbers in a number, in nested lists, or in a dumped array or scalar of numpy; empty for any other value.
 
-    A dump of numpy ends with the bytes; Detectron's are all float64. What refers to itself again and again is given up.
+    A dump of numpy ends with the bytes; Detectron's are all float64. A list of more than 100 items, which may hold
+    itself, gives none.
     """
     if isinstance(value, dict):
         value = value.get("state")
@@ -134,15 +135,15 @@ def _numbers(value: Any) -> tuple[float, ...]:
         data = value[-1].encode() if isinstance(value[-1], str) else value[-1]
         value = struct.unpack(f"<{len(data) // 8}d", data) if len(data) in (8, 24) else ()
     waiting: list[Any] = [value]
-    found: list[float] = []
+    result: list[float] = []
     for _ in range(100):
         if not waiting:
-            return tuple(found)
+            return tuple(result)
         item = waiting.pop(0)
         if isinstance(item, list | tuple) and 0 < len(item) < 100:
             waiting[:0] = item
         elif isinstance(item, int | float) and not isinstance(item, bool) and abs(item) < LARGEST:
-            found.append(float(item))
+            result.append(float(item))
         else:
             return ()
     return ()

@@ -1,10 +1,11 @@
 """MMDetection's RetinaNets: their weights under our names, their conventions from the configuration they carry.
 
-What a file does not say is taken from the model zoo and told in the checkpoint's ``extra["assumed"]``.
+What a file lacks is taken from the model zoo and listed in the checkpoint's ``extra["assumed"]``.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retinanet.checkpoints.architecture import by_ratio, count_batches, require_fit, resnet, shape, words
+from retinanet.checkpoints.architecture import by_ratio, class_count, renamed, require_fit, resnet, words
 from retinanet.checkpoints.foreign import coco_classes, mmdetection_config, mmdetection_settings
 from retinanet.checkpoints.foreign.mmdetection_config import Part
 from retinanet.checkpoints.foreign.mmdetection_settings import Meaning
 from retinanet.checkpoints.native import Checkpoint
 from retinanet.common.errors import RequestError
-from retinanet.config.settings import AnchorSettings, ModelSettings, SettingsError, overlaid
+from retinanet.config.settings import AnchorSettings, Normalization, SettingsError, overlaid
 from retinanet.weight_files.reader import Contents
 
 CLASSES, BOXES = "bbox_head.retina_cls.weight", "bbox_head.retina_reg.weight"
@@ -35,7 +36,7 @@ NECKS = {
     "neck.pafpn_convs.": "PAFPN",
     "neck.rfp_modules.": "a recursive feature pyramid",
 }
-BESIDE = ("ema_", "data_preprocessor.", "bbox_head.loss_")
+UNUSED = ("ema_", "data_preprocessor.", "bbox_head.loss_")
 """Averaged duplicates of the weights, the means of colours, counters of a loss: no weights."""
 
 
@@ -48,11 +49,11 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
     """A checkpoint of ours that gives the boxes that MMDetection gives with this one.
 
     Args:
-        given: model settings, as nested dicts, that stand over those of the configuration.
+        given: model settings, as nested dicts, that override those of the configuration.
 
     Raises:
-        RequestError: where the file holds another kind of detector, one of MMDetection 1.x, or a RetinaNet that cannot
-            be built here; where tensors are missing, left over, of other shapes, or not finite.
+        RequestError: the file holds another detector, one of MMDetection 1.x, or a RetinaNet that cannot be built
+            here; or tensors are missing, left over, of other shapes, or not finite.
     """
     path, meta = contents.path, contents.about.get("meta")
     meta = meta if isinstance(meta, dict) else {}
@@ -69,8 +70,9 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
         body = replace(meaning.settings.backbone, name=name)
         settings = replace(meaning.settings, backbone=replace(body, stride_in_1x1=body.stride_in_1x1 and not basic))
         settings = overlaid(settings, given or {})
-        count = _classes(contents, settings.anchors)
-        state, origins = _state(contents, settings)
+        count = class_count(contents, CLASSES, BOXES, settings.anchors)
+        ours = functools.partial(rename, anchors=settings.anchors, norm=settings.head.norm)
+        state, origins = renamed(contents, ours, "MMDetection", lambda name: name.startswith(UNUSED))
         require_fit(contents.path, state, origins, settings, count)
     except SettingsError as error:
         raise RequestError(f"{path} cannot be converted: {error}") from None
@@ -85,7 +87,7 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
 
 
 def _check_neck(contents: Contents) -> None:
-    """Necks whose names are like those of an FPN, one of 1.x among them, and are none."""
+    """Refuse necks that are no FPN, but whose tensors are named like those of an FPN."""
     for name in contents.tensors:
         neck = next((NECKS[prefix] for prefix in NECKS if name.startswith(prefix)), None)
         if neck is not None:
@@ -107,7 +109,7 @@ def _check_age(contents: Contents, meta: Mapping[str, Any]) -> None:
 
 
 def _config(contents: Contents, meta: Mapping[str, Any]) -> tuple[Part, list[str]]:
-    """The configuration, that of the zoo where there is none, and what was assumed."""
+    """The configuration, or the zoo's where there is none; and what was assumed."""
     text = next((meta[key] for key in ("cfg", "config") if isinstance(meta.get(key), str)), None)
     values = None if text is None else mmdetection_config.parse(text)
     if values is not None and isinstance(values.get("model"), dict):
@@ -121,75 +123,49 @@ def _config(contents: Contents, meta: Mapping[str, Any]) -> tuple[Part, list[str
         f"the file {what}: sizes, anchors and thresholds are those of MMDetection's model zoo",
         f'the ResNet is of the kind "{kind}", because {why}',
     ]
-    for part, convolutions in (("bbox_head", TOWER), ("neck", NECK)):
-        kinds = {found[3] for name in contents.tensors if (found := convolutions.fullmatch(name))}
-        if norm := next((NORMS[kind] for kind in NORMS if kind in kinds), None):
-            zoo["model"][part]["norm_cfg"] = norm
-            assumed.append(f"{part}: norm_cfg {norm}, because the names of its tensors say so")
+    for section, convolutions in (("bbox_head", TOWER), ("neck", NECK)):
+        layers = {match[3] for name in contents.tensors if (match := convolutions.fullmatch(name))}
+        if norm := next((NORMS[layer] for layer in NORMS if layer in layers), None):
+            zoo["model"][section]["norm_cfg"] = norm
+            assumed.append(f"{section}: norm_cfg {norm}, because the names of its tensors say so")
     return Part(contents.path, "", zoo), assumed
 
 
-def _classes(contents: Contents, anchors: AnchorSettings) -> int:
-    rows, boxes, per_position = shape(contents, CLASSES)[0], shape(contents, BOXES)[0], anchors.per_position
-    if boxes != 4 * per_position or rows == 0 or rows % per_position:
-        raise RequestError(
-            f"{contents.path} has {boxes} box outputs and {rows} class outputs at a position; with its {per_position} "
-            "anchors there should be 4 boxes' numbers and one per class for each of them"
-        )
-    return rows // per_position
-
-
 def _names(meta: Mapping[str, Any], count: int) -> tuple[str, ...] | None:
-    """The class names that the file gives, where they are as many as its classes."""
+    """The class names in the file; None where their number is not that of the classes."""
     data = meta.get("dataset_meta")
-    places = [meta, data] if isinstance(data, dict) else [meta]
-    for names in (place.get(key) for place in places for key in ("CLASSES", "classes")):
+    mappings = [meta, data] if isinstance(data, dict) else [meta]
+    for names in (mapping.get(key) for mapping in mappings for key in ("CLASSES", "classes")):
         given = (names,) if isinstance(names, str) else names
         if isinstance(given, list | tuple) and len(given) == count and all(isinstance(name, str) for name in given):
             return tuple(given)
     return None
 
 
-def rename(name: str, first_level: int) -> str | None:
-    """A tensor's name there -> its name here, None for one that is not known."""
-    if found := TOWER.fullmatch(name):
-        subnet = "class" if found[1] == "cls" else "box"
-        return f"{subnet}_subnet.tower.{found[2]}.{'conv' if found[3] == 'conv' else 'norm.0'}.{found[4]}"
-    if found := NECK.fullmatch(name):
-        level = first_level + int(found[2])
-        part = "lateral" if found[1] == "lateral" else "output"
-        place = f"p{level}" if level > 5 else f"{part}.{level}"
-        return f"pyramid.{place}.{'conv' if found[3] == 'conv' else 'norm.0'}.{found[4]}"
+def rename(name: str, anchors: AnchorSettings, norm: Normalization) -> list[str]:
+    """A tensor's name there -> its names here, none for an unknown one.
+
+    Args:
+        norm: the subnets' normalisation. Here each level has a batch normalisation of its own, there they share one.
+    """
+    if match := TOWER.fullmatch(name):
+        prefix = f"{'class' if match[1] == 'cls' else 'box'}_subnet.tower.{match[2]}"
+        if match[3] == "conv":
+            return [f"{prefix}.conv.{match[4]}"]
+        return [f"{prefix}.norm.{i}.{match[4]}" for i in range(len(anchors.sizes) if norm == "batch" else 1)]
+    if match := NECK.fullmatch(name):
+        level = anchors.first_level + int(match[2])
+        kind = "lateral" if match[1] == "lateral" else "output"
+        layer = f"p{level}" if level > 5 else f"{kind}.{level}"
+        return [f"pyramid.{layer}.{'conv' if match[3] == 'conv' else 'norm.0'}.{match[4]}"]
     for there, here in (("retina_cls", "class_subnet.output"), ("retina_reg", "box_subnet.output")):
-        if found := re.fullmatch(rf"bbox_head\.{there}\.(weight|bias)", name):
-            return f"{here}.{found[1]}"
-    return name.replace("backbone.", "backbone.body.", 1) if name.startswith("backbone.") else None
-
-
-def _state(contents: Contents, settings: ModelSettings) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors under our names, and each one's name there."""
-    state: dict[str, Tensor] = {}
-    origins: dict[str, str] = {}
-    for name, tensor in contents.tensors.items():
-        if name.startswith(BESIDE):
-            continue
-        ours = rename(name, settings.anchors.first_level)
-        if ours is None:
-            raise RequestError(
-                f"{contents.path} holds {name}, which no RetinaNet of MMDetection that can be converted has"
-            )
-        places = [ours]
-        if settings.head.norm == "batch" and ".norm.0." in ours and "_subnet." in ours:
-            # Theirs is one for all levels, ours is one for each.
-            places = [ours.replace(".norm.0.", f".norm.{i}.") for i in range(len(settings.anchors.sizes))]
-        for place in places:
-            state[place], origins[place] = tensor.float() if tensor.is_floating_point() else tensor, name
-    count_batches(state)
-    return state, origins
+        if match := re.fullmatch(rf"bbox_head\.{there}\.(weight|bias)", name):
+            return [f"{here}.{match[1]}"]
+    return [name.replace("backbone.", "backbone.body.", 1)] if name.startswith("backbone.") else []
 
 
 def _rearrange(state: dict[str, Tensor], meaning: Meaning, anchors: AnchorSettings) -> None:
-    """Our order of anchors, and box outputs that need no normalisation."""
+    """Change the order of anchors into ours, and put the normalisation of boxes into the weights."""
     if not meaning.scale_major:
         by_ratio(state, anchors)
     if meaning.stds != [1.0] * 4 or meaning.means != [0.0] * 4:

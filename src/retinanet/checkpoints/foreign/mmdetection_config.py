@@ -1,8 +1,8 @@
 """The configuration inside an MMDetection checkpoint: Python source, which is read and never executed.
 
 MMDetection writes the whole configuration, with all that it inherits, into the checkpoint, as assignments of numbers,
-strings, lists and ``dict(...)``. Of those the values are taken; whatever would have to be computed stays unknown, and
-is an error where it is needed.
+strings, lists and ``dict(...)``. An expression that would have to be computed stays unknown, and is an error where its
+value is needed.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _mapping(items: list[tuple[Any, ast.expr]]) -> Any:
 
 @dataclass
 class Part:
-    """One ``dict(...)`` of the configuration, and where it stands."""
+    """One ``dict(...)`` of the configuration and its dotted name."""
 
     path: Path
     name: str

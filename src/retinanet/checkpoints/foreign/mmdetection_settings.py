@@ -1,7 +1,7 @@
-"""What an MMDetection configuration means in our settings; what cannot be expressed is refused.
+"""An MMDetection configuration as our settings; what these cannot express is refused.
 
-Settings that are absent have the defaults of MMDetection's classes. Where a file has no configuration at all, that of
-the model zoo stands in (:func:`zoo`).
+Absent settings have the defaults of MMDetection's classes. A file without a configuration gets that of the model zoo
+(:func:`zoo`).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ NORMS: Norm = {None: "none", "BN": "batch", "SyncBN": "batch", "MMSyncBN": "batc
 
 
 class Meaning(NamedTuple):
-    """A configuration in our terms."""
+    """A configuration as our settings."""
 
     settings: ModelSettings  # the backbone without its name
     bgr: bool
     """The network takes blue, green, red."""
     scale_major: bool
-    """Their word for: the ratios run outside, the scales inside, as in ours."""
+    """Whether the anchors are ordered by ratio, then by scale, as ours are."""
     means: list[float]
     stds: list[float]
     """The box outputs are multiplied by ``stds``, then ``means`` are added."""
@@ -46,7 +46,7 @@ class Meaning(NamedTuple):
 
 
 def zoo(caffe: bool) -> dict[str, Any]:
-    """What the zoo's configurations have in common, for ResNets of the kind "caffe" or "pytorch"."""
+    """The settings that the zoo's configurations share, for ResNets of the kind "caffe" or "pytorch"."""
     colours: dict[str, Any] = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "bgr_to_rgb": True}
     if caffe:
         colours = {"mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "bgr_to_rgb": False}
@@ -63,7 +63,11 @@ def zoo(caffe: bool) -> dict[str, Any]:
 
 
 def read(config: Part) -> Meaning:
-    """Raises RequestError: something in the configuration cannot be expressed here, or is computed."""
+    """The configuration as our settings.
+
+    Raises:
+        RequestError: something in it cannot be expressed here, or is computed.
+    """
     model = config.part("model")
     model.type("RetinaNet", "SingleStageDetector", default="RetinaNet")
     images, bgr, assumed = _preprocessing(config, model)

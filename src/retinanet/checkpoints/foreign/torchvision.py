@@ -1,7 +1,7 @@
 """torchvision's RetinaNets: their settings and their weights' names in our terms.
 
-A file holds weights alone. What it does not tell is taken as torchvision's functions have it by default, and said in
-the checkpoint's ``extra["assumed"]``. Files of DeepForest, whose detector is torchvision's, bring some of it along.
+A file holds weights alone. Everything else has torchvision's defaults, and is listed in the checkpoint's
+``extra["assumed"]``. Files of DeepForest, whose detector is torchvision's, hold a few of these values.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from retinanet.checkpoints.architecture import count_batches, require_fit, resnet, shape, words
+from retinanet.checkpoints.architecture import class_count, count_batches, require_fit, resnet, shape, words
 from retinanet.checkpoints.foreign import coco_classes, deepforest
 from retinanet.checkpoints.native import Checkpoint
 from retinanet.common.errors import RequestError
@@ -29,7 +29,7 @@ from retinanet.config.settings import (
 )
 from retinanet.weight_files.reader import Contents
 
-PARTS = {
+PREFIXES = {
     "backbone.fpn.inner_blocks.": "pyramid.lateral.",
     "backbone.fpn.layer_blocks.": "pyramid.output.",
     "backbone.fpn.extra_blocks.": "pyramid.",
@@ -68,14 +68,14 @@ def settings(version: Literal["v1", "v2"], size: int = 800, longer: int = 1333) 
 
 def rename(name: str) -> str:
     """A tensor's name there, in the spelling of today or of the first file published -> its name here."""
-    for there, here in PARTS.items():
+    for there, here in PREFIXES.items():
         if name.startswith(there):
             rest = name.removeprefix(there)
             if "tower" in here:
-                index, *part, kind = rest.split(".")
-                if not part:  # the first spelling: convolutions and ReLUs are counted as one list
+                index, *inner, kind = rest.split(".")
+                if not inner:  # the first spelling: convolutions and ReLUs are counted as one list
                     return f"{here}{int(index) / 2:g}.conv.{kind}"
-                return f"{here}{index}.{'conv' if part == ['0'] else 'norm.0'}.{kind}"
+                return f"{here}{index}.{'conv' if inner == ['0'] else 'norm.0'}.{kind}"
             if "blocks" in there:
                 level, kind = rest.split(".")[0], rest.split(".")[-1]
                 level = str(int(level) + 3) if level.isdigit() else level  # there 0 is P3; extra blocks are p6 and p7
@@ -102,11 +102,11 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
     """A checkpoint of ours that gives the boxes that torchvision's (or DeepForest's) model gives with this one.
 
     Args:
-        given: model settings, as nested dicts, that stand over what is assumed.
+        given: model settings, as nested dicts, that override what is assumed.
 
     Raises:
-        RequestError: where the file holds another kind of detector, or a RetinaNet that cannot be built here; where
-            tensors are missing, left over, of other shapes, or not finite.
+        RequestError: the file holds another detector, or a RetinaNet that cannot be built here; or tensors are
+            missing, left over, of other shapes, or not finite.
     """
     path, tensors = contents.path, contents.tensors
     others = [name for name in tensors if name.startswith(("rpn.", "roi_heads.")) or ".bbox_ctrness." in name]
@@ -116,25 +116,26 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
             f"{path} is a detector of torchvision's, but not a RetinaNet (it has {what}): give a RetinaNet's checkpoint"
         )
     given = given or {}
-    model, told = _settings(contents), dotted(given)
-    count = _classes(contents, overlaid(model, given).anchors)
+    model, chosen = _settings(contents), dotted(given)
+    hint = "The file does not hold its anchors: convert it with --model.anchors.sizes, .scales and .ratios"
+    count = class_count(contents, *OUTPUTS, overlaid(model, given).anchors, hint)
     assumed = [] if "anchors" in given else ["anchors: those of torchvision's RetinaNets; the file does not hold them"]
     origin, names = "torchvision", coco_classes.names(count)
     forest = deepforest.recognise(contents.about, count)
     if forest is not None:
         origin, names, model = "DeepForest", forest.names, forest.applied(model)
         assumed += forest.assumed
-    elif not {"preprocessing.size", "preprocessing.longer"} <= told.keys():
+    elif not {"preprocessing.size", "preprocessing.longer"} <= chosen.keys():
         assumed.append("images: the shorter side becomes 800 pixels, the longer at most 1333, torchvision's defaults")
     if forest is None and count != COCO_ROWS:
         assumed.append("classes: the file does not name them")
-    if model.backbone.frozen_norm and "backbone.norm_eps" not in told:
+    if model.backbone.frozen_norm and "backbone.norm_eps" not in chosen:
         eps = forest.eps if forest is not None else _eps(contents.about, count)
         model = replace(model, backbone=replace(model.backbone, norm_eps=eps))
         if forest is not None or count != COCO_ROWS:
             assumed.append(
                 f"batch normalisation adds {eps:g} to the variance; a model made from torchvision's COCO weights adds "
-                "0, others 1e-05, and the file does not tell (model.backbone.norm_eps)"
+                "0, others 1e-05, and the file does not say which (model.backbone.norm_eps)"
             )
     model = overlaid(model, given)
     state = convert_state(tensors)
@@ -144,20 +145,8 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
     return Checkpoint(state, model, names, extra)
 
 
-def _classes(contents: Contents, anchors: AnchorSettings) -> int:
-    rows, boxes = (shape(contents, name)[0] for name in OUTPUTS)
-    per_position = anchors.per_position
-    if boxes != 4 * per_position or rows == 0 or rows % per_position:
-        raise RequestError(
-            f"{contents.path} has {boxes / 4:g} anchors at a position and {rows} class outputs, where {per_position} "
-            "anchors are expected; the file does not hold others' sizes: convert it with --model.anchors.sizes, "
-            ".scales and .ratios"
-        )
-    return rows // per_position
-
-
 def _settings(contents: Contents) -> ModelSettings:
-    """torchvision's settings, with what the tensors tell about the network."""
+    """torchvision's settings, with those of the network that the tensors show."""
     names = contents.tensors
     width = shape(contents, OUTPUTS[0])[1]
     p6_from_p5 = shape(contents, "backbone.fpn.extra_blocks.p6.weight")[1] == width
@@ -175,7 +164,7 @@ def _settings(contents: Contents) -> ModelSettings:
 
 
 def _eps(about: Mapping[str, Any], count: int) -> float:
-    """What batch normalisation with constants adds to the variance: 0 in the model of the published COCO weights."""
+    """The eps of batch normalisation with constants: 0 in the model of the published COCO weights."""
     args = about.get("args")  # of torchvision's training script
     if isinstance(args, dict) and "weights_backbone" in args:
         return 0.0 if args.get("weights") or args.get("pretrained") else 1e-5
