@@ -108,8 +108,8 @@ def _misread(split: Split) -> Iterator[Finding]:
                 "error",
                 split.name,
                 facts.boxes,
-                f"read as {WORDS[assumed]}, as {kind} writes boxes, {percent(facts.fitting[assumed], facts.boxes)} lie in "
-                f"their images; read as {WORDS[best]}, {percent(facts.fitting[best], facts.boxes)}",
+                f"read as {WORDS[assumed]}, as {kind} writes boxes, {percent(facts.fitting[assumed], facts.boxes)} lie "
+                f"in their images; read as {WORDS[best]}, {percent(facts.fitting[best], facts.boxes)}",
                 f"convert the boxes from {WORDS[best]} to {WORDS[assumed]}",
             )
 
