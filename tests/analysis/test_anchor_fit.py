@@ -82,7 +82,7 @@ def test_lost_boxes_are_told_with_what_would_save_them(tmp_path):
     share, line = lost_boxes(data, model, MatchingSettings())
     assert share < 0.01
     assert line is not None
-    for part in ("the anchors cover 0.0% of the boxes", "; 180 cannot be learnt", "median 9", "a ", "b ",
+    for part in ("the anchors cover 0.0% of the boxes", "; 180 cannot be trained on", "median 9", "a ", "b ",
                  "--anchors auto would cover", "--model.preprocessing.size 1280"):  # fmt: skip
         assert part in line
     fitted = replace(model, anchors=fit_anchors(data, model, MatchingSettings()).settings)
@@ -97,7 +97,7 @@ def test_boxes_below_a_pixel_are_told_whatever_the_anchors_cover(tmp_path, low_q
     for anchors in (sizes, replace(sizes, sizes=(20.0, 40.0))):
         _, line = lost_boxes(data, replace(model, anchors=anchors), MatchingSettings(low_quality=low_quality))
         assert line is not None
-        assert "1 cannot be learnt: 0.16 px" in line
+        assert "1 cannot be trained on: 0.16 px" in line
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,6 @@ def _check(
     import torch
 
     from retinanet.analysis.anchor_fit import fit_model, lost_boxes
-    from retinanet.analysis.coverage import cover
     from retinanet.analysis.doctor import examine, open_all
     from retinanet.analysis.doctor.finding import rank
     from retinanet.analysis.near_duplicates import inspect_images
@@ -134,9 +133,7 @@ def _check(
         first = next(iter(splits.values()))
         choices: list[Choice] = []
         if config is None or anchors == "auto":
-            fixed = list(dotted(given_settings))
-            if config is not None:  # a recipe's image size stays
-                fixed.append("model.preprocessing.size")
+            fixed = [*dotted(given_settings), *(() if config is None else ("model.preprocessing.size",))]
             device = "cuda" if torch.cuda.is_available() else "cpu"
             settings, choices = fit_model(first, settings, fixed, device, anchors != "settings")
         model, matching = settings.model, settings.matching
@@ -146,22 +143,12 @@ def _check(
         }
         findings = rank([*unusable, *examine(splits, model, figures)])
         surveys = {name: survey(each, model.preprocessing) for name, each in splits.items()}
-        coverages = {"the anchors here": cover(first, model, matching)}
-        if model.anchors != AnchorSettings():
-            paper = cover(first, replace(model, anchors=AnchorSettings()), matching)
-            coverages = {"the paper's anchors": paper} | coverages
+        coverages = _coverages(first, model, matching)
         lost = lost_boxes(first, model, matching)[1]
-    skipped = sum(each.total - len(each.indices) for each in figures.values())
     out.say(f"{root} ({first.kind})", "")
-    out.console.print(_splits(surveys))
-    out.say(
-        "(empty: images without a box; mean, most: boxes in an image; sides: square root of a box's area in px, 5 %, "
-        "median, 95 %, in the files and as trained)",
-        "",
-    )
-    out.console.print(_classes(surveys))
+    _say_surveys(out, surveys)
     _say_findings(out, findings)
-    if skipped:
+    if skipped := sum(each.total - len(each.indices) for each in figures.values()):
         out.say(f"{skipped} images were not inspected for copies, wrong channels and blank images: --images 1000000")
     _say_coverage(out, surveys[first.split], coverages, choices, lost)
     if report is not None:
@@ -192,6 +179,16 @@ def _check(
     errors, warnings = (sum(finding.severity == kind for finding in findings) for kind in ("error", "warning"))
     if strict and errors + warnings:
         raise WorkError(f"{root} has {errors} kinds of errors and {warnings} kinds of warnings; --strict allows none")
+
+
+def _coverages(data: DetectionData, model: ModelSettings, matching: MatchingSettings) -> dict[str, Coverage]:
+    """The coverage of the anchors, and of the paper's anchors if these are others."""
+    from retinanet.analysis.coverage import cover
+
+    coverages = {"the anchors here": cover(data, model, matching)}
+    if model.anchors == AnchorSettings():
+        return coverages
+    return {"the paper's anchors": cover(data, replace(model, anchors=AnchorSettings()), matching)} | coverages
 
 
 def _splits(surveys: Mapping[str, SplitSurvey]) -> Any:
@@ -232,6 +229,16 @@ def _classes(surveys: Mapping[str, SplitSurvey]) -> Any:
         table.caption = f"and {len(order) - CLASSES} rarer classes"
         table.caption_justify = "left"
     return table
+
+
+def _say_surveys(out: Output, surveys: Mapping[str, SplitSurvey]) -> None:
+    out.console.print(_splits(surveys))
+    out.say(
+        "(empty: images without a box; mean, most: boxes in an image; sides: square root of a box's area in px, 5 %, "
+        "median, 95 %, in the files and as trained)",
+        "",
+    )
+    out.console.print(_classes(surveys))
 
 
 def _say_findings(out: Output, findings: Sequence[Finding]) -> None:

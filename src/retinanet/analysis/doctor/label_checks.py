@@ -45,7 +45,8 @@ def check(split: Split) -> Iterator[Finding]:
 def check_together(splits: Sequence[Split]) -> Iterator[Finding]:
     if not splits:
         return
-    yield from _names(splits)
+    yield from _same_names(splits[0])
+    yield from _unclear_names(splits)
     yield from _first_unused(splits)
     for split in splits[1:]:
         yield from _shifted(splits[0], split)
@@ -108,8 +109,8 @@ def _misread(split: Split) -> Iterator[Finding]:
                 "error",
                 split.name,
                 facts.boxes,
-                f"read as {WORDS[assumed]}, as {kind} writes boxes, {percent(facts.fitting[assumed], facts.boxes)} "
-                f"lie in their images; read as {WORDS[best]}, {percent(facts.fitting[best], facts.boxes)}",
+                f"read as {WORDS[assumed]}, as {kind} writes boxes, {percent(facts.fitting[assumed], facts.boxes)} lie "
+                f"in their images; read as {WORDS[best]}, {percent(facts.fitting[best], facts.boxes)}",
                 f"convert the boxes from {WORDS[best]} to {WORDS[assumed]}",
             )
 
@@ -145,8 +146,9 @@ def _other_size(split: Split) -> Iterator[Finding]:
             )
 
 
-def _names(splits: Sequence[Split]) -> Iterator[Finding]:
-    names = list(splits[0].data.class_names)
+def _same_names(first: Split) -> Iterator[Finding]:
+    """Classes that have the same name, or nearly so."""
+    names = first.data.class_names
     folded: dict[str, list[str]] = {}
     for name in names:
         folded.setdefault("".join(name.casefold().replace("_", " ").replace("-", " ").split()), []).append(name)
@@ -160,7 +162,7 @@ def _names(splits: Sequence[Split]) -> Iterator[Finding]:
             "classes that differ in case or blanks only: " + listed([" and ".join(same) for same in alike]),
             "give each class one spelling: now each is trained as background of the other",
         )
-    written = [name for split in splits[:1] for name in split.data.report.facts.classes.values()]
+    written = list(first.data.report.facts.classes.values())
     doubled = sorted(name for name, times in Counter(map(str.strip, written)).items() if times > 1)
     if doubled:
         yield Finding(
@@ -181,6 +183,11 @@ def _names(splits: Sequence[Split]) -> Iterator[Finding]:
             f"class names begin or end with blanks, which are cut off: {listed([repr(name) for name in blank])}",
             "remove the blanks from the list of classes",
         )
+
+
+def _unclear_names(splits: Sequence[Split]) -> Iterator[Finding]:
+    """Names that do not say what the class is."""
+    names = splits[0].data.class_names
     numbers = [name for name in names if name.isascii() and name.replace(".", "", 1).isdigit()]
     if numbers and len(numbers) == len(names):
         # Digits are a sensible set of classes. Other classes should have names instead of 0, 1, 2, …
