@@ -413,7 +413,7 @@ def test_malformed_http(server: Running, data: bytes) -> None:
 
 
 def test_full_queue_and_deadline(capfd: pytest.CaptureFixture[str]) -> None:
-    """One image is computed, two wait, the fourth gets 503. After the time limit the first three get 504 and are dropped."""
+    """One image is computed, two wait, the fourth gets 503. After the time limit the first three get 504."""
     detector = Gated()
     with running(detector, limits=Limits(seconds=2), batch_size=1, capacity=2, wait=0) as server:
         requests = [Background(server, 1)]
