@@ -85,7 +85,7 @@ def read_all(connection: socket.socket) -> bytes:
 def test_pages_of_other_origins_are_refused(server: Running, origin: str) -> None:
     origin = origin.replace("PORT", str(server.port))
     for method, path in (("POST", "/predict"), ("PUT", "/predict"), ("POST", "/"), ("OPTIONS", "/predict")):
-        reply = server.ask(method, path, encoded(), "text/plain", Origin=origin)
+        reply = server.request(method, path, encoded(), "text/plain", Origin=origin)
         assert reply.status == (403 if not origin.startswith("https://127") else reply.status), (method, reply.json)
         assert "access-control-allow-origin" not in reply.headers
 
@@ -276,17 +276,17 @@ def test_nothing_of_a_request_is_obeyed(server: Running, caplog: pytest.LogCaptu
 
     files = [(ESCAPES, encoded()), (ESCAPES, b"no image"), ("\x1b]0;title\x07", encoded())]
     body, kind = form(*[(name.replace("\r", "%0D").replace("\n", "%0A"), data) for name, data in files])
-    answers = [server.ask("POST", "/predict", body, kind)]
+    answers = [server.request("POST", "/predict", body, kind)]
     raw = form((ESCAPES.replace("\r\n", ""), b"no image"))
-    answers.append(server.ask("POST", "/predict", *raw))
+    answers.append(server.request("POST", "/predict", *raw))
     answers.append(server.predict(encoded(), f"?{quote(ESCAPES)}=1"))
     answers.append(server.predict(encoded(), f"?threshold={quote(ESCAPES)}"))
-    answers.append(server.ask("POST", "/predict", encoded(), "text/\x9b31m\x85html"))
-    answers.append(server.ask("POST", "/predict", body, "multipart/form-data; boundary=\x9b\x85"))
+    answers.append(server.request("POST", "/predict", encoded(), "text/\x9b31m\x85html"))
+    answers.append(server.request("POST", "/predict", body, "multipart/form-data; boundary=\x9b\x85"))
     answers.append(server.get("/health", Host="\x9b31m"))
-    answers.append(server.ask("GET", f"/{quote(ESCAPES)}"))
+    answers.append(server.request("GET", f"/{quote(ESCAPES)}"))
     part = f'--xyz\r\nContent-Disposition: form-data; name="{ESCAPES[:5]}\x9b"\r\n\r\n1\r\n--xyz--\r\n'
-    answers.append(server.ask("POST", "/predict", part.encode(), kind))
+    answers.append(server.request("POST", "/predict", part.encode(), kind))
     assert [a.status for a in answers] == [200, 415, 422, 422, 415, 400, 400, 404, answers[-1].status]
     assert answers[-1].status in (400, 422)
     for reply in answers:
@@ -296,7 +296,7 @@ def test_nothing_of_a_request_is_obeyed(server: Running, caplog: pytest.LogCaptu
     # In the log: the path of a request at which the server fails.
     with running(small_detector()) as failing:
         failing.app.add_route(f"/{ESCAPES}", lambda request: 1 / 0)
-        assert failing.ask("GET", f"/{quote(ESCAPES)}").status == 500
+        assert failing.request("GET", f"/{quote(ESCAPES)}").status == 500
     (record,) = caplog.records
     assert record.getMessage().isprintable()
     assert "\\x1b[31m" in record.getMessage()

@@ -60,7 +60,7 @@ def page(tab: Page, server: Running) -> Iterator[Page]:
     tab.until("document.querySelector('#class-names').textContent")
     yield tab
     assert [p for p in tab.problems() if '"exceptionDetails"' in p] == []
-    assert {a.split("/")[2] for a in tab.addresses() if a.startswith("http")} <= {f"127.0.0.1:{server.port}"}
+    assert {a.split("/")[2] for a in tab.urls() if a.startswith("http")} <= {f"127.0.0.1:{server.port}"}
 
 
 def give(page: Page, *files: tuple[str, bytes], how: str = DROP) -> None:
@@ -119,14 +119,14 @@ def test_the_slider_ends_where_the_model_does(page: Page, server: Running, monke
     give(page, ("a.png", encoded(kind="PNG")))
     wait_for_detections(page)
     assert page.run("document.querySelector('#threshold').min") == "25"
-    assert [a.split("?")[1] for a in page.addresses() if "/predict" in a] == ["threshold=0.25"]
+    assert [a.split("?")[1] for a in page.urls() if "/predict" in a] == ["threshold=0.25"]
 
 
 def test_threshold_and_classes_send_no_request(page: Page, server: Running) -> None:
     give(page, ("a.png", encoded(kind="PNG")))
     wait_for_detections(page)
-    asked = sum("/predict" in a for a in page.addresses())
-    assert asked == 1
+    requests = sum("/predict" in a for a in page.urls())
+    assert requests == 1
     for percent in (10, 70, 40):
         slide(page, percent)
         assert len(rows(page)) == len(answer(server, encoded(kind="PNG"), percent))
@@ -148,7 +148,7 @@ def test_threshold_and_classes_send_no_request(page: Page, server: Running) -> N
     assert rows(page) == []
     page.run("document.querySelector('#all').click()")
     assert len(rows(page)) == len(found)
-    assert sum("/predict" in a for a in page.addresses()) == asked
+    assert sum("/predict" in a for a in page.urls()) == requests
 
 
 def test_a_row_and_its_box_light_up_together(page: Page) -> None:
@@ -325,7 +325,7 @@ def test_the_page_for_programs(tab: Page, server: Running) -> None:
     tab.go(f"{server.url}/docs")
     assert "/predict" in tab.run("document.querySelector('main').textContent")
     assert tab.run("document.documentElement.scrollWidth") <= 390
-    assert {a.split("/")[2] for a in tab.addresses() if a.startswith("http")} == {f"127.0.0.1:{server.port}"}
+    assert {a.split("/")[2] for a in tab.urls() if a.startswith("http")} == {f"127.0.0.1:{server.port}"}
     assert tab.problems() == []
 
 

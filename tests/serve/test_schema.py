@@ -104,7 +104,7 @@ def test_the_page_for_programs_has_all_of_it(server: Running) -> None:
     query=st.text(st.sampled_from("threshold=&0.5max_detections%-"), max_size=20),
 )
 def test_any_bytes_get_an_error(server: Running, body: bytes, kind: str, query: str) -> None:
-    reply = server.ask("POST", f"/predict?{query}", body, kind.encode("latin-1").decode("latin-1"))
+    reply = server.request("POST", f"/predict?{query}", body, kind.encode("latin-1").decode("latin-1"))
     assert 400 <= reply.status < 500
     assert set(reply.json) == {"error"}
     assert "\n" not in reply.json["error"]
