@@ -27,17 +27,14 @@ from pathlib import Path
 MODEL = """
 import sys
 import torch
-from retinanet import recipe
+from retinanet.config import recipes
 from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
 size, path = int(sys.argv[1]), sys.argv[2]
 changes = {"model": {"backbone": {"name": "resnet18"}, "preprocessing": {"size": size, "longer": 2 * size}}}
 torch.manual_seed(0)
-Detector(RetinaNet(recipe.load(None, changes).model, 80), [f"class {n}" for n in range(80)]).save(path)
+Detector(RetinaNet(recipes.load(None, changes).model, 80), [f"class {n}" for n in range(80)]).save(path)
 """
-SERVE = (
-    "import sys; from retinanet.cli.serve_command import serve; serve(sys.argv[1], port=0, batch_size=int(sys.argv[2]))"
-)
 
 
 def image(side: int) -> bytes:
@@ -99,8 +96,9 @@ def main() -> None:
         servers, ports = [], []
         try:
             for batch_size in ways.values():
+                command = [sys.executable, "-m", "retinanet", "serve", model, "--port", "0"]
                 process = subprocess.Popen(
-                    [sys.executable, "-c", SERVE, model, str(batch_size)], stdout=subprocess.PIPE, text=True
+                    [*command, "--batch-size", str(batch_size)], stdout=subprocess.PIPE, text=True
                 )
                 servers.append(process)
                 assert process.stdout is not None

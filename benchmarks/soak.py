@@ -40,7 +40,7 @@ LIMITS = ("--max-megabytes", "1", "--max-megapixels", "2", "--max-images", "4", 
 MODEL = """
 import sys
 import torch
-from retinanet import recipe
+from retinanet.config import recipes
 from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
 model = {
@@ -48,7 +48,7 @@ model = {
     "pyramid": {"channels": 16}, "head": {"depth": 1, "width": 16}, "preprocessing": {"size": 64, "longer": 128},
 }
 torch.manual_seed(0)
-Detector(RetinaNet(recipe.load(None, {"model": model}).model, 3), ["a", "b", "c"]).save(sys.argv[1])
+Detector(RetinaNet(recipes.load(None, {"model": model}).model, 3), ["a", "b", "c"]).save(sys.argv[1])
 """
 SERVE = "import sys; from retinanet.cli import main; sys.exit(main(['serve', *sys.argv[1:]]))"
 WEIGHTS = {"valid": 50, "malformed": 15, "cancelled": 20, "slow": 6, "endless": 3, "too large": 6}

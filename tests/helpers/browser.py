@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 FLAGS = [
     "--headless",
@@ -29,7 +30,7 @@ FLAGS = [
 
 
 def chromium() -> str | None:
-    """Where it is; None if it is not installed."""
+    """Path of the program; None where it is not installed."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
@@ -45,19 +46,19 @@ class Page:
         self.call("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command of the protocol, and its result."""
+        """Send a command of the protocol; returns its result."""
         self._number += 1
         self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
         while True:
-            said = json.loads(self._socket.recv(timeout=30))
-            if said.get("id") != self._number:
-                self.events.append(said)
+            message = json.loads(self._socket.recv(timeout=30))
+            if message.get("id") != self._number:
+                self.events.append(message)
                 continue
-            assert "error" not in said, said["error"]
-            return said["result"]
+            assert "error" not in message, message["error"]
+            return message["result"]
 
     def run(self, code: str) -> Any:
-        """The value of a JavaScript expression; a promise is waited for."""
+        """The value of a JavaScript expression, or of its promise."""
         result = self.call("Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
@@ -70,9 +71,9 @@ class Page:
             time.sleep(0.02)
         return value
 
-    def go(self, address: str) -> None:
-        self.call("Page.navigate", url=address)
-        self.until(f"document.readyState === 'complete' && location.href.startsWith({address!r})")
+    def go(self, url: str) -> None:
+        self.call("Page.navigate", url=url)
+        self.until(f"document.readyState === 'complete' && location.href.startsWith({url!r})")
 
     def size(self, width: int, height: int, dark: bool = False, phone: bool = False) -> None:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
@@ -80,11 +81,9 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
-    def press(self, key: str, code: int = 0) -> None:
-        text = {"Tab": "\t", " ": " "}.get(key, "") if key == " " else ""
+    def press(self, key: str, code: int) -> None:
         for kind in ("keyDown", "keyUp"):
-            more = {"text": text} if text and kind == "keyDown" else {}
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more)
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
 
     def move(self, x: float, y: float) -> None:
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
@@ -98,13 +97,13 @@ class Page:
         data = self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
         Path(path).write_bytes(base64.b64decode(data))
 
-    def addresses(self) -> list[str]:
-        """Of everything that was asked for."""
-        self.run("0")  # what was said until now
+    def urls(self) -> list[str]:
+        """The URLs of all requests."""
+        self.run("0")  # receives the events until now
         return [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
 
     def problems(self) -> list[str]:
-        """Uncaught errors, and what the console complains of."""
+        """Uncaught errors, and errors and warnings of the console."""
         self.run("0")
         wanted = ("Runtime.exceptionThrown", "Log.entryAdded")
         return [json.dumps(e["params"]) for e in self.events if e["method"] in wanted]
@@ -127,15 +126,13 @@ def browser(profile: Path) -> Iterator[Page]:
             stdout=subprocess.DEVNULL,
             stderr=file,
             env=os.environ | {"HOME": str(profile)},
-            start_new_session=True,  # what a browser does to its processes at the end stays among them
+            start_new_session=True,  # a signal to the browser's group does not reach the tests
         )
     try:
         end = time.monotonic() + 30
         while not (found := re.search(r"ws://(127\.0\.0\.1:\d+)/", errors.read_text(errors="replace"))):
             assert time.monotonic() < end, errors.read_text(errors="replace")
             time.sleep(0.05)
-        from urllib.request import urlopen
-
         with urlopen(f"http://{found[1]}/json/list", timeout=20) as answer:
             target = next(t for t in json.load(answer) if t["type"] == "page")
         with connect(target["webSocketDebuggerUrl"], max_size=None, open_timeout=20) as socket:

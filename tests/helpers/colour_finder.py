@@ -1,4 +1,4 @@
-"""A detector without a network: it finds red, green and blue rectangles in any image, by their pixels."""
+"""A detector without a network: it detects red, green and blue rectangles by their pixels."""
 
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from retinanet.inference.detections import Detections
 class ColourFinder:
     """Each connected patch of bright red, green or blue is an object; its box is exact.
 
-    The smaller a patch, the higher its score: where pieces of objects are taken for objects, they win.
+    The smaller a patch, the higher its score, so that a piece of an object would win over the whole.
     """
 
     class_names = ("red", "green", "blue")
@@ -32,9 +32,9 @@ class ColourFinder:
         if not isinstance(images, list | tuple):
             return self.predict([images], threshold=threshold, max_detections=max_detections)[0]
         self.calls.append(len(images))
-        return [self._look(to_tensor(image).numpy(), threshold or 0.0, max_detections) for image in images]
+        return [self._detect(to_tensor(image).numpy(), threshold or 0.0, max_detections) for image in images]
 
-    def _look(self, image: np.ndarray, threshold: float, most: int | None) -> Detections:
+    def _detect(self, image: np.ndarray, threshold: float, limit: int | None) -> Detections:
         from scipy.ndimage import find_objects, label
 
         found = []
@@ -48,7 +48,7 @@ class ColourFinder:
                 if score > threshold and area >= self.smallest:
                     found.append((score, channel, box))
         found.sort(key=lambda entry: -entry[0])
-        scores, labels, boxes = zip(*found[:most]) if found else ((), (), ())
+        scores, labels, boxes = zip(*found[:limit]) if found else ((), (), ())
         return Detections(
             torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
             torch.tensor(scores, dtype=torch.float32),

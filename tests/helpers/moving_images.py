@@ -1,4 +1,4 @@
-"""Videos with known contents, for the tests of whatever reads them."""
+"""Videos with known contents, for tests."""
 
 import av
 import numpy as np
@@ -29,7 +29,7 @@ def make_video(path, images, rate=10, times=None, codec="libx264", options=None,
 
 
 def moving(count=30, height=96, width=128):
-    """Two red squares that cross below each other, and a green one that stands; the red ones are hidden for a while."""
+    """Two red squares that move past each other and vanish for a while, and a green one that does not move."""
     for i in range(count):
         hidden = 14 <= i < 18
         red = [] if hidden else [(0, (4 + 3 * i, 8, 24 + 3 * i, 28)), (0, (100 - 3 * i, 40, 120 - 3 * i, 60))]

@@ -123,7 +123,9 @@ class Running:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def ask(self, method: str, path: str, body: bytes | None = None, kind: str | None = None, **headers: str) -> Reply:
+    def request(
+        self, method: str, path: str, body: bytes | None = None, kind: str | None = None, **headers: str
+    ) -> Reply:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -136,13 +138,13 @@ class Running:
             connection.close()
 
     def get(self, path: str, **headers: str) -> Reply:
-        return self.ask("GET", path, **headers)
+        return self.request("GET", path, **headers)
 
     def predict(self, image: bytes, query: str = "", kind: str = "image/jpeg", **headers: str) -> Reply:
-        return self.ask("POST", f"/predict{query}", image, kind, **headers)
+        return self.request("POST", f"/predict{query}", image, kind, **headers)
 
     def send(self, *files: tuple[str, bytes], query: str = "") -> Reply:
-        return self.ask("POST", f"/predict{query}", *form(*files))
+        return self.request("POST", f"/predict{query}", *form(*files))
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=15)

@@ -135,8 +135,8 @@ def test_suppression_alone_would_fail():
 class Unsteady(ColourFinder):
     """Boxes that are off by up to a pixel and a half, otherwise in every tile."""
 
-    def _look(self, image, threshold, most):
-        result = super()._look(image, threshold, most)
+    def _detect(self, image, threshold, limit):
+        result = super()._detect(image, threshold, limit)
         random = np.random.default_rng(int(image[:, ::7, ::7].sum()) % 1000)
         noise = torch.from_numpy(random.uniform(-1.5, 1.5, result.boxes.shape)).float()
         height, width = image.shape[1:]

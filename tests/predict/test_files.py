@@ -1,9 +1,10 @@
-"""Files in, files out: names, formats, faults, interruptions."""
+"""Files in, files out: names, formats, errors, interruptions."""
 
 import csv
 import json
 import os
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ UNDRAWN = OutputOptions(draw=False)
 
 @pytest.fixture(scope="module")
 def detector():
-    """Random weights with scores about a half: something is found everywhere."""
+    """Random weights with scores about a half: every image has detections."""
     torch.manual_seed(0)
     model = RetinaNet(tiny().model, len(NAMES), load_weights=False)
     nn.init.normal_(model.class_subnet.output.weight, std=0.3)
@@ -103,7 +104,7 @@ def test_sources_without_images(tmp_path, sources, message):
 
 
 @pytest.mark.kernels
-def test_all_formats_say_what_predict_says(detector, images, tmp_path):
+def test_all_formats_have_the_detections_of_predict(detector, images, tmp_path):
     seen = []
     output = tmp_path / "found"
     limits = PostprocessingSettings(threshold=0.4, max_detections=7)
@@ -157,7 +158,7 @@ def test_the_json_opens_as_a_coco_file(detector, images, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "found").iterdir()] == ["detections.json"]
 
 
-def test_where_nothing_is_found(detector, images, tmp_path):
+def test_an_image_without_detections(detector, images, tmp_path):
     made = predict_files(detector, [images / "a.jpg"], tmp_path / "found", threshold=0.999, outputs=ALL)
     assert made.detections.total() == 0
     assert json.loads((tmp_path / "found" / "detections.json").read_text())["annotations"] == []
@@ -235,7 +236,7 @@ def test_a_folder_that_may_not_be_read_is_named(detector, images, tmp_path):
         (tmp_path / "closed").chmod(0o700)
 
 
-def test_what_was_done_to_images_is_noted(detector, tmp_path):
+def test_changes_to_images_are_noted(detector, tmp_path):
     grey = np.mgrid[:40, :60][0] * 6
     Image.fromarray(grey.astype(np.int32)).save(tmp_path / "a.tif")
     Image.fromarray((grey * 16).astype(np.uint16)).save(tmp_path / "b.png")
@@ -261,7 +262,7 @@ def test_images_above_the_limit_are_named(detector, images, tmp_path):
     assert "90 x 60 = 5400 pixels, above the limit of 5000" in reason
 
 
-def test_one_name_that_cannot_be_written_is_no_end(detector, images, tmp_path):
+def test_one_name_that_cannot_be_written_is_reported(detector, images, tmp_path):
     """A collision makes the longest names too long, a folder stands in the way, a side is too long for JPEG."""
     long = "x" * 251
     for folder in "ab":
@@ -291,7 +292,7 @@ def test_a_name_of_244_characters(detector, images, tmp_path):
     assert (tmp_path / "found" / "labels" / name).with_suffix(".txt").is_file()
 
 
-def test_names_that_some_file_system_takes_for_one(images, tmp_path):
+def test_names_that_are_the_same_on_some_file_system(images, tmp_path):
     for name in ("a.png", "A.jpg", "e\u0301.png", "\u00e9.jpg"):
         shutil.copy(images / "a.png", tmp_path / name)
     given = [tmp_path / name for name in ("a.png", "A.jpg", "e\u0301.png", "\u00e9.jpg")]
@@ -336,7 +337,7 @@ def test_a_folder_that_holds_something_is_left_alone(detector, images, tmp_path)
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
-def test_what_was_found_before_an_interruption_is_kept(detector, images, tmp_path, monkeypatch, kind):
+def test_results_before_an_interruption_are_kept(detector, images, tmp_path, monkeypatch, kind):
     real, saved = files._save, []
 
     def stop_at_third(image, path):
@@ -355,9 +356,7 @@ def test_what_was_found_before_an_interruption_is_kept(detector, images, tmp_pat
 
 
 def test_few_images_are_in_memory_at_a_time(detector, tmp_path, monkeypatch):
-    """Decoded images that nothing holds any more are gone: at most a batch and those read ahead are there."""
-    import weakref
-
+    """At most a batch and the images read ahead are in memory."""
     for number in range(30):
         Image.new("RGB", (40, 30), (number, 0, 0)).save(tmp_path / f"{number:02}.png")
     alive: weakref.WeakSet = weakref.WeakSet()
@@ -387,7 +386,7 @@ def test_large_images_go_alone(detector, tmp_path, monkeypatch):
 
 
 def test_slices(detector, images, tmp_path):
-    """Tiles in files are the tiles of Python."""
+    """The result is that of predict_sliced."""
     options = {"threshold": 0.5, "max_detections": 9}
     for whole in (True, False):
         tiling = Tiling(48, 0.5, whole)

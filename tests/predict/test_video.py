@@ -1,7 +1,8 @@
-"""Videos, cameras and streams in; annotated videos and JSON lines out. The videos are made here, by PyAV."""
+"""Videos, cameras and streams in; annotated videos and JSON lines out. PyAV makes the videos."""
 
 import functools
 import http.server
+import io
 import itertools
 import json
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from helpers.colour_finder import ColourFinder, draw
@@ -88,7 +90,7 @@ def test_an_annotated_video_and_a_line_for_each_frame(clip, tmp_path):
     assert seen[0].seconds_left > 0
 
 
-def test_a_real_network_finds_in_frames_what_it_finds_in_images(clip, tmp_path):
+def test_frames_have_the_detections_of_the_same_images(clip, tmp_path):
     torch.manual_seed(0)
     model = RetinaNet(tiny().model, 2, load_weights=False)
     nn.init.normal_(model.class_subnet.output.weight, std=0.3)
@@ -117,13 +119,11 @@ def test_every_third_frame(clip, tmp_path):
 def test_slices_of_frames(clip, tmp_path):
     plain = predict_files(finder(), [clip], tmp_path / "a", outputs=UNDRAWN)
     sliced = predict_files(finder(), [clip], tmp_path / "b", outputs=UNDRAWN, tiling=Tiling(64, overlap=0.5))
-    for one, other in zip(lines_of(plain.files[0]), lines_of(sliced.files[0]), strict=True):
-        assert sorted(d["box"] for d in one["detections"]) == sorted(d["box"] for d in other["detections"])
+    for line, other in zip(lines_of(plain.files[0]), lines_of(sliced.files[0]), strict=True):
+        assert sorted(d["box"] for d in line["detections"]) == sorted(d["box"] for d in other["detections"])
 
 
 def test_images_and_videos_of_a_folder(clip, tmp_path):
-    from PIL import Image
-
     folder = tmp_path / "mixed"
     (folder / "inner").mkdir(parents=True)
     for name in ("clip.mp4", "clip.MKV", "inner/clip.mp4"):
@@ -170,8 +170,8 @@ def turned(path, degrees):
     matrix = content.index(b"tkhd") + 4 + 40
     cos, sin = {90: (0, -1), 180: (-1, 0), 270: (0, 1)}[degrees]
     values = (cos, sin, 0, -sin, cos, 0, 0, 0)
-    for place, value in enumerate(values):
-        content[matrix + 4 * place : matrix + 4 * place + 4] = (value << 16).to_bytes(4, "big", signed=True)
+    for i, value in enumerate(values):
+        content[matrix + 4 * i : matrix + 4 * i + 4] = (value << 16).to_bytes(4, "big", signed=True)
     other = path.with_name(f"turned-{degrees}.mp4")
     other.write_bytes(content)
     return other
@@ -237,12 +237,12 @@ def test_numbers_stay_with_moving_objects(clip, tmp_path):
 
 
 class Flickering(ColourFinder):
-    """Every third frame the detector is in doubt."""
+    """In every third frame the scores are low."""
 
     frames = 0
 
-    def _look(self, image, threshold, most):
-        result = super()._look(image, 0, most)
+    def _detect(self, image, threshold, limit):
+        result = super()._detect(image, 0, limit)
         result.scores -= 0.35 * (self.frames % 3 == 2)
         self.frames += 1
         return result.above(threshold)
@@ -261,21 +261,21 @@ def test_faint_detections_keep_a_number_alive_and_are_not_shown(clip, tmp_path):
     assert made.videos[0].objects == 3
 
 
-def test_tracking_asks_for_no_fainter_detections_than_the_model_gives(clip, tmp_path):
+def test_tracking_keeps_to_the_lowest_threshold_of_the_model(clip, tmp_path):
     pytest.importorskip("trackers", reason="tracking needs the extra [video]")
-    asked = set()
+    thresholds = set()
 
     class Strict(ColourFinder):
         least_threshold = 0.45
 
         def predict(self, images, *, threshold=None, **options):
-            asked.add(threshold)
+            thresholds.add(threshold)
             return super().predict(images, threshold=threshold, **options)
 
     made = predict_files(
         Strict(smallest=60), [clip], tmp_path / "found", threshold=0.6, outputs=UNDRAWN, videos=TRACKED
     )
-    assert asked == {0.45}
+    assert thresholds == {0.45}
     assert made.videos[0].objects == 3
 
 
@@ -340,7 +340,7 @@ def test_a_video_without_a_frame(tmp_path):
     assert not (tmp_path / "found").exists()
 
 
-def test_damaged_frames_in_the_middle_are_passed_over(tmp_path):
+def test_damaged_frames_in_the_middle_are_skipped(tmp_path):
     clip = make_video(tmp_path / "clip.avi", list(moving(30)), codec="mpeg4")
     content = bytearray(clip.read_bytes())
     start = len(content) // 2
@@ -368,7 +368,7 @@ def test_the_disk_is_full(clip, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, None])
 def test_an_end_in_the_middle_finishes_the_files(clip, tmp_path, error):
-    """By Ctrl-C twice, or when asked to stop: the video plays, the lines are whole."""
+    """After Ctrl-C twice, or when a callback stops it: the video plays, the lines are whole."""
 
     class Interrupted(ColourFinder):
         def predict(self, images, **options):
@@ -390,6 +390,7 @@ def test_an_end_in_the_middle_finishes_the_files(clip, tmp_path, error):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.jsonl", "clip.mp4"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_the_command(model_file, tmp_path):
     """A real signal to a real process, in the middle of a video."""
     clip = make_video(tmp_path / "clip.mp4", itertools.islice(itertools.cycle(moving()), 800))
@@ -473,10 +474,6 @@ def server(tmp_path):
 
 
 def _jpeg(image):
-    import io
-
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
@@ -492,7 +489,7 @@ def test_a_video_from_the_web(clip, server, tmp_path):
 
 
 def test_a_stream_without_an_end(server, tmp_path):
-    """Frames go one by one, until asked to stop; files are whole then."""
+    """Frames go one by one until a callback stops it; then the files are whole."""
     detector = finder()
     callbacks = Callbacks(stop=lambda: len(detector.calls) >= 5)
     made = predict_files(detector, [f"{server}/live"], tmp_path / "found", callbacks=callbacks)
@@ -503,7 +500,7 @@ def test_a_stream_without_an_end(server, tmp_path):
     assert [d["name"] for line in lines_of(made.files[1]) for d in line["detections"]] == ["red"] * 5
 
 
-def test_a_stream_that_ends_is_said_to_have_ended(tmp_path):
+def test_a_stream_that_ends_is_reported(tmp_path):
     clip = make_video(tmp_path / "clip.ts", list(moving(6)))
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -518,8 +515,8 @@ def test_a_stream_that_ends_is_said_to_have_ended(tmp_path):
     assert made.videos[0].problem == "the sender ended it"
 
 
-def test_what_does_not_wait_is_dropped(server, tmp_path):
-    """A slow network sees fewer frames of a live stream, and the newest."""
+def test_frames_of_a_live_source_are_dropped(server, tmp_path):
+    """A slow network gets fewer frames of a live stream, and the newest ones."""
     video = Video(f"{server}/live", "url", "live")
     with Frames(video) as frames:
         numbers = []
@@ -534,13 +531,11 @@ def test_what_does_not_wait_is_dropped(server, tmp_path):
 
 
 def test_a_stream_that_falls_silent(tmp_path, monkeypatch):
-    import socket
-
     monkeypatch.setattr(frames_module, "PATIENCE", (1.0, 1.0))
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}/a.mp4"
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.mp4"
         with pytest.raises(WorkError, match="no answer came in time"):
-            predict_files(finder(), [address], tmp_path / "found")
+            predict_files(finder(), [url], tmp_path / "found")
 
 
 def test_a_camera_that_is_not_there(model_file, tmp_path, capsys):
@@ -591,7 +586,7 @@ def test_sources_that_are_refused(sources, message):
         find_sources(sources)
 
 
-def test_what_never_ends_comes_last(clip):
+def test_live_sources_come_last(clip):
     assert [video.kind for video in find_sources(["0", str(clip)]).videos] == ["file", "camera"]
 
 
@@ -633,8 +628,6 @@ def test_the_command(model_file, clip, tmp_path, capsys):
     ],
 )
 def test_the_command_refuses(model_file, tmp_path, capsys, options, message):
-    from PIL import Image
-
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     assert main(["predict", model_file, f"{tmp_path}/a.png", *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -651,7 +644,7 @@ def test_a_missing_extra_is_one_line(model_file, clip, monkeypatch, capsys, miss
     assert re.fullmatch(rf"{message}: pip install 'retinanet\[video\]'\n", capsys.readouterr().err)
 
 
-def test_frames_that_cannot_be_had():
+def test_a_video_that_cannot_be_opened():
     with pytest.raises(VideoError, match=r"cannot read the video no\.mp4: "):
         Frames(Video("no.mp4", "file", "no"))
     assert Fraction(1, 90_000) == CLOCK

@@ -1,4 +1,4 @@
-"""Requests that end early, thousands of them in every phase: the server stays whole, and answers the next one."""
+"""Thousands of requests that end early, in every phase: nothing of them remains, and the next one is served."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import helpers.serve_extra  # noqa: F401
-from helpers.serving import Gated, Running, encoded, form, running, small_detector, until
+from helpers.serving import Background, Gated, Running, encoded, form, posted, running, small_detector, until
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.serve.app import make_app
 from retinanet.serve.batching import QueueOptions
@@ -25,7 +25,7 @@ FILES = [encoded(40, 30, seed=seed) for seed in range(3)]
 
 
 class Client:
-    """One request straight to the application, which its client ends when ``leave`` is called."""
+    """One request straight to the application; ``leave`` closes its connection."""
 
     def __init__(self, app: Any, dice: random.Random) -> None:
         self.app, self.dice = app, dice
@@ -57,7 +57,7 @@ class Client:
     async def send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-        if not self.reads:  # the answer is written for as long as the connection is there
+        if not self.reads:  # writing takes until the connection is closed
             await self.gone.wait()
         self.complete = message["type"] == "http.response.body" and not message.get("more_body")
 
@@ -66,7 +66,7 @@ class Client:
 
 
 def healthy(app: Any) -> None:
-    """Nothing of any request is left."""
+    """Check that nothing of any request remains."""
     service = app.state.service
     until(lambda: not service.batcher.waiting and not service.memory.used and not service._decoding)
     assert service.batcher.ready
@@ -74,18 +74,18 @@ def healthy(app: Any) -> None:
 
 
 async def storm(app: Any, count: int, seed: int) -> Counter[str]:
-    """That many requests, 48 at a time; each ends in its own way, somewhere on its way."""
+    """That many requests, 48 at a time; each ends in a random way at a random time."""
     dice = random.Random(seed)
     outcomes: Counter[str] = Counter()
-    places = asyncio.Semaphore(48)
+    slots = asyncio.Semaphore(48)
 
     async def one() -> None:
-        async with places:
+        async with slots:
             client = Client(app, dice)
             way = dice.choice(["stays", *["leaves", "is cancelled"] * 3, "never reads"])
             client.reads = way != "never reads"
             task = asyncio.create_task(client.run())
-            # Into the body, the decoding, the queue, the batch, the computation or the answer, as it happens.
+            # The request is then in any phase: body, decoding, queue, batch, computation or response.
             for _ in range(dice.choice([0, 1, 2, 4, 8, 16])):
                 await asyncio.sleep(0)
             await asyncio.sleep(dice.choice([0, 0.001, 0.003, 0.01, 0.03]) * dice.random())
@@ -102,9 +102,10 @@ async def storm(app: Any, count: int, seed: int) -> Counter[str]:
     return outcomes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [20.0, 0.03])
 def test_thousands_of_requests_end_in_every_phase(seconds: float, caplog: pytest.LogCaptureFixture) -> None:
-    """By their clients, by the server, and, with the shorter limit, by the time that is up in every phase."""
+    """Clients leave and the server cancels; with the shorter time limit, requests also time out in every phase."""
     app = make_app(small_detector(), limits=Limits(seconds=seconds), queue=QueueOptions(4, capacity=24, wait=0.001))
 
     async def main() -> Counter[str]:
@@ -120,30 +121,29 @@ def test_thousands_of_requests_end_in_every_phase(seconds: float, caplog: pytest
     outcomes = asyncio.run(main())
     assert outcomes.total() == 1200
     stayed = {outcome.split(": ")[1] for outcome in outcomes if outcome.startswith("stays")}
-    assert stayed <= {"200", "503", "504", "408"}  # an answer each
+    assert stayed <= {"200", "503", "504", "408"}  # each gets a response
     assert "200" in stayed or seconds < 1
     assert {"leaves: 499", "is cancelled: 503"} <= set(outcomes), outcomes
     assert seconds > 1 or outcomes.keys() & {"stays: 504", "stays: 408"}
     assert caplog.text == ""
 
 
+@pytest.mark.slow
 def test_cancelled_while_it_is_computed() -> None:
-    """The place is free, the thread goes on, and who waits behind gets the answer."""
+    """The slot is free, the thread goes on, and the next request gets its response."""
     detector = Gated()
     with running(detector, batch_size=4, wait=0.05, limits=Limits(seconds=20)) as server:
-        data = encoded()
-        head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data)
         for _ in range(20):
-            connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
+            connections = [server.connect() for _ in range(3)]
             for connection in connections:
-                connection.sendall(head + data)
+                connection.sendall(posted(encoded()))
             assert detector.begun.acquire(timeout=10)
             for connection in connections:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset
                 connection.close()
             until(lambda: server.service.batcher.waiting == server.service.memory.used == 0)
             detector.gate.set()
-            assert server.predict(data).status == 200
+            assert server.predict(encoded()).status == 200
             while detector.begun.acquire(blocking=False):
                 pass
             detector.gate.clear()
@@ -164,7 +164,7 @@ ERRORS = [
 
 
 def test_whatever_the_model_raises_is_an_answer(caplog: pytest.LogCaptureFixture) -> None:
-    """500 to the request that met it, and nothing to anybody else."""
+    """500 for that request, and no effect on others."""
     detector = small_detector()
     right = detector.predict
     with running(detector, batch_size=4, wait=0.02) as server:
@@ -188,7 +188,7 @@ def test_whatever_the_model_raises_is_an_answer(caplog: pytest.LogCaptureFixture
 
 
 def test_a_model_that_hangs() -> None:
-    """Everybody gets 504; /health says that it is no good, until it is."""
+    """All requests get 504, and /health is "stuck" until the model returns."""
     detector = Gated()
     with running(detector, wait=0, limits=Limits(seconds=0.2)) as server:
         assert server.predict(encoded()).status == 504
@@ -211,7 +211,7 @@ def test_wrong_number_of_detections() -> None:
 
 
 def test_a_server_without_its_thread_ends(caplog: pytest.LogCaptureFixture) -> None:
-    """All who wait are answered, and the process ends with a failure: it is no 503 for ever."""
+    """All waiting requests get a response, and the process ends with an error instead of 503 for ever."""
     detector = Gated()
     app = make_app(detector, queue=QueueOptions(1, wait=0), limits=Limits(seconds=20))
     service = app.state.service
@@ -233,17 +233,12 @@ def test_a_server_without_its_thread_ends(caplog: pytest.LogCaptureFixture) -> N
     thread.start()
     server = Running(bound.getsockname()[1], app)
     until(lambda: service.batcher.ready)
-    replies: list[int] = []
-    asking = [threading.Thread(target=lambda: replies.append(server.predict(encoded()).status)) for _ in range(4)]
-    for each in asking:
-        each.start()
+    requests = Background(server, 4)
     until(lambda: service.batcher.waiting == 3)
     detector.gate.set()
-    for each in asking:
-        each.join(30)
+    assert requests.statuses() == [200, 503, 503, 503]
     thread.join(30)
     assert not thread.is_alive()
-    assert sorted(replies) == [200, 503, 503, 503]
     assert service.status == "failed"
     assert [type(error) for error in outcome] == [WorkError]
     assert "MemoryError" in caplog.text
@@ -254,21 +249,15 @@ def test_stopping_with_requests_queued_and_left() -> None:
     detector = Gated()
     app = make_app(detector, queue=QueueOptions(2, wait=0), limits=Limits(seconds=20))
     bound = listen("127.0.0.1", 0)
-    port = bound.getsockname()[1]
     server = Server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     until(lambda: server.started)
-    replies: list[int] = []
-    ask = lambda: replies.append(Running(port, app).predict(encoded()).status)  # noqa: E731
-    asking = [threading.Thread(target=ask) for _ in range(4)]
-    for each in asking:
-        each.start()
-    data = encoded()
-    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data)
-    leaving = [socket.create_connection(("127.0.0.1", port)) for _ in range(6)]
+    client = Running(bound.getsockname()[1], app)
+    requests = Background(client, 4)
+    leaving = [client.connect() for _ in range(6)]
     for connection in leaving:
-        connection.sendall(head + data)
+        connection.sendall(posted(encoded()))
     until(lambda: app.state.service.batcher.waiting + len(detector.batches) >= 9)
     for connection in leaving[:3]:
         connection.close()
@@ -277,16 +266,14 @@ def test_stopping_with_requests_queued_and_left() -> None:
     for connection in leaving[3:]:
         connection.close()
     detector.gate.set()
-    for each in asking:
-        each.join(30)
+    assert requests.statuses() == [200] * 4
     thread.join(30)
     assert not thread.is_alive()
-    assert replies == [200] * 4
     assert app.state.service.memory.used == app.state.service.batcher.waiting == 0
     assert not app.state.service.busy()
 
 
 @pytest.mark.parametrize("host", ["a" * 70, "a..b"])
-def test_a_host_that_no_name_server_can_be_asked_for(host: str) -> None:
+def test_a_host_that_is_not_a_valid_name(host: str) -> None:
     with pytest.raises(RequestError, match="--host"):
         listen(host, 0)

@@ -1,4 +1,4 @@
-"""To whom the server is open: Host, Origin, token; and what ends by itself: headers, bodies, connections, answers."""
+"""Host, Origin and token; and the deadlines of headers, bodies, connections and responses."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +14,20 @@ from typing import Any
 import pytest
 
 import helpers.serve_extra  # noqa: F401
-from helpers.serving import NAMES, Gated, Running, encoded, form, running, small_detector, until
+from helpers.serving import (
+    NAMES,
+    Background,
+    Gated,
+    Running,
+    command,
+    encoded,
+    form,
+    posted,
+    running,
+    server_of,
+    small_detector,
+    until,
+)
 from retinanet.cli import main
 from retinanet.common.errors import RequestError
 from retinanet.serve import connections, guard
@@ -52,12 +62,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
         yield it
 
 
-def connect(server: Running) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.port), timeout=15)
-
-
-def everything(connection: socket.socket) -> bytes:
-    """What comes until the server closes."""
+def read_all(connection: socket.socket) -> bytes:
+    """All data until the server closes the connection."""
     received = b""
     try:
         while chunk := connection.recv(65536):
@@ -79,7 +85,7 @@ def everything(connection: socket.socket) -> bytes:
 def test_pages_of_other_origins_are_refused(server: Running, origin: str) -> None:
     origin = origin.replace("PORT", str(server.port))
     for method, path in (("POST", "/predict"), ("PUT", "/predict"), ("POST", "/"), ("OPTIONS", "/predict")):
-        reply = server.ask(method, path, encoded(), "text/plain", Origin=origin)
+        reply = server.request(method, path, encoded(), "text/plain", Origin=origin)
         assert reply.status == (403 if not origin.startswith("https://127") else reply.status), (method, reply.json)
         assert "access-control-allow-origin" not in reply.headers
 
@@ -97,12 +103,12 @@ def test_its_own_page_is_let_in(server: Running) -> None:
 def test_two_origins(server: Running) -> None:
     own = f"Origin: http://localhost:{server.port}\r\n".encode()
     head = b"POST /predict HTTP/1.1\r\nHost: localhost:%d\r\nConnection: close\r\n" % server.port
-    said = server.raw(head + own * 2 + b"Content-Length: 0\r\n\r\n", end=False)
-    assert b" 403 " in said.split(b"\r\n")[0]
+    response = server.raw(head + own * 2 + b"Content-Length: 0\r\n\r\n", end=False)
+    assert b" 403 " in response.split(b"\r\n")[0]
 
 
 def test_origins_behind_a_proxy() -> None:
-    """Its name is a good origin where it was allowed by name, whatever Host it hands on; "*" allows no origin."""
+    """An allowed name is a good origin, whatever Host the proxy sends; "*" allows no origin."""
     named = Hosts("127.0.0.1", ["detector.example"])
     assert named.is_own_origin("https://detector.example", "127.0.0.1:8000")
     assert named.is_own_origin("https://detector.example", "detector.example")
@@ -122,8 +128,8 @@ def test_without_the_token(locked: Running) -> None:
         reply = locked.get(path)
         assert reply.status == 200
         assert b"mine" not in reply.body
-    said = locked.get("/health")
-    assert (said.status, said.json) == (200, {"status": "ready"})
+    response = locked.get("/health")
+    assert (response.status, response.json) == (200, {"status": "ready"})
     for reply in (
         locked.predict(encoded()),
         locked.predict(encoded(), "?token=" + SECRET),
@@ -143,10 +149,10 @@ def test_without_the_token(locked: Running) -> None:
         assert reply.headers["www-authenticate"] == "Bearer"
         assert SECRET not in reply.body.decode()
     double = f"Authorization: Bearer {SECRET}\r\n".encode() * 2
-    said = locked.raw(
+    response = locked.raw(
         b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + double + b"\r\n", end=False
     )
-    assert b" 401 " in said.split(b"\r\n")[0]
+    assert b" 401 " in response.split(b"\r\n")[0]
 
 
 def test_with_the_token(locked: Running) -> None:
@@ -191,7 +197,7 @@ def test_token_files(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_bad_token_files(tmp_path: Path, make: Any, words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """One clear line, before a model is opened; never the secret."""
+    """One clear line before a model is opened, without the secret."""
     before = os.umask(0o077)
     try:
         make(tmp_path / "token")
@@ -201,24 +207,26 @@ def test_bad_token_files(tmp_path: Path, make: Any, words: str, capsys: pytest.C
         read_token(tmp_path / "token")
     (tmp_path / "m.safetensors").touch()
     assert main(["serve", str(tmp_path / "m.safetensors"), "--token-file", str(tmp_path / "token"), "--port", "0"]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert words in said
-    assert SECRET not in said
+    response = capsys.readouterr().err
+    assert response.count("\n") == 1
+    assert words in response
+    assert SECRET not in response
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_other_machines_need_a_token_or_a_word(tmp_path: Path, host: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_machines_need_a_token_or_an_option(
+    tmp_path: Path, host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "m.safetensors").touch()
     (tmp_path / "token").write_text(SECRET)
     (tmp_path / "token").chmod(0o600)
     model = str(tmp_path / "m.safetensors")
     assert main(["serve", model, "--host", host, "--port", "0"]) == 2
-    said = capsys.readouterr().err
-    assert "--token-file" in said
-    assert "--no-token" in said
+    response = capsys.readouterr().err
+    assert "--token-file" in response
+    assert "--no-token" in response
     for arguments in (["--no-token"], ["--token-file", str(tmp_path / "token")]):
-        main(["serve", model, "--host", host, "--port", "0", *arguments])  # as far as the file, which is no model
+        main(["serve", model, "--host", host, "--port", "0", *arguments])  # fails later, as the file is not a model
         assert "--token-file" not in capsys.readouterr().err
     assert main(["serve", model, "--no-token", "--token-file", str(tmp_path / "token")]) == 2
     assert "contradict" in capsys.readouterr().err
@@ -231,7 +239,7 @@ def test_other_machines_need_a_token_or_a_word(tmp_path: Path, host: str, capsys
 
 
 def test_every_answer_is_guarded(server: Running) -> None:
-    """Errors of our own, of the framework and of the protocol as well."""
+    """Also errors of the application, the framework and the protocol."""
 
     def check(status: int, headers: dict[str, str]) -> None:
         assert headers["x-content-type-options"] == "nosniff", status
@@ -253,9 +261,9 @@ def test_every_answer_is_guarded(server: Running) -> None:
         assert reply.status == status
         check(status, reply.headers)
     for request in (b"\x00\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X" * 300_000):
-        with connect(server) as connection:
+        with server.connect() as connection:
             connection.sendall(request)
-            head, _, body = everything(connection).partition(b"\r\n\r\n")
+            head, _, body = read_all(connection).partition(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
         assert " 400 " in first
         check(400, {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)})
@@ -263,22 +271,22 @@ def test_every_answer_is_guarded(server: Running) -> None:
 
 
 def test_nothing_of_a_request_is_obeyed(server: Running, caplog: pytest.LogCaptureFixture) -> None:
-    """Names and other text of clients come back printable: an answer may be printed, and a log be looked at."""
+    """Names and other text of clients come back printable, as responses and logs are read in terminals."""
     from urllib.parse import quote
 
     files = [(ESCAPES, encoded()), (ESCAPES, b"no image"), ("\x1b]0;title\x07", encoded())]
     body, kind = form(*[(name.replace("\r", "%0D").replace("\n", "%0A"), data) for name, data in files])
-    answers = [server.ask("POST", "/predict", body, kind)]
+    answers = [server.request("POST", "/predict", body, kind)]
     raw = form((ESCAPES.replace("\r\n", ""), b"no image"))
-    answers.append(server.ask("POST", "/predict", *raw))
+    answers.append(server.request("POST", "/predict", *raw))
     answers.append(server.predict(encoded(), f"?{quote(ESCAPES)}=1"))
     answers.append(server.predict(encoded(), f"?threshold={quote(ESCAPES)}"))
-    answers.append(server.ask("POST", "/predict", encoded(), "text/\x9b31m\x85html"))
-    answers.append(server.ask("POST", "/predict", body, "multipart/form-data; boundary=\x9b\x85"))
+    answers.append(server.request("POST", "/predict", encoded(), "text/\x9b31m\x85html"))
+    answers.append(server.request("POST", "/predict", body, "multipart/form-data; boundary=\x9b\x85"))
     answers.append(server.get("/health", Host="\x9b31m"))
-    answers.append(server.ask("GET", f"/{quote(ESCAPES)}"))
+    answers.append(server.request("GET", f"/{quote(ESCAPES)}"))
     part = f'--xyz\r\nContent-Disposition: form-data; name="{ESCAPES[:5]}\x9b"\r\n\r\n1\r\n--xyz--\r\n'
-    answers.append(server.ask("POST", "/predict", part.encode(), kind))
+    answers.append(server.request("POST", "/predict", part.encode(), kind))
     assert [a.status for a in answers] == [200, 415, 422, 422, 415, 400, 400, 404, answers[-1].status]
     assert answers[-1].status in (400, 422)
     for reply in answers:
@@ -288,7 +296,7 @@ def test_nothing_of_a_request_is_obeyed(server: Running, caplog: pytest.LogCaptu
     # In the log: the path of a request at which the server fails.
     with running(small_detector()) as failing:
         failing.app.add_route(f"/{ESCAPES}", lambda request: 1 / 0)
-        assert failing.ask("GET", f"/{quote(ESCAPES)}").status == 500
+        assert failing.request("GET", f"/{quote(ESCAPES)}").status == 500
     (record,) = caplog.records
     assert record.getMessage().isprintable()
     assert "\\x1b[31m" in record.getMessage()
@@ -306,7 +314,7 @@ def texts(value: Any) -> list[str]:
 
 
 def drip(connection: socket.socket, piece: bytes) -> bytes:
-    """Send a piece over and over until the server has had enough; what it says."""
+    """Send a piece again and again until the server ends it; returns its response."""
     connection.settimeout(0.05)
     end = time.monotonic() + 20
     received = b""
@@ -323,7 +331,7 @@ def drip(connection: socket.socket, piece: bytes) -> bytes:
                 return received
         except ConnectionError:
             return received
-    raise AssertionError("it never ended")
+    raise AssertionError("the server never ended it")
 
 
 @pytest.mark.parametrize(
@@ -343,49 +351,49 @@ def drip(connection: socket.socket, piece: bytes) -> bytes:
     ],
 )  # fmt: skip
 def test_what_never_ends_is_ended(quick: Running, start: bytes, piece: bytes, status: int) -> None:
-    with connect(quick) as connection:
+    with quick.connect() as connection:
         connection.sendall(start)
-        said = drip(connection, piece)
-    assert (int(said.split()[1]) if said else 0) == status
+        response = drip(connection, piece)
+    assert (int(response.split()[1]) if response else 0) == status
     assert quick.get("/health").status == 200
     until(lambda: quick.service.memory.used == 0)
 
 
-def test_an_answer_that_is_not_read(quick: Running) -> None:
-    """A client that stops reading keeps neither memory nor a task: what it asked for later is not answered."""
-    with connect(quick) as connection:
-        connection.sendall(b"GET /script.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2000)  # 30 MB of answers
+@pytest.mark.slow
+def test_a_response_that_is_not_read(quick: Running) -> None:
+    """A client that stops reading keeps no memory and no task: its later requests get no response."""
+    with quick.connect() as connection:
+        connection.sendall(b"GET /script.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2000)  # 30 MB of responses
         time.sleep(4)
-        assert everything(connection).count(b"HTTP/1.1 200 OK") < 2000
+        assert read_all(connection).count(b"HTTP/1.1 200 OK") < 2000
     assert quick.get("/health").status == 200
 
 
 def test_pipelined_requests(server: Running) -> None:
-    """Each is answered, in turn."""
-    data = encoded()
-    one = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data
+    """Each gets its response, in order."""
     last = b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    with connect(server) as connection:
-        connection.sendall(one * 5 + last)
-        said = everything(connection)
-    assert said.count(b"HTTP/1.1 200 OK") == 5
-    assert b"HTTP/1.1 404 " in said
+    with server.connect() as connection:
+        connection.sendall(posted(encoded()) * 5 + last)
+        response = read_all(connection)
+    assert response.count(b"HTTP/1.1 200 OK") == 5
+    assert b"HTTP/1.1 404 " in response
 
 
 @pytest.mark.parametrize("head", [b"POST /predict HTTP/1.0\r\n", b"POST /predict HTTP/1.1\r\nConnection: close\r\n"])
 def test_a_refusal_arrives_although_the_body_was_not_read(server: Running, head: bytes) -> None:
-    """As urllib sends it: a connection that was closed on unread data would be reset, and the answer be lost."""
-    with connect(server) as connection:
+    """As urllib sends it: a connection closed with unread data is reset, and the response would be lost."""
+    with server.connect() as connection:
         connection.sendall(head + b"Host: localhost\r\nContent-Length: 20000000\r\n\r\n")
         connection.sendall(bytes(20_000_000))
-        assert b" 413 " in everything(connection).split(b"\r\n")[0]
+        assert b" 413 " in read_all(connection).split(b"\r\n")[0]
 
 
+@pytest.mark.slow
 def test_connections_that_are_left_open_make_room(quick: Running) -> None:
-    """A thousand that say nothing, or half of something: the next client is served."""
+    """A thousand that send nothing, or half a request: the next client is served."""
     left = []
     for n in range(1000):
-        connection = connect(quick)
+        connection = quick.connect()
         connection.sendall((b"", b"GET /", b"POST /predict HTTP/1.1\r\nHost: localhost\r\n")[n % 3])
         left.append(connection)
         if n % 250 == 249:
@@ -399,84 +407,60 @@ def test_connections_that_are_left_open_make_room(quick: Running) -> None:
 def test_no_room_among_working_connections() -> None:
     detector = Gated()
     with running(detector, limits=Limits(connections=3, seconds=20)) as server:
-        replies: list[int] = []
-        asking = [threading.Thread(target=lambda: replies.append(server.predict(encoded()).status)) for _ in range(3)]
-        for each in asking:
-            each.start()
+        requests = Background(server, 3)
         assert detector.begun.acquire(timeout=10)
         until(lambda: server.service.batcher.waiting + sum(detector.batches) == 3)
         assert server.get("/health").status == 503
         detector.gate.set()
-        for each in asking:
-            each.join(30)
-        assert replies == [200] * 3
+        assert requests.statuses() == [200] * 3
         assert server.get("/health").status == 200
 
 
 def test_garbage_behind_a_request(server: Running, caplog: pytest.LogCaptureFixture) -> None:
-    """While it is worked on, and after its answer: no traceback, and no two answers in one."""
+    """During the request, and after its response: no traceback, and no two responses in one."""
     data = encoded()
     for body in (
         b"Content-Length: %d\r\n\r\n" % len(data) + data + b"\x00\x01garbage\r\n\r\n",
         b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
     ):
-        with connect(server) as connection:
+        with server.connect() as connection:
             connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\n" + body)
-            said = everything(connection)
-        assert said.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 400 "))
-    with connect(server) as connection:
+            response = read_all(connection)
+        assert response.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 400 "))
+    with server.connect() as connection:
         connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         assert b" 404 " in connection.recv(65536)
         connection.sendall(b"zz\r\n" * 100)
-        everything(connection)
+        read_all(connection)
     assert server.get("/health").status == 200
     assert caplog.text == ""
 
 
 # ---------------------------------------------------------------------------------------------------- the command
 
-STARTER = """
-import sys, time
+SLOW_DECODE = """
+import time
 from retinanet.serve import service
 plain = service.decode
-def slow(*arguments):  # as long as an image may take that was built for it
+def slow(*arguments):  # as slow as an image that was built to be slow
     print("begun", flush=True)
     time.sleep(60)
     return plain(*arguments)
 service.decode = slow
-from retinanet.cli import main
-sys.exit(main(["serve", sys.argv[1], "--port", "0"]))
 """
 
 
+@pytest.mark.slow
 def test_a_second_sigterm_stops_at_once(tmp_path: Path) -> None:
-    """Even where an image is being decoded that takes a minute, and a client has stopped reading."""
-    small_detector().save(tmp_path / "mine.safetensors")
-    process = subprocess.Popen(
-        [sys.executable, "-c", STARTER, str(tmp_path / "mine.safetensors")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    try:
+    """Even where a decoder takes a minute, and a client has stopped reading."""
+    with command(tmp_path, code=SLOW_DECODE) as process, server_of(process).connect() as connection:
+        connection.sendall(posted(encoded()))
         assert process.stdout is not None
-        port = int(process.stdout.readline().rsplit(":", 1)[1].split()[0])
-        data = encoded()
-        with connect(Running(port, None)) as connection:
-            connection.sendall(
-                b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data
-            )
-            assert process.stdout.readline() == "begun\n"
-            process.send_signal(signal.SIGTERM)
-            time.sleep(0.5)
-            assert process.poll() is None
-            begin = time.monotonic()
-            process.send_signal(signal.SIGTERM)
-            _, err = process.communicate(timeout=30)
-            assert time.monotonic() - begin < 20  # the minute is not waited for
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)  # less than the minute
         assert process.returncode == 130, err
         assert "Traceback" not in err
-    finally:
-        process.kill()
-        process.wait()

@@ -1,4 +1,4 @@
-"""The page in a real browser: everything that a hand does with it."""
+"""The page in a real browser: everything that a user does with it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HAND = """(() => {
 })()"""
 DROP = 'DragEvent("drop", {dataTransfer: moved, bubbles: true, cancelable: true})'
 PASTE = 'ClipboardEvent("paste", {clipboardData: moved, bubbles: true})'
-# What is saved is read instead of being written into a folder of downloads.
+# Saved files are kept in a variable instead of a download folder.
 CATCH = """window.blobs = []; window.saved = [];
 const make = URL.createObjectURL;
 URL.createObjectURL = (blob) => { window.blobs.push(blob); return make(blob); };
@@ -60,7 +60,7 @@ def page(tab: Page, server: Running) -> Iterator[Page]:
     tab.until("document.querySelector('#class-names').textContent")
     yield tab
     assert [p for p in tab.problems() if '"exceptionDetails"' in p] == []
-    assert {a.split("/")[2] for a in tab.addresses() if a.startswith("http")} <= {f"127.0.0.1:{server.port}"}
+    assert {a.split("/")[2] for a in tab.urls() if a.startswith("http")} <= {f"127.0.0.1:{server.port}"}
 
 
 def give(page: Page, *files: tuple[str, bytes], how: str = DROP) -> None:
@@ -119,14 +119,14 @@ def test_the_slider_ends_where_the_model_does(page: Page, server: Running, monke
     give(page, ("a.png", encoded(kind="PNG")))
     wait_for_detections(page)
     assert page.run("document.querySelector('#threshold').min") == "25"
-    assert [a.split("?")[1] for a in page.addresses() if "/predict" in a] == ["threshold=0.25"]
+    assert [a.split("?")[1] for a in page.urls() if "/predict" in a] == ["threshold=0.25"]
 
 
 def test_threshold_and_classes_send_no_request(page: Page, server: Running) -> None:
     give(page, ("a.png", encoded(kind="PNG")))
     wait_for_detections(page)
-    asked = sum("/predict" in a for a in page.addresses())
-    assert asked == 1
+    requests = sum("/predict" in a for a in page.urls())
+    assert requests == 1
     for percent in (10, 70, 40):
         slide(page, percent)
         assert len(rows(page)) == len(answer(server, encoded(kind="PNG"), percent))
@@ -148,7 +148,7 @@ def test_threshold_and_classes_send_no_request(page: Page, server: Running) -> N
     assert rows(page) == []
     page.run("document.querySelector('#all').click()")
     assert len(rows(page)) == len(found)
-    assert sum("/predict" in a for a in page.addresses()) == asked
+    assert sum("/predict" in a for a in page.urls()) == requests
 
 
 def test_a_row_and_its_box_light_up_together(page: Page) -> None:
@@ -185,10 +185,11 @@ def test_saving(page: Page, server: Running) -> None:
     page.run("document.querySelector('#save-json').click(); document.querySelector('#save-image').click()")
     page.until("window.saved.length === 2")
     files = {name: base64.b64decode(data) for name, data in page.run("window.saved")}
-    said = json.loads(files["my street-detections.json"])
+    content = json.loads(files["my street-detections.json"])
     found = answer(server, image, 60)
-    assert said["detections"] == found
-    assert (said["file"], said["width"], said["height"], said["threshold"]) == ("my street.png", 200, 120, 0.6)
+    assert content["detections"] == found
+    expected = {"file": "my street.png", "width": 200, "height": 120, "threshold": 0.6}
+    assert {key: content[key] for key in expected} == expected
     with Image.open(io.BytesIO(files["my street-detections.png"])) as drawn, Image.open(io.BytesIO(image)) as plain:
         assert drawn.size == (200, 120)
         difference = np.abs(np.asarray(drawn.convert("RGB")).astype(int) - np.asarray(plain))
@@ -198,9 +199,9 @@ def test_saving(page: Page, server: Running) -> None:
 
 def test_errors_are_shown(page: Page) -> None:
     give(page, ("notes.txt", b"hello"))
-    said = page.until("document.querySelector('#error').textContent")
-    assert said.startswith("notes.txt cannot be used: ")
-    assert "not an image" in said
+    message = page.until("document.querySelector('#error').textContent")
+    assert message.startswith("notes.txt cannot be used: ")
+    assert "not an image" in message
     assert page.run("document.querySelector('#error').getAttribute('role')") == "alert"
     assert page.run("document.querySelector('#work').hidden")
     give(page, ("huge.jpg", bytes(1_500_000)))
@@ -209,7 +210,7 @@ def test_errors_are_shown(page: Page) -> None:
     page.until("document.querySelector('#error').textContent.includes('1 megapixels')")
     give(page)
     page.until("document.querySelector('#error').textContent.startsWith('There was no image')")
-    give(page, ("a.png", encoded(kind="PNG")))  # and on it goes
+    give(page, ("a.png", encoded(kind="PNG")))  # it still works
     wait_for_detections(page)
     assert page.run("document.querySelector('#error').hidden")
 
@@ -227,7 +228,7 @@ def test_several_images_in_a_row(page: Page) -> None:
 
 
 def test_a_turned_photo(page: Page) -> None:
-    """The browser turns it as the server does."""
+    """The browser rotates it as the server does."""
     exif = Image.Exif()
     exif[0x0112] = 6
     give(page, ("a.jpg", encoded(200, 120, exif=exif)))
@@ -252,8 +253,7 @@ def test_on_a_phone(page: Page, dark: bool) -> None:
     wait_for_detections(page)
     assert page.run("document.documentElement.scrollWidth") <= 390
     small = page.run(
-        "[...document.querySelectorAll('label.button, button.button, #strip button, '"
-        "+ '#detections button, #classes label')]"
+        "[...document.querySelectorAll('.button, #strip button, #detections button, #classes label')]"
         ".filter((e) => e.offsetParent && e.getBoundingClientRect().height < 32).map((e) => e.outerHTML)"
     )
     assert small == []
@@ -262,7 +262,7 @@ def test_on_a_phone(page: Page, dark: bool) -> None:
 
 
 def test_by_keyboard_alone(page: Page) -> None:
-    """Tab reaches everything in the order in which it is read; each stop is seen and has a name."""
+    """Tab reaches everything in reading order, and every control has a name."""
     give(page, ("a.png", encoded(kind="PNG")))
     wait_for_detections(page)
     page.run("document.body.focus()")
@@ -307,7 +307,7 @@ CONTRAST = """(() => {
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_text_can_be_read(page: Page, dark: bool) -> None:
-    """WCAG's contrast of 4.5, of all text that is seen, in both colour schemes."""
+    """All visible text has WCAG's contrast of 4.5, in both colour schemes."""
     page.size(1280, 900, dark)
     give(page, ("a.png", encoded(kind="PNG")))
     wait_for_detections(page)
@@ -325,12 +325,12 @@ def test_the_page_for_programs(tab: Page, server: Running) -> None:
     tab.go(f"{server.url}/docs")
     assert "/predict" in tab.run("document.querySelector('main').textContent")
     assert tab.run("document.documentElement.scrollWidth") <= 390
-    assert {a.split("/")[2] for a in tab.addresses() if a.startswith("http")} == {f"127.0.0.1:{server.port}"}
+    assert {a.split("/")[2] for a in tab.urls() if a.startswith("http")} == {f"127.0.0.1:{server.port}"}
     assert tab.problems() == []
 
 
 def test_the_page_asks_for_the_token(tab: Page) -> None:
-    """With a wrong one it asks again; with the right one it works, after a reload as well."""
+    """After a wrong token it asks again; with the right one it works, also after a reload."""
     from retinanet.serve.token import Token
 
     def give_token(text: str) -> None:
@@ -355,7 +355,7 @@ def test_the_page_asks_for_the_token(tab: Page) -> None:
 
 
 def test_names_of_files_are_text(page: Page) -> None:
-    """HTML and escape codes in the name of a file do nothing on the page."""
+    """HTML and escape codes in a file name have no effect on the page."""
     page.run("window.obeyed = 0")
     give(page, ("<img src=x onerror=window.obeyed=1>\x1b[31m.png", encoded(kind="PNG")), ("<b>b.txt", b"hello"))
     wait_for_detections(page)
@@ -378,7 +378,7 @@ def test_without_a_server(page: Page, server: Running) -> None:
 
 
 def test_screenshot_is_no_blank(page: Page, tmp_path: Path) -> None:
-    """The boxes are where the eye sees them: their colours are in what the browser paints."""
+    """The boxes are visible: their colours are in the screenshot."""
     give(page, ("a.png", encoded(800, 500, "PNG")))
     wait_for_detections(page)
     slide(page, 95)

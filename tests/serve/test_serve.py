@@ -343,12 +343,12 @@ def test_other_forms(server: Running) -> None:
         (b'--xyz\r\nContent-Disposition: form-data; name="threshold"\r\n\r\n0.5\r\n--xyz--\r\n', kind, 422, "URL"),
         (b"--xyz\r\n" + b"A" * 9000 + b": b\r\n\r\n\r\n--xyz--\r\n", kind, 400, "multipart"),
     ):
-        reply = server.ask("POST", "/predict", data, sent)
+        reply = server.request("POST", "/predict", data, sent)
         assert (reply.status, words in reply.json["error"]) == (status, True), reply.json
     part = b'--xyz\r\nContent-Disposition: form-data; name="a"\r\nContent-Type: image/jpeg\r\n\r\n'
-    reply = server.ask("POST", "/predict", part + encoded() + b"\r\n--xyz--\r\n", kind)
+    reply = server.request("POST", "/predict", part + encoded() + b"\r\n--xyz--\r\n", kind)
     assert (reply.status, reply.json["images"][0]["file"]) == (200, "image 1")  # a file without a name
-    assert server.ask("POST", "/predict", encoded(), "image/jpeg", Content_Encoding="gzip").status == 415
+    assert server.request("POST", "/predict", encoded(), "image/jpeg", Content_Encoding="gzip").status == 415
     assert server.get("/predict").status == 405
 
 
@@ -376,7 +376,7 @@ def test_hundreds_of_malformed_requests(server: Running) -> None:
             body, kind = form((f"{turn}", bytes(data)))
             at, how = int(random.integers(0, len(body))), turn // 2 % 4
             body = (body, body[:at], body[at:], body[:at] + random.bytes(9) + body[at:])[how]
-            reply = server.ask("POST", "/predict", body, kind)
+            reply = server.request("POST", "/predict", body, kind)
         statuses[reply.status] = statuses.get(reply.status, 0) + 1
         assert "Traceback" not in reply.body.decode()
     assert set(statuses) <= {200, 400, 413, 415, 422}, statuses

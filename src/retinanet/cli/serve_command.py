@@ -171,7 +171,7 @@ def _run(
     name: str,
     bound: socket.socket,
     network: NetworkOptions,
-    limits: CapacityOptions,
+    capacity: CapacityOptions,
     token: Token | None,
     out: Output,
 ) -> None:
@@ -189,8 +189,10 @@ def _run(
     app = make_app(
         detector,
         name=name,
-        limits=Limits(limits.max_megabytes, limits.max_megapixels, limits.images, limits.timeout, limits.connections),
-        queue=QueueOptions(limits.batch_size, limits.queue, limits.wait / 1000),
+        limits=Limits(
+            capacity.max_megabytes, capacity.max_megapixels, capacity.images, capacity.timeout, capacity.connections
+        ),
+        queue=QueueOptions(capacity.batch_size, capacity.queue, capacity.wait / 1000),
         hosts=Hosts(network.host, network.allow_host),
         token=token,
         debug=out.common.debug,

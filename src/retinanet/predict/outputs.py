@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from retinanet.common.atomic_files import replacing
 from retinanet.common.errors import RequestError
@@ -26,21 +26,25 @@ def rows(detections: Detections) -> Iterator[tuple[str, int, float, list[float]]
     return zip(detections.names, detections.labels.tolist(), scores, boxes, strict=True)
 
 
-class Writer(Protocol):
+class Writer:
     """One format of result files."""
 
     path: Path
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
+
     def __exit__(self, *error: Any) -> None: ...
+
     def add(self, image: Path, name: str, size: tuple[int, int], detections: Detections) -> None:
         """Add one image: its file, its name in the output folder, (height, width), its detections."""
+        raise NotImplementedError
 
     def problems(self, unreadable: Sequence[tuple[str, str]]) -> None:
         """Add the files that could not be read, and why; called last."""
 
 
-class _OneFile:
+class _OneFile(Writer):
     """A file that gets its name when it is closed, also after an error: it is valid then."""
 
     name = ""
@@ -65,8 +69,6 @@ class _OneFile:
     def begin(self) -> None: ...
 
     def end(self) -> None: ...
-
-    def problems(self, unreadable: Sequence[tuple[str, str]]) -> None: ...
 
 
 class CocoFile(_OneFile):
@@ -129,7 +131,7 @@ class CsvFile(_OneFile):
             self._rows.writerow([file, _no_formula(class_name), f"{score:.6g}", *(f"{side:.2f}" for side in box)])
 
 
-class YoloFolder:
+class YoloFolder(Writer):
     """labels/: one text file for each image, one line for each detection.
 
     A line has the label, centre, width and height divided by the image's width and height, and the score. classes.txt
@@ -144,8 +146,6 @@ class YoloFolder:
         self._write(self.path.parent / "classes.txt", [printable(name) for name in self.class_names])
         return self
 
-    def __exit__(self, *error: Any) -> None: ...
-
     def add(self, image: Path, name: str, size: tuple[int, int], detections: Detections) -> None:
         height, width = size
         lines = []
@@ -153,8 +153,6 @@ class YoloFolder:
             values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, score)
             lines.append(" ".join([str(label), *(f"{value:.6f}" for value in values)]))
         self._write((self.path / name).with_suffix(".txt"), lines)
-
-    def problems(self, unreadable: Sequence[tuple[str, str]]) -> None: ...
 
     def _write(self, path: Path, lines: Sequence[str]) -> None:
         with replacing(path) as temporary:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import re
 import time
 from collections.abc import Callable, Collection, Iterable
 from traceback import format_exception
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -32,6 +32,8 @@ SECURITY_HEADERS = {
 }
 LOCAL = ("localhost", "127.0.0.1", "::1")
 PORTS = {"http": 80, "https": 443}
+HOST = re.compile(r"(\[[\w.:%]+\]|[^\s/?#@:\[\]]+)(?::(\d{1,5}))?", re.ASCII)
+"""A name or an IP address, with IPv6 in brackets, and a port."""
 DRAIN_SECONDS = 5.0
 """Time for the rest of a body whose response is ready already, and after which the connection closes."""
 
@@ -76,17 +78,10 @@ class Hosts:
 
 def _split(header: str) -> tuple[str, int | None]:
     """Name and port of a Host header, in lower case; an empty name where it is malformed."""
-    text = header.strip().lower()
-    if text.count(":") > 1 and not text.startswith("["):
+    match = HOST.fullmatch(header.strip().lower())
+    if not match:
         return "", None
-    try:
-        parts = urlsplit(f"//{text}")
-        name, port = parts.hostname or "", parts.port
-    except ValueError:
-        return "", None
-    if parts.netloc != text or "@" in text or text.endswith(":"):
-        return "", None
-    return name.rstrip("."), port
+    return match[1].strip("[]").rstrip("."), int(match[2]) if match[2] else None
 
 
 def _is_address(name: str) -> bool:
