@@ -107,7 +107,7 @@ def average_precision(matches: Sequence[ClassMatches], weights: NDArray[np.int64
     Returns:
         (10,) in 0..1; NaN where no image that counts has a box.
     """
-    values = [_class_precision(one, weights) for one in matches if (weights * one.boxes).sum() > 0]
+    values = [_class_precision(each, weights) for each in matches if (weights * each.boxes).sum() > 0]
     return np.mean(values, axis=0) if values else np.full(len(THRESHOLDS), np.nan)
 
 
