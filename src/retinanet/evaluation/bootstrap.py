@@ -139,6 +139,12 @@ def interpolated(hits: NDArray[np.float64], counted: NDArray[np.float64], boxes:
     return read.mean(axis=1)
 
 
+def precision_of_hits(hits: NDArray[np.bool_], boxes: int) -> float:
+    """AP of one class at one IoU, from (n,) whether each detection, by descending score, is right."""
+    counted = np.arange(1, len(hits) + 1, dtype=np.float64)
+    return float(interpolated(np.cumsum(hits, dtype=np.float64)[None], counted[None], boxes)[0])
+
+
 def confidence_intervals(
     matches: Sequence[ClassMatches],
     other: Sequence[ClassMatches] | None = None,
