@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from helpers.scenes import NAMES, Scenes
 
+from helpers.synthetic_data import Scenes
 from retinanet.evaluation import coco_metrics
 from retinanet.evaluation.bootstrap import average_precision, confidence_intervals, match_detections
 from retinanet.inference.detections import Detections
+
+NAMES = ("a", "b", "c")
 
 
 def made(seed, images=12, noise=6.0):

@@ -66,7 +66,7 @@ def test_an_overlap_that_just_reaches_is_enough(iou, right):
     assert pair(data, found, 0, iou).correct.tolist() == [right]
 
 
-def test_a_image_without_boxes_or_without_detections():
+def test_an_image_without_boxes_or_without_detections():
     data, found = scene(([], [(0, *BOX, 0.9)]), ([(0, *BOX)], None), ([], []))
     shapes = [pair(data, found, i, 0.5).overlap.shape for i in range(3)]
     assert shapes == [(1, 0), (0, 1), (0, 0)]

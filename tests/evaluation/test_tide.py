@@ -103,7 +103,7 @@ def test_location_comes_before_class_and_class_before_duplicate():
     assert error_costs(*taken_and_other).counts == only(**{"class": 1})
 
 
-def test_of_each_class_in_a_image_a_hundred_detections_count():
+def test_of_each_class_in_an_image_a_hundred_detections_count():
     rows = [(label, *EMPTY, 0.9) for label in (0, 0, 1)] * 60
     result = error_costs(*scene(([(0, *BOX)], [*rows, (0, *BOX, 0.1)])))
     assert result.counts == only(background=160, missed=1)

@@ -14,6 +14,7 @@ def finding(severity, text, **others):
     return Finding("labels.made-up", severity, others.pop("split", "train"), others.pop("count", 1), text, **others)
 
 
+@pytest.mark.slow
 def test_a_page_of_a_real_data_set(tmp_path, real, sound):
     inputs = facts(real("bccd"), ("train", "val", "test"))
     inputs = dataclasses.replace(inputs, findings=examine(inputs.splits, MODEL))

@@ -11,15 +11,17 @@ import pytest
 from helpers.browser import browser, chromium
 from helpers.data_page_facts import facts
 from helpers.hostile_names import NAMES, obeyed
+from helpers.run_page_facts import run_facts, write_set
 from retinanet.analysis.doctor import Finding
 from retinanet.report.data_page import write_data_page
 from retinanet.report.run_page import write_run_page
 
 
-@pytest.fixture
-def pages(tmp_path, make_set, run):
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
     """The page of a data set and that of a run, every text from outside hostile."""
-    root = make_set(NAMES, boxes=4)
+    folder = tmp_path_factory.mktemp("hostile")
+    root = write_set(folder, NAMES, boxes=4)
     notes = root / "annotations" / "instances_val.json"
     content = json.loads(notes.read_text())
     for image, name in zip(content["images"], NAMES[-len(content["images"]) :]):
@@ -31,9 +33,9 @@ def pages(tmp_path, make_set, run):
     inputs = facts(root, ("val",), findings=findings, choices=choices)
     surveys = dict.fromkeys(NAMES, inputs.surveys["val"])
     coverages = dict(zip(NAMES, inputs.coverages.values()))
-    write_data_page(tmp_path / "data.html", dataclasses.replace(inputs, surveys=surveys, coverages=coverages))
-    write_run_page(tmp_path / "run.html", run(root, choices=choices))
-    return tmp_path / "data.html", tmp_path / "run.html"
+    write_data_page(folder / "data.html", dataclasses.replace(inputs, surveys=surveys, coverages=coverages))
+    write_run_page(folder / "run.html", run_facts(folder, root, choices=choices))
+    return folder / "data.html", folder / "run.html"
 
 
 def test_names_are_words_and_nothing_else(pages, sound):

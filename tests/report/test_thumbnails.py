@@ -70,7 +70,7 @@ def test_what_is_wrong_is_red(make_set, run):
     assert right.caption.endswith("all correct")
 
 
-def test_a_image_in_which_nothing_was_found(make_set, run):
+def test_an_image_without_detections(make_set, run):
     inputs = run(make_set(), nothing=True)
     (one, *_) = inputs.images
     assert thumbnails.pair(inputs.data, one, inputs.detections)[1].caption == "no detections"

@@ -107,7 +107,7 @@ def average_precision(matches: Sequence[ClassMatches], weights: NDArray[np.int64
     Returns:
         (10,) in 0..1; NaN where no image that counts has a box.
     """
-    values = [_class_precision(one, weights) for one in matches if (weights * one.boxes).sum() > 0]
+    values = [_class_precision(each, weights) for each in matches if (weights * each.boxes).sum() > 0]
     return np.mean(values, axis=0) if values else np.full(len(THRESHOLDS), np.nan)
 
 
@@ -137,6 +137,12 @@ def interpolated(hits: NDArray[np.float64], counted: NDArray[np.float64], boxes:
         reached = at < hits.shape[1]
         read[t, reached] = precision[t, at[reached]]
     return read.mean(axis=1)
+
+
+def precision_of_hits(hits: NDArray[np.bool_], boxes: int) -> float:
+    """AP of one class at one IoU, from (n,) whether each detection, by descending score, is right."""
+    counted = np.arange(1, len(hits) + 1, dtype=np.float64)
+    return float(interpolated(np.cumsum(hits, dtype=np.float64)[None], counted[None], boxes)[0])
 
 
 def confidence_intervals(

@@ -21,8 +21,8 @@ LIMIT = 100
 class Pairs:
     """The n detections of one image, by descending score, matched to its m ground-truth boxes.
 
-    The match of a detection depends only on those with higher scores. To drop the detections below some score changes
-    no other match.
+    The match of a detection depends only on those with higher scores. Dropping the detections below a score
+    changes no other match.
     """
 
     indices: NDArray[np.int64]

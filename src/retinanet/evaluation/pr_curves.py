@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.evaluation.bootstrap import interpolated
+from retinanet.evaluation.bootstrap import precision_of_hits
 from retinanet.evaluation.detection_matching import LIMIT, pair
 
 if TYPE_CHECKING:
@@ -116,11 +116,7 @@ def _class_curve(
     """One class from (n,) detections: descending scores, whether right, and whether within COCO's limit."""
     last = np.flatnonzero(np.diff(scores, append=-np.inf))  # (d,) the last detection of each different score
     hits = np.cumsum(correct, dtype=np.float64)[last]
-    ap = None
-    if boxes:
-        limited = correct[within]
-        counted = np.arange(1, len(limited) + 1, dtype=np.float64)
-        ap = float(interpolated(np.cumsum(limited, dtype=np.float64)[None], counted[None], boxes)[0])
+    ap = precision_of_hits(correct[within], boxes) if boxes else None
     return ClassCurve(name, boxes, scores[last], hits / (last + 1), hits / max(boxes, 1), ap)
 
 

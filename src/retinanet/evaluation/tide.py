@@ -28,14 +28,14 @@ others, as the paper describes. In the authors' code:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.evaluation.bootstrap import interpolated
+from retinanet.evaluation.bootstrap import precision_of_hits
 from retinanet.evaluation.detection_matching import LIMIT, Pairs, pair
 
 if TYPE_CHECKING:
@@ -71,46 +71,8 @@ class ErrorCosts:
 
 
 @dataclass(frozen=True)
-class _Columns:
-    """Columns with a row for each detection that counts, of one image or of all; boxes are numbered through all."""
-
-    scores: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    matched: NDArray[np.int64]
-    """The box that the detection matches, -1 for none."""
-    same_box: NDArray[np.int64]
-    """The nearest box of the same class."""
-    same_iou: NDArray[np.float64]
-    other_box: NDArray[np.int64]
-    """The nearest box of another class."""
-    other_iou: NDArray[np.float64]
-
-    @classmethod
-    def of_image(cls, pairs: Pairs, first_box: int) -> _Columns:
-        """The rows of one image, whose boxes are numbered from ``first_box``."""
-        counted = (pairs.ranks < LIMIT) & ~pairs.ignored
-        real = ~pairs.crowd
-        numbers = first_box + np.cumsum(real) - 1  # (m,), without meaning for crowds
-        overlap = pairs.overlap[counted]
-        same_class = pairs.labels[counted, None] == pairs.box_labels  # (n, m)
-
-        def nearest(allowed: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-            iou = np.where(allowed & real, overlap, 0)
-            box = numbers[iou.argmax(axis=1)] if len(numbers) else np.full(len(iou), -1)
-            return box, iou.max(axis=1, initial=0)
-
-        matched = np.append(numbers, -1)[pairs.boxes[counted]]  # index -1, no match, picks the appended -1
-        return cls(pairs.scores[counted], pairs.labels[counted], matched, *nearest(same_class), *nearest(~same_class))
-
-    @classmethod
-    def joined(cls, images: list[_Columns]) -> _Columns:
-        """The rows of all images, one image after the other."""
-        return cls(*(np.concatenate([getattr(image, field.name) for image in images]) for field in fields(cls)))
-
-
-@dataclass(frozen=True)
 class _Sorted:
-    """All n detections that count with their kinds of error, and all m boxes without the crowds."""
+    """The n detections that count with their kinds of error, and the m boxes without crowds: of one image or of all."""
 
     scores: NDArray[np.float64]  # (n,)
     labels: NDArray[np.int64]  # (n,)
@@ -119,6 +81,39 @@ class _Sorted:
     box_labels: NDArray[np.int64]  # (m,)
     matched: NDArray[np.bool_]  # (m,)
     missed: NDArray[np.bool_]  # (m,)
+
+    @classmethod
+    def of_image(cls, pairs: Pairs) -> _Sorted:
+        counted = (pairs.ranks < LIMIT) & ~pairs.ignored
+        boxes = np.flatnonzero(~pairs.crowd)
+        labels, matches = pairs.labels[counted], pairs.boxes[counted]
+        overlap = pairs.overlap[counted][:, boxes]  # (n, m)
+        same_class = labels[:, None] == pairs.box_labels[boxes]
+        same, other = np.where(same_class, overlap, 0), np.where(same_class, 0, overlap)
+        same_iou, other_iou = same.max(axis=1, initial=0), other.max(axis=1, initial=0)
+        tests = {
+            RIGHT: matches >= 0,
+            LOCATION: (same_iou >= NEAR) & (same_iou < FOREGROUND),
+            CLASS: other_iou >= FOREGROUND,
+            DUPLICATE: same_iou >= FOREGROUND,
+            BOTH: other_iou >= NEAR,
+        }
+        kinds = np.select(list(tests.values()), list(tests), BACKGROUND)
+        about = np.full(len(kinds), -1)
+        if len(boxes):
+            about = np.select([kinds == LOCATION, kinds == CLASS], [same.argmax(axis=1), other.argmax(axis=1)], -1)
+        matched = np.isin(boxes, matches)
+        missed = ~matched & ~np.isin(np.arange(len(boxes)), about)
+        return cls(pairs.scores[counted], labels, kinds, about, pairs.box_labels[boxes], matched, missed)
+
+    @classmethod
+    def of_images(cls, images: Sequence[_Sorted]) -> _Sorted:
+        """The rows of all images, one image after the other; boxes are numbered through all images."""
+        names = [field.name for field in fields(cls)]
+        columns = {name: np.concatenate([getattr(image, name) for image in images]) for name in names}
+        offsets = np.cumsum([0, *(len(image.box_labels) for image in images)])[:-1]
+        shift = np.repeat(offsets, [len(image.about) for image in images])
+        return cls(**columns | {"about": np.where(columns["about"] < 0, -1, columns["about"] + shift)})
 
 
 def error_costs(
@@ -133,7 +128,10 @@ def error_costs(
         detections: image index -> its detections, labels as in ``data``; an image without an entry has none.
         indices: evaluate only these images.
     """
-    found = _sort(data, detections, sorted(set(range(len(data)) if indices is None else indices)))
+    images = sorted(set(range(len(data)) if indices is None else indices))
+    if not images:
+        return ErrorCosts(0.0, dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0.0), 0.0, 0.0)
+    found = _Sorted.of_images([_Sorted.of_image(pair(data, detections, index, FOREGROUND)) for index in images])
     counts = [int((found.kinds == kind).sum()) for kind in range(BACKGROUND + 1)] + [int(found.missed.sum())]
     if not len(found.box_labels):
         return ErrorCosts(0.0, dict(zip(KINDS, counts)), dict.fromkeys(KINDS, 0.0), 0.0, 0.0)
@@ -163,33 +161,6 @@ def error_costs(
     )
 
 
-def _sort(data: DetectionData, detections: Mapping[int, Detections], indices: list[int]) -> _Sorted:
-    none, no_score = np.zeros(0, np.int64), np.zeros(0)
-    images = [_Columns(no_score, none, none, none, no_score, none, no_score)]
-    box_labels, boxes = [none], 0
-    for index in indices:
-        pairs = pair(data, detections, index, FOREGROUND)
-        images.append(_Columns.of_image(pairs, boxes))
-        box_labels.append(pairs.box_labels[~pairs.crowd])
-        boxes += len(box_labels[-1])
-
-    rows = _Columns.joined(images)
-    tests = {
-        RIGHT: rows.matched >= 0,
-        LOCATION: (rows.same_iou >= NEAR) & (rows.same_iou < FOREGROUND),
-        CLASS: rows.other_iou >= FOREGROUND,
-        DUPLICATE: rows.same_iou >= FOREGROUND,
-        BOTH: rows.other_iou >= NEAR,
-    }
-    kinds = np.select(list(tests.values()), list(tests), BACKGROUND)
-    about = np.select([kinds == LOCATION, kinds == CLASS], [rows.same_box, rows.other_box], -1)
-    matched, covered = np.zeros((2, boxes), bool)
-    matched[rows.matched[rows.matched >= 0]] = True
-    covered[about[about >= 0]] = True
-    missed = ~(matched | covered)
-    return _Sorted(rows.scores, rows.labels, kinds, about, np.concatenate(box_labels), matched, missed)
-
-
 def _repairable(found: _Sorted, kind: int) -> NDArray[np.bool_]:
     """(n,) for each box without a match the error of a kind about it that has the highest score."""
     rows = np.flatnonzero(found.kinds == kind)
@@ -208,7 +179,5 @@ def _ap50(
     ends = np.searchsorted(labels[order], np.arange(len(boxes) + 1))
     values = []
     for label in np.flatnonzero(boxes):
-        hits = right[order[ends[label] : ends[label + 1]]]
-        counted = np.arange(1, len(hits) + 1, dtype=np.float64)
-        values.append(interpolated(np.cumsum(hits, dtype=np.float64)[None], counted[None], boxes[label])[0])
+        values.append(precision_of_hits(right[order[ends[label] : ends[label + 1]]], boxes[label]))
     return float(np.mean(values)) if values else 1.0

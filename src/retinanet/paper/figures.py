@@ -37,10 +37,10 @@ def _axes(width: float = 6.0, height: float = 4.2, columns: int = 1) -> tuple[An
 def save(figure: Any, folder: Path, name: str) -> None:
     """Write a figure as name.svg and name.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / f"{name}.svg") as place:
-        figure.savefig(place, metadata={"Date": None})
-    with replacing(folder / f"{name}.png") as place:
-        figure.savefig(place)
+    with replacing(folder / f"{name}.svg") as temporary:
+        figure.savefig(temporary, metadata={"Date": None})
+    with replacing(folder / f"{name}.png") as temporary:
+        figure.savefig(temporary)
 
 
 def focal_loss() -> Any:

@@ -75,9 +75,9 @@ def _errors(facts: RunFacts) -> Iterable[str]:
     first, second = sorted(cost, key=lambda kind: -cost[kind])[:2]
     for kind in (first, second):
         if cost[kind] >= max(COSTS, 0.6 * cost[first]):
-            place = "The most costly errors" if cost[kind] == cost[first] else "The next most costly errors"
+            rank = "The most costly errors" if cost[kind] == cost[first] else "The next most costly errors"
             price = f"{count(counts[kind])} of them cost {score(cost[kind])} AP50"
-            yield f"{place} are {ERROR_KINDS[kind]}: {price}. {_remedy(kind, facts)}"
+            yield f"{rank} are {ERROR_KINDS[kind]}: {price}. {_remedy(kind, facts)}"
 
 
 def _remedy(kind: str, facts: RunFacts) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def sides(surveys: Mapping[str, SplitSurvey], anchors: AnchorSettings) -> Figure | None:
     """Sizes of the boxes in training, with those of the anchors; None without boxes."""
-    histograms = {name: one.trained.histogram for name, one in surveys.items() if one.boxes}
+    histograms = {name: survey.trained.histogram for name, survey in surveys.items() if survey.boxes}
     if not histograms:
         return None
     every = sorted(size * scale for size in anchors.sizes for scale in anchors.scales)
@@ -43,7 +43,7 @@ def sides(surveys: Mapping[str, SplitSurvey], anchors: AnchorSettings) -> Figure
 
 def shapes(surveys: Mapping[str, SplitSurvey], anchors: AnchorSettings) -> Figure | None:
     """Aspect ratios of the boxes, with those of the anchors; None without boxes."""
-    histograms = {name: one.ratio_histogram for name, one in surveys.items() if one.boxes}
+    histograms = {name: survey.ratio_histogram for name, survey in surveys.items() if survey.boxes}
     if not histograms:
         return None
 
@@ -62,15 +62,15 @@ def shapes(surveys: Mapping[str, SplitSurvey], anchors: AnchorSettings) -> Figur
 
 def objects(surveys: Mapping[str, SplitSurvey]) -> Figure:
     """The number of objects in an image."""
-    used = [max(i for i, n in enumerate(one.objects.counts) if n or i == 0) for one in surveys.values()]
+    used = [max(i for i, n in enumerate(survey.objects.counts) if n or i == 0) for survey in surveys.values()]
     edges = next(iter(surveys.values())).objects.edges[: max(used) + 2]
     names = [f"{a}" if b - a <= 1 else f"{a}–{b - 1}" for a, b in itertools.pairwise(map(int, edges))]
 
     def paint(axes: Any) -> None:
         width = 0.8 / len(surveys)
-        for i, (name, one) in enumerate(surveys.items()):
+        for i, (name, survey) in enumerate(surveys.items()):
             at = np.arange(len(names)) + (i - (len(surveys) - 1) / 2) * width
-            heights = np.array(one.objects.counts[: len(names)]) / max(1, one.images)
+            heights = np.array(survey.objects.counts[: len(names)]) / max(1, survey.images)
             axes.bar(at, heights, width * 0.92, color=SERIES[i % len(SERIES)], label=_name(name))
         axes.set_xticks(range(len(names)), names, rotation=40 if len(names) > 9 else 0)
         axes.set(xlabel="objects in an image", ylabel="share of the images")
@@ -80,7 +80,7 @@ def objects(surveys: Mapping[str, SplitSurvey]) -> Figure:
             axes.legend()
 
     medians = ", ".join(
-        f"{one.objects_median:g} in {name} (at most {one.objects_max})" for name, one in surveys.items()
+        f"{survey.objects_median:g} in {name} (at most {survey.objects_max})" for name, survey in surveys.items()
     )
     svg = chart("objects", "Share of images by number of objects", paint)
     return Figure(svg, "Objects in an image", f"Median number of objects: {medians}.")
@@ -88,7 +88,7 @@ def objects(surveys: Mapping[str, SplitSurvey]) -> Figure:
 
 def fits(coverages: Mapping[str, Coverage]) -> Figure | None:
     """The IoU of each box with its best anchor; None without boxes."""
-    drawn = {name: one for name, one in coverages.items() if len(one.best)}
+    drawn = {name: coverage for name, coverage in coverages.items() if len(coverage.best)}
     if not drawn:
         return None
     edges = np.linspace(0, 1, 41)
@@ -96,15 +96,15 @@ def fits(coverages: Mapping[str, Coverage]) -> Figure | None:
 
     def paint(axes: Any) -> None:
         axes.axvline(limit, color=INK, linewidth=0.9, linestyle="--", alpha=0.7)
-        for (name, one), colour in zip(drawn.items(), SERIES[1::-1] + SERIES[2:]):
-            heights = np.histogram(one.best, edges)[0] / len(one.best)
+        for (name, coverage), colour in zip(drawn.items(), SERIES[1::-1] + SERIES[2:]):
+            heights = np.histogram(coverage.best, edges)[0] / len(coverage.best)
             axes.stairs(heights, edges, fill=True, color=colour, alpha=0.2)
             axes.stairs(heights, edges, color=colour, linewidth=1.6, label=_name(name))
         axes.set(xlabel="IoU of a box with its best anchor", ylabel="share of the boxes", xlim=(0, 1))
         _percent(axes)
         axes.legend(loc="upper left")
 
-    below = ", ".join(f"{share(1 - one.share)} with {name}" for name, one in drawn.items())
+    below = ", ".join(f"{share(1 - coverage.share)} with {name}" for name, coverage in drawn.items())
     caption = f"Boxes left of {limit:g} (dashed line) have no positive anchor, so they are not trained on: {below}."
     svg = chart("fits", "Share of boxes by the IoU with their best anchor", paint)
     return Figure(svg, "How well the anchors fit", caption)

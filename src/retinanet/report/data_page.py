@@ -59,6 +59,10 @@ class DataFacts:
     samples: int = 12
     model: ModelSettings = field(default_factory=ModelSettings)
 
+    def of(self, severity: str) -> list[Finding]:
+        """The findings of a severity."""
+        return [finding for finding in self.findings if finding.severity == severity]
+
 
 def write_data_page(path: str | Path, facts: DataFacts) -> None:
     """Write the page of a data set as one HTML file.
@@ -88,8 +92,8 @@ def write_data_page(path: str | Path, facts: DataFacts) -> None:
             ("images", "Images"),
         ),
         facts=_facts(surveys),
-        findings=[one for severity in ("error", "warning") for one in facts.findings if one.severity == severity],
-        notes=[one for one in facts.findings if one.severity == "note"],
+        findings=facts.of("error") + facts.of("warning"),
+        notes=facts.of("note"),
         splits=_splits(surveys),
         sizes=_sizes(surveys),
         classes=_classes(surveys),
@@ -108,7 +112,7 @@ def write_data_page(path: str | Path, facts: DataFacts) -> None:
 
 def _verdict(facts: DataFacts) -> str:
     """Whether the data set is ready for training, and how many boxes the anchors cover."""
-    errors, warnings = (sum(one.severity == severity for one in facts.findings) for severity in ("error", "warning"))
+    errors, warnings = len(facts.of("error")), len(facts.of("warning"))
     check = f"check {plural(warnings, 'warning')}"
     if not any(survey.boxes for survey in facts.surveys.values()):
         text = "There are no boxes to train on."
@@ -128,7 +132,7 @@ def _verdict(facts: DataFacts) -> str:
 def _facts(surveys: Mapping[str, SplitSurvey]) -> list[Fact]:
     if not surveys:
         return []
-    images, boxes = (sum(getattr(one, name) for one in surveys.values()) for name in ("images", "boxes"))
+    images, boxes = (sum(getattr(survey, name) for survey in surveys.values()) for name in ("images", "boxes"))
     first = next(iter(surveys.values()))
     imbalance = ""
     if first.imbalance > 1 and len(first.classes) > 1:
@@ -150,13 +154,15 @@ def _pixels(size: tuple[int, int]) -> str:
 
 def _splits(surveys: Mapping[str, SplitSurvey]) -> Table:
     rows = []
-    for name, one in surveys.items():
-        numbers = (one.images, one.empties, one.boxes, one.crowds, one.objects_median, one.objects_max)
+    for name, survey in surveys.items():
+        objects = (survey.objects_median, survey.objects_max)
+        numbers = (survey.images, survey.empties, survey.boxes, survey.crowds, *objects)
         rows.append(
             [
                 Cell(name),
                 *(number_cell(float(number), short if number % 1 else count) for number in numbers),
-                *(Cell(_pixels(size), float(math.prod(size))) for size in (one.image_smallest, one.image_largest)),
+                Cell(_pixels(survey.image_smallest), float(math.prod(survey.image_smallest))),
+                Cell(_pixels(survey.image_largest), float(math.prod(survey.image_largest))),
             ]
         )
     titles = ("images", "without boxes", "boxes", "regions to ignore", "boxes an image (median)", "most in one image")
@@ -172,12 +178,12 @@ def _sizes(surveys: Mapping[str, SplitSurvey]) -> Table:
             Cell(name),
             Cell(_pixels((height, width)), float(height * width)),
             number_cell(number, count),
-            share_cell(number / max(1, one.images)),
+            share_cell(number / max(1, survey.images)),
         ]
-        for name, one in surveys.items()
-        for height, width, number in one.image_sizes
+        for name, survey in surveys.items()
+        for height, width, number in survey.image_sizes
     ]
-    distinct = ", ".join(f"{count(one.distinct_sizes)} in {name}" for name, one in surveys.items())
+    distinct = ", ".join(f"{count(survey.distinct_sizes)} in {name}" for name, survey in surveys.items())
     columns = [Column("split", False), Column("width × height"), Column("images"), Column("share")]
     return Table("table-sizes", f"The most frequent image sizes. Different sizes: {distinct}.", columns, rows)
 
@@ -186,8 +192,8 @@ def _classes(surveys: Mapping[str, SplitSurvey]) -> Table:
     """Boxes of each class in each split; the bars are logarithmic."""
     if not surveys:
         return Table("table-classes", "", (), ())
-    by_split = [{one.name: one for one in survey.classes} for survey in surveys.values()]
-    most = max((one.boxes for classes in by_split for one in classes.values()), default=0)
+    by_split = [{row.name: row for row in survey.classes} for survey in surveys.values()]
+    most = max((row.boxes for classes in by_split for row in classes.values()), default=0)
     rows = []
     for name in dict.fromkeys(name for classes in by_split for name in classes):
         cells = [Cell(name)]
@@ -214,14 +220,14 @@ def _classes(surveys: Mapping[str, SplitSurvey]) -> Table:
 def _sides(surveys: Mapping[str, SplitSurvey]) -> Table:
     """Percentiles of the values in the charts."""
     rows = []
-    for name, one in surveys.items():
-        if not one.boxes:
+    for name, survey in surveys.items():
+        if not survey.boxes:
             continue
         for what, values in (
-            ("√(width × height) in the files, px", one.stored.size),
-            ("√(width × height) in training, px", one.trained.size),
-            ("shorter side in training, px", one.trained.shorter),
-            ("height ÷ width", one.ratios),
+            ("√(width × height) in the files, px", survey.stored.size),
+            ("√(width × height) in training, px", survey.trained.size),
+            ("shorter side in training, px", survey.trained.shorter),
+            ("height ÷ width", survey.ratios),
         ):
             percentiles = (values.p1, values.p5, values.p25, values.p50, values.p75, values.p95, values.p99)
             rows.append([Cell(name), Cell(what), *(number_cell(value, short) for value in percentiles)])
@@ -234,13 +240,13 @@ def _coverage(coverages: Mapping[str, Coverage]) -> Table:
     rows = [
         [
             Cell(name),
-            share_cell(one.share),
-            number_cell(one.without, share),
-            number_cell(one.anchors, count),
-            number_cell(one.positives, short),
-            number_cell(one.ratio if known(one.ratio) else None, short),
+            share_cell(coverage.share),
+            number_cell(coverage.without, share),
+            number_cell(coverage.anchors, count),
+            number_cell(coverage.positives, short),
+            number_cell(coverage.ratio if known(coverage.ratio) else None, short),
         ]
-        for name, one in coverages.items()
+        for name, coverage in coverages.items()
     ]
     columns = [
         Column("anchors", False),
@@ -250,7 +256,7 @@ def _coverage(coverages: Mapping[str, Coverage]) -> Table:
         Column("positive anchors an image"),
         Column("background anchors for each positive"),
     ]
-    sampled = max((one.sampled for one in coverages.values()), default=0)
+    sampled = max((coverage.sampled for coverage in coverages.values()), default=0)
     caption = f"How well the anchors cover the boxes. Anchors are counted in {plural(sampled, 'image')}."
     return Table("table-coverage", caption, columns, rows)
 
@@ -258,7 +264,8 @@ def _coverage(coverages: Mapping[str, Coverage]) -> Table:
 def _shares(coverages: Mapping[str, Coverage], by: str) -> Table:
     """The share of the boxes covered, by "size" or "class", with a column for each set of anchors."""
     columns_of = [
-        {name: (boxes, covered) for name, boxes, covered in getattr(one, f"per_{by}")} for one in coverages.values()
+        {name: (boxes, covered) for name, boxes, covered in getattr(coverage, f"per_{by}")}
+        for coverage in coverages.values()
     ]
     rows = []
     for name in dict.fromkeys(name for column in columns_of for name in column):
@@ -275,7 +282,7 @@ def _shares(coverages: Mapping[str, Coverage], by: str) -> Table:
 
 
 def _levels(coverages: Mapping[str, Coverage]) -> Table:
-    shares = [dict(one.per_level) for one in coverages.values()]
+    shares = [dict(coverage.per_level) for coverage in coverages.values()]
     levels = sorted({level for each in shares for level in each})
     rows = [[Cell(f"P{level}"), *(share_cell(each.get(level)) for each in shares)] for level in levels]
     columns = [Column("level", False), *(Column(name) for name in coverages)]
