@@ -19,6 +19,7 @@ from retinanet.common.arguments import of_prediction
 from retinanet.common.arguments import whole as whole_number
 from retinanet.common.atomic_files import require_new
 from retinanet.common.errors import RequestError
+from retinanet.common.printable import listed
 
 if TYPE_CHECKING:
     from retinanet.predict.files import Predicted
@@ -228,17 +229,13 @@ def _report(out: Output, made: Predicted, threshold: float, why: str, draw: bool
     if made.unwritten:
         out.say(f"{len(made.unwritten)} images of which a file could not be written, because of its name or size")
     for note, names in made.notes.items():
-        out.say(f"{len(names)} images: {note}, {_some(names)}")
+        out.say(f"{len(names)} images: {note}, {listed(names, SHOWN)}")
     for reason in dict(Counter(reason for _, reason in made.passed_over).most_common()):
         names = [name for name, why in made.passed_over if why == reason]
-        out.say(f"{len(names)} passed over ({reason}): {_some(names)}")
+        out.say(f"{len(names)} passed over ({reason}): {listed(names, SHOWN)}")
     files = ", ".join(str(file.relative_to(made.output)) for file in made.files)
     drawn = "the drawn images" if draw and made.images else ""
     out.say(f"in {made.output}: " + " and ".join(filter(None, [drawn, files])))
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _as_json(made: VideoMade) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from retinanet.evaluation.confusion import confusion, judge, worst
 from retinanet.evaluation.loss_distribution import Difficulty, margins
 from retinanet.evaluation.tide import errors
 from retinanet.training.run_folder import RunFolder, read_metrics
-from retinanet.training.validation import Measured
+from retinanet.training.validation import Evaluation
 
 if TYPE_CHECKING:
     from retinanet.inference.detector import Detector
@@ -29,7 +29,7 @@ def write_report(
     data: DetectionData,
     val: DetectionData,
     detector: Detector,
-    measured: Measured,
+    measured: Evaluation,
     step: int,
     seconds: float,
     seconds_in: Mapping[str, float],
@@ -46,7 +46,7 @@ def write_report(
     from retinanet.report.run_page import write_run_page
 
     assert measured.curves is not None, "the first process writes"
-    found, looked_at = measured.found, sorted(measured.found)
+    found, looked_at = measured.detections, sorted(measured.detections)
     threshold = measured.curves.threshold
     judged = judge(val, found, threshold, indices=looked_at)
     metrics = read_metrics(folder.path)
