@@ -1,9 +1,9 @@
-"""Whether the fast ways of computing find the boxes that plain float32 finds.
+"""How many detections of plain float32 the faster precisions find too.
 
     python benchmarks/agreement.py runs/mine ../shared/data/tiny_coco --split val
 
-Of the detections of ``precision="fp32"`` with a score above 0.3: the share that the other way finds too, with the same
-label, at an IoU above 0.9.
+The share is that of the float32 detections with a score above 0.3 for which the other precision has a box with the same
+label and an IoU above 0.9.
 """
 
 from __future__ import annotations

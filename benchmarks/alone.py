@@ -1,4 +1,4 @@
-"""One measurement after the other, each in a process of its own: what one leaves in memory does not meet the next."""
+"""Runs measurements one after the other, each in a new process, so that no leftovers in memory affect the next."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def options(
     measure: Callable[..., Any],
     flags: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
-    """The command line of a script; in a process that :func:`alone` started, measures, prints the result and leaves.
+    """Parse the command line of a script. In a process that :func:`alone` started, measure, print the result and exit.
 
     Args:
-        names, known: what its arguments are called, and which there are.
+        names, known: the name of its arguments, and their known values.
         rounds: the default of --rounds.
-        measure: from the arguments given to :func:`alone`, as text, and the rounds, to a result.
-        flags: more options that are given or not, with their help.
+        measure: called with the arguments of :func:`alone` as text, and the rounds; returns a result.
+        flags: more options without a value, with their help.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(names, nargs="*", help=f"of {', '.join(known)}; default: all")
@@ -60,7 +60,7 @@ def ended_by_ctrl_c() -> Iterator[None]:
 
 
 def _fault(given: argparse.Namespace, names: str, known: Any) -> str | None:
-    """What is wrong with the arguments, in a line."""
+    """A line about wrong arguments, if there are any."""
     unknown = [name for name in getattr(given, names) if name not in known]
     if unknown:
         return f"there is no {unknown[0]!r} among the {names}; they are {', '.join(known)}"
@@ -72,7 +72,7 @@ def _fault(given: argparse.Namespace, names: str, known: Any) -> str | None:
 
 
 def alone(*arguments: str, rounds: int) -> Any:
-    """What this script measures for ``arguments`` in a new process; None where that was killed for lack of memory."""
+    """The result of this script for ``arguments`` in a new process; None if that was killed for lack of memory."""
     command = [sys.executable, sys.argv[0], "--rounds", str(rounds), "--one", *arguments]
     with ended_by_ctrl_c():
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)

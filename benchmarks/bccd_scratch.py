@@ -2,9 +2,9 @@
 
     python benchmarks/bccd_scratch.py --data ../shared/data/bccd --minutes 15
 
-One run after the other in processes of their own, on an otherwise idle machine. All train on trainval and are measured
-on test with the same evaluation, at the end (the default command on the way too). torchvision's minutes are training
-alone; ours include evaluation, drawing and saving.
+The runs follow each other in new processes; the machine should be idle. All train on trainval and are evaluated on test
+with the same evaluation at the end (the default command also during training). torchvision's minutes are only training;
+ours include evaluation, drawing and saving.
 
     default           the default command: retinanet train DATA --budget 15m
     ours              recipes/scratch-small.yaml without its evaluations before the end
@@ -80,7 +80,7 @@ def torchvision(data: Path, minutes: float, adamw: bool, seed: int) -> dict[str,
     from retinanet.inference.detections import Detections
 
     torch.manual_seed(seed)
-    bf16 = choose("auto", "cpu") == "bf16"  # as ours: where the CPU computes in it
+    bf16 = choose("auto", "cpu") == "bf16"  # as in ours, if the CPU multiplies in it
     train, test = open_data(data, "trainval"), open_data(data, "test")
     model = torchvision_model(len(train.class_names), norm=adamw)
     if adamw:
@@ -100,8 +100,8 @@ def torchvision(data: Path, minutes: float, adamw: bool, seed: int) -> dict[str,
                 boxes[:, [0, 2]] = image.shape[2] - boxes[:, [2, 0]]
             images.append(image)
             targets.append({"boxes": boxes, "labels": torch.from_numpy(train.labels(index))})
-        part = elapsed / length
-        decay = 0.5 * (1 + math.cos(math.pi * part)) if adamw else 0.1 ** sum(part >= m for m in (2 / 3, 8 / 9))
+        done = elapsed / length
+        decay = 0.5 * (1 + math.cos(math.pi * done)) if adamw else 0.1 ** sum(done >= m for m in (2 / 3, 8 / 9))
         for group in optimizer.param_groups:
             group["lr"] = full * decay * min(1.0, (step + 1) / 50)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
@@ -116,14 +116,14 @@ def torchvision(data: Path, minutes: float, adamw: bool, seed: int) -> dict[str,
             print(f"step {step} {elapsed:.0f} s loss {loss.item():.3f}", file=sys.stderr, flush=True)
     seconds = time.monotonic() - began
     model.eval()
-    found = {}
+    detections = {}
     for index in range(len(test)):
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             (result,) = model([test.read(index).float() / 255])
-        order_ = result["scores"].float().argsort(descending=True, stable=True)
-        kept = {key: value[order_] for key, value in result.items()}
-        found[index] = Detections(kept["boxes"].float(), kept["scores"].float(), kept["labels"], test.class_names)
-    return {"steps": step, "seconds": seconds, **coco_metrics.evaluate(test, found).stats}
+        by_score = result["scores"].float().argsort(descending=True, stable=True)
+        kept = {key: value[by_score] for key, value in result.items()}
+        detections[index] = Detections(kept["boxes"].float(), kept["scores"].float(), kept["labels"], test.class_names)
+    return {"steps": step, "seconds": seconds, **coco_metrics.evaluate(test, detections).stats}
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
-"""How time and memory grow with classes, boxes, image size and batch, beside torchvision.
+"""How time and memory grow with classes, boxes, image size and batch size, compared with torchvision.
 
-    python benchmarks/growth.py                       # all of it: about an hour on two cores
-    python benchmarks/growth.py loss post-processing  # some
+    python benchmarks/growth.py                       # everything: about an hour on two cores
+    python benchmarks/growth.py loss post-processing  # a selection
 
-One number at a time is changed from 80 classes, 20 boxes an image, 800 pixels and one image (for the training step
-320 pixels and two). Every side of every case runs in a process of its own: once to warm up, then the measured rounds,
-of which there are fewer where they take long. Memory is what the process held at its highest, in the first of them,
-above what it held before.
+The base is 80 classes, 20 boxes in an image, 800 pixels and one image (for the training step 320 pixels and two).
+Each case changes one of these numbers. Every side of every case runs in a new process: once to warm up, then in the
+measured rounds, of which there are fewer if they take long. Memory is the peak of the first round above the memory
+before it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHANGES = {
     "step": {"classes": (365, 1203), "boxes": (200, 1000), "size": (800, 1600), "batch": (8, 32)},
 }
 SIDES = ("ours", "theirs")
-ENOUGH = 15.0  # seconds of measured rounds after which no other begins
+ENOUGH = 15.0  # no new round begins after so many seconds
 BASES = {"step": BASE | {"size": 320, "batch": 2}}
 
 
@@ -53,8 +53,8 @@ def measure(work: str, side: str, case: str, rounds: int) -> dict[str, float]:
     run = getattr(make(work, **json.loads(case)), side)
     run()
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what the allocator keeps for itself would hide what the next run takes
-    Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts again from here
+    ctypes.CDLL(None).malloc_trim(0)  # free memory that the allocator keeps would hide the memory of the next run
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before, extra = memory("VmRSS"), 0.0
     times: list[float] = []
     while len(times) < rounds and sum(times) < ENOUGH:
@@ -73,10 +73,10 @@ def main() -> None:
         base = BASES.get(work, BASE)
         cases = [base, *(base | {key: value} for key, values in CHANGES[work].items() for value in values)]
         for case in cases:
-            # Killed for lack of memory: that is a result too.
-            found = {side: alone.alone(work, side, json.dumps(case), rounds=options.rounds) for side in SIDES}
-            rows.append({"work": work, **case, **found})
-            ours, theirs = found["ours"], found["theirs"]
+            # None means killed for lack of memory, which is a result too.
+            results = {side: alone.alone(work, side, json.dumps(case), rounds=options.rounds) for side in SIDES}
+            rows.append({"work": work, **case, **results})
+            ours, theirs = results["ours"], results["theirs"]
             name = f"{work}, " + ", ".join(f"{value} {key}" for key, value in case.items())
             print(f"{name:46} {_shown(ours)} {_shown(theirs)}", end=" ")
             if ours and theirs:

@@ -1,9 +1,9 @@
-"""What helps rare classes: AP per class on BCCD (platelets and white cells against eleven times as many red cells).
+"""Which settings help rare classes: AP per class on BCCD, which has eleven times as many red cells as other objects.
 
     python benchmarks/imbalance.py --steps 250 --seeds 2
 
-The same short training from scratch with one setting changed at a time; as many steps for each, so two runs may share a
-machine (``--jobs 2``, one thread each). Learnt from trainval, measured on test.
+Each run is the same short training from scratch with one setting changed, on trainval, evaluated on test. All runs have
+the same number of steps, so several may share a machine (``--jobs 2``, one thread each).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def run(case: str, seed: int, steps: int, folder: Path, threads: int) -> dict[st
     command += ["--train", "trainval", "--val", "test", "--output", str(path), "--quiet"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     subprocess.run(command, check=True, env=environment)
-    found = json.loads((path / "evaluation.json").read_text())
-    return {"AP": found["AP"], **{row["name"]: row["AP"] for row in found["per_class"]}}
+    evaluation = json.loads((path / "evaluation.json").read_text())
+    return {"AP": evaluation["AP"], **{row["name"]: row["AP"] for row in evaluation["per_class"]}}
 
 
 def main() -> None:

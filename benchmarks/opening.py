@@ -1,8 +1,8 @@
-"""Opening a data set of COCO's size: seconds, and megabytes in the parent and in each loader process; and checking it.
+"""Opening and checking a data set of COCO's size: seconds, and megabytes in the parent and in each loader process.
 
     python benchmarks/opening.py --images 120000 --boxes 1000000
 
-Makes the annotation file and as many images (links to a few small ones) in a temporary folder.
+Makes the annotation file and the images, which are links to a few small ones, in a temporary folder.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ def main() -> None:
         seconds = time.perf_counter() - begin
         gc.collect()
         print(f"opened {len(data)} images with {data.num_boxes} boxes in {seconds:.1f} s")
-        print(f"the parent holds {held('Rss:') - before:.0f} MB more, annotations and the allocator's slack together")
+        print(f"the parent holds {held('Rss:') - before:.0f} MB more: annotations and free memory of the allocator")
         reading, writing = os.pipe()
         child = os.fork()
-        if child == 0:  # as a loader process: forked, then reading
+        if child == 0:  # forked and then reading, like a loader process
             try:
                 data.read(0)  # imports and buffers
                 start = held("Private_")
@@ -90,7 +90,7 @@ def main() -> None:
                 os._exit(0)
         os.close(writing)
         os.waitpid(child, 0)
-        print(f"a loader process holds {os.read(reading, 100).decode()} MB more after 5000 images from all over")
+        print(f"a loader process holds {os.read(reading, 100).decode()} MB more after 5000 images")
 
         begin = time.perf_counter()
         command = [sys.executable, "-m", "retinanet", "data", name, "--quiet", "--json", str(Path(name) / "found.json")]

@@ -1,10 +1,10 @@
-"""Images that one CPU core decodes, augments and batches a second, beside torchvision's reference pipeline.
+"""Images per second that one CPU core decodes, augments and batches, compared with torchvision's reference pipeline.
 
     python benchmarks/pipeline.py --data ../shared/data/tiny_coco --size 800
 
-Ours: file to a padded uint8 batch at the training size, flipped half of the time. torchvision's (references/detection):
-decode with Pillow, flip, convert to float32; its model resizes and pads, so that work is added to the second row.
-On one core; both take turns with the same images.
+Ours: from files to a padded uint8 batch at the training size, with random flips. torchvision's (references/detection):
+decode with Pillow, flip, convert to float32. Its model resizes and pads, so the last row includes that work. Both take
+turns on one core with the same images.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What an ImageNet-pretrained backbone brings: fine-tuned beside the same network from scratch, in the same minutes.
+"""The gain of an ImageNet-pretrained backbone: fine-tuned against the same network from scratch, in the same minutes.
 
     python benchmarks/pretraining.py --weights ../shared/weights/mobilenetv2_100_same.safetensors --minutes 3
 
-MobileNetV2 on BCCD (trainval -> test) and on coco128 (train2017 -> val2017), with recipes/scratch-small.yaml for all
-the rest. With weights the backbone's batch normalisation is frozen, as the weight file asks for; without them it is
-trained. The two of a data set run side by side, each on half of the CPUs, so that what else happens on the
-machine meets both; the minutes include the evaluation.
+MobileNetV2 on BCCD (trainval -> test) and on coco128 (train2017 -> val2017); other settings are those of
+recipes/scratch-small.yaml. With pretrained weights the backbone's batch normalization is frozen, else it is trained.
+Both runs of a data set go at the same time, each on half of the CPUs, so that other work on the machine affects both.
+The minutes include the evaluation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def run(data: Path, splits: tuple[str, str], weights: Path | None, minutes: floa
     from retinanet.training.trainer import train
 
     backbone = BACKBONE | ({"weights": str(weights), "frozen_norm": True} if weights else {})
-    # Both see the images as the weight file wants them.
+    # Both use the preprocessing of the weight file.
     model = {"backbone": backbone, "preprocessing": {"mean": [0.5] * 3, "std": [0.5] * 3}}
     changes = {
         "model": model,
@@ -40,7 +40,7 @@ def run(data: Path, splits: tuple[str, str], weights: Path | None, minutes: floa
 
 
 def start(way: str, name: str, share: list[int]) -> subprocess.Popen:
-    """One run in a process of its own, on its share of the CPUs."""
+    """Start a run in a new process, on its share of the CPUs."""
     command = [sys.executable, __file__, *sys.argv[1:], "--one", way, "--sets", name]
     environment = os.environ | {"OMP_NUM_THREADS": str(len(share))}
     return subprocess.Popen(command, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, share))

@@ -1,10 +1,11 @@
-"""What int8 costs in AP, and what it gains in time and size: one detector as a checkpoint and as OpenVINO folders.
+"""The cost of int8 in AP, and its gain in time and size: one detector as a checkpoint and as OpenVINO folders.
 
     python benchmarks/quantisation.py --model runs/mine ../shared/data/bccd
     python benchmarks/quantisation.py ../shared/data/bccd --minutes 4
 
-int8 is calibrated on the train split; all are measured on another one. Without --model a small detector is trained
-first. The last lines are int8 in other ways: with every convolution in 8 bits, with the other preset (--ways).
+int8 is calibrated on the training split, and all models are evaluated on another split. Without --model a small
+detector is trained first. With --ways the last lines are other kinds of int8: every convolution in 8 bits, and the
+other preset.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def load(source: str) -> Detector:
     return openvino_runtime.load(path) if openvino_runtime.recognises(path) else retinanet.load(path, "cpu", "auto")
 
 
-def quantised(fp32: Path, place: Path, detector: Detector, data: Path, preset: str, ignored: bool) -> None:
-    """int8 with another preset, or without leaving the last convolutions in floating point."""
+def quantised(fp32: Path, folder: Path, detector: Detector, data: Path, preset: str, ignored: bool) -> None:
+    """Write an int8 model with another preset, or with its last convolutions in int8 too."""
     openvino, nncf = openvino_runtime.runtime("this"), openvino_int8.nncf()
     model = openvino_runtime.core(openvino).read_model(fp32 / openvino_runtime.NETWORK)
     names = [openvino_int8.last_convolution(output) for output in model.outputs] if ignored else []
@@ -48,16 +49,16 @@ def quantised(fp32: Path, place: Path, detector: Detector, data: Path, preset: s
             subset_size=len(images),
             ignored_scope=nncf.IgnoredScope(names=names),
         )
-    place.mkdir()
-    openvino.save_model(model, place / openvino_runtime.NETWORK)
+    folder.mkdir()
+    openvino.save_model(model, folder / openvino_runtime.NETWORK)
     about = openvino_export.about(detector, "int8")
-    (place / openvino_runtime.ABOUT).write_text(json.dumps(about), encoding="utf-8")
+    (folder / openvino_runtime.ABOUT).write_text(json.dumps(about), encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--model", type=Path, help="a run folder or checkpoint; one is trained without")
+    parser.add_argument("--model", type=Path, help="a run folder or checkpoint; by default one is trained")
     parser.add_argument("--minutes", type=float, default=4, help="of training")
     parser.add_argument("--train", default="trainval")
     parser.add_argument("--split", default="test")
@@ -98,10 +99,9 @@ def main() -> None:
         r = row.row() | {"name": name, "AP": stats["AP"], "AP50": stats["AP50"], "AP75": stats["AP75"]}
         rows.append(r)
         time_taken = f"{1e3 * r['seconds']:.0f} ms ({1e3 * r['seconds_low']:.0f} to {1e3 * r['seconds_high']:.0f})"
-        found = f"{100 * (r['agreement'] or 0):.1f} %"
-        print(
-            f"{name:28} {r['AP']:6.3f} {r['AP50']:6.3f} {r['bytes'] / 1e6:5.1f} MB  {time_taken:24} {found}", flush=True
-        )
+        agreement = f"{100 * (r['agreement'] or 0):.1f} %"
+        size = f"{r['bytes'] / 1e6:5.1f} MB"
+        print(f"{name:28} {r['AP']:6.3f} {r['AP50']:6.3f} {size}  {time_taken:24} {agreement}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
 

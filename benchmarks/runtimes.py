@@ -1,11 +1,11 @@
-"""One network, torchvision's ResNet-50 RetinaNet, in every runtime that this package writes for, and in torchvision.
+"""The time of one network, torchvision's ResNet-50 RetinaNet, in every runtime of this package and in torchvision.
 
     python benchmarks/runtimes.py --images ../shared/data/tiny_coco/train2017
     python benchmarks/runtimes.py --sides auto int8 --size 512 --json runtimes.json
 
-Weights are random: this is about time alone (benchmarks/quantisation.py is about AP). int8 is calibrated on some of the
-images. From pixels to boxes, one image at a time; all sides look at each in turn, in one process. Exporting takes
-some minutes. On an otherwise idle machine.
+Weights are random, because only time is measured (benchmarks/quantisation.py measures AP). int8 is calibrated on some
+of the images. A measurement goes from pixels to boxes, one image at a time. All sides take turns in one process.
+Exporting takes some minutes. The machine should be idle.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Side = Callable[[Tensor], Any]
 
 
 def sides(names: list[str], images: list[Path], size: int, folder: Path) -> dict[str, Side]:
-    """What each of them does with an image (3, H, W) uint8."""
+    """A function of an image (3, H, W) uint8 for each of the names."""
     torch.manual_seed(0)
     theirs: Any = torchvision_bench.torchvision_model(size)
     detector = Detector(torchvision_bench.same_model(theirs, size), [str(i) for i in range(torchvision_bench.CLASSES)])
@@ -50,29 +50,29 @@ def sides(names: list[str], images: list[Path], size: int, folder: Path) -> dict
     def torchvision(image: Tensor) -> Any:
         return theirs([image / 255])
 
-    found: dict[str, Side] = {}
+    made: dict[str, Side] = {}
     for name in names:
         begin = time.perf_counter()
-        place = folder / name
+        path = folder / name
         if name == "torchvision":
-            found[name] = torchvision
+            made[name] = torchvision
             continue
         if name in ("fp32", "auto"):
-            found[name] = retinanet.load(folder / "m.safetensors", "cpu", name).predict  # type: ignore[arg-type]
+            made[name] = retinanet.load(folder / "m.safetensors", "cpu", name).predict  # type: ignore[arg-type]
             continue
         if name == "onnx":
-            place = folder / "m.onnx"
-            onnx_export.write(detector, place)
+            path = folder / "m.onnx"
+            onnx_export.write(detector, path)
         elif name == "openvino":
-            openvino_export.write(detector, place, "fp32")
+            openvino_export.write(detector, path, "fp32")
         else:
             (folder / "calibrate").mkdir()
-            for path in evenly(images, CALIBRATED):
-                (folder / "calibrate" / path.name).symlink_to(path.resolve())
-            openvino_export.write(detector, place, "int8", folder / "calibrate")
+            for image in evenly(images, CALIBRATED):
+                (folder / "calibrate" / image.name).symlink_to(image.resolve())
+            openvino_export.write(detector, path, "int8", folder / "calibrate")
         print(f"exported {name} in {time.perf_counter() - begin:.0f} s", flush=True)
-        found[name] = retinanet.load(place).predict
-    return found
+        made[name] = retinanet.load(path).predict
+    return made
 
 
 def main() -> None:

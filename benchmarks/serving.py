@@ -1,11 +1,10 @@
-"""What batching is worth to a server: images a second and the time of a request, with batches and without.
+"""The effect of batching on a server: images per second and the time of a request, with batches and without.
 
 python benchmarks/serving.py
 python benchmarks/serving.py --clients 16 --seconds 10 --size 320 --json serving.json
 
-One process serves a ResNet-18 without trained weights over the loopback; as many clients as --clients, in another
-process, ask over and over with one JPEG each. The servers take turns, several times, as other work on the machine
-comes and goes.
+One process serves a ResNet-18 with random weights over the loopback. In another process --clients clients send one
+JPEG after the other. The servers take turns several times, so that other work on the machine affects both.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ def image(side: int) -> bytes:
     return file.getvalue()
 
 
-def ask(port: int, clients: int, seconds: float, data: bytes) -> tuple[list[float], float, int]:
-    """Seconds of each answered request, those from the first to the last, and how many were refused."""
+def send_requests(port: int, clients: int, seconds: float, data: bytes) -> tuple[list[float], float, int]:
+    """Seconds of each answered request, seconds in all, and the number of refused requests."""
     taken: list[float] = []
     refused = 0
     lock = threading.Lock()
@@ -105,11 +104,11 @@ def main() -> None:
                 match = re.search(r"http://127.0.0.1:(\d+)", process.stdout.readline())
                 assert match, "the server did not start"
                 ports.append(int(match[1]))
-                ask(ports[-1], options.clients, 1, data)
+                send_requests(ports[-1], options.clients, 1, data)
             for turn in range(options.turns):
                 for way, port in zip(ways, ports, strict=True):
                     print(f"turn {turn + 1} of {options.turns}: {way}", file=sys.stderr)
-                    taken, seconds, refused = ask(port, options.clients, options.seconds, data)
+                    taken, seconds, refused = send_requests(port, options.clients, options.seconds, data)
                     results[way]["times"] += taken
                     results[way]["rates"].append(len(taken) / seconds)
                     results[way]["refused"].append(refused)

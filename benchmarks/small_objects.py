@@ -1,10 +1,9 @@
-"""Objects of six to twelve pixels: what fitted settings change, in the same minutes.
+"""Objects of six to twelve pixels: the effect of fitted settings, in the same minutes.
 
     python benchmarks/small_objects.py --minutes 10
 
-Digit scenes of 640 pixels, made in a temporary folder. Three runs, one after the other: the default command; the same
-with the paper's image size and anchors; the paper's model and schedule as they are (ResNet-50, SGD), all from random
-weights.
+Makes digit scenes of 640 pixels in a temporary folder. Three runs from random weights follow each other: the default
+command; the same with the paper's image size and anchors; the paper's model and schedule (ResNet-50, SGD).
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from retinanet.bench import torchvision_bench
 from retinanet.config import recipes
 from retinanet.data import digits, open_data
 
-PAPER_SIGHT = [
+PAPER_SIZE_AND_ANCHORS = [
     *("--model.anchors.sizes", "32", "64", "128", "256", "512"),
     *("--model.anchors.ratios", "0.5", "1", "2", "--model.anchors.first-level", "3"),
     *("--model.preprocessing.size", "800", "--model.preprocessing.longer", "1333"),
 ]
 RUNS = {
     "default": [],
-    "default, the paper's size and anchors": PAPER_SIGHT,
+    "default, the paper's size and anchors": PAPER_SIZE_AND_ANCHORS,
     "the paper's settings": [
         *("--config", "paper-r50-1x", "--model.backbone.weights", "none"),
-        *("--train.accumulate", "16"),  # sixteen such images at once want more memory than many a machine has
+        *("--train.accumulate", "16"),  # sixteen such images at once need more memory than many machines have
     ],
 }
 
@@ -51,22 +50,16 @@ def main() -> None:
         for run in options.runs:
             output = folder / run.replace(" ", "-").replace(",", "").replace("'", "")
             budget = f"{options.minutes * 60:g}s"
-            command = [
-                sys.executable,
-                "-m",
-                "retinanet",
-                "train",
-                str(data),
-                "--budget",
-                budget,
-                "--output",
-                str(output),
-            ]
-            subprocess.run([*command, "--train.eval-every", "0", "--quiet", *RUNS[run]], check=True)
+            command = [sys.executable, "-m", "retinanet", "train", str(data), "--budget", budget]
+            command += ["--output", str(output), "--train.eval-every", "0", "--quiet", *RUNS[run]]
+            subprocess.run(command, check=True)
             settings = recipes.load(str(output / "settings.yaml"), {})
-            found = json.loads((output / "evaluation.json").read_text())
+            evaluation = json.loads((output / "evaluation.json").read_text())
             share = cover(train, settings.model, settings.matching).share
-            print(f"{run:40} {share:7.1%} {found['step']:6d} {found['AP']:6.3f} {found['AP50']:6.3f}", flush=True)
+            print(
+                f"{run:40} {share:7.1%} {evaluation['step']:6d} {evaluation['AP']:6.3f} {evaluation['AP50']:6.3f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

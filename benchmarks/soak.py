@@ -3,18 +3,18 @@
 python benchmarks/soak.py --minutes 1
 python benchmarks/soak.py --minutes 30 --clients 8 --json soak.json
 
-A process of its own serves a small network without trained weights over the loopback. Clients ask over and over, each
-time in one of these ways, drawn at random:
+Another process serves a small network with random weights over the loopback. Clients send one request after the other,
+each of a random kind:
 
 valid            one to four images, as a form or as the body
 malformed        bytes that are no image, a damaged image or form, no HTTP at all, a wrong parameter or Host
 cancelled        the connection is closed or reset at a random moment, from the headers to the answer
-slow             a body in small pieces with pauses, which arrives in time
-endless          a body that never ends, or headers that never do: the server has to end them
+slow             a body in small chunks with pauses, which arrives in time
+endless          a body or headers that never end: the server has to end the connection
 too large        more bytes, pixels or images than are allowed
 
-The program ends with 1 where a request got no answer, a status is not one that its kind may have, the server is not
-healthy at the end, or its memory grew by more than --growth megabytes since it was warm.
+The exit code is 1 if a request got no answer or a wrong status, if the server is not healthy at the end, or if its
+memory grew by more than --growth megabytes after the warm-up.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Detector(RetinaNet(recipes.load(None, {"model": model}).model, 3), ["a", "b", "c
 """
 SERVE = "import sys; from retinanet.cli import main; sys.exit(main(['serve', *sys.argv[1:]]))"
 WEIGHTS = {"valid": 50, "malformed": 15, "cancelled": 20, "slow": 6, "endless": 3, "too large": 6}
-BUSY = {503, 504}  # whatever is asked, the server may have too much to do
+BUSY = {503, 504}  # the server may be too busy for any request
 ALLOWED = {
     "valid": {200} | BUSY,
     "malformed": {400, 413, 415, 422} | BUSY,
@@ -60,7 +60,7 @@ ALLOWED = {
     "endless": {408, 413} | BUSY,
     "too large": {413} | BUSY,
 }
-LONGEST = 30.0  # seconds that a client waits for an answer; the server has to be done well before
+LONGEST = 30.0  # seconds that a client waits for an answer; the server must answer much earlier
 
 
 def image(width: int, height: int, seed: int, kind: str = "JPEG") -> bytes:
@@ -74,7 +74,7 @@ def image(width: int, height: int, seed: int, kind: str = "JPEG") -> bytes:
 
 
 def huge() -> bytes:
-    """A PNG that says that it has 60 000 x 60 000 pixels."""
+    """A PNG whose header declares 60 000 x 60 000 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -86,11 +86,11 @@ def huge() -> bytes:
 
 
 def form(*files: bytes) -> tuple[bytes, str]:
-    parts = b"".join(
+    fields = b"".join(
         b'--xyz\r\nContent-Disposition: form-data; name="images"; filename="%d.jpg"\r\n\r\n%s\r\n' % (n, file)
         for n, file in enumerate(files)
     )
-    return parts + b"--xyz--\r\n", "multipart/form-data; boundary=xyz"
+    return fields + b"--xyz--\r\n", "multipart/form-data; boundary=xyz"
 
 
 def post(body: bytes, kind: str = "image/jpeg", query: str = "", host: str = "localhost", length: int = -1) -> bytes:
@@ -102,7 +102,7 @@ def post(body: bytes, kind: str = "image/jpeg", query: str = "", host: str = "lo
 
 
 class Load:
-    """What all clients do, and what became of it."""
+    """The requests of all clients, and their outcomes."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -176,16 +176,16 @@ class Load:
 
     def slow(self, dice: random.Random) -> int:
         request = post(dice.choice(self.images[:3]))
-        pieces, pause = dice.randint(5, 20), dice.uniform(0.01, 0.1)
-        step = len(request) // pieces + 1
+        chunks, pause = dice.randint(5, 20), dice.uniform(0.01, 0.1)
+        step = len(request) // chunks + 1
         with self.connect() as connection:
-            for at in range(0, len(request), step):
-                connection.sendall(request[at : at + step])
+            for start in range(0, len(request), step):
+                connection.sendall(request[start : start + step])
                 time.sleep(pause)
             return answer(connection)
 
     def endless(self, dice: random.Random) -> int:
-        start, piece = dice.choice(
+        start, chunk = dice.choice(
             [
                 (b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
                 (post(b"", length=900_000), b"x"),
@@ -200,7 +200,7 @@ class Load:
                 try:
                     return answer(connection)
                 except TimeoutError:
-                    connection.sendall(piece)
+                    connection.sendall(chunk)
             raise TimeoutError
 
     def too_large(self, dice: random.Random) -> int:
@@ -218,7 +218,7 @@ class Load:
 
 
 def answer(connection: socket.socket) -> int:
-    """The status of an answer that is read to its end."""
+    """Read a whole answer and return its status."""
     received = b""
     while b"\r\n\r\n" not in received:
         chunk = connection.recv(65536)
@@ -251,21 +251,21 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 
 def run(load: Load, process: int, clients: int, minutes: float) -> dict[str, list[float]]:
-    """Load for some minutes; the server's memory over time, in seconds and megabytes."""
+    """Send requests for some minutes; returns the server's memory over time, in seconds and megabytes."""
     begin = time.monotonic()
     end = begin + 60 * minutes
     threads = [threading.Thread(target=load.client, args=(seed, end)) for seed in range(clients)]
     for thread in threads:
         thread.start()
     course: dict[str, list[float]] = {"seconds": [0.0], "megabytes": [memory(process)]}
-    told = begin
+    reported = begin
     while any(thread.is_alive() for thread in threads):
         time.sleep(min(1.0, minutes * 6))
         now = time.monotonic()
         course["seconds"].append(now - begin)
         course["megabytes"].append(memory(process))
-        if now - told > 60:
-            told = now
+        if now - reported > 60:
+            reported = now
             print(f"{(now - begin) / 60:.0f} min: {load.counts.total()} requests, {memory(process):.0f} MB", flush=True)
     return course
 
@@ -316,7 +316,7 @@ def main() -> int:
     print(f"at the end: /health {health}, a valid request {valid}, {left}, exit code {code}")
     wrong = Counter(load.wrong)
     for what, count in wrong.items():
-        print(f"not as promised: {what} ({count} times)")
+        print(f"wrong outcome: {what} ({count} times)")
     if options.json:
         counts: dict[str, dict[str, int]] = {kind: {} for kind in WEIGHTS}
         for (kind, outcome), n in load.counts.items():

@@ -1,12 +1,12 @@
-"""The claims about speed, one by one, beside torchvision's RetinaNet with the same weights.
+"""The claims about speed, compared with torchvision's RetinaNet with the same weights.
 
-    python benchmarks/speed.py                      # all of them
-    python benchmarks/speed.py inference matching   # some
-    python benchmarks/speed.py --busy               # and again while another program keeps each core busy
-    python benchmarks/speed.py --json speed.json    # for the record
+    python benchmarks/speed.py                      # all claims
+    python benchmarks/speed.py inference matching   # a selection
+    python benchmarks/speed.py --busy               # again while another program keeps each core busy
+    python benchmarks/speed.py --json speed.json    # keep the numbers
 
-Each claim is measured in a process of its own; both sides take turns in it. On an otherwise idle machine. What is
-printed are the tables of docs/performance.md.
+Each claim is measured in a new process, in which both sides take turns. The machine should be idle. The output is the
+tables of docs/performance.md.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from retinanet.bench import torchvision_bench
 from retinanet.common.precision import choose
 
 AUTO = choose("auto", "cpu")
-FOUND = next(iter(sorted(Path("../shared/data/tiny_coco/val2017").glob("*.jpg"))), None)
+IMAGE = next(iter(sorted(Path("../shared/data/tiny_coco/val2017").glob("*.jpg"))), None)
 CLAIMS: dict[str, list[Callable[[], torchvision_bench.Work]]] = {
     "inference": [
-        lambda: torchvision_bench.inference(FOUND),
-        lambda: torchvision_bench.inference(FOUND, precision="fp32"),
+        lambda: torchvision_bench.inference(IMAGE),
+        lambda: torchvision_bench.inference(IMAGE, precision="fp32"),
     ],
     "post-processing": [torchvision_bench.post_processing, lambda: torchvision_bench.post_processing(batch=8)],
     "loss": [torchvision_bench.focal_loss],
     "matching": [lambda: torchvision_bench.box_matching(boxes=20), lambda: torchvision_bench.box_matching(boxes=200)],
     "training": [lambda: torchvision_bench.training_step(precision=AUTO)],
 }
-if AUTO == "bf16":  # elsewhere it is emulated, which nobody does for speed
-    CLAIMS["inference"].append(lambda: torchvision_bench.inference(FOUND, fair=True))
+if AUTO == "bf16":  # on other CPUs it would be emulated
+    CLAIMS["inference"].append(lambda: torchvision_bench.inference(IMAGE, fair=True))
     CLAIMS["training"].append(lambda: torchvision_bench.training_step(precision="bf16", theirs_precision="bf16"))
 
-# Ends with its parent, however that ends.
+# This program ends with its parent, however that ends.
 SPIN = """
 import os, sys
 if hasattr(os, "sched_setaffinity"):
@@ -52,7 +52,7 @@ while os.getppid() == int(sys.argv[2]):
 
 @contextmanager
 def busy_cores() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """On each core that this process may use another process does nothing but run, to the end of the block."""
+    """A block during which another process keeps each core busy that this process may use."""
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = sorted(os.sched_getaffinity(0)) if has_affinity else range(os.cpu_count() or 1)
     spins: list[subprocess.Popen[bytes]] = []
@@ -67,9 +67,9 @@ def busy_cores() -> Iterator[list[subprocess.Popen[bytes]]]:
             spin.wait()
 
 
-def measure(claim: str, place: str, busy: str, rounds: int) -> list[dict[str, Any]]:
-    """The claim's row, and with ``busy`` the row of the same work on busy cores."""
-    work = CLAIMS[claim][int(place)]()
+def measure(claim: str, index: str, busy: str, rounds: int) -> list[dict[str, Any]]:
+    """The row of a claim, and with ``busy`` also the row of the same work on busy cores."""
+    work = CLAIMS[claim][int(index)]()
     rows = [work.compare(rounds).row() | {"busy": False}]
     if busy:
         with busy_cores():
@@ -93,12 +93,12 @@ def main() -> None:
     print(head.format("quiet"))
     rows: list[dict[str, Any]] = []
     for claim in options.claims or CLAIMS:
-        for place in range(len(CLAIMS[claim])):
-            found = alone.alone(claim, str(place), "busy" * options.busy, rounds=options.rounds)
-            if found is None:
+        for index in range(len(CLAIMS[claim])):
+            measured = alone.alone(claim, str(index), "busy" * options.busy, rounds=options.rounds)
+            if measured is None:
                 raise SystemExit(f"{claim}: not enough memory")
-            rows += found
-            print(line(found[0]), flush=True)
+            rows += measured
+            print(line(measured[0]), flush=True)
     if options.busy:
         print("", head.format("busy"), *(line(row) for row in rows if row["busy"]), sep="\n")
     alone.record(options.json, rows)

@@ -1,4 +1,4 @@
-"""What starting costs: the command line's help, and importing the package.
+"""The time of a start: the help of the command line, and the import of the package.
 
 python benchmarks/start.py
 """

@@ -1,11 +1,11 @@
-"""RetinaNet (Lin et al., "Focal Loss for Dense Object Detection", 2017): train, measure, deploy.
+"""RetinaNet (Lin et al., "Focal Loss for Dense Object Detection", 2017): train, evaluate, deploy.
 
     import retinanet
-    detector = retinanet.load("runs/mine")
-    found = detector.predict("image.jpg")
-    found.boxes, found.scores, found.names
+    detector = retinanet.load("runs/data-1")
+    detections = detector.predict("image.jpg")
+    detections.boxes, detections.scores, detections.names
 
-Importing this package imports nothing heavy; what a name needs is imported when it is first used.
+Importing this package imports nothing heavy. A name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from retinanet.model.retinanet import RetinaNet as RetinaNet
     from retinanet.training.trainer import train as train
 
-_HOMES = {
+_MODULES = {
     "Detections": "retinanet.inference.detections",
     "Detector": "retinanet.inference.detector",
     "RetinaNet": "retinanet.model.retinanet",
@@ -38,10 +38,10 @@ __all__ = ["Detections", "Detector", "RetinaNet", "Settings", "__version__", "lo
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'retinanet' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_MODULES])

@@ -1,4 +1,4 @@
-"""The functions of the public interface, which :mod:`retinanet` offers as its own."""
+"""Functions of the public API, which :mod:`retinanet` exports."""
 
 from __future__ import annotations
 
@@ -22,26 +22,25 @@ def load(
     precision: Request | None = None,
     trust: bool = False,
 ) -> Detector:
-    """Load a detector from a checkpoint, our own or another project's, or from an exported model.
+    """Load a detector from a checkpoint of this project or another one, or from an exported model.
 
-    It computes in the fastest way that the device offers (:meth:`Detector.fuse`). ``print(detector)`` names the
-    precision and the reason for it; ``detector.assumed`` lists what another project's file left open.
+    The detector is optimized for the device (:meth:`Detector.fuse`). ``print(detector)`` shows its precision and the
+    reason. ``detector.assumed`` lists the assumptions about another project's file.
 
     Args:
-        source: a run folder (its best checkpoint), a checkpoint or exported file, an https URL, a model on the
-            Hugging Face hub ("user/name") or one of torchvision's ("retinanet_resnet50_fpn_v2"). The project that a
-            file is from is recognised by its contents; docs/checkpoints.md lists the projects.
-        device: "cpu", "cuda", ...; by default a GPU where there is one.
-        precision: "auto" is the fastest that keeps the boxes of a trained model visually the same: bfloat16
-            where the device multiplies in it, else float32 with fast algorithms; the environment variable
-            RETINANET_PRECISION overrides what it means. "fp32" is plain float32. By default "auto" for our own models
-            and "fp32" for those of other projects, converted ones too, so that their boxes are those that the other
-            project computes.
-        trust: load an exported PyTorch program (.pt2) too. Loading one can run any code; no other file can.
+        source: a run folder (its best checkpoint), a checkpoint, an exported file, an https URL, a model on the
+            Hugging Face hub ("user/name"), or a model of torchvision ("retinanet_resnet50_fpn_v2"). The project of a
+            file is recognized by its contents; docs/checkpoints.md lists the projects.
+        device: "cpu", "cuda", ...; by default a GPU if there is one.
+        precision: "fp32" is plain float32. "auto" is the fastest precision that keeps boxes visually the same:
+            bfloat16 if the device multiplies in it, else float32 with fast algorithms. The environment variable
+            RETINANET_PRECISION changes the meaning of "auto". The default is "auto" for our own models. For models of
+            other projects, converted ones too, it is "fp32", so that they give the same boxes as there.
+        trust: allow an exported PyTorch program (.pt2). Loading one can run any code; no other file can.
 
     Raises:
-        RequestError: there is no such source, it is not trusted, or it holds no known RetinaNet.
-        WorkError: it has to be downloaded, and cannot be.
+        RequestError: there is no such source, it needs ``trust``, or it holds no known RetinaNet.
+        WorkError: it cannot be downloaded.
     """
     if not isinstance(trust, bool):
         raise RequestError(f"trust must be True or False, not {shown(trust)}")

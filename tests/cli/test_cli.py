@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit codes, messages, files. Everything runs in this process but the imports."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,15 +34,15 @@ def run(data, tmp_path_factory) -> Path:
     return folder
 
 
-def said(capsys) -> tuple[str, str]:
+def printed(capsys) -> tuple[str, str]:
     captured = capsys.readouterr()
     return captured.out, captured.err
 
 
 def error(capsys, *arguments: str, code: int = 2) -> str:
-    """The one line that a command ends with."""
+    """The line that a failing command ends with, without "error: "."""
     assert main(list(arguments)) == code
-    line = said(capsys)[1].strip().splitlines()[-1]
+    line = printed(capsys)[1].strip().splitlines()[-1]
     assert line.startswith("error: ")
     return line.removeprefix("error: ")
 
@@ -65,7 +66,7 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize("verb", ["demo", "train", "evaluate", "predict"])
 def test_every_verb_explains_itself(capsys, verb):
     assert main([verb, "--help"]) == 0
-    text, _ = said(capsys)
+    text, _ = printed(capsys)
     for option in ("--json", "--debug", "--quiet"):
         assert option in text
     assert "Settings(" not in text, "a dataclass shown instead of a sentence"
@@ -73,7 +74,7 @@ def test_every_verb_explains_itself(capsys, verb):
 
 def test_settings_stand_in_the_help_of_train(capsys):
     assert main(["train", "--help"]) == 0
-    text, _ = said(capsys)
+    text, _ = printed(capsys)
     for option in ("--budget", "--loss.gamma", "--model.anchors.ratios", "--data.augmentation.flip"):
         assert option in text
     assert text.index("--epochs") < text.index("--train.lr") < text.index("--loss.beta"), "what is given often, first"
@@ -81,38 +82,38 @@ def test_settings_stand_in_the_help_of_train(capsys):
 
 def test_version(capsys):
     assert main(["--version"]) == 0
-    assert said(capsys)[0].strip() == "0.1.0"
+    assert printed(capsys)[0].strip() == "0.1.0"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "facts"),
     [
-        (["tran"], 'Unknown command "tran". Did you mean "train"? Available commands: demo, data, train, evaluate, '
-         "predict, convert, export, serve, ... See: retinanet --help"),
-        (["train", "d", "--epoch", "3"], "Unknown option: --epoch. Did you mean --epochs? See: retinanet train --help"),
-        (["train", "d", "--train.lr", "fast"], 'Invalid value for --train.lr: unable to convert "fast" into float. '
-         "See: retinanet train --help"),
-        (["train", "d", "e"], "too many arguments: ['e']. See: retinanet train --help"),
-        (["train"], "which data? retinanet train DATA, or --resume RUN to go on with a run"),
-        (["demo", "--budget", "soon"], "--budget is a time such as 90s, 15m or 2h, not 'soon'"),
+        (["tran"], ("tran", "train", "retinanet --help")),
+        (["train", "d", "--epoch", "3"], ("--epoch", "--epochs", "retinanet train --help")),
+        (["train", "d", "--train.lr", "fast"], ("--train.lr", "fast", "retinanet train --help")),
+        (["train", "d", "e"], ("'e'", "retinanet train --help")),
+        (["train"], ("retinanet train DATA", "--resume RUN")),
+        (["demo", "--budget", "soon"], ("--budget", "soon", "90s")),
     ],
-)  # fmt: skip
-def test_a_wrong_request_is_one_line(capsys, arguments, message):
-    assert error(capsys, *arguments) == message
+)
+def test_a_wrong_request_is_one_line(capsys, arguments, facts):
+    line = error(capsys, *arguments)
+    assert all(fact in line for fact in facts)
 
 
 # ------------------------------------------------------------------------------------------------------------ train
 
 
 def test_train_on_a_missing_folder(capsys, tmp_path):
-    assert error(capsys, "train", str(tmp_path / "no")) == f"there is no data set {tmp_path}/no: no such file or folder"
+    assert f"{tmp_path}/no: no such" in error(capsys, "train", str(tmp_path / "no"))
 
 
 def test_train_on_an_empty_folder(capsys, tmp_path):
     output = tmp_path / "run"
     (tmp_path / "empty").mkdir()
     message = error(capsys, "train", f"{tmp_path}/empty", "--output", str(output))
-    assert message == f"the data set {tmp_path}/empty is an empty folder"
+    assert f"{tmp_path}/empty" in message
+    assert "empty folder" in message
     assert not output.exists()
 
 
@@ -120,17 +121,18 @@ def test_train_on_an_unknown_layout(capsys, tmp_path):
     (tmp_path / "odd" / "stuff").mkdir(parents=True)
     (tmp_path / "odd" / "notes.txt").write_text("hello")
     message = error(capsys, "train", f"{tmp_path}/odd", "--output", f"{tmp_path}/run")
-    assert message.startswith(f"{tmp_path}/odd has none of the known layouts, which are COCO (")
-    assert message.endswith("; it holds notes.txt, stuff/")
+    for fact in (f"{tmp_path}/odd", "COCO", "notes.txt, stuff/"):
+        assert fact in message
 
 
+@pytest.mark.slow
 def test_train_with_a_broken_image_says_so_and_goes_on(capsys, tmp_path):
     root = bright_boxes(tmp_path / "data")
     (root / "train" / "002.png").write_bytes(b"not an image")
     result = tmp_path / "result.json"
     options = ["--output", f"{tmp_path}/run", "--steps", "1", "--json", str(result), *TINY]
     assert main(["train", str(root), *options]) == 0
-    _, err = said(capsys)
+    _, err = printed(capsys)
     assert "split train (COCO): 3 images, 6 boxes of 2 classes" in err
     assert "  id 7 -> label 0: cat (3 boxes)" in err
     assert "002.png" in err
@@ -148,8 +150,8 @@ def test_strict_refuses_a_broken_image(capsys, tmp_path):
 def test_a_folder_with_a_run_is_not_written_over(capsys, data, run):
     before = (run / "best.safetensors").read_bytes()
     message = error(capsys, "train", str(data), "--output", str(run), "--steps", "1", *TINY)
-    assert message == f"the output folder {run} is not empty; choose another with --output, or go on with it: " \
-        f"--resume {run}"  # fmt: skip
+    for fact in (f"{run} exists and is not empty", "--output", f"--resume {run}"):
+        assert fact in message
     assert (run / "best.safetensors").read_bytes() == before
 
 
@@ -157,32 +159,33 @@ def test_runs_are_numbered(capsys, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "tiny-1").mkdir(parents=True)
     assert main(["train", str(data), "--steps", "1", *TINY]) == 0
-    out, err = said(capsys)
+    out, err = printed(capsys)
     assert (tmp_path / "runs" / "tiny-2" / "best.safetensors").is_file()
     assert f"next: retinanet evaluate runs/tiny-2 {data}" in out
     assert "step 1/1 · class " in err
 
 
+@pytest.mark.slow
 def test_resume_takes_data_and_settings_from_the_run_and_a_new_length(capsys, data, tmp_path):
     folder = tmp_path / "run"
     assert main(["train", str(data), "--output", str(folder), "--steps", "1", "-q", *TINY]) == 0
     assert main(["train", "--resume", str(folder), "--steps", "2", "--json"]) == 0
-    out, err = said(capsys)
+    out, err = printed(capsys)
     assert json.loads(out)["steps"] == 2
     assert "from step 1" in err
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "facts"),
     [
-        (["--loss.gamma", "0"], "the run in {run} has loss.gamma 2 and cannot go on with 0: leave it out, or start "
-         "a new run"),
-        (["--config", "digits"], "--resume goes on in {run} with its own settings: leave --config out"),
-        (["--output", "x"], "--resume goes on in {run} with its own settings: leave --output out"),
+        (["--loss.gamma", "0"], ("loss.gamma 2", "with 0")),
+        (["--config", "digits"], ("--resume", "leave out --config")),
+        (["--output", "x"], ("--resume", "leave out --output")),
     ],
-)  # fmt: skip
-def test_resume_refuses_what_contradicts_the_run(capsys, run, options, message):
-    assert error(capsys, "train", "--resume", str(run), *options) == message.format(run=run)
+)
+def test_resume_refuses_what_contradicts_the_run(capsys, run, options, facts):
+    line = error(capsys, "train", "--resume", str(run), *options)
+    assert all(fact in line for fact in (str(run), *facts))
 
 
 def test_resume_refuses_other_data(capsys, run, data, tmp_path):
@@ -193,12 +196,8 @@ def test_resume_refuses_other_data(capsys, run, data, tmp_path):
 
 
 def test_resume_of_what_is_no_run(capsys, tmp_path):
-    assert (
-        error(capsys, "train", "--resume", f"{tmp_path}/no") == f"cannot resume {tmp_path}/no: there is no such folder"
-    )
-    assert error(capsys, "train", "--resume", str(tmp_path)).startswith(
-        f"cannot resume {tmp_path}: it is not the folder of a run"
-    )
+    assert f"{tmp_path}/no: there is no such folder" in error(capsys, "train", "--resume", f"{tmp_path}/no")
+    assert f"{tmp_path}: it is not the folder of a run" in error(capsys, "train", "--resume", str(tmp_path))
 
 
 def test_stopping_says_how_to_go_on(capsys, monkeypatch, data, tmp_path):
@@ -209,7 +208,7 @@ def test_stopping_says_how_to_go_on(capsys, monkeypatch, data, tmp_path):
 
     monkeypatch.setattr(retinanet.training.trainer, "train", stopped)
     assert main(["train", str(data), "--output", f"{tmp_path}/run"]) == 130
-    assert said(capsys)[1].splitlines()[-1] == "stopped; step 3 is saved; go on with --resume somewhere"
+    assert printed(capsys)[1].splitlines()[-1] == "stopped; step 3 is saved; go on with --resume somewhere"
 
 
 def test_an_unexpected_error_is_one_line_and_debug_shows_where(capsys, monkeypatch, data, tmp_path):
@@ -222,13 +221,13 @@ def test_an_unexpected_error_is_one_line_and_debug_shows_where(capsys, monkeypat
     message = error(capsys, "train", str(data), "--output", f"{tmp_path}/run", code=1)
     assert message == "unexpected ZeroDivisionError: division (--debug shows where)"
     assert main(["train", str(data), "--output", f"{tmp_path}/run", "--debug"]) == 1
-    assert "Traceback (most recent call last)" in said(capsys)[1]
+    assert "Traceback (most recent call last)" in printed(capsys)[1]
 
 
 def test_only_the_first_process_speaks(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("RANK", "1")
     assert main(["train", str(tmp_path / "no")]) == 2
-    assert said(capsys) == ("", "")
+    assert printed(capsys) == ("", "")
 
 
 # --------------------------------------------------------------------------------------------------------- evaluate
@@ -237,7 +236,7 @@ def test_only_the_first_process_speaks(capsys, monkeypatch, tmp_path):
 def test_evaluate(capsys, run, data, tmp_path):
     result = tmp_path / "result.json"
     assert main(["evaluate", str(run), str(data), "--json", str(result)]) == 0
-    out, err = said(capsys)
+    out, err = printed(capsys)
     assert "average precision, mean over IoU 0.50 to 0.95" in out
     assert "average recall of large objects" in out
     assert "cat" in out
@@ -255,7 +254,7 @@ def test_evaluate(capsys, run, data, tmp_path):
 def test_evaluate_maps_classes_by_name(capsys, run, tmp_path):
     other = bright_boxes(tmp_path / "other", splits=("val",), names=("dog", "bird"))
     assert main(["evaluate", str(run), str(other)]) == 0
-    _, err = said(capsys)
+    _, err = printed(capsys)
     assert "no boxes of cat: these classes have no AP and are left out of the means" in err
     assert "class that the model does not know (4 left out)" in err
 
@@ -263,32 +262,30 @@ def test_evaluate_maps_classes_by_name(capsys, run, tmp_path):
 def test_evaluate_on_data_without_any_class_of_the_model(capsys, run, tmp_path):
     other = bright_boxes(tmp_path / "other", splits=("val",), names=("car", "bus"))
     message = error(capsys, "evaluate", str(run), str(other))
-    assert message == (f"no class of {other} (car, bus) is one of the model's (cat, dog); classes are mapped by name")
+    assert all(fact in message for fact in (str(other), "car, bus", "cat, dog"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["evaluate", "{t}/no", "{t}"], "there is no model {t}/no: give a run folder or a checkpoint file"),
-        (["evaluate", "{t}", "{t}"], "{t} is a folder without best.safetensors or last.safetensors: give a run "
-         "folder or a file"),
-        (["evaluate", "{t}", "{t}/no"], "there is no data set {t}/no: no such file or folder"),
-        (["evaluate", "{t}", "{t}", "--json", "{t}/no/x.json"], "--json {t}/no/x.json: there is no folder {t}/no"),
-        (["evaluate", "{t}", "{t}", "--json", "{t}/x.jpg"], "--json {t}/x.jpg: the result goes to a file whose name "
-         "ends in .json; for standard output write --json -"),
-        (["evaluate", "{t}", "{t}", "--batch-size", "0"], "--batch-size must be at least 1, --workers and "
-         "--resamples at least 0"),
+        (["evaluate", "{t}/no", "{t}"], r"no model {t}/no: .*run folder"),
+        (["evaluate", "{t}", "{t}"], r"{t} .*best\.safetensors or last\.safetensors"),
+        (["evaluate", "{t}", "{t}/no"], r"no data set {t}/no"),
+        (["evaluate", "{t}", "{t}", "--json", "{t}/no/x.json"], r"--json {t}/no/x\.json: .*folder {t}/no"),
+        (["evaluate", "{t}", "{t}", "--json", "{t}/x.jpg"], r"--json {t}/x\.jpg: .*\.json.*--json -"),
+        (["evaluate", "{t}", "{t}", "--batch-size", "0"], r"--batch-size must be at least 1"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_there_is_named(capsys, tmp_path, arguments, message):
-    assert error(capsys, *(a.format(t=tmp_path) for a in arguments)) == message.format(t=tmp_path)
+    line = error(capsys, *(a.format(t=tmp_path) for a in arguments))
+    assert re.search(message.format(t=re.escape(str(tmp_path))), line)
 
 
 def test_compare(capsys, run, data, tmp_path):
     result = tmp_path / "result.json"
     options = ["--compare", str(run), "--resamples", "20", "--json", str(result)]
     assert main(["evaluate", str(run), str(data), *options]) == 0
-    out, _ = said(capsys)
+    out, _ = printed(capsys)
     assert f"compared with {run}, on the same images" in out
     values = json.loads(result.read_text())
     assert values["differences"]["AP"] == {"value": 0, "low": 0, "high": 0, "resamples": 20}, "a model and itself"
@@ -299,9 +296,8 @@ def test_compare_wants_the_same_classes(capsys, run, data, tmp_path):
     settings = retinanet.load(run).settings
     retinanet.Detector(RetinaNet(settings, 2), ["cat", "cow"]).save(tmp_path / "other.safetensors")
     message = error(capsys, "evaluate", str(run), str(data), "--compare", f"{tmp_path}/other.safetensors")
-    assert message == (
-        f"--compare {tmp_path}/other.safetensors: the two models do not have the same classes (only one has cow, dog)"
-    )
+    for fact in (f"--compare {tmp_path}/other.safetensors", "same classes", "cow, dog"):
+        assert fact in message
 
 
 # ---------------------------------------------------------------------------------------------------------- predict
@@ -311,7 +307,7 @@ def test_predict(capsys, run, data, tmp_path):
     folder, result = tmp_path / "found", tmp_path / "result.json"
     options = ["--threshold", "0", "--max-detections", "5", "--size", "64", "--format", "json", "csv", "yolo"]
     assert main(["predict", str(run), str(data / "val"), "--output", str(folder), "--json", str(result), *options]) == 0
-    out, _ = said(capsys)
+    out, _ = printed(capsys)
     values = json.loads(result.read_text())
     assert values["images"] == 4
     assert f"{sum(values['detections'].values())} detections in 4 images, score above 0: " in out
@@ -325,11 +321,12 @@ def test_predict_on_a_text_file_named_jpg(capsys, run, data, tmp_path):
     text = tmp_path / "notes.jpg"
     text.write_text("these are notes")
     message = error(capsys, "predict", str(run), str(text), "--output", f"{tmp_path}/a", code=1)
-    assert message == f"no image could be read: {text}: it is not an image that Pillow knows"
+    assert "no image could be read" in message
+    assert f"{text}: it is not an image" in message
     good = str(data / "val" / "001.png")
     assert main(["predict", str(run), str(text), good, "--output", f"{tmp_path}/b", "--no-draw"]) == 0
-    out, err = said(capsys)
-    assert f"cannot read {text}: it is not an image that Pillow knows" in err
+    out, err = printed(capsys)
+    assert f"cannot read {text}: it is not an image" in err
     assert "1 files could not be read" in out
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["detections.json"]
 
@@ -344,24 +341,21 @@ def test_predictions_are_numbered(capsys, run, data, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{t}/no", "x.jpg"], "there is no model {t}/no: give a run folder or a checkpoint file"),
-        (["{run}"], "which images? retinanet predict MODEL SOURCE..., files, folders or patterns"),
-        (["{run}", "{t}/no.jpg"], "there is no image or folder {t}/no.jpg"),
-        (["{run}", "{t}/*.jpg"], "nothing matches the pattern {t}/*.jpg"),
-        (["{run}", "{t}"], "there is no image in the folder {t} or its subfolders"),
-        (["{run}", "{run}", "--output", "{run}"], "{run} exists and is not empty: name a new folder with --output"),
-        (["{run}", "{run}", "--threshold", "1"], "--threshold must be in [0, 1), not 1.0"),
+        (["{t}/no", "x.jpg"], "no model {t}/no: .*run folder"),
+        (["{run}"], "retinanet predict MODEL SOURCE"),
+        (["{run}", "{t}/no.jpg"], "no image or folder {t}/no.jpg"),
+        (["{run}", "{t}/*.jpg"], r"pattern {t}/\*\.jpg"),
+        (["{run}", "{t}"], "no image in the folder {t}"),
+        (["{run}", "{run}", "--output", "{run}"], "{run} exists and is not empty: .*--output"),
+        (["{run}", "{run}", "--threshold", "1"], r"--threshold must be in \[0, 1\), not 1"),
         (["{run}", "{run}", "--size", "0"], "--size must be at least 1, not 0"),
         (["{run}", "{run}", "--max-pixels", "0"], "--max-pixels must be at least 1, not 0"),
-        (["{run}", "{run}", "--device", "tpu9"], None),
+        (["{run}", "{run}", "--device", "tpu9"], "device tpu9 cannot be used here: "),
     ],
 )
 def test_predict_refuses(capsys, run, tmp_path, arguments, message):
     line = error(capsys, "predict", *(a.format(t=tmp_path, run=run) for a in arguments))
-    if message is None:
-        assert line.startswith("device tpu9 cannot be used here: ")
-    else:
-        assert line == message.format(t=tmp_path, run=run)
+    assert re.search(message.format(t=re.escape(str(tmp_path)), run=re.escape(str(run))), line)
 
 
 # ---------------------------------------------------------------------------------------------------- small helpers
@@ -395,7 +389,7 @@ def test_paper_figure_4_of_any_model(run, data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "reason"),
     [
         ([], "NAMES requires an argument"),
         (["table-1b", "--seeds", "0"], "--seeds must be at least 1"),
@@ -406,9 +400,9 @@ def test_paper_figure_4_of_any_model(run, data, tmp_path, capsys):
         (["table-9"], "table-9"),
     ],
 )
-def test_paper_says_what_is_wrong(arguments, said, tmp_path, capsys):
+def test_paper_says_what_is_wrong(arguments, reason, tmp_path, capsys):
     assert main(["paper", *arguments, *([] if not arguments else ["--output", str(tmp_path / "p")])]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert reason in error
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "p").exists()

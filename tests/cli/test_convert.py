@@ -58,11 +58,11 @@ def test_convert(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     result = tmp_path / "r.json"
     command = ["convert", str(theirs), str(file), "--classes", str(names), "--model.preprocessing.size", "64"]
     assert main([*command, "--json", str(result)]) == 0
-    said = capsys.readouterr().out
-    assert f"{theirs}: torchvision" in said
-    assert "shorter side 64, longer at most 1333, bilinear, not antialiased, padded to a multiple of 32" in said
-    assert "3 classes: nothing, red, green" in said
-    assert f"written: {file}" in said
+    printed = capsys.readouterr().out
+    assert f"{theirs}: torchvision" in printed
+    assert "shorter side 64, longer at most 1333, bilinear, not antialiased, padded to a multiple of 32" in printed
+    assert "3 classes: nothing, red, green" in printed
+    assert f"written: {file}" in printed
     facts = json.loads(result.read_text())
     assert facts["classes"] == list(NAMES)
     assert facts["settings"]["anchors"]["rounding"] == "torchvision"
@@ -71,15 +71,16 @@ def test_convert(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert ours.class_names == NAMES
     assert ours.settings.preprocessing.size == 64
     assert ours.about["origin"] == facts["origin"]
-    found, expected = ours.predict(image()), direct.predict(image(), size=64)
-    assert len(found) == len(expected) > 20
-    assert torch.equal(found.boxes, expected.boxes)
-    assert torch.equal(found.scores, expected.scores)
+    detections, expected = ours.predict(image()), direct.predict(image(), size=64)
+    assert len(detections) == len(expected) > 20
+    assert torch.equal(detections.boxes, expected.boxes)
+    assert torch.equal(detections.scores, expected.scores)
 
     assert main(command) == 2
     assert "ours.safetensors exists: name a new file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_precision(theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Theirs compute in fp32, converted or not, also where the CPU has bf16; what is trained here does as ever."""
     monkeypatch.delenv(precision.VARIABLE, raising=False)  # the suite is also run with it
@@ -116,13 +117,14 @@ def test_predict_with_their_file(theirs: Path, tmp_path: Path, capsys: pytest.Ca
     result = tmp_path / "r.json"
     arguments = ["predict", str(theirs), str(tmp_path / "p.png"), "--output", str(tmp_path / "found")]
     assert main([*arguments, "--size", "64", "--threshold", "0.05", "--json", str(result)]) == 0
-    said = capsys.readouterr().err
-    assert f"{theirs} computes in fp32 (a model of torchvision" in said
-    assert "assumed: anchors" in said
+    printed = capsys.readouterr().err
+    assert f"{theirs} computes in fp32 (a model of torchvision" in printed
+    assert "assumed: anchors" in printed
     assert json.loads(result.read_text())["precision"] == "fp32"
     assert json.loads((tmp_path / "found" / "detections.json").read_text())["annotations"]
 
 
+@pytest.mark.slow
 def test_other_anchors_are_given(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = torch.load(theirs, weights_only=True)
     for name in [name for name in state if ".cls_logits." in name or ".bbox_reg." in name]:
@@ -133,9 +135,11 @@ def test_other_anchors_are_given(theirs: Path, tmp_path: Path, capsys: pytest.Ca
     assert "--model.anchors" in capsys.readouterr().err
     assert main([*command, "--model.anchors.scales", str(2 ** (1 / 3))]) == 0
     assert "assumed: anchors" not in capsys.readouterr().err
-    found, whole = (retinanet.load(file).predict(image(), size=64) for file in (tmp_path / "three.safetensors", theirs))
+    detections, whole = (
+        retinanet.load(file).predict(image(), size=64) for file in (tmp_path / "three.safetensors", theirs)
+    )
     kept = {tuple(box) for box in whole.boxes.round(decimals=1).tolist()}
-    assert any(tuple(box) in kept for box in found.boxes.round(decimals=1).tolist())
+    assert any(tuple(box) in kept for box in detections.boxes.round(decimals=1).tolist())
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,17 @@ import pytest
 pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install 'retinanet[demo]'")
 
 import retinanet
-import retinanet.cli.demo_run
-from retinanet.cli import main
+from retinanet.cli import demo_command, main
 from retinanet.config import recipes
 from retinanet.data import digits, open_data
 
 
 @pytest.fixture
 def short(monkeypatch):
-    monkeypatch.setattr(retinanet.cli.demo_run, "SCENES", {"train": 6, "val": 3})
+    monkeypatch.setattr(demo_command, "SCENES", {"train": 6, "val": 3})
 
 
+@pytest.mark.slow
 def test_the_demo_leaves_scenes_a_detector_and_drawn_predictions(short, tmp_path, capsys):
     folder = tmp_path / "demo"
     assert main(["demo", "--output", str(folder), "--budget", "4s", "--json"]) == 0
@@ -40,9 +40,10 @@ def test_the_demo_leaves_a_folder_that_holds_something_alone(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("keep")
     assert main(["demo", "--output", str(tmp_path)]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line == f"error: {tmp_path} exists and is not empty: name a new folder with --output"
+    assert f"{tmp_path} exists and is not empty" in line
+    assert "--output" in line
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_mirrored_digits_are_not_digits():
-    assert recipes.load(retinanet.cli.demo_run.RECIPE, None).data.augmentation.flip == 0
+    assert recipes.load(demo_command.RECIPE, None).data.augmentation.flip == 0

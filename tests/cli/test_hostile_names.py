@@ -47,8 +47,8 @@ def test_data_shows_names_and_obeys_none(data, tmp_path, capsys):
     assert obeyed(shown) == set()
     for text in (r"s\x1b[31m<et>[red]", "[red]x[/red][/]", ":car:", r"\x1b]0;title\x07", "classes.unprintable"):
         assert text in shown
-    found = json.loads((tmp_path / "data.json").read_text())
-    assert found["data"] == str(data)
+    result = json.loads((tmp_path / "data.json").read_text())
+    assert result["data"] == str(data)
     assert obeyed((tmp_path / "data.html").read_text()) == set()
 
 

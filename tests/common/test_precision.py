@@ -32,6 +32,7 @@ def test_auto_follows_what_the_processor_says():
     assert precision.choose("auto", torch.device("cpu")) == expected
 
 
+@pytest.mark.slow
 def test_auto_is_fp32_where_onednn_would_emulate_bf16():
     code = "from retinanet.common.precision import choose; print(choose('auto', 'cpu'))"
     env = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}

@@ -64,19 +64,19 @@ def test_the_weights_to_begin_from_are_known_before_the_settings(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "facts"),
     [
-        ("train: {epoch: 3}", "{path}: unknown setting 'train.epoch'; did you mean 'epochs'?"),
-        ("- 1", "{path}: a recipe is a mapping of names to values, not list"),
-        ("train:\n  lr: [1", "{path}, line 3: not YAML: did not find expected ',' or ']'"),
+        ("train: {epoch: 3}", ("'train.epoch'", "'epochs'")),
+        ("- 1", ("mapping", "not list")),
+        ("train:\n  lr: [1", ("line 3: not YAML", "']'")),
     ],
 )
-def test_a_recipe_that_cannot_be_used_is_named(tmp_path: Path, text, message):
+def test_a_recipe_that_cannot_be_used_is_named(tmp_path: Path, text, facts):
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     with pytest.raises(RequestError) as caught:
         recipes.load(str(file), None)
-    assert str(caught.value) == message.format(path=file)
+    assert all(fact in str(caught.value) for fact in (str(file), *facts))
 
 
 def test_an_unknown_recipe_names_the_known_ones():

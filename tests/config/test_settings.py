@@ -36,42 +36,39 @@ def test_settings_survive_the_way_to_plain_values_and_back():
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("values", "facts"),
     [
-        ({"trian": {}}, "unknown setting 'trian'; did you mean 'train'?"),
-        ({"train": {"epoch": 3}}, "unknown setting 'train.epoch'; did you mean 'epochs'?"),
-        ({"train": {"lr": "fast"}}, "train.lr must be a number, not 'fast'"),
-        ({"train": {"batch_size": 1.5}}, "train.batch_size must be a whole number, not 1.5"),
-        ({"train": {"lr": True}}, "train.lr must be a number, not True"),
-        ({"train": {"optimizer": "adam"}}, "train.optimizer must be one of sgd, adamw, not 'adam'"),
-        ({"train": []}, "train must be a mapping of names to values, not []"),
-        ({"train": {"epochs": 1, "budget": "9m"}}, "give one of train.epochs, train.steps and train.budget, not "
-         "epochs and budget together"),
-        ({"train": {"budget": "soon"}}, "train.budget is a time such as 90s, 15m or 2h, not 'soon'"),
-        ({"train": {"accumulate": 32}}, "train.accumulate must be from 1 to train.batch_size (16), not 32"),
-        ({"train": {"patience": 0}}, "train.patience must be at least 1, not 0"),
-        ({"train": {"eval_images": 0}}, "train.eval_images must be at least 1, not 0"),
-        ({"train": {"warmup": -1}}, "train.warmup must be at least 0, not -1"),
-        ({"train": {"weight_decay": -0.1}}, "train.weight_decay must be at least 0, not -0.1"),
-        ({"loss": {"alphas": {"cat": 1.5}}}, "loss.alphas.cat must be in [0, 1], not 1.5"),
-        ({"loss": {"alphas": {"cat": "many"}}}, "loss.alphas.cat must be a number, not 'many'"),
-        ({"loss": {"alphas": 0.5}}, "loss.alphas must be a mapping of names to values, not 0.5"),
-        ({"loss": {"class_weights": {"cat": -1}}}, "loss.class_weights.cat must be at least 0, not -1.0"),
-        ({"loss": {"class_weights": {"cat": float("inf")}}}, "loss.class_weights.cat must be a finite number, not inf"),
-        ({"loss": {"class_weights": {"cat": float("nan")}}}, "loss.class_weights.cat must be a finite number, not nan"),
-        ({"data": {"repeat_threshold": 2}}, "data.repeat_threshold must be in [0, 1], not 2.0"),
-        ({"data": {"workers": -2}}, "data.workers must be at least -1, not -2"),
-        ({"model": {"anchors": {"sizes": [8] * 6}}}, "model.anchors.sizes has 6 numbers, but from P3 to P7 there are 5 "
-         "levels"),
-        ({"model": {"preprocessing": {"mean": [0.5]}}}, "model.preprocessing.mean needs 3 values, not 1"),
-        ({"matching": {"foreground": 0.3}}, "matching needs 0 <= background <= foreground <= 1, not background 0.4 "
-         "and foreground 0.3"),
+        ({"trian": {}}, ("'trian'", "'train'")),
+        ({"train": {"epoch": 3}}, ("'train.epoch'", "'epochs'")),
+        ({"train": {"lr": "fast"}}, ("train.lr", "number", "'fast'")),
+        ({"train": {"batch_size": 1.5}}, ("train.batch_size", "whole number", "1.5")),
+        ({"train": {"lr": True}}, ("train.lr", "number", "True")),
+        ({"train": {"optimizer": "adam"}}, ("train.optimizer", "one of sgd, adamw", "'adam'")),
+        ({"train": []}, ("train", "mapping of names to values", "[]")),
+        ({"train": {"epochs": 1, "budget": "9m"}}, ("train.epochs, train.steps and train.budget", "epochs and budget")),
+        ({"train": {"budget": "soon"}}, ("train.budget", "90s", "'soon'")),
+        ({"train": {"accumulate": 32}}, ("train.accumulate", "from 1 to train.batch_size (16)", "32")),
+        ({"train": {"patience": 0}}, ("train.patience", "at least 1", "0")),
+        ({"train": {"eval_images": 0}}, ("train.eval_images", "at least 1", "0")),
+        ({"train": {"warmup": -1}}, ("train.warmup", "at least 0", "-1")),
+        ({"train": {"weight_decay": -0.1}}, ("train.weight_decay", "at least 0", "-0.1")),
+        ({"loss": {"alphas": {"cat": 1.5}}}, ("loss.alphas.cat", "in [0, 1]", "1.5")),
+        ({"loss": {"alphas": {"cat": "many"}}}, ("loss.alphas.cat", "number", "'many'")),
+        ({"loss": {"alphas": 0.5}}, ("loss.alphas", "mapping of names to values", "0.5")),
+        ({"loss": {"class_weights": {"cat": -1}}}, ("loss.class_weights.cat", "at least 0", "-1.0")),
+        ({"loss": {"class_weights": {"cat": float("inf")}}}, ("loss.class_weights.cat", "finite number", "inf")),
+        ({"loss": {"class_weights": {"cat": float("nan")}}}, ("loss.class_weights.cat", "finite number", "nan")),
+        ({"data": {"repeat_threshold": 2}}, ("data.repeat_threshold", "in [0, 1]", "2.0")),
+        ({"data": {"workers": -2}}, ("data.workers", "at least -1", "-2")),
+        ({"model": {"anchors": {"sizes": [8] * 6}}}, ("model.anchors.sizes", "6", "5 levels")),
+        ({"model": {"preprocessing": {"mean": [0.5]}}}, ("model.preprocessing.mean", "3", "1")),
+        ({"matching": {"foreground": 0.3}}, ("matching", "background 0.4 and foreground 0.3")),
     ],
-)  # fmt: skip
-def test_what_cannot_be_used_is_named(values, message):
+)
+def test_what_cannot_be_used_is_named(values, facts):
     with pytest.raises(SettingsError) as caught:
         from_plain(Settings, values)
-    assert str(caught.value) == message
+    assert all(fact in str(caught.value) for fact in facts)
 
 
 def sections(settings):
@@ -165,7 +162,7 @@ def test_times(text, value):
     "text", ["", "-3m", "0s", "nan", "infh", "1d", "1e9h", "1e2s", "9999999999h", "٣m", "1_0s", " 9s"]
 )
 def test_what_is_not_a_time(text):
-    with pytest.raises(SettingsError, match="is a time such as 90s, 15m or 2h"):
+    with pytest.raises(SettingsError, match="90s, 15m or 2h"):
         seconds(text)
 
 

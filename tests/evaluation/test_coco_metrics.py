@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers.scenes import Scenes
 
+from helpers.synthetic_data import Scenes
 from retinanet.data import open_data
 from retinanet.evaluation import coco_metrics
 from retinanet.inference.detections import Detections

@@ -7,7 +7,7 @@ import pytest
 from retinanet.cli.train_command import budget_lines
 from retinanet.config.settings import TrainSettings
 from retinanet.training.schedule import Plan, ema_decay
-from retinanet.training.step_decisions import ANY, Decider
+from retinanet.training.step_decisions import ADAPTED, Decider
 
 IMAGES = 60
 
@@ -16,7 +16,7 @@ def simulate(
     budget: float, slow: float, until: float, *, step: float = 2.0, image: float = 0.1
 ) -> tuple[Decider, int, int, float]:
     """A run on a machine ``slow`` times slower for ``until`` seconds: decider, steps, evaluations, seconds in all."""
-    run = Decider(Plan.of(TrainSettings(budget=f"{budget:g}s"), 1000), 300.0, ANY, False)
+    run = Decider(Plan.of(TrainSettings(budget=f"{budget:g}s"), 1000), 300.0, ADAPTED, False)
     elapsed, steps, evaluations = 0.0, 0, 0
 
     def factor() -> float:
@@ -26,7 +26,7 @@ def simulate(
         while run.trial_due(steps, elapsed):
             source = image * factor()
             elapsed += 5 * source
-            run.tried(source, IMAGES, IMAGES, 1, elapsed, 5 * source)
+            run.timed(source, IMAGES, IMAGES, 1, elapsed, 5 * source)
         decision = run.decide(steps, elapsed)
         if decision.evaluate:
             took = image * factor() * IMAGES
@@ -75,7 +75,7 @@ def test_trials_take_little():
     assert not run.trial_due(0, 1.0), "the time of a step is not known"
     run.stepped(1.0)
     assert run.trial_due(1, 2.0)
-    run.tried(0.1, 100, 100, 1, 4.0, 2.0)
+    run.timed(0.1, 100, 100, 1, 4.0, 2.0)
     assert not run.trial_due(3, 6.0)
     assert run.trial_due(30, 45.0)
     assert not Decider(Plan.of(TrainSettings(steps=9), 1000), 300.0, 0, False, _pace=run._pace).trial_due(1, 9.0)

@@ -1,4 +1,4 @@
-"""Settings chosen from the data and the machine: what the user gave stays, the rest has a reason."""
+"""Settings chosen for the data and the machine: those of the user stay, the other ones have reasons."""
 
 import json
 
@@ -30,7 +30,7 @@ def chosen(data, given, anchors=True):
     assert from_plain(Settings, to_plain(settings)) == settings
     assert all(choice.reason for choice in choices)
     values = dotted(to_plain(settings))
-    for choice in choices:  # what is told is what is done
+    for choice in choices:  # the settings are what the choices report
         if choice.setting in values and choice.setting not in ("train.precision", "data.workers"):
             expected = list(choice.value) if isinstance(choice.value, tuple) else choice.value
             assert values[choice.setting] == expected, choice
@@ -93,15 +93,15 @@ def test_anchors_of_the_recipe_on_request(data):
     assert chosen(data, SMALL)[0].model.anchors != recipes.load(recipes.FITTED, {}).model.anchors
 
 
-@pytest.mark.parametrize(("processes", "parts"), [(1, 8), (4, 2)])
-def test_a_batch_that_does_not_fit_is_cut(data, processes, parts):
+@pytest.mark.parametrize(("processes", "chunks"), [(1, 8), (4, 2)])
+def test_a_batch_that_does_not_fit_is_cut(data, processes, chunks):
     free = step_cost.free_memory(torch.device("cpu"))
     if free is None:
         pytest.skip("this system does not tell its free memory")
     cost = step_cost.Cost(1.0, free * fitted_defaults.MEMORY_SHARE / 1.1)  # one image fits, two do not
     settings = recipes.load(recipes.FITTED, {"train": {"batch_size": 8}})
-    (choice,) = fitted_defaults._parts(settings, cost, torch.device("cpu"), processes)
-    assert (choice.setting, choice.value) == ("train.accumulate", parts)
+    (choice,) = fitted_defaults._chunks(settings, cost, torch.device("cpu"), processes)
+    assert (choice.setting, choice.value) == ("train.accumulate", chunks)
 
 
 def test_a_trial_costs_more_for_larger_images():
@@ -111,18 +111,19 @@ def test_a_trial_costs_more_for_larger_images():
     assert small.seconds > 0
 
 
+@pytest.mark.slow
 def test_the_default_command(tmp_path, capsys):
-    """No recipe: choices are told and kept, the report is written, predict takes the threshold of the best F1."""
+    """No recipe: choices are reported and kept, the report is written, predict uses the threshold of the best F1."""
     root = rectangles(tmp_path / "data")
     run = tmp_path / "run"
     light = ["--model.backbone.options.channels", "[8, 8, 16, 16]", "--model.head.width", "16"]
     assert main(["train", str(root), "--steps", "3", "--output", str(run), *light]) == 0
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     kept = json.loads((run / "run.json").read_text())["choices"]
     assert {"model.preprocessing.size", "model.anchors.sizes", "train.batch_size"} <= {c["setting"] for c in kept}
     for choice in kept:
-        assert f"{choice['setting']} " in said
-        assert choice["reason"] in said
+        assert f"{choice['setting']} " in printed
+        assert choice["reason"] in printed
     assert read_run(run)[1].train.steps == 3
     page = (run / "report.html").read_text()
     assert "What to do next" in page
@@ -133,6 +134,7 @@ def test_the_default_command(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["threshold"] == threshold
 
 
+@pytest.mark.slow
 def test_anchors_auto_with_a_recipe_changes_the_anchors_alone(tmp_path):
     root = rectangles(tmp_path / "data")
     plain = {"model": {"preprocessing": {"size": 64, "longer": 96}, "head": {"width": 16, "depth": 1},
@@ -150,7 +152,7 @@ def test_anchors_auto_with_a_recipe_changes_the_anchors_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "printed"),
     [
         (
             ["--anchors", "auto", "--model.anchors.sizes", "8", "16"],
@@ -159,8 +161,8 @@ def test_anchors_auto_with_a_recipe_changes_the_anchors_alone(tmp_path):
         (["--anchors", "best"], "Invalid value"),
     ],
 )
-def test_what_contradicts_itself(tmp_path, capsys, options, said):
+def test_what_contradicts_itself(tmp_path, capsys, options, printed):
     root = rectangles(tmp_path / "data")
     assert main(["train", str(root), "--output", str(tmp_path / "run"), *options]) == 2
-    assert said in capsys.readouterr().err
+    assert printed in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

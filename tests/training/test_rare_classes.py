@@ -33,6 +33,7 @@ def losses(folder):
     return [(row["step"], row["class_loss"], row["box_loss"]) for row in read_metrics(folder) if row["class_loss"]]
 
 
+@pytest.mark.slow
 def test_a_run_finishes_and_resumes_exactly(data, tmp_path):
     constant = {"schedule": "constant", "warmup": 0}
     train(data, rare(steps=2, **constant), tmp_path / "whole")

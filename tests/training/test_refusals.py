@@ -1,8 +1,9 @@
-"""What is refused before training or resuming, what a finished run says, and what a full disk says."""
+"""Requests that are refused before training or resuming, finished runs, and full disks."""
 
 from __future__ import annotations
 
 import json
+import re
 import resource
 import shutil
 import signal
@@ -30,7 +31,7 @@ from retinanet.training.trainer import train
 
 @pytest.mark.parametrize("text", ["3", "90", "1.5", "3.", " 3", "0"])
 def test_a_time_needs_a_unit(text: str) -> None:
-    with pytest.raises(RequestError, match=r"train.budget .*: write .*m for minutes, .*s for seconds"):
+    with pytest.raises(RequestError, match=rf"train.budget .*{re.escape(text.strip())}m .*{re.escape(text.strip())}s "):
         TrainSettings(budget=text)
     with pytest.raises(RequestError, match=r"train.save_every"):
         TrainSettings(save_every=text)
@@ -38,7 +39,7 @@ def test_a_time_needs_a_unit(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "m", "s", "-3m", "nanm", "infs", "3 x", "3d", "soon"])
 def test_no_time(text: str) -> None:
-    with pytest.raises(RequestError, match=r"is a time such as 90s, 15m or 2h"):
+    with pytest.raises(RequestError, match=r"90s, 15m or 2h"):
         seconds(text)
 
 
@@ -75,7 +76,7 @@ def test_a_finished_run_says_so_and_stays_as_it_is(finished: Path, data: Path, c
     before = files(finished)
     for more in ([], ["--steps", "1"], ["--steps", "2"], ["--train.patience", "2"]):
         assert main(["train", "--resume", str(finished), *more]) == 0
-        assert "is finished, and nothing was changed" in " ".join(capsys.readouterr().err.split())
+        assert "nothing was changed" in " ".join(capsys.readouterr().err.split())
         assert files(finished) == before
     recorder = Recorder()
     summary = train(data, tiny(steps=2, eval_every=0.0, report=True), finished, resume=True, callbacks=[recorder])
@@ -85,6 +86,7 @@ def test_a_finished_run_says_so_and_stays_as_it_is(finished: Path, data: Path, c
     assert files(finished) == before
 
 
+@pytest.mark.slow
 def test_budgets_and_patience_that_are_used_up(data: Path, tmp_path: Path) -> None:
     for name, settings, longer in (
         ("budget", {"steps": None, "budget": "2s"}, {"steps": None, "budget": "5s"}),
@@ -98,6 +100,7 @@ def test_budgets_and_patience_that_are_used_up(data: Path, tmp_path: Path) -> No
         assert train(data, tiny(**longer), run, resume=True)["steps"] > done["steps"]
 
 
+@pytest.mark.slow
 def test_data_that_were_moved(data: Path, tmp_path: Path, capsys: Any) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     shutil.copytree(data, first)
@@ -109,10 +112,10 @@ def test_data_that_were_moved(data: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(["train", str(tmp_path / "nowhere"), *resume]) == 2
     rectangles(tmp_path / "other", count=7)
     assert main(["train", str(tmp_path / "other"), *resume]) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "on 10 images of 2 classes" in said
-    assert "has 7 of 2" in said
-    assert "boxes of" not in said, "nothing of the other data set is told"
+    output = " ".join(capsys.readouterr().err.split())
+    assert "on 10 images of 2 classes" in output
+    assert "has 7 of 2" in output
+    assert "boxes of" not in output, "nothing about the other data set is printed"
     assert main(["train", str(second), *resume]) == 0
     assert json.loads((tmp_path / "run" / "run.json").read_text())["data"] == str(second.resolve())
     assert main(["train", "--resume", str(tmp_path / "run"), "--steps", "3"]) == 0
@@ -171,8 +174,8 @@ def test_a_full_disk_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(resume_state, "open", lambda path, mode: open("/dev/full", mode), raising=False)  # noqa: SIM115
     with pytest.raises(WorkError) as caught:
         resume_state.save(tmp_path / "resume.pt", {"model": {"weight": torch.zeros(1_000_000)}})
-    assert str(caught.value).startswith(f"cannot write {tmp_path}/resume.pt: no space left on device: it needs 4.0 MB")
-    assert "are free" in str(caught.value)
+    for fact in (f"{tmp_path}/resume.pt", "no space left on device", "4.0 MB", "free"):
+        assert fact in str(caught.value)
 
 
 def test_a_second_signal_stops_at_once() -> None:
@@ -190,6 +193,7 @@ def test_a_second_signal_stops_at_once() -> None:
             signal.raise_signal(signal.SIGTERM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("during", [StepDone, EvaluationProgress])
 def test_one_process_saves_and_ends_with_its_code(

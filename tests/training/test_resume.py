@@ -42,6 +42,7 @@ def unbroken(data, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 17])
 def test_killed_run_equals_unbroken_run(data, unbroken, tmp_path, after):
     output, recipe = tmp_path / "run", tmp_path / "tiny.yaml"
@@ -55,8 +56,8 @@ def test_killed_run_equals_unbroken_run(data, unbroken, tmp_path, after):
     ):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    said = process.communicate()[0].decode()
-    assert process.returncode == -signal.SIGKILL, said
+    printed = process.communicate()[0].decode()
+    assert process.returncode == -signal.SIGKILL, printed
 
     where, settings = read_run(output)
     assert where == data.resolve()
@@ -78,7 +79,7 @@ def test_other_settings_are_refused(data, unbroken):
 
 
 def test_nothing_to_resume(data, tmp_path):
-    with pytest.raises(RequestError, match=r"nothing to resume in .*: there is no resume.pt; start the run anew"):
+    with pytest.raises(RequestError, match=r"there is no resume\.pt"):
         train(data, tiny(), tmp_path, resume=True)
     with pytest.raises(RequestError, match="is not the folder of a run"):
         read_run(tmp_path)

@@ -61,8 +61,8 @@ def test_cosine() -> None:
 
 def test_milestones() -> None:
     settings = TrainSettings(steps=10, warmup=0, milestones=(0.2, 0.5, 0.5))
-    found = [rate(settings, step) for step in range(10)]
-    assert found == pytest.approx([0.01, 0.01] + [1e-3] * 3 + [1e-5] * 5)
+    rates = [rate(settings, step) for step in range(10)]
+    assert rates == pytest.approx([0.01, 0.01] + [1e-3] * 3 + [1e-5] * 5)
 
 
 def test_a_budget_follows_the_clock() -> None:

@@ -20,15 +20,15 @@ def decider(interval: int = 0, save_every: float = 300.0, several: bool = False,
     )
 
 
-def simulate(decider: Decider, step_seconds: float, evaluation: float, look_every: int = 1) -> list[tuple[int, str]]:
+def simulate(decider: Decider, step_seconds: float, evaluation: float, read_every: int = 1) -> list[tuple[int, str]]:
     """What happens in a run whose steps and evaluations take so long; times are measured as on a GPU, now and then."""
-    step, elapsed, happened, looked = 0, 0.0, [], 0
-    tried = False
+    step, elapsed, happened, last_read = 0, 0.0, [], 0
+    timed = False
     while True:
-        if not tried and decider.step_seconds > 0:
+        if not timed and decider.step_seconds > 0:
             elapsed += evaluation / 20
-            decider.tried(evaluation / 100, 100, 100, 1)
-            tried = True
+            decider.timed(evaluation / 100, 100, 100, 1)
+            timed = True
         decision = decider.decide(step, elapsed)
         if decision.evaluate:
             happened.append((step, "evaluate"))
@@ -43,18 +43,18 @@ def simulate(decider: Decider, step_seconds: float, evaluation: float, look_ever
             return [*happened, (step, f"over after {elapsed + evaluation:.0f} s")]
         step += decision.steps
         elapsed += decision.steps * step_seconds
-        if step - looked >= (look_every if decider.step_seconds > 0 else 3):
+        if step - last_read >= (read_every if decider.step_seconds > 0 else 3):
             decider.stepped(step_seconds)
-            looked = step
+            last_read = step
 
 
-@pytest.mark.parametrize("look_every", [1, 20])
+@pytest.mark.parametrize("read_every", [1, 20])
 @pytest.mark.parametrize("step_seconds", [0.05, 0.5, 2.0])
 @pytest.mark.parametrize("report", [True, False])
-def test_a_budget_holds_the_last_evaluation(look_every: int, step_seconds: float, report: bool) -> None:
+def test_a_budget_holds_the_last_evaluation(read_every: int, step_seconds: float, report: bool) -> None:
     """Losses are read every 20 steps on a GPU; the time of a step is unknown before, not nothing."""
     run = decider(budget="3m", report=report)
-    end = simulate(run, step_seconds, 44.0, look_every)[-1][1]
+    end = simulate(run, step_seconds, 44.0, read_every)[-1][1]
     assert 44 < run.plan.reserve < 100
     assert 100 < float(end.split()[-2]) <= 180
 
@@ -129,7 +129,7 @@ def test_meetings_of_several_processes() -> None:
     assert often.decide(1, 0.0).steps == 2, "saves are not late by more than they are apart"
     budget = decider(several=True, budget="100s", report=False)
     budget.stepped(0.1)
-    budget.tried(0.1, 10, 10, 1)
+    budget.timed(0.1, 10, 10, 1)
     left = 100 - budget.plan.reserve
     assert budget.decide(900, left - 0.35).steps == 3
     assert budget.decide(903, left - 0.05).over

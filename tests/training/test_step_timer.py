@@ -1,4 +1,4 @@
-"""Where the time goes."""
+"""The times of the phases of a step."""
 
 import time
 from typing import ClassVar
@@ -6,38 +6,38 @@ from typing import ClassVar
 import pytest
 import torch
 
-from retinanet.training.step_timer import Clock
+from retinanet.training.step_timer import StepTimer
 
 
-def test_parts_are_summed():
-    clock = Clock(torch.device("cpu"), {"data": 5.0})
+def test_phases_are_summed():
+    timer = StepTimer(torch.device("cpu"), {"data": 5.0})
     begin = time.perf_counter()
     for _ in range(2):
-        with clock.part("forward"):
+        with timer.time("forward"):
             time.sleep(0.02)
-        with clock.part("data", on_device=False):
+        with timer.time("data", on_device=False):
             time.sleep(0.01)
     passed = time.perf_counter() - begin
-    seconds = clock.seconds()
+    seconds = timer.seconds()
     assert set(seconds) == {"data", "forward"}
     assert 0.04 <= seconds["forward"] <= passed
     assert 5.02 <= seconds["data"] <= 5 + passed
-    assert clock.seconds() == seconds, "asking changes nothing"
+    assert timer.seconds() == seconds, "reading changes nothing"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_the_work_counts_not_its_order():
     device = torch.device("cuda")
-    clock = Clock(device)
+    timer = StepTimer(device)
     a = torch.randn(4096, 4096, device=device)
-    with clock.part("forward"):
+    with timer.time("forward"):
         for _ in range(20):
             a = a @ a * 1e-3
-    assert clock.seconds()["forward"] > 1e-3
+    assert timer.seconds()["forward"] > 1e-3
 
 
 class Event:
-    """Of a GPU that has finished all marks but the last two."""
+    """Of a GPU that has finished all events but the last two."""
 
     made: ClassVar[list] = []
 
@@ -57,11 +57,11 @@ class Event:
         return 1000.0
 
 
-def test_marks_are_read_once_the_gpu_has_passed_them(monkeypatch):
+def test_events_are_read_once_the_gpu_has_passed_them(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    clock = Clock(torch.device("cuda"))
+    timer = StepTimer(torch.device("cuda"))
     for _ in range(50):
-        with clock.part("forward"):
+        with timer.time("forward"):
             pass
-        assert len(clock._marks) <= 2
-    assert clock.seconds() == {"forward": 50.0}
+        assert len(timer._events) <= 2
+    assert timer.seconds() == {"forward": 50.0}

@@ -67,6 +67,7 @@ def test_run_folder(data, tmp_path):
     detector.predict(data / "val" / "0.png")
 
 
+@pytest.mark.slow
 def test_loss_falls(data, tmp_path):
     recorder = Recorder()
     train(data, tiny(steps=60, lr=3e-3, eval_every=0.0), tmp_path / "run", callbacks=[recorder])
@@ -74,19 +75,21 @@ def test_loss_falls(data, tmp_path):
     assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
 
 
-@pytest.mark.parametrize(("normalizer", "parts"), [("batch", (1, 3, 4)), ("image", (1, 3))])
-def test_parts_of_a_batch_make_the_same_step(data, tmp_path, normalizer, parts):
-    found = []
-    for accumulate in parts:
+@pytest.mark.slow
+@pytest.mark.parametrize(("normalizer", "chunks"), [("batch", (1, 3, 4)), ("image", (1, 3))])
+def test_chunks_of_a_batch_make_the_same_step(data, tmp_path, normalizer, chunks):
+    losses = []
+    for accumulate in chunks:
         recorder = Recorder()
         settings = tiny(steps=4, accumulate=accumulate, optimizer="sgd", lr=0.01, eval_every=0.0)
         settings = replace(settings, loss=replace(settings.loss, normalizer=normalizer))
         train(data, settings, tmp_path / str(accumulate), callbacks=[recorder])
-        found.append([(e.class_loss, e.box_loss) for e in recorder.of(StepDone)])
-    for other in found[1:]:
-        torch.testing.assert_close(torch.tensor(other), torch.tensor(found[0]), rtol=1e-4, atol=1e-6)
+        losses.append([(e.class_loss, e.box_loss) for e in recorder.of(StepDone)])
+    for other in losses[1:]:
+        torch.testing.assert_close(torch.tensor(other), torch.tensor(losses[0]), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_evaluating_changes_nothing_and_measures_what_is_saved(data, tmp_path, ema):
     """Batch normalisation is trained here: an evaluation in training mode would use and change its statistics.
@@ -101,11 +104,12 @@ def test_evaluating_changes_nothing_and_measures_what_is_saved(data, tmp_path, e
     one, other = (load_file(tmp_path / name / "last.safetensors") for name in ("often", "seldom"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     val = open_data(data, "val")
-    found = detect_all(retinanet.load(tmp_path / "often" / "last.safetensors", precision="fp32"), val)
-    assert coco_metrics.evaluate(val, found).stats == pytest.approx(summaries[0]["last"], abs=1e-6)
+    detections = detect_all(retinanet.load(tmp_path / "often" / "last.safetensors", precision="fp32"), val)
+    assert coco_metrics.evaluate(val, detections).stats == pytest.approx(summaries[0]["last"], abs=1e-6)
     assert summaries[0]["last"]["AR100"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine"])
 def test_bf16(data, tmp_path, schedule):
     """On any machine: where the CPU does not compute in bf16, torch emulates it."""
@@ -134,7 +138,7 @@ def test_weights_that_are_not_finite_replace_no_good_checkpoint(data, tmp_path, 
 
     # The loss of step 3 is sound, its update is not, and the last evaluation is due after it.
     monkeypatch.setattr(trainer, "backward", overflowing)
-    with pytest.raises(WorkError, match="a weight is not finite any more after step 3, so nothing was saved"):
+    with pytest.raises(WorkError, match=r"weight is not finite .*after step 3"):
         train(data, tiny(steps=3), run, resume=True)
     assert (run / "last.safetensors").read_bytes() == good
 
@@ -156,10 +160,8 @@ def test_images_of_a_bad_step_are_named(data, tmp_path, monkeypatch):
         train(data, settings, tmp_path / "run")
     order = [data_index for _, data_index in TrainingSteps(open_data(data, "train"), settings).images(0)]
     names = ", ".join(f"{index}.png" for index in order)
-    assert str(caught.value) == (
-        f"the loss is not finite at step 1 (class nan, box nan); the last good checkpoint is {tmp_path}/run/resume.pt; "
-        f"the images of that step are {names}; try a smaller train.lr, train.clip or train.precision fp32"
-    )
+    for fact in ("not finite at step 1 (class nan, box nan)", f"{tmp_path}/run/resume.pt", names, "train.lr"):
+        assert fact in str(caught.value)
 
 
 def test_early_stopping(data, tmp_path):
@@ -170,12 +172,14 @@ def test_early_stopping(data, tmp_path):
     assert summary["steps"] == 3
 
 
+@pytest.mark.slow
 def test_budget_ends_the_run(data, tmp_path):
     summary = train(data, tiny(steps=None, budget="4s"), tmp_path / "run")
     assert summary["steps"] >= 1
     assert (tmp_path / "run" / "best.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_budget_keeps_time_for_the_last_evaluation(data, tmp_path):
     settings = tiny(steps=None, budget="3s", eval_every=0.0)
 
@@ -194,7 +198,7 @@ def test_a_resumed_budget_keeps_time_for_the_last_evaluation(data, tmp_path):
 def test_used_folder_is_refused(data, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    with pytest.raises(RequestError, match=r"the output folder .*run is not empty; choose another with --output$"):
+    with pytest.raises(RequestError, match=r"run exists and is not empty: .*--output$"):
         train(data, tiny(), tmp_path / "run")
 
 
@@ -225,6 +229,7 @@ def test_evaluation_on_some_images_and_the_last_on_all(data, tmp_path):
     assert totals[-1] == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_b0"])
 def test_backbones_with_dropout_resume_exactly(data, tmp_path, name):
     settings = tiny(steps=2, eval_every=0.0)
@@ -255,7 +260,7 @@ def test_callbacks_of_users(data, tmp_path):
                 trainer.finish_early("enough")
 
         def on_evaluation(self, trainer, event):
-            assert trainer.measured.stats == event.metrics
+            assert trainer.evaluation.stats == event.metrics
             self.calls.append(("evaluation", event.step))
 
         def on_end(self, trainer, event):

@@ -1,7 +1,7 @@
-"""The command line: one short function a verb; what is heavy is imported inside the verb.
+"""The command line: one function for each verb. Heavy imports are inside these functions, so that help is fast.
 
-Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 stopped with Ctrl-C,
-143 stopped with SIGTERM. An error is one line.
+Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
+An error is one line.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from retinanet.common.version import __version__
 
 app = App(
     name="retinanet",
-    help="RetinaNet: train a detector on your own labelled images, measure it, find objects with it.",
+    help="RetinaNet: train an object detector on your own labelled images, evaluate it, and use it.",
     version=__version__,
-    suppress_keyboard_interrupt=False,  # main says how to go on
+    suppress_keyboard_interrupt=False,  # main reports how to go on
 )
 VERBS: tuple[Callable[..., None], ...] = (
     *(demo, data, train, evaluate, predict),
     *(convert, export, serve, push, bench, paper),
 )
-for place, function in enumerate(VERBS):
-    app.command(function, sort_key=place)
+for position, function in enumerate(VERBS):
+    app.command(function, sort_key=position)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command and return the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # Markdown fills paragraphs, and takes a third of the time that the help of all verbs takes without it.
+    # Markdown fills the paragraphs of one verb's help. For the list of all verbs it would only take time.
     verb = next((a for a in arguments if not a.startswith("-")), "")
     app.help_format = "markdown" if verb in app else "plaintext"
     try:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(printable(f"stopped{f'; {error}' if str(error) else ''}"), file=sys.stderr)
         return getattr(error, "code", 130)
     except BrokenPipeError:
-        # Who read our output (head, less) has left. Python would complain once more when it flushes at exit.
+        # The reader of our output (head, less) has ended. Python would report that again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
@@ -73,9 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--debug" in arguments:
         import traceback
 
-        for part in traceback.format_exception(caught):
-            print(*map(printable, part.splitlines()), sep="\n", file=sys.stderr)
-    if rank() == 0 or code != 2:  # a wrong request is wrong in all processes: one says so
+        for text in traceback.format_exception(caught):
+            print(*map(printable, text.splitlines()), sep="\n", file=sys.stderr)
+    if rank() == 0 or code != 2:  # a wrong request is wrong in all processes, so only one reports it
         who = f"process {rank()}: " if rank() else ""
         print(printable(f"error: {who}{' '.join(line.split())}"), file=sys.stderr)
     return code

@@ -1,4 +1,4 @@
-"""What a command says, and where: text, JSON, and who of several processes speaks."""
+"""The output of commands: text for people, JSON for programs, both from the first process only."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def rank() -> int:
-    """This process's number among those of one run, as torchrun, Slurm or Fabric's own launcher set it."""
+    """The rank of this process in its run, as torchrun, Slurm or Fabric's launcher set it; 0 by default."""
     for name in ("RANK", "SLURM_PROCID"):
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
-    # Fabric's launcher numbers processes within a node, and nodes.
+    # Fabric's launcher numbers the nodes, and the processes of each node.
     return int(os.environ.get("LOCAL_RANK") or 0) or int(os.environ.get("NODE_RANK") or 0)
 
 
@@ -39,30 +39,32 @@ class Output:
         self.common = common or Common()
         self.silent = self.common.quiet or rank() > 0
         if self.common.json not in (None, "-"):
-            # Said before the work, not after it; and no image is taken for the file to write.
+            # Checked before the work begins. The ending protects an image that was meant as an argument.
             path = Path(self.common.json or "").absolute()
             if path.suffix.lower() != ".json" or path.is_dir():
                 raise RequestError(
-                    f"--json {self.common.json}: the result goes to a file whose name ends in .json; for standard "
-                    "output write --json -"
+                    f"--json {self.common.json}: the name of the file must end in .json; for standard output give "
+                    "--json -"
                 )
             if not path.parent.is_dir():
                 raise RequestError(f"--json {self.common.json}: there is no folder {path.parent}")
         self.console: Console = Terminal(stderr=self.common.json == "-", quiet=self.silent)
-        """Results. Not ``print``: tests and pipes see standard output without colours or line breaks of rich."""
+        """Results."""
         self.progress: Console = Terminal(stderr=True, quiet=self.silent)
-        """What passes: progress and notes."""
+        """Progress and notes."""
 
     def say(self, *lines: str) -> None:
+        """Print lines of the result."""
         for line in lines:
             self.console.print(line, soft_wrap=True)
 
     def note(self, *lines: str) -> None:
+        """Print notes to standard error."""
         for line in lines:
             self.progress.print(line, soft_wrap=True)
 
     def data(self, data: DetectionData, label_map: bool = True) -> None:
-        """What was opened: size, label map, and what was found wrong."""
+        """Note the size, the label map and the faults of an opened data set."""
         boxes = f"{data.num_boxes} boxes of {len(data.class_names)} classes"
         self.note(f"{data.root}, split {data.split} ({data.kind}): {len(data)} images, {boxes}")
         if label_map:
@@ -70,28 +72,29 @@ class Output:
         self.note(*(f"  {line}" for line in data.report.lines()))
 
     def json(self, value: Mapping[str, Any]) -> None:
+        """Write the result as JSON where ``--json`` says, if it is given."""
         if self.common.json is None or rank() > 0:
             return
-        text = json.dumps(_plain(value), indent=2) + "\n"
+        text = json.dumps(_to_json(value), indent=2) + "\n"
         if self.common.json == "-":
             sys.stdout.write(text)
             return
-        with replacing(self.common.json) as place:
-            place.write_text(text, encoding="utf-8")
+        with replacing(self.common.json) as path:
+            path.write_text(text, encoding="utf-8")
 
 
-def _plain(value: Any) -> Any:
-    """For JSON: paths become text, NaN and infinity null, arrays lists."""
+def _to_json(value: Any) -> Any:
+    """``value`` in JSON's types: paths become text, NaN and infinity null, arrays lists."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_json(item) for key, item in value.items()}
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):
         return value
     if hasattr(value, "tolist"):
-        return _plain(value.tolist())
+        return _to_json(value.tolist())
     if isinstance(value, Iterable):
-        return [_plain(item) for item in value]
+        return [_to_json(item) for item in value]
     return str(value)
 
 
@@ -104,24 +107,20 @@ def clock(seconds: float) -> str:
 
 def setting_text(value: Any) -> str:
     """A setting's value as a user types it."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return (
-        " ".join(map(setting_text, value))
-        if isinstance(value, list | tuple)
-        else "none"
-        if value is None
-        else str(value)
-    )
+    if isinstance(value, list | tuple):
+        return " ".join(map(setting_text, value))
+    if value is None:
+        return "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def number(value: float | None) -> str:
-    """A value of average precision or recall; a dash where there is no truth to measure on."""
+    """A value of average precision or recall; a dash if there is no ground truth for it."""
     return "–" if value is None or not math.isfinite(value) or value < 0 else f"{value:.3f}"
 
 
 def class_table(per_class: Iterable[Mapping[str, Any]]) -> Any:
-    """AP and AP50 of each class, with the number of boxes that they rest on: a rich table."""
+    """A rich table of AP, AP50 and the number of ground-truth boxes of each class."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")

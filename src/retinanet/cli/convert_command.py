@@ -12,6 +12,7 @@ from retinanet.cli.console import Output
 from retinanet.cli.model_argument import require_model
 from retinanet.cli.options import Common, given
 from retinanet.common.errors import RequestError
+from retinanet.common.printable import listed
 from retinanet.common.text import TextError, lines, read_text
 from retinanet.config.settings import ModelSettings, to_plain
 
@@ -81,7 +82,7 @@ def convert(
     out.say(f"{checkpoint}: {origin or 'our own format'}")
     out.say(*(f"  {line}" for line in conventions(loaded._replace(settings=model.settings))))
     out.say(f"  precision by default: {precision}")
-    out.say(f"  {len(names)} classes: {_some(names)}")
+    out.say(f"  {len(names)} classes: {listed(names, 8)}")
     out.note(*(f"  assumed: {line}" for line in loaded.extra.get("assumed", ())))
     out.say(f"written: {file}, {file.stat().st_size / 1e6:.0f} MB", f"next: retinanet predict {file} IMAGE...")
     out.json(
@@ -147,7 +148,3 @@ def _names(given: tuple[str, ...], count: int) -> tuple[str, ...]:
         twice = next(name for name in names if names.count(name) > 1)
         raise RequestError(f"--classes has {twice!r} twice")
     return names
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:6])}, ... {names[-1]}"

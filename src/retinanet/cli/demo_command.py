@@ -2,70 +2,73 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from retinanet.cli.console import Output, class_table, number
 from retinanet.cli.options import Common
 from retinanet.cli.progress import Progress
 from retinanet.cli.train_command import next_folder
+from retinanet.common.atomic_files import require_new
+from retinanet.config import recipes
 from retinanet.config.settings import seconds
 
-TRAIN = "240s"
+RECIPE = "digits"
+BUDGET = "240s"
+THRESHOLD = 0.4  # score above which detections are drawn
+SCENES: dict[str, Any] = {"train": 1200, "val": 100, "digits": (3, 7)}  # arguments of retinanet.data.digits.write
 
 
-def demo(*, output: Path | None = None, budget: str = TRAIN, common: Common | None = None) -> None:
-    """Train a small detector on scenes of handwritten digits, measure it and draw what it finds.
+def demo(*, output: Path | None = None, budget: str = BUDGET, common: Common | None = None) -> None:
+    """Train a small detector on scenes of handwritten digits, evaluate it, and draw its detections.
 
-    Needs no data, no weights and no network; about four minutes on two CPU cores.
+    Needs no data, no weights and no network. Takes about four minutes on two CPU cores.
 
     Parameters
     ----------
     output
-        A new folder for the scenes, the run and the drawn predictions; by default the next free runs/demo-1, ...
+        A new folder for the scenes, the run and the drawn detections. By default the next free runs/demo-1, ...
     budget
         Time for the training, such as 90s or 10m.
     """
     out = Output(common)
     seconds(budget, "--budget")
     folder = output or next_folder(Path("demo"))
-    out.note(
-        f"handwritten digits on photographs, a small RetinaNet from scratch, {budget} of training; all in {folder}"
-    )
+    require_new(folder, "with --output")
+    out.note(f"handwritten digits on photographs, a small RetinaNet from scratch, {budget} of training, in {folder}")
 
-    import retinanet.cli.demo_run
+    from retinanet import api
+    from retinanet.data import digits
+    from retinanet.predict.files import predict_files
+    from retinanet.predict.predictor import Callbacks
+    from retinanet.training.trainer import train
 
+    run, predictions = folder / "run", folder / "predictions"
+    settings = recipes.load(RECIPE, {"train": {"budget": budget}})
     with Progress(out) as progress:
-        made = retinanet.cli.demo_run.demo(
-            folder,
-            budget,
-            on_scene=progress.counter("making scenes"),
-            callbacks=[progress],
-            on_image=progress.counter("drawing"),
-        )
-    last = made.summary["last"]
-    out.say("", "On scenes of digits and image parts that training never saw:", "")
-    out.console.print(class_table(made.per_class))
+        scenes = digits.write(folder / "scenes", **SCENES, on_scene=progress.counter("making scenes"))
+        summary = train(scenes, settings, run, callbacks=[progress])
+        detector = api.load(run)
+        drawing = Callbacks(on_images=progress.counter("drawing"))
+        predict_files(detector, [scenes / "val"], predictions, threshold=THRESHOLD, callbacks=drawing)
+    per_class = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["per_class"]
+    last = summary["last"]
+    out.say("", "On new scenes, with digits and photographs that were not in training:", "")
+    out.console.print(class_table(per_class))
     out.say(
         "",
         f"AP {number(last['AP'])}, AP50 {number(last['AP50'])}, AP75 {number(last['AP75'])} "
-        f"after {made.summary['steps']} steps",
+        f"after {summary['steps']} steps",
         "",
-        f"scenes       {made.scenes}",
-        f"detector     {made.run}/best.safetensors",
-        f"report       {made.run}/report.html",
-        f"truth, found {made.run}/validation.png",
-        f"predictions  {made.predictions}",
+        f"scenes       {scenes}",
+        f"detector     {run}/best.safetensors",
+        f"report       {run}/report.html",
+        f"detections   {run}/validation.png, beside the ground truth",
+        f"predictions  {predictions}",
         "",
         "Next, with your own images (a folder in COCO, Pascal VOC or YOLO layout):",
         "  retinanet train DATA --config scratch-small --budget 15m",
-        f"  retinanet evaluate {made.run} {made.scenes}",
+        f"  retinanet evaluate {run} {scenes}",
     )
-    out.json(
-        {
-            "scenes": made.scenes,
-            "run": made.run,
-            "predictions": made.predictions,
-            **made.summary,
-            "per_class": made.per_class,
-        }
-    )
+    out.json({"scenes": scenes, "run": run, "predictions": predictions, **summary, "per_class": per_class})

@@ -1,4 +1,4 @@
-"""Options of the command line, made from the dataclasses of config.py."""
+"""Options of the command line, made from the dataclasses of settings."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ SHORT = {
     "data.val": "--val",
     "data.strict": "--strict",
 }
-"""Settings that are given so often that they have a name without a dot, and stand at the top of ``--help``."""
+"""Frequent settings: they have a short name, and stand at the top of ``--help``."""
 
-OFTEN = Group("Settings given most often", sort_key=(-1, ""))
+FREQUENT = Group("Frequent settings", sort_key=(-1, ""))
 SECTIONS = ("train", "data", "model", "matching", "loss")
 """The order of the settings in ``--help``."""
 
 
 def given(kind: Any, where: str = "", defaults: bool = True) -> Any:
-    """A TypedDict with the fields of a settings dataclass, none required.
+    """A TypedDict type with the fields of a settings dataclass, all optional.
 
-    The command-line library fills in only what the user gave, so that a recipe can stand between the defaults and
-    the command line; of a dataclass it would make a whole one, in which a given value looks like a default.
+    cyclopts fills in only the values that the user gave, so a recipe can replace defaults. In an instance of the
+    dataclass, a given value could not be told from a default.
 
     Args:
-        defaults: whether ``--help`` names those of the dataclass.
+        where: dotted name of the section. defaults: show the defaults of the dataclass in ``--help``.
     """
     import docstring_parser
 
     hints, fields = get_type_hints(kind), {}
-    # An attribute's docstring describes the setting; the class's own stands above the group.
+    # The docstring of an attribute describes the setting; that of the class stands above the group.
     documented = docstring_parser.parse_from_object(kind)
     described = {parameter.arg_name: parameter.description for parameter in documented.params}
     top = where.split(".")[0]
@@ -65,7 +65,7 @@ def given(kind: Any, where: str = "", defaults: bool = True) -> Any:
             Parameter(
                 name=(short, name) if short else name,
                 help=f"{described.get(field.name) or ''}{f' [default: {_shown(field)}]' if defaults else ''}".strip(),
-                group=OFTEN if short else group,
+                group=FREQUENT if short else group,
                 consume_multiple=get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis,
                 negative=() if is_tuple or short or get_origin(hint) is dict else None,
             ),
@@ -82,29 +82,29 @@ def _shown(field: Any) -> str:
 @Parameter(name="*")
 @dataclasses.dataclass(frozen=True)
 class Common:
-    """What every command takes."""
+    """The options of every command."""
 
     json: str | None = None
-    """Write the result to this file; without a file, or with -, to standard output (all text goes to standard
-    error then)."""
+    """Write the result as JSON to this file. Without a file, or with -, it goes to standard output, and all text to
+    standard error."""
     quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative=(), show_default=False)] = False
-    """Print nothing but errors."""
+    """Print only errors."""
     debug: Annotated[bool, Parameter(negative=(), show_default=False)] = False
     """Show the traceback of an error."""
 
 
 def limit_pixels(value: int | None) -> None:
-    """Set the most pixels of an image for the rest of this process and for those that it starts, from ``--max-pixels``.
+    """Limit the pixels of an image in this process and those that it starts, as ``--max-pixels`` says.
 
     Raises:
-        RequestError: it is below 1.
+        RequestError: the value is below 1.
     """
     if value is not None:
         os.environ["RETINANET_MAX_PIXELS"] = str(whole("--max-pixels", value))
 
 
 def plain_json(arguments: Sequence[str]) -> list[str]:
-    """``--json`` without a file, or with -, means standard output; the library wants a value that is no option."""
+    """The arguments with ``--json`` or ``--json -`` as ``--json=-``: cyclopts requires a value that is no option."""
     result, rest = [], list(arguments)
     while rest:
         argument = rest.pop(0)

@@ -19,6 +19,7 @@ from retinanet.cli.train_command import next_folder
 from retinanet.common.arguments import PredictOptions, whole
 from retinanet.common.atomic_files import require_new
 from retinanet.common.errors import RequestError
+from retinanet.common.printable import listed
 
 if TYPE_CHECKING:
     from retinanet.predict.files import FilesResult
@@ -232,10 +233,10 @@ def _report(out: Output, result: FilesResult, limit: str, draw: bool) -> None:
     if result.unwritten:
         out.say(f"{len(result.unwritten)} images without one of their files, because of its name or size")
     for note, names in result.notes.items():
-        out.say(f"{len(names)} images: {note}, {_first(names)}")
+        out.say(f"{len(names)} images: {note}, {listed(names, SHOWN)}")
     for reason, count in Counter(reason for _, reason in result.skipped).most_common():
         names = [name for name, its_reason in result.skipped if its_reason == reason]
-        out.say(f"{count} skipped ({reason}): {_first(names)}")
+        out.say(f"{count} skipped ({reason}): {listed(names, SHOWN)}")
     files = ", ".join(str(file.relative_to(result.output)) for file in result.files)
     drawn = "the drawn images" if draw and result.images else ""
     out.say(f"in {result.output}: " + " and ".join(filter(None, [drawn, files])))
@@ -254,10 +255,6 @@ def _facts(video: VideoResult) -> list[str]:
     if video.problem:
         facts.append(video.problem)
     return facts
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _as_json(result: FilesResult) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Progress of long work: a live bar in a terminal, a plain line now and then everywhere else."""
+"""Progress of long work: a live bar in a terminal, or a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from retinanet.cli.console import Output, clock, number, setting_text
-from retinanet.common.printable import NAME, printable
+from retinanet.common.printable import NAME, listed, printable
 from retinanet.training import events
 from retinanet.training.callbacks import Callback
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from retinanet.training.initial_weights import Kept
 
 EVERY = 10.0  # seconds between plain lines
-FINDINGS = 5  # what is wrong with the data, told before training
-NAMED, CLASSES = 4, 10  # tensors and classes of a checkpoint named in a line; run.json has them all
-PATIENCE = 2.0  # seconds that a count takes before it is shown as plain lines at all
+FINDINGS = 5  # faults of the data that are shown before training
+TENSORS, CLASSES = 4, 10  # names of a checkpoint's tensors and classes in a line; run.json has all
+PATIENCE = 2.0  # seconds before a count is shown as plain lines
 
 
 class Progress(Callback):
     """Shows the events of :func:`retinanet.training.trainer.train`, and counts of other work.
 
-    A context: the bar is taken away at its end, so that what is printed afterwards starts on a clean line.
+    Use it in a ``with`` block. At its end the bar is removed, so that later text starts on a new line.
     """
 
     def __init__(self, output: Output, every: float = EVERY) -> None:
@@ -69,7 +69,7 @@ class Progress(Callback):
                 self.output.data(data)
                 self.output.data(val, label_map=False)
             case events.FittingSettings():
-                self.output.note("choosing settings for the data and this machine: some seconds")
+                self.output.note("choosing settings for the data and this machine: takes some seconds")
             case events.SettingsFitted(choices):
                 for choice in choices:
                     self.output.note(f"  {choice.setting} {setting_text(choice.value)}: {choice.reason}")
@@ -81,8 +81,8 @@ class Progress(Callback):
                 self._findings(findings)
             case events.NothingToDo(summary):
                 self.output.note(
-                    f"the run in {summary['output']} is finished, and nothing was changed; to train on, give it more "
-                    f"than its {summary['steps']} steps or {clock(summary['seconds'])}: --steps or --budget"
+                    f"the run in {summary['output']} is finished, and nothing was changed; to train longer than "
+                    f"{summary['steps']} steps or {clock(summary['seconds'])}, give --steps or --budget"
                 )
             case events.Problem(text):
                 self.output.note(f"warning: {text}")
@@ -99,17 +99,11 @@ class Progress(Callback):
                 self.output.note(f"step {step}: AP {number(metrics['AP'])}, AP50 {number(metrics['AP50'])}{suffix}")
 
     def counter(self, what: str, unit: str = "images") -> Callable[[int, int], None]:
-        """A callback for work that reports (done, total)."""
-
-        def show(done: int, total: int) -> None:
-            self.count(what, done, total, unit)
-            if done >= total:
-                self._end_count(what)
-
-        return show
+        """A callback that shows (done, total)."""
+        return lambda done, total: self.count(what, done, total, unit)
 
     def timed_counter(self, what: str, unit: str) -> Callable[[int, int], None]:
-        """:meth:`counter` with the time that is left; the work begins anew where ``done`` does not get larger."""
+        """:meth:`counter` with the time that is left. It starts again when ``done`` does not increase."""
         begun = time.monotonic()
         first = last = 0
 
@@ -121,18 +115,20 @@ class Progress(Callback):
             last = done
             left = f", {clock((now - begun) * (total - done) / (done - first))} left" if done > first else ""
             self.count(what, done, total, unit + left)
-            if done >= total:
-                self._end_count(what)
 
         return show
 
     def count(self, what: str, done: int, total: int, unit: str = "images") -> None:
+        """Show a count; it disappears when it is complete."""
+        if done >= total:
+            self._end_count(what)
+            return
         text = f"{done} of {total} {unit}"
         if self.live:
             if what not in self._counts:
                 self._counts[what] = self._bars.add_task(printable(what, NAME), total=total, text="")
             self._bars.update(self._counts[what], completed=done, total=total, text=text)
-        elif done < total and time.monotonic() - self._starts.setdefault(what, time.monotonic()) > PATIENCE:
+        elif time.monotonic() - self._starts.setdefault(what, time.monotonic()) > PATIENCE:
             self._line(f"{what}: {text}")
 
     def _end_count(self, what: str) -> None:
@@ -142,37 +138,37 @@ class Progress(Callback):
 
     def _start(self, event: events.Started) -> None:
         steps = f"{event.steps} step{'s' * (event.steps != 1)}"
-        length = steps if event.budget is None else f"{clock(event.budget)} in all"
+        length = steps if event.budget is None else clock(event.budget)
         processes = f", {event.processes} processes" if event.processes > 1 else ""
         resumed = f", from step {event.step}" if event.step else ""
         device = f"{event.device} in {event.precision}{processes}"
-        self.output.note(f"training on {event.images} images for {length}{resumed}: {device}, into {event.output}")
+        self.output.note(f"training on {event.images} images for {length}{resumed}: {device}, in {event.output}")
 
     def _findings(self, findings: Sequence[Finding]) -> None:
         bad = [finding for finding in findings if finding.severity != "note"]
         for finding in bad[:FINDINGS]:
             where = f" ({finding.split})" if finding.split else ""
-            self.output.note(f"{finding.severity}{where}: {finding.text}; do: {finding.remedy}")
+            self.output.note(f"{finding.severity}{where}: {finding.text}; to do: {finding.remedy}")
         if len(bad) > FINDINGS:
             codes = ", ".join(finding.code for finding in bad[FINDINGS:])
-            self.output.note(f"and {len(bad) - FINDINGS} more ({codes}): retinanet data DATA tells them")
+            self.output.note(f"and {len(bad) - FINDINGS} more ({codes}): retinanet data DATA shows them")
 
     def _step(self, event: events.StepDone) -> None:
         of = f"/{event.steps}" if event.steps else ""
-        parts = [
+        fields = [
             f"class {event.class_loss:.3f} box {event.box_loss:.3f}",
             f"{event.images_per_second:.1f} images/s",
             f"{clock(event.seconds_left)} left",
         ]
         if self._ap is not None:
-            parts.append(f"AP {number(self._ap)}")
+            fields.append(f"AP {number(self._ap)}")
         if self.live:
             if self._task is None:
                 self._task = self._bars.add_task("training", total=1.0, text="")
-            text = " · ".join([*parts, f"step {event.step}{of}"])
+            text = " · ".join([*fields, f"step {event.step}{of}"])
             self._bars.update(self._task, completed=event.fraction, text=text)
         else:
-            self._line(" · ".join([f"step {event.step}{of}", *parts, f"lr {event.lr:.2g}"]))
+            self._line(" · ".join([f"step {event.step}{of}", *fields, f"lr {event.lr:.2g}"]))
 
     def _line(self, text: str) -> None:
         now = time.monotonic()
@@ -182,18 +178,18 @@ class Progress(Callback):
 
 
 def kept_lines(kept: Kept) -> list[str]:
-    """What a run takes from a checkpoint: one line, and one for each kind of thing that does not fit."""
+    """What a run takes from a checkpoint: a line for the whole, and a line for each kind of difference."""
     origin = f" ({kept.origin})" if kept.origin else ""
     whole = not (kept.classes or kept.new_classes or kept.new or kept.left)
     first = f"weights of {kept.source}{origin}: {'all ' * whole}{kept.kept} tensors kept"
     if kept.classes:
-        first += f"; of the class output the rows of {_some(kept.classes, CLASSES)}"
+        first += f"; class output kept for {listed(kept.classes, CLASSES)}"
     if kept.new_classes:
-        first += f"; new: the rows of {_some(kept.new_classes, CLASSES)}"
+        first += f"; class output new for {listed(kept.new_classes, CLASSES)}"
     lines = [first]
     for what, names in (("new", kept.new), ("left out", kept.left)):
         if names:
-            lines.append(f"  {what}: {len(names)} tensor{'s' * (len(names) > 1)}, {_some(names, NAMED)}")
+            lines.append(f"  {what}: {len(names)} tensor{'s' * (len(names) > 1)}, {listed(names, TENSORS)}")
     lines += [
         f"  {name} is {setting_text(here)}, in the checkpoint {setting_text(there)}"
         for name, (there, here) in kept.changed.items()
@@ -201,12 +197,8 @@ def kept_lines(kept: Kept) -> list[str]:
     return lines
 
 
-def _some(names: Sequence[str], most: int) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 class StepProgress(Callback):
-    """Shows the steps of one training run among many, without what is reported once for each run."""
+    """Shows only the steps of a training run; for work that trains many runs."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress

@@ -1,4 +1,4 @@
-"""The console that all text for people goes through: it shows text, and never obeys it."""
+"""The console for all text: it shows control characters and markup instead of obeying them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retinanet.common.printable import printable
 
 
 class Terminal(Console):
-    """Rich's console without markup and emoji codes; strings, in tables too, are made printable."""
+    """Rich's console without markup and emoji codes. All strings are made printable, in tables too."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)

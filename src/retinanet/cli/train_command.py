@@ -24,16 +24,14 @@ else:
     GivenSettings = given(Settings)
 
 
-# What a run may be resumed with: its length, and where and how it is computed; not what is learnt.
+# Settings that a resumed run may change: its length, evaluations, saves and devices; not the training itself.
 CHANGEABLE = {
     *(f"train.{name}" for name in LENGTHS),
     *("train.save_every", "train.patience", "train.eval_every", "train.eval_images", "train.report"),
     *("train.accelerator", "train.devices", "train.nodes", "train.strategy"),
     "data.workers",
 }
-
-
-USED = 0.85  # of a budget: with less there is a reason to tell
+MUCH = 0.85  # of a budget; if less was used, the reason is reported
 
 
 def train(
@@ -51,46 +49,47 @@ def train(
 
     Start with: retinanet train DATA --budget 15m
 
-    Without a recipe, what is not given here (image size, anchors, network, batch, schedule) is chosen for the data
-    and this machine, each with its reason. With --weights, network, image size and anchors are the checkpoint's.
+    Without a recipe, settings that are not given (image size, anchors, network, batch size, schedule) are chosen for
+    the data and this machine, and reported with reasons. With --weights, the network, the image size and the anchors
+    are those of the checkpoint.
 
     Parameters
     ----------
     data
-        A folder in COCO, Pascal VOC or YOLO layout (recognised by what lies in it), or a YOLO YAML.
+        A folder in COCO, Pascal VOC or YOLO layout (recognized by its files), or the YAML file of a YOLO data set.
     config
-        A recipe: a YAML file of settings, or the name of one that comes along (scratch-small, finetune-adamw,
-        paper-r50-1x, ...). Settings given here go over it.
+        A recipe: a YAML file of settings, or the name of one in the package (scratch-small, finetune-adamw,
+        paper-r50-1x, ...). Options replace its settings.
     anchors
-        "auto" fits anchors (sizes, ratios, pyramid levels) to the boxes of the data, which is done anyway without a
-        recipe and weights; "settings" takes those of the settings.
+        Whether to fit the anchors to the data. "auto" fits sizes, ratios and pyramid levels to the boxes. "settings"
+        takes the anchors of the settings. The default is "auto" without a recipe and weights, else "settings".
     output
-        A new folder for the run; by default the next free runs/DATA-1, runs/DATA-2, ...
+        A new folder for the run. By default the next free runs/DATA-1, runs/DATA-2, ...
     resume
-        Go on with the run in this folder, with its own data and settings. Its length may change, and how it is
-        evaluated, saved and spread over devices. Where its data set was moved, give DATA: class names and number of
-        training images have to be the same.
+        Resume the run in this folder, with its data and settings. The length of the run, its evaluations, saves and
+        devices may change. If the data set was moved, give DATA. Its class names and its number of training images
+        must be the same.
     """
     since = time.monotonic()
     out = Output(common)
     if resume is None and data is not None and (begun := begun_before(output, data)) is not None:
-        out.note(f"this job was restarted: it goes on with {begun}")
+        out.note(f"this job was restarted: it resumes {begun}")
         resume, data, config, output, anchors = begun, None, None, None, None
         settings = {}
     if resume is not None:
-        given_too = next((n for n, v in (("config", config), ("output", output), ("anchors", anchors)) if v), None)
-        if given_too is not None:
-            raise RequestError(f"--resume goes on in {resume} with its own settings: leave --{given_too} out")
+        others = {"config": config, "output": output, "anchors": anchors}
+        if given_too := next((name for name, value in others.items() if value), None):
+            raise RequestError(f"--resume takes the settings of {resume}: leave out --{given_too}")
         data, chosen = resumed(resume, data, settings or {})
         folder = resume
     elif data is None:
-        raise RequestError("which data? retinanet train DATA, or --resume RUN to go on with a run")
+        raise RequestError("give a data set: retinanet train DATA; or a run to resume: retinanet train --resume RUN")
     else:
         if not data.exists():  # before anything is imported or made
             raise RequestError(f"there is no data set {data}: no such file or folder")
         given_anchors = [name for name in dotted(settings or {}) if name.startswith("model.anchors.")]
         if anchors == "auto" and given_anchors:
-            raise RequestError(f"--anchors auto chooses what {', '.join(given_anchors)} sets: leave one of them out")
+            raise RequestError(f"--anchors auto chooses what {', '.join(given_anchors)} sets: leave out one of them")
         chosen = beginning(out, config, settings)
         folder = output or next_folder(data)
 
@@ -99,7 +98,7 @@ def train(
 
     fit = None
     if resume is None and config is None:
-        # A checkpoint's heads know its own anchors: others only if they are asked for.
+        # The heads of a checkpoint were trained with its anchors, so other anchors need --anchors auto.
         fitted_anchors = anchors == "auto" or (anchors is None and chosen.train.weights == "none")
         fit = partial(fitted_defaults.fit, settings or {}, fitted_anchors)
     elif anchors == "auto":
@@ -111,7 +110,7 @@ def train(
 
 
 def begun_before(output: Path | None, data: Path) -> Path | None:
-    """The run that this job began before a launcher restarted it, if there is something to go on from."""
+    """The run that this job began before a launcher restarted it, if it has been saved."""
     from retinanet.training.launcher import begun_by_this_job
 
     folders = [output] if output is not None else sorted(Path("runs").glob(f"{glob.escape(data_name(data))}-*"))
@@ -119,25 +118,25 @@ def begun_before(output: Path | None, data: Path) -> Path | None:
 
 
 def beginning(out: Output, config: str | None, settings: Mapping[str, Any] | None) -> Settings:
-    """What is known of a run's settings before its data are."""
+    """The settings of a run as far as they are known before its data is opened."""
     if recipes.weights(config, settings) == "none":
-        return recipes.load(config or recipes.FITTED, settings)  # mistakes are told before anything heavy is imported
+        return recipes.load(config or recipes.FITTED, settings)  # reports mistakes before heavy imports
     from retinanet.training import initial_weights
 
     chosen = initial_weights.settings(config, settings)
     given_too = dotted(settings or {})
     if overruled := [name for name in initial_weights.overruled(recipes.values(config)) if name not in given_too]:
         out.note(
-            f"the model is that of {chosen.train.weights}; of the recipe are left out: {', '.join(overruled)} "
-            "(given on the command line they count)"
+            f"the model settings are those of {chosen.train.weights}; the recipe's {', '.join(overruled)} are ignored "
+            "(to set them, give them on the command line)"
         )
     return chosen
 
 
 def report(out: Output, summary: Mapping[str, Any], data: Path, split: str) -> None:
-    """What came of a run and what to do with it."""
+    """Print the result of a run, and the next command."""
     last, folder = summary["last"], summary["output"]
-    why = " (no better AP for as long as train.patience allows)" if summary["stopped"] == "patience" else ""
+    why = " (stopped by train.patience: the AP did not rise)" if summary["stopped"] == "patience" else ""
     out.say(
         f"{summary['steps']} steps in {clock(summary['seconds'])}{why}: "
         f"AP {number(last.get('AP'))}, AP50 {number(last.get('AP50'))} on split {split}",
@@ -149,18 +148,18 @@ def report(out: Output, summary: Mapping[str, Any], data: Path, split: str) -> N
 
 
 def budget_lines(summary: Mapping[str, Any]) -> list[str]:
-    """How much of a budget was used, and why where it is far less."""
+    """How much of a budget was used, and the reason if much was not."""
     budget = summary.get("budget")
     if budget is None:
         return []
     used = summary["seconds"] / budget
     line = f"{used:.0%} of the budget of {clock(budget)} used"
-    if used >= USED:
+    if used >= MUCH:
         return [line]
     if summary["stopped"] == "patience":
         return [f"{line}: train.patience ended the run"]
     kept, took = clock(summary["kept"]), clock(summary["evaluation"])
-    return [f"{line}: {kept} were kept for the last evaluation and the report, and the evaluation took {took}"]
+    return [f"{line}: {kept} were reserved for the last evaluation and the report, and the evaluation took {took}"]
 
 
 def data_name(data: Path) -> str:
@@ -168,7 +167,7 @@ def data_name(data: Path) -> str:
 
 
 def next_folder(data: Path) -> Path:
-    """The first of runs/NAME-1, runs/NAME-2, ... that is not there."""
+    """The first of runs/NAME-1, runs/NAME-2, ... that does not exist."""
     name = data_name(data)
     number = 1
     while (folder := Path("runs") / f"{name}-{number}").exists():
@@ -177,7 +176,7 @@ def next_folder(data: Path) -> Path:
 
 
 def resumed(folder: Path, data: Path | None, given: Mapping[str, Any]) -> tuple[Path, Settings]:
-    """Data and settings of a run, with the changes that a resumed run allows.
+    """Data and settings of a run, with the changes that a resumed run may have.
 
     Raises:
         RequestError: ``folder`` holds no run, or ``data`` or ``given`` contradict it.

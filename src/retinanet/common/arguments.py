@@ -1,4 +1,4 @@
-"""What callers give, checked in one place: Python, the command line and files refuse the same."""
+"""Checks of arguments, shared by Python, the command line and files."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
 
 LARGEST = 16384
-"""Pixels a side that an image is resized to at most, as in ``model.preprocessing``."""
+"""The largest side in pixels that an image is resized to, as in ``model.preprocessing``."""
 MOST_CLASSES = 100_000
 LONGEST_NAME = 1000
 """Characters of a class name."""
 
 
 def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """A whole number, of Python or NumPy.
+    """``value`` as an int; it may be a NumPy integer.
 
     Raises:
-        RequestError: it is none, below ``least`` or above ``most``; the message begins with ``name``.
+        RequestError: it is no whole number, below ``least`` or above ``most``. The message begins with ``name``.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise RequestError(f"{name} must be a whole number of at least {least}, not {shown(value)}")
@@ -34,10 +34,10 @@ def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int
 
 
 def real(name: str, value: Any) -> float:
-    """A number, of Python or NumPy.
+    """``value`` as a float; it may be a NumPy number.
 
     Raises:
-        RequestError: it is none; the message begins with ``name``.
+        RequestError: it is no number. The message begins with ``name``.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise RequestError(f"{name} must be a number, not {shown(value)}")
@@ -48,10 +48,10 @@ def real(name: str, value: Any) -> float:
 
 
 def threshold_of(name: str, value: Any) -> float:
-    """A score to compare with: from 0 to below 1.
+    """``value`` as a score threshold, in [0, 1).
 
     Raises:
-        RequestError: it is no number, or out of that range; the message begins with ``name``.
+        RequestError: it is no number, or out of that range. The message begins with ``name``.
     """
     if not 0 <= (number := real(name, value)) < 1:
         raise RequestError(f"{name} must be in [0, 1), not {number}")
@@ -59,18 +59,19 @@ def threshold_of(name: str, value: Any) -> float:
 
 
 def class_names_of(names: Any, count: int | None = None) -> tuple[str, ...]:
-    """Class names, in the order of the labels: a list or tuple of different texts, each with something to see.
+    """Class names in the order of their labels, as a tuple.
 
     Args:
-        count: of the model's classes, where it is known.
+        names: a list or tuple of different texts that are not blank.
+        count: the number of the model's classes, if it is known.
 
     Raises:
-        RequestError: they are none.
+        RequestError: ``names`` cannot be used.
     """
     if not isinstance(names, list | tuple) or not names:
         raise RequestError(f'class names must be a list of texts such as ["cat", "dog"], not {shown(names)}')
     if len(names) > MOST_CLASSES:
-        raise RequestError(f"{len(names)} class names, where {MOST_CLASSES} are the most")
+        raise RequestError(f"{len(names)} class names are too many: at most {MOST_CLASSES}")
     seen = set()
     for index, name in enumerate(names):
         if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_NAME:
@@ -78,7 +79,7 @@ def class_names_of(names: Any, count: int | None = None) -> tuple[str, ...]:
                 f"class name {index} must be a text of 1 to {LONGEST_NAME} characters, not {shown(name)}"
             )
         if name in seen:
-            raise RequestError(f"class name {index} is {shown(name)} again: give each class a name of its own")
+            raise RequestError(f"class name {index} is {shown(name)} again: give each class another name")
         seen.add(name)
     if count is not None and len(names) != count:
         raise RequestError(f"{len(names)} class names for a model of {count} classes")

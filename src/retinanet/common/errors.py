@@ -1,12 +1,12 @@
-"""The two kinds of failure a user meets; each message is one line: what is wrong, where, and what to do."""
+"""The two kinds of errors for users. Each message is one line: what is wrong, where, and what to do."""
 
 
 class RequestError(ValueError):
-    """The request was wrong: a path, a setting or data that cannot be used (exit code 2)."""
+    """The request is wrong: a path, a setting or data cannot be used (exit code 2)."""
 
 
 class WorkError(RuntimeError):
-    """The request was fine but the work failed: a diverged loss, a full disk, no network (exit code 1)."""
+    """The request is right, but the work failed: a diverged loss, a full disk, no network (exit code 1)."""
 
 
 class DivergedError(WorkError):
@@ -14,6 +14,6 @@ class DivergedError(WorkError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in one line; its kind where it says nothing."""
+    """The first line of an exception's message, or its type if it has none."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

@@ -1,7 +1,7 @@
-"""Fields of settings: of the right type, finite and within their bounds, however the settings are made.
+"""Checks of settings: every field has the right type, is finite and within its bounds.
 
-A bound stands with its field, as in ``depth: Annotated[int, Within(0, 64)]``. Settings also come with other people's
-checkpoints and recipes, so nothing may ask for endless work or memory, here or in a message.
+The bounds are written with the field, as in ``depth: Annotated[int, Within(0, 64)]``. Settings may come from other
+people's checkpoints and recipes, so no value may cause endless work, use all memory, or make a message long.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from retinanet.common.errors import RequestError
 
 S = TypeVar("S")
 LONGEST = 4096
-"""Characters of a text."""
+"""Characters of the longest text."""
 MOST = 100_000
-"""Items of a list or mapping."""
+"""Items of the longest list or mapping."""
 
 
 class SettingsError(RequestError):
-    """A setting that cannot be used; the message says which, why and what to write instead."""
+    """A setting cannot be used. The message says which, why, and what to write instead."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -34,7 +34,7 @@ def require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class Within:
-    """The bounds of a number; ``above`` and ``below`` leave out the ends themselves."""
+    """The bounds of a number. ``above`` and ``below`` exclude the bounds themselves."""
 
     low: float
     high: float
@@ -47,19 +47,19 @@ class Within:
         if low and high:
             return
         if self.high - self.low <= 1:
-            said = f"in {'(' if self.above else '['}{self.low:g}, {self.high:g}{')' if self.below else ']'}"
+            bounds = f"in {'(' if self.above else '['}{self.low:g}, {self.high:g}{')' if self.below else ']'}"
         elif not low:
-            said = f"{'above' if self.above else 'at least'} {self.low:g}"
+            bounds = f"{'above' if self.above else 'at least'} {self.low:g}"
         else:
-            said = f"{'below' if self.below else 'at most'} {self.high:g}"
-        raise SettingsError(f"{where} must be {said}, not {shown(value)}")
+            bounds = f"{'below' if self.below else 'at most'} {self.high:g}"
+        raise SettingsError(f"{where} must be {bounds}, not {shown(value)}")
 
 
 class Section:
-    """Base of the dataclasses of settings: fields are converted and checked when one is made, from Python too."""
+    """Base of the settings dataclasses. An instance converts and checks its fields when it is made."""
 
     where: ClassVar[str] = ""
-    """Dotted name, which messages give."""
+    """The dotted name of the section, for messages."""
 
     def __init_subclass__(cls, where: str = "") -> None:
         cls.where = where
@@ -78,10 +78,11 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def from_plain(kind: type[S], values: Any, where: str = "") -> S:
-    """Settings of nested dicts and lists; absent keys keep their defaults.
+    """Settings from nested dicts and lists. Missing keys keep their defaults.
 
     Raises:
-        SettingsError: on an unknown key (with the nearest known one) or a value of the wrong type or out of bounds.
+        SettingsError: a key is unknown (the message names the nearest known one), or a value has the wrong type or is
+            out of bounds.
     """
     where = where or getattr(kind, "where", "")
     if not isinstance(values, dict):
@@ -102,10 +103,10 @@ def from_plain(kind: type[S], values: Any, where: str = "") -> S:
 
 
 def convert(hint: Any, value: Any, where: str) -> Any:
-    """``value`` as the type ``hint`` says, which may be annotated with bounds.
+    """``value`` converted to the type ``hint``, which may be annotated with bounds.
 
     Raises:
-        SettingsError: it is none.
+        SettingsError: it cannot be converted, or is out of bounds.
     """
     origin = get_origin(hint)
     if origin is Annotated:
@@ -143,7 +144,7 @@ def _items(hints: tuple[Any, ...], value: list[Any] | tuple[Any, ...], where: st
 
 
 def _single(hint: Any, value: Any, where: str) -> Any:
-    """A number, a text, true or false."""
+    """``value`` as a number, a text, true or false."""
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         try:
             value = float(value)
@@ -168,10 +169,10 @@ def _single(hint: Any, value: Any, where: str) -> Any:
 
 
 def require_small(value: Any, where: str, depth: int = 4, left: list[int] | None = None) -> None:
-    """Plain values of a size that means something: numbers up to 10 000, short texts, few and shallow lists.
+    """Require few plain values of moderate size: numbers up to 10 000, short texts, shallow lists and mappings.
 
     Raises:
-        SettingsError: there is more in it, or another type.
+        SettingsError: ``value`` holds too much, or another type.
     """
     left = [256] if left is None else left
     left[0] -= 1
@@ -187,10 +188,10 @@ def require_small(value: Any, where: str, depth: int = 4, left: list[int] | None
 
 
 def shown(value: Any) -> str:
-    """``value`` for a message, in one short line whatever it is."""
+    """``value`` for a message: one short line."""
     try:
         text = " ".join(_SHORT.repr(value).split())
-    except ValueError:  # of a number with more digits than Python prints
+    except ValueError:  # Python does not print numbers with very many digits
         text = "a number of very many digits"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -201,5 +202,5 @@ _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
 
 
 def name(key: Any) -> str:
-    """A name for a message: as it is, unless it is long or would not be seen as it is."""
+    """A name for a message: unchanged, unless it is long or has unprintable characters."""
     return key if isinstance(key, str) and len(key) <= 256 and key.isprintable() else shown(key)

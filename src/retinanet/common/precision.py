@@ -1,4 +1,4 @@
-"""Which number format a machine computes in."""
+"""The number format to compute in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retinanet.common.fields import shown
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Request = Literal["auto", "fp32", "bf16", "fp16"]
-"""What a user may ask for."""
+"""What a user may choose."""
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -21,10 +21,10 @@ VARIABLE = "RETINANET_PRECISION"
 
 
 def requested(precision: str) -> str:
-    """``precision``, or where that is "auto" the environment variable RETINANET_PRECISION if it is set.
+    """``precision``; if it is "auto", the environment variable RETINANET_PRECISION if that is set.
 
     Raises:
-        RequestError: the variable is none of auto, fp32, bf16, fp16.
+        RequestError: the variable is not one of auto, fp32, bf16, fp16.
     """
     value = os.environ.get(VARIABLE) or "auto"
     if precision != "auto":
@@ -39,42 +39,42 @@ def requested(precision: str) -> str:
 def require_known(precision: Any, known: Collection[str] = ("auto", *DTYPES)) -> None:
     """
     Raises:
-        RequestError: ``precision`` is none of ``known``.
+        RequestError: ``precision`` is not one of ``known``.
     """
     if not isinstance(precision, str) or precision not in known:
         raise RequestError(f"precision must be one of {', '.join(known)}, not {shown(precision)}")
 
 
 class Chosen(NamedTuple):
-    """What a detector computes in."""
+    """The precision of a detector."""
 
     precision: Precision
     fast: bool
-    """Whether algorithms that round a little more are allowed."""
+    """Whether faster algorithms with slightly larger rounding errors are allowed."""
     why: str
-    """In words, for people."""
+    """The reason, for people."""
 
 
 def for_model(request: Request | None, device: torch.device | str, origin: str | None = None) -> Chosen:
-    """What a model computes in on ``device``.
+    """Choose the precision of a model on ``device``.
 
     Args:
-        request: None is what is right for the model: "fp32" for one of another project, so that its boxes are those
-            that it gives there, and "auto" for our own.
-        origin: the project and network that the weights are from, such as "torchvision, ResNet-50 v1"; None for ours.
+        request: by default "auto" for our own models, and "fp32" for those of other projects, so that they give the
+            same boxes as there.
+        origin: the project and network of the weights, such as "torchvision, ResNet-50 v1"; None for our own models.
 
     Raises:
-        RequestError: ``request`` is none of auto, fp32, bf16, fp16.
+        RequestError: ``request`` is not one of auto, fp32, bf16, fp16.
     """
     if request is None and origin is not None:
         return Chosen("fp32", False, f'a model of {origin}: boxes as there; "auto" is faster')
     if request is not None:
         require_known(request)
-    asked = requested("auto" if request is None else request)
-    if asked == "auto":
+    wanted = requested("auto" if request is None else request)
+    if wanted == "auto":
         return Chosen(choose("auto", device), True, "the fastest here that changes boxes little")
-    why = "as requested" if request == asked else f"as the environment variable {VARIABLE} says"
-    return Chosen(choose(asked, device), False, why)
+    why = "as requested" if request == wanted else f"as the environment variable {VARIABLE} says"
+    return Chosen(choose(wanted, device), False, why)
 
 
 def choose(precision: str, device: torch.device | str) -> Precision:
@@ -99,9 +99,9 @@ def computes_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        # Private names, so a torch without them means "no": fp32 is right everywhere, only slower.
+        # These names are private. Without them fp32 is used, which is always right, only slower.
         checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         has_instructions = any(getattr(torch.cpu, name, bool)() for name in checks)
-        # oneDNN may be held below the CPU's best (ONEDNN_MAX_CPU_ISA); it emulates bf16 then, nine times slower.
+        # ONEDNN_MAX_CPU_ISA may disable these instructions. Then oneDNN emulates bf16, nine times slower.
         return has_instructions and bool(getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", bool)())
     return False

@@ -1,31 +1,30 @@
-"""Text from outside (file names, class names, messages of other libraries) made safe to show."""
+"""Text that is safe to show: file names, class names and other libraries' messages may hold control characters."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 JOINERS = frozenset("\u200c\u200d")
-"""Invisible, but emoji and several scripts are spelled with them; they move no other letter."""
-OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode's categories of control characters, format characters, half surrogates, line and paragraph separators."""
+"""Invisible letters that emoji and several scripts need; they change nothing around them."""
+UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of control and format characters, lone surrogates, line and paragraph separators."""
 LINE = 5000
-"""Characters of the longest message: room for a path as long as Linux allows, not for a file in a file name."""
-
+"""Characters of the longest message: enough for the longest path on Linux."""
 NAME = 60
-"""Characters of a name in a table, a figure or a progress bar."""
+"""Characters of the longest name in a table, a figure or a progress bar."""
 
 
 def printable(text: object, most: int = LINE) -> str:
-    r"""Text with everything escaped that would be obeyed instead of shown, and cut in its middle where it is long.
+    r"""``text`` with unsafe characters escaped, and its middle cut out if it is long.
 
-    Escaped as Python writes them (``\x1b``, ``\n``, ``\u202e``, ``\udcff``) are control characters (terminals obey
-    them), line separators, marks that change the direction of writing or cannot be seen (Unicode's Cf, without the
-    joiners of emoji) and halves of surrogate pairs (bytes of file names that are no UTF-8). Letters of all scripts,
-    emoji and all kinds of spaces stay. The result does not change when it is escaped again.
+    These are escaped as Python writes them (``\x1b``, ``\n``, ``\u202e``, ``\udcff``): control characters, which
+    terminals obey; line separators; invisible marks (Unicode's Cf, except the joiners of emoji); lone surrogates (bytes
+    of file names that are not UTF-8). Letters of all scripts, emoji and spaces stay. Escaping twice changes nothing.
 
     Args:
-        text: anything; ``str`` of it is taken.
-        most: characters of the result at most, 8 or more.
+        text: any object; it is converted by ``str``.
+        most: the length of the result at most, 8 or more.
     """
     text = str(text)
     if not text.isprintable():
@@ -39,13 +38,18 @@ def printable(text: object, most: int = LINE) -> str:
 
 
 def _shown(letter: str) -> str:
-    if unicodedata.category(letter) not in OBEYED or letter in JOINERS:
+    if unicodedata.category(letter) not in UNSAFE or letter in JOINERS:
         return letter
     return letter.encode("unicode_escape").decode("ascii")
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """The first ``most`` names, and how many more there are: "a, b and 3 more"."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def amount(count: float) -> str:
-    """A number of bytes in the unit that leaves digits before the point: "1.3 GB", "12 bytes"."""
+    """A number of bytes in a readable unit: "1.3 GB", "12 bytes"."""
     for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= size:
             return f"{count / size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""YAML from a stranger: no bomb of references, no nesting that exhausts the stack."""
+"""Safe YAML: no bomb of references, and no nesting that exhausts the stack."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 from retinanet.common.printable import printable
 
 NESTED = 20
-"""Lists and mappings inside each other."""
+"""Levels of lists and mappings inside each other."""
 PLAIN = 2000
-"""Characters of a text without quotes, which may become a number; quoted ones and blocks may be longer."""
+"""Characters of a text without quotes, which may become a number. Quoted texts and blocks may be longer."""
 
 
 def base() -> Any:
-    """The loader of this PyYAML that makes nothing but plain values, the fast one where it is there."""
+    """PyYAML's loader for plain values; the fast one if it is installed."""
     import yaml
 
     return yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
@@ -22,13 +22,15 @@ def base() -> Any:
 def load(text: str, loader: Any, references: bool = False) -> Any:
     """The value that a YAML document holds.
 
+    References to a list or mapping are refused, because a few lines of them can stand for terabytes.
+
     Args:
         loader: a class derived from :func:`base`.
         references: allow references to a list or mapping. A few lines of them can stand for more than any memory
             holds, so only for a reader that never visits all of a value.
 
     Raises:
-        yaml.YAMLError: it is not valid, or more than any description of a data set needs.
+        yaml.YAMLError: the text is not valid, or exceeds a limit.
     """
     import yaml
 

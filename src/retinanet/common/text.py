@@ -1,6 +1,6 @@
-"""Text files, which may come from a stranger: no reading blocks or has no bound, what is no text is named.
+"""Reading of text files that may come from strangers: reading never blocks, and its size is limited.
 
-They are decoded by their byte order mark, else as UTF-8.
+Text is decoded by its byte order mark, otherwise as UTF-8.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import stat
 from retinanet.common.atomic_files import what_is_wrong
 from retinanet.common.errors import RequestError
 
-# UTF-32's mark begins with UTF-16's, so it is tried first.
+# UTF-32's mark begins with UTF-16's, so it comes first.
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -23,9 +23,9 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 CHUNK = 1 << 24  # bytes
-ZEROS = bytes(64)  # in a row are no text in any encoding, but the holes of a file that is smaller than it says
+ZEROS = bytes(64)  # a row of zeros is text in no encoding, but a hole in a sparse file
 DESCRIPTION = 1 << 20
-"""Bytes of the longest description of a data set, or list of its classes."""
+"""Bytes of the longest description of a data set, or of the list of its classes."""
 LIST = 1 << 28
 """Bytes of the longest list of images, some millions of paths."""
 SHEET = 1 << 24
@@ -34,10 +34,10 @@ LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 class TextError(RequestError):
-    """A file that cannot be read as text.
+    """A file cannot be read as text.
 
     Attributes:
-        reason: what is wrong, without the file's name.
+        reason: what is wrong, without the name of the file.
     """
 
     def __init__(self, path: object, reason: str) -> None:
@@ -46,10 +46,10 @@ class TextError(RequestError):
 
 
 def require_regular(path: str | os.PathLike[str]) -> os.stat_result:
-    """What the file system says of a file or folder; links are followed.
+    """The status of a file or folder; links are followed.
 
     Raises:
-        OSError: it is not there, or is a pipe, a socket or a device, which may be waited for without end.
+        OSError: it does not exist, or is a pipe, a socket or a device, which could block for ever.
     """
     known = os.stat(path)
     if not stat.S_ISREG(known.st_mode) and not stat.S_ISDIR(known.st_mode):
@@ -58,22 +58,22 @@ def require_regular(path: str | os.PathLike[str]) -> os.stat_result:
 
 
 def read_text(path: str | os.PathLike[str], most: int | None = None) -> str:
-    """The text of a file without its byte order mark.
+    """The text of a file, without its byte order mark.
 
     Args:
-        most: bytes it may have; any number by default, which is for files of a whole split.
+        most: limit of its size in bytes; none by default, for files that describe a whole split.
 
     Raises:
-        TextError: it is not there, no file, too large, or not text; one line that names it.
+        TextError: it does not exist, is no regular file, is too large, or is not text.
     """
     return decode(read_bytes(path, most), path)
 
 
 def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
-    """The bytes of a text file; nothing but a regular file is opened.
+    """The bytes of a text file.
 
     Raises:
-        TextError: it cannot be read, is no file, is too large, or is a sparse file without text in it.
+        TextError: it cannot be read, is no regular file, is too large, or is a sparse file.
     """
     content = bytearray()
     try:
@@ -93,10 +93,13 @@ def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
 
 
 def decode(content: bytes, path: object, encoding: str = "utf-8") -> str:
-    """Bytes to text: by the byte order mark, else in ``encoding``.
+    """Decode ``content`` by its byte order mark, otherwise by ``encoding``.
+
+    Args:
+        path: the name of the file, for the message.
 
     Raises:
-        TextError: it is not text in that encoding; ``path`` is named.
+        TextError: it is not text in that encoding.
     """
     mark, encoding = next(((m, name) for m, name in MARKS if content.startswith(m)), (b"", encoding))
     try:
@@ -117,5 +120,5 @@ def decode(content: bytes, path: object, encoding: str = "utf-8") -> str:
 
 
 def lines(text: str) -> list[str]:
-    """The lines of a text. Unlike ``str.splitlines`` it leaves characters that may stand in a file's name alone."""
+    """The lines of a text. (``str.splitlines`` would also split at characters that file names may contain.)"""
     return LINE_END.split(text)

@@ -1,8 +1,8 @@
-"""Work in slices, each of which runs whole on one thread.
+"""Parallel work in slices, each of which runs on one thread.
 
-PyTorch shares out every operation over its threads and waits for the last of them. Where other programs use the same
-cores that thread is often not running: the wait takes milliseconds, many times the operation itself. Here a few threads
-take whole slices, and wait for each other once.
+PyTorch splits every operation over its threads and waits for the last of them. If other programs use the same cores,
+that thread is often not running, and the wait takes much longer than the operation. Here each thread takes whole
+slices, and the threads wait for each other only once.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ MOST = 16  # threads; more would wait for Python's lock longer than they compute
 
 
 def asynchronous(device: torch.device) -> bool:
-    """Whether the CPU would have to wait for a result of this device."""
+    """Whether the CPU has to wait for results of this device."""
     return device.type != "cpu"
 
 
 @contextmanager
 def alone(device: torch.device = CPU) -> Iterator[int]:
-    """Inside, the operations of the calling thread use no other thread. Yields the number of threads outside.
+    """A block in which operations of the calling thread use no other threads. Yields the number of threads outside.
 
-    On other devices than CPUs, and where PyTorch's threads are not OpenMP's, nothing is changed and the number is 1.
+    On other devices, and if PyTorch does not use OpenMP's threads, nothing changes and the number is 1.
     """
     setters, threads = _setters(), torch.get_num_threads()  # which also gives a new thread PyTorch's number
     if setters is None or device.type != "cpu":
@@ -52,13 +52,13 @@ def alone(device: torch.device = CPU) -> Iterator[int]:
 
 @cache
 def _setters() -> tuple[Callable[[int], Any], Callable[[int], int]] | None:
-    """What sets the number of threads of OpenMP and of MKL for the calling thread.
+    """The functions that set the number of OpenMP's and of MKL's threads for the calling thread.
 
-    ``torch.set_num_threads`` calls the same two, but leaves the number to every thread that starts later.
+    ``torch.set_num_threads`` calls the same functions, but also changes the number for threads that start later.
     """
     threads = torch.get_num_threads()
     try:
-        library = ctypes.CDLL(torch._C.__file__)  # a symbol is also looked for in the libraries that this one needs
+        library = ctypes.CDLL(torch._C.__file__)  # this also finds symbols of the libraries that it needs
         openmp = library.omp_set_num_threads
     except (OSError, AttributeError):
         return None
@@ -70,7 +70,7 @@ def _setters() -> tuple[Callable[[int], Any], Callable[[int], int]] | None:
 
 @cache
 def _helpers() -> ThreadPoolExecutor:
-    """Threads that wait for slices; they start when they are first wanted and end with the process."""
+    """Threads that wait for slices. They start when they are first needed, and end with the process."""
     return ThreadPoolExecutor(MOST - 1, thread_name_prefix="retinanet slices")
 
 
@@ -79,14 +79,14 @@ if hasattr(os, "register_at_fork"):
 
 
 def map_slices(work: Callable[[Item], Result], slices: Sequence[Item], threads: int) -> list[Result]:
-    """``[work(item) for item in slices]``, on the calling thread, which is :func:`alone`, and helpers.
+    """``[work(item) for item in slices]``, computed by the calling thread and helper threads.
 
-    ``work`` is called from several threads, in any order, under the caller's gradient and inference modes. No helper
-    still computes when the call ends, and none is waited for that has not begun: where the cores are busy the caller
-    does its share. What ``work`` raises first is raised here; slices that no thread had begun by then are left out.
+    The caller must be in :func:`alone`. ``work`` runs in several threads, in any order, with the caller's gradient and
+    inference modes. The call waits only for helpers that have begun: if the cores are busy, the caller does the work of
+    the others. The first error of ``work`` is raised here, and slices that no thread has begun are skipped.
 
     Args:
-        threads: how many may compute at the same time, which :func:`alone` tells.
+        threads: the number of threads that may compute at the same time; :func:`alone` yields it.
     """
     results: list[Any] = [None] * len(slices)
     waiting, errors = deque(enumerate(slices)), deque[BaseException]()
@@ -106,7 +106,7 @@ def map_slices(work: Callable[[Item], Result], slices: Sequence[Item], threads: 
         try:
             with alone(), torch.inference_mode(inference), torch.set_grad_enabled(grad):
                 take()
-        except BaseException as error:  # it goes to the caller, whatever it is
+        except BaseException as error:  # the caller raises it
             errors.append(error)
             waiting.clear()
         finally:

@@ -1,4 +1,4 @@
-"""Recipes: settings in YAML files, over the defaults and under what the user gives."""
+"""Recipes: YAML files of settings. They replace defaults, and options of the user replace them."""
 
 from __future__ import annotations
 
@@ -12,57 +12,56 @@ from retinanet.common.errors import RequestError, first_line
 from retinanet.common.text import read_text
 from retinanet.config.settings import FREE, LENGTHS, Settings, SettingsError, from_plain, merge
 
-LONGEST = 2**18  # bytes of a file; settings with weights for a thousand classes take a tenth
-FITTED = "scratch-small"  # the recipe that settings are fitted from where the user names none
-FINETUNED = "finetune-adamw"  # and from which, where a detector's checkpoint is trained on
+LONGEST = 2**18  # bytes of a recipe; one with weights for a thousand classes needs a tenth
+FITTED = "scratch-small"  # the recipe that fitted settings start from
+FINETUNED = "finetune-adamw"  # the same to fine-tune a detector
 
 
 def load(recipe: str | None, overrides: Mapping[str, Any] | None) -> Settings:
-    """Defaults, under the recipe's values, under those of the command line.
+    """Settings from the defaults, the recipe and the options, in rising precedence.
 
     Raises:
-        RequestError: where the recipe cannot be found or read, or a setting cannot be used.
+        RequestError: the recipe cannot be read, or a setting cannot be used.
     """
     return from_plain(Settings, over(values(recipe), overrides))
 
 
 def values(recipe: str | None) -> dict[str, Any]:
-    """What a recipe says, as nested values; without one nothing.
+    """The settings of a recipe as nested values; empty without one.
 
     Raises:
-        RequestError: where the recipe cannot be found or read, or a setting in it cannot be used.
+        RequestError: the recipe cannot be read, or a setting in it cannot be used.
     """
     if recipe is None:
         return {}
     path = find(recipe)
-    found = read_yaml(path)
+    content = read_yaml(path)
     try:
-        from_plain(Settings, found)
+        from_plain(Settings, content)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None
-    return found
+    return content
 
 
 def over(values: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Nested values under those of the command line."""
+    """Nested values, in which options of the command line replace others."""
     extra, values = _parse_options(overrides or {}), dict(values)
     if any(extra.get("train", {}).get(name) is not None for name in LENGTHS):
-        # Another length on the command line takes the place of the recipe's instead of quarrelling with it.
+        # A length on the command line replaces the recipe's, which may be of another kind.
         values["train"] = {k: v for k, v in values.get("train", {}).items() if k not in LENGTHS}
     return merge(values, extra)
 
 
 def weights(recipe: str | None, overrides: Mapping[str, Any] | None) -> str:
-    """The checkpoint to begin from (``train.weights``) that these name, or "none"."""
-    named = over(values(recipe), overrides).get("train", {}).get("weights", "none")
-    return str(named)
+    """``train.weights`` in the recipe and the options: the checkpoint to start from, or "none"."""
+    return str(over(values(recipe), overrides).get("train", {}).get("weights", "none"))
 
 
 def _parse_options(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Values under names of the user's own, text from the command line, as YAML reads it (8 is a number).
+    """``overrides`` with values parsed as YAML (8 is a number) where the user's own names are the keys.
 
     Raises:
-        RequestError: a text is not YAML.
+        RequestError: a value is not YAML.
     """
     result = merge({}, overrides)
     for *sections, name in (free.split(".") for free in FREE):
@@ -87,17 +86,22 @@ def _parse(name: str, text: str) -> Any:
         return safe_yaml.load(text, _loader())
     except yaml.YAMLError as error:
         reason = first_line(getattr(error, "problem", None) or error)
-        raise RequestError(f"--{name} {text[:80]!r} is not a value as YAML has them: {reason}") from None
+        raise RequestError(f"--{name} {text[:80]!r} is not YAML: {reason}") from None
 
 
 def recipes() -> dict[str, Path]:
-    """The recipes that come with the package, by name; in a checkout they lie in its folder ``recipes``."""
+    """The recipes of the package, by name. In a checkout they are in the folder ``recipes``."""
     package = Path(__file__).resolve().parents[1]
     folder = next((f for f in (package / "recipes", package.parents[1] / "recipes") if f.is_dir()), package)
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def find(name: str) -> Path:
+    """The file of a recipe, given by its path or its name.
+
+    Raises:
+        RequestError: there is no such recipe.
+    """
     path = Path(name)
     if path.is_file():
         return path
@@ -108,6 +112,11 @@ def find(name: str) -> Path:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; empty if the file is.
+
+    Raises:
+        RequestError: the file cannot be read, or holds no mapping.
+    """
     import yaml
 
     try:
@@ -119,13 +128,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise RequestError(f"{path}: a recipe is a mapping of names to values, not {type(values).__name__}")
+        raise RequestError(f"{path}: a recipe must be a mapping of names to values, not {type(values).__name__}")
     return values
 
 
 @functools.cache
 def _loader() -> Any:
-    """PyYAML follows YAML 1.1, to which 1e-3 is text; learning rates are written so, hence YAML 1.2's numbers."""
+    """A loader with YAML 1.2's numbers. PyYAML follows YAML 1.1, to which 1e-3 is text."""
     import re
 
     class Loader(safe_yaml.base()):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""How progress bars, logs, early stopping and code of the user's attach to a training run."""
+"""Callbacks: how progress bars, logs, early stopping and a user's own code attach to a training run."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from retinanet.model.retinanet import RetinaNet
     from retinanet.training.resume_state import Progress
     from retinanet.training.run_folder import RunFolder
-    from retinanet.training.validation import Measured
+    from retinanet.training.validation import Evaluation
 
 
 class Run(Protocol):
-    """What callbacks see of a :class:`retinanet.training.trainer.Trainer`."""
+    """The part of a :class:`retinanet.training.trainer.Trainer` that callbacks may use."""
 
     model: RetinaNet
     """The network that is trained."""
     detector: Detector
-    """What is evaluated and saved: of the averaged weights, where there are some."""
+    """The detector that is evaluated and saved; it has the averaged weights if there are any."""
     progress: Progress
     folder: RunFolder
-    measured: Measured | None
+    evaluation: Evaluation | None
     """The last evaluation."""
 
     def finish_early(self, reason: str) -> None:
@@ -32,14 +32,14 @@ class Run(Protocol):
 
 
 class Callback:
-    """Subclass it, override some of its methods, and give an instance to :func:`retinanet.train`.
+    """Base class of callbacks. Override its methods, and give an instance to :func:`retinanet.train`.
 
-    Its methods are called in the first process only. They must not call collective operations. An exception in one
-    ends the run; what was saved before stays.
+    The methods are called in the first process only, and must not call collective operations. An exception in a method
+    ends the run; its earlier saves stay.
     """
 
     def on_event(self, event: Event) -> None:
-        """Called with every event (:mod:`retinanet.training.events`), before the methods below."""
+        """Called with every event (:mod:`retinanet.training.events`), before the other methods."""
 
     def on_step(self, trainer: Run, event: StepDone) -> None:
         """Called after each optimiser step, as soon as its losses are known."""
@@ -48,7 +48,7 @@ class Callback:
         """Called after each evaluation, before the state of the run is saved."""
 
     def on_end(self, trainer: Run, event: Ended) -> None:
-        """Called once the run is finished and its report is written."""
+        """Called when the run is finished and its report is written."""
 
 
 class EarlyStopping(Callback):
@@ -63,7 +63,7 @@ class EarlyStopping(Callback):
 
 
 class MetricsLog(Callback):
-    """Writes metrics.csv and the files of TensorBoard."""
+    """Writes metrics.csv and TensorBoard's files."""
 
     def on_step(self, trainer: Run, event: StepDone) -> None:
         trainer.folder.log(event.row())
@@ -73,7 +73,7 @@ class MetricsLog(Callback):
 
 
 def notify(callbacks: Iterable[Callback], event: Event, trainer: Run | None = None) -> None:
-    """Call what each callback has for the event."""
+    """Call the methods of each callback that belong to the event."""
     for callback in callbacks:
         callback.on_event(event)
         if trainer is None:

@@ -1,4 +1,4 @@
-"""Training that has diverged: losses and weights that are not finite."""
+"""Errors for training that diverged: losses and weights that are not finite."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import torch
 from torch import nn
 
 from retinanet.common.errors import DivergedError
+from retinanet.common.printable import listed
 from retinanet.config.settings import Settings
 from retinanet.data import DetectionData
 from retinanet.data.loader import TrainingSteps
 from retinanet.training.run_folder import RunFolder
 
 NAMED = 16
-"""Images of a step that are named."""
+"""Images of a step that the error names."""
 
 
 def require_finite(model: nn.Module, step: int, folder: RunFolder) -> None:
@@ -23,7 +24,7 @@ def require_finite(model: nn.Module, step: int, folder: RunFolder) -> None:
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise DivergedError(
             f"a weight is not finite any more after step {step}, so nothing was saved; the last good save is "
-            f"{folder.resume}: start anew with a smaller train.lr or with train.clip"
+            f"{folder.resume}; start a new run with a smaller train.lr or with train.clip"
         )
 
 
@@ -32,9 +33,9 @@ def of_loss(
 ) -> DivergedError:
     """The error for a loss that is not finite; it names the images of the step."""
     images = [data.path(index).name for _, index in TrainingSteps(data, settings).images(step - 1)]
-    listed = ", ".join(images[:NAMED]) + (f" and {len(images) - NAMED} more" if len(images) > NAMED else "")
     good = folder.last if folder.last.is_file() else folder.resume
     return DivergedError(
         f"the loss is not finite at step {step} (class {class_loss:.4g}, box {box_loss:.4g}); the last good checkpoint "
-        f"is {good}; the images of that step are {listed}; try a smaller train.lr, train.clip or train.precision fp32"
+        f"is {good}; the images of that step are {listed(images, NAMED)}; "
+        "try a smaller train.lr, train.clip or train.precision fp32"
     )

@@ -1,4 +1,4 @@
-"""The running average of a model's weights."""
+"""The moving average of a model's weights."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Ema(Generic[M]):
-    """A second model whose weights follow those of the trained one: average = d * average + (1 - d) * weights.
+    """A second model with averaged weights: average = d * average + (1 - d) * weights.
 
-    The decay d starts low and rises to ``decay`` (d = min(decay, (1 + t) / (10 + t)) at update t), so that the random
-    first weights are soon forgotten. Parameters and floating buffers (batch norm statistics) are averaged, integer
-    buffers copied.
+    At update t the decay is d = min(decay, (1 + t) / (10 + t)). It starts low, so that the average soon forgets the
+    random first weights. Parameters and floating-point buffers are averaged; integer buffers are copied.
     """
 
     def __init__(self, model: M, decay: float) -> None:
@@ -25,11 +24,11 @@ class Ema(Generic[M]):
 
     @torch.no_grad()
     def update(self, model: nn.Module, updates: int) -> None:
-        """Move the average towards ``model``; ``updates`` is how many updates went before this one."""
+        """Move the average towards ``model``; ``updates`` is the number of earlier updates."""
         decay = min(self.decay, (1 + updates) / (10 + updates))
-        ours, theirs = list(self.model.state_dict().values()), list(model.state_dict().values())
-        floating = [i for i, tensor in enumerate(ours) if tensor.is_floating_point()]
-        torch._foreach_lerp_([ours[i] for i in floating], [theirs[i] for i in floating], 1 - decay)
-        for tensor, source in zip(ours, theirs):
-            if not tensor.is_floating_point():
-                tensor.copy_(source)
+        averages, weights = list(self.model.state_dict().values()), list(model.state_dict().values())
+        floating = [i for i, tensor in enumerate(averages) if tensor.is_floating_point()]
+        torch._foreach_lerp_([averages[i] for i in floating], [weights[i] for i in floating], 1 - decay)
+        for average, weight in zip(averages, weights):
+            if not average.is_floating_point():
+                average.copy_(weight)

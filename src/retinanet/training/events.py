@@ -1,4 +1,4 @@
-"""What a training run reports while it goes on: one small class for each kind of event."""
+"""The events that a training run reports, one class for each kind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CheckingImages(Event):
 
 @dataclass(frozen=True)
 class DataOpened(Event):
-    """Both splits are open; their ``report`` lists the faults in them."""
+    """Both splits are open. Their ``report`` lists their faults."""
 
     train: DetectionData
     val: DetectionData
@@ -48,9 +48,9 @@ class SettingsFitted(Event):
 @dataclass(frozen=True)
 class AnchorsCover(Event):
     share: float
-    """Of the training boxes that an anchor covers, from 0 to 1."""
+    """Fraction of the training boxes that an anchor covers."""
     lost: str | None
-    """A line about the other boxes, where they are too many."""
+    """A line about the other boxes, if they are too many."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class DataExamined(Event):
 
 @dataclass(frozen=True)
 class WeightsKept(Event):
-    """The run begins with the weights of a checkpoint, as far as they fit."""
+    """The run starts from the weights of a checkpoint that fit."""
 
     kept: Kept
 
@@ -68,7 +68,7 @@ class WeightsKept(Event):
 @dataclass(frozen=True)
 class Started(Event):
     step: int
-    """0, or the step that a resumed run goes on from."""
+    """0, or the step that a resumed run continues from."""
     steps: int | None
     budget: float | None
     """Seconds."""
@@ -81,7 +81,7 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class StepDone(Event):
-    """One optimiser step. On a GPU several are reported at a time, because to read a loss is to wait for the GPU."""
+    """One optimizer step. On a GPU several are reported at once, because to read a loss is to wait for the GPU."""
 
     step: int
     epoch: float
@@ -92,9 +92,9 @@ class StepDone(Event):
     box_loss: float
     images_per_second: float
     steps: int | None
-    """Of the whole run; None with a budget."""
+    """Steps of the whole run; None with a budget."""
     fraction: float
-    """Of the training that is done, from 0 to 1."""
+    """Fraction of the training that is done."""
     seconds_left: float
 
     def row(self) -> dict[str, float]:
@@ -135,7 +135,7 @@ class StateSaved(Event):
 
 @dataclass(frozen=True)
 class Problem(Event):
-    """Something failed that the run can do without."""
+    """Something failed, but the run goes on."""
 
     text: str
 

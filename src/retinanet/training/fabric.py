@@ -1,4 +1,4 @@
-"""Settings to Lightning Fabric: devices, processes, machines, precision."""
+"""Lightning Fabric from settings: devices, processes, machines, precision."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from retinanet.training.step import Mixed
 
 
 @contextmanager
-def without_notes() -> Iterator[None]:
-    """Within it Lightning keeps quiet: what it notes and warns of is either asked for or not its business here."""
+def quiet() -> Iterator[None]:
+    """A block in which Lightning logs no notes and no warnings: none of them helps a user of this project."""
     loggers = [logging.getLogger(name) for name in ("lightning.fabric", "lightning.pytorch")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -35,11 +35,11 @@ def without_notes() -> Iterator[None]:
 
 
 def launch(fabric: Fabric) -> None:
-    """Start the processes, or join them where a launcher has started them."""
+    """Start the processes, or join those that a launcher has started."""
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if fabric.world_size > 1 and restarts != "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        # torchrun keeps its store when it restarts the workers: one of them would read there where another one was
-        # to be reached before.
+        # torchrun keeps its store when it restarts the workers. Without a new prefix, a worker would read the old
+        # addresses of the others from it.
         store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
         dist.init_process_group(
             dist.get_default_backend_for_device(fabric.device),
@@ -47,12 +47,12 @@ def launch(fabric: Fabric) -> None:
             rank=int(os.environ["RANK"]),
             world_size=int(os.environ["WORLD_SIZE"]),
         )
-    with without_notes():
+    with quiet():
         fabric.launch()
 
 
 def seed(device: torch.device, number: int) -> None:
-    """Seed torch's random numbers on the CPU and on ``device``; ``torch.manual_seed`` would seed every GPU."""
+    """Seed torch's random numbers on the CPU and on ``device``. (``torch.manual_seed`` would seed every GPU.)"""
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -62,22 +62,22 @@ def seed(device: torch.device, number: int) -> None:
 
 
 def make_fabric(settings: TrainSettings) -> tuple[Fabric, Precision]:
-    """The Fabric that runs the training, and the precision that it computes in.
+    """The Fabric that runs the training, and its precision.
 
     Raises:
-        RequestError: there is no such accelerator, device, strategy or precision on this machine.
+        RequestError: this machine has no such accelerator, device, strategy or precision.
     """
     sharded = next((name for name in ("fsdp", "deepspeed", "model_parallel") if name in settings.strategy), None)
     if sharded is not None:
-        raise RequestError(f"train.strategy {settings.strategy}: weights spread over devices cannot be saved; use ddp")
+        raise RequestError(f"train.strategy {settings.strategy}: sharded weights cannot be saved; use ddp")
     accelerator = _default() if settings.accelerator == "auto" else settings.accelerator
     device = "cuda" if accelerator == "gpu" else accelerator
     try:
         precision = choose(settings.precision, device)
         mixed = None if precision == "fp32" else Mixed("bf16-mixed" if precision == "bf16" else "16-mixed", device)
-        # "auto" on a CPU is one process: more would share its cores and the bandwidth of its memory.
+        # On a CPU "auto" is one process: more would compete for its cores and memory bandwidth.
         devices = "1" if settings.devices == "auto" and device == "cpu" else settings.devices
-        with without_notes():
+        with quiet():
             fabric = Fabric(
                 accelerator=accelerator,
                 devices=int(devices) if devices.isdigit() else devices,
@@ -87,10 +87,9 @@ def make_fabric(settings: TrainSettings) -> tuple[Fabric, Precision]:
                 plugins=mixed,
             )
     except (ValueError, RuntimeError, TypeError, ImportError) as error:
-        reason = first_line(error)
         raise RequestError(
             f"train.accelerator {settings.accelerator}, devices {settings.devices}, nodes {settings.nodes}, "
-            f"strategy {settings.strategy} do not work here: {reason}"
+            f"strategy {settings.strategy} do not work here: {first_line(error)}"
         ) from error
     return fabric, precision
 

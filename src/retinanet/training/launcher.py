@@ -1,4 +1,4 @@
-"""Which job of a launcher (torchrun, SLURM) a process belongs to, and whether the job was restarted."""
+"""The job of a launcher (torchrun, SLURM) that a process belongs to, and whether it was restarted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from retinanet.weight_files import metadata
 
 
 def job() -> str | None:
-    """What a launcher calls this job, the same after a restart; None where no launcher says."""
+    """The name of this job, which is the same after a restart; None without a launcher."""
     launch = os.environ.get("TORCHELASTIC_RUN_ID")
-    if launch == "none":  # torchrun's default: the launcher itself tells one job from another
+    if launch == "none":  # torchrun's default, the same for all jobs
         return f"torchrun {platform.node()} {os.getppid()}"
     if launch is not None:
         return f"torchrun {launch}"
@@ -21,7 +21,7 @@ def job() -> str | None:
 
 
 def begun_by_this_job(folder: Path) -> bool:
-    """Whether this is a job that was restarted (by torchrun or SLURM), and ``folder`` the run that it began."""
+    """Whether a launcher restarted this job, and ``folder`` holds the run that the job began."""
     restarts = [os.environ.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")]
     if job() is None or all(count in ("", "0") for count in restarts):
         return False

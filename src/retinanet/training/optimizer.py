@@ -1,4 +1,4 @@
-"""The optimiser and its two groups of parameters."""
+"""The optimizer and its two groups of parameters."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from retinanet.training.schedule import scaled_lr
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """SGD or AdamW over the parameters of ``model`` that are trained.
+    """SGD or AdamW over the parameters of ``model`` that require gradients.
 
-    Parameters with at most one dimension (normalisation and biases) get ``norm_weight_decay`` where it is given.
+    Parameters with at most one dimension (normalization and biases) get ``norm_weight_decay`` if it is set.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     norm_decay = settings.weight_decay if settings.norm_weight_decay is None else settings.norm_weight_decay

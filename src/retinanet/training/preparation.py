@@ -1,9 +1,10 @@
-"""Everything before the first step: data, settings and network of a new run or of one that is resumed."""
+"""Everything before the first step: the data, the settings and the network of a run."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from retinanet.analysis.anchor_fit import Choice, lost_boxes
 from retinanet.analysis.doctor import examine
 from retinanet.common.errors import RequestError
 from retinanet.common.precision import Precision
-from retinanet.common.printable import NAME, printable
+from retinanet.common.printable import NAME, listed, printable
 from retinanet.config.settings import LENGTHS, Settings, from_plain, to_plain
 from retinanet.data import DetectionData, open_data
 from retinanet.data.loader import choose_workers
@@ -28,14 +29,21 @@ from retinanet.training.run_folder import RunFolder
 from retinanet.training.schedule import Plan
 from retinanet.weight_files import metadata
 
-NAMED = 3  # classes named where a data set is not that of the run
+NAMED = 3  # classes in the message about another data set
 Notify = Callable[[events.Event], None]
 Summary = dict[str, Any]
+"""What :func:`retinanet.train` returns.
+
+"output" is the run folder, "last" holds COCO's twelve numbers of the last evaluation, and "stopped" is "finished",
+"patience" or a callback's reason. "steps", "seconds" (without the report), "best_step" and "best_AP" are numbers.
+A call that trained adds "evaluation", the seconds of the last evaluation. It also adds "budget" and "kept": the budget,
+and what was reserved of it for the last evaluation and the report, in seconds. Both are None without a budget.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Surroundings:
-    """What a run computes on."""
+    """The machine that a run computes on."""
 
     device: torch.device
     precision: Precision
@@ -44,7 +52,7 @@ class Surroundings:
 
 
 Fit = Callable[[DetectionData, DetectionData, Surroundings], tuple[Settings, list[Choice]]]
-"""(training set, validation set, machine) -> the settings to run with, and the reasons for them."""
+"""(training set, validation set, machine) -> the settings of the run, and what was chosen why."""
 
 
 @dataclasses.dataclass
@@ -53,7 +61,7 @@ class Prepared:
 
     folder: RunFolder
     settings: Settings
-    """Complete: with what the backbone filled in."""
+    """Complete: the backbone has set mean and standard deviation."""
     data: DetectionData
     val: DetectionData
     model: RetinaNet
@@ -61,8 +69,11 @@ class Prepared:
     workers: int
     choices: Sequence[Choice] = ()
     kept: initial_weights.Kept | None = None
+    chosen: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """The settings that were chosen for the user, when the run began."""
+    resumed: bool = False
     saved: dict[str, Any] | None = None
-    """The contents of resume.pt; None for a new run."""
+    """The contents of resume.pt, until they are restored."""
 
 
 def prepare(
@@ -75,13 +86,13 @@ def prepare(
     fit: Fit | None,
     notify: Notify,
 ) -> Prepared | Summary:
-    """Open data and network; every process calls this.
+    """Open the data and make the network. Every process must call this.
 
     Returns:
-        What a :class:`retinanet.training.trainer.Trainer` needs; or the summary of a run that is finished already.
+        What a :class:`retinanet.training.trainer.Trainer` needs, or the summary of a run that is already finished.
 
     Raises:
-        RequestError: settings, data or folder cannot be used.
+        RequestError: the settings, the data or the folder cannot be used.
     """
     if not resume:
         first_process(fabric, folder.require_empty)  # before anything that takes long
@@ -93,7 +104,7 @@ def prepare(
             summary = of_first(fabric, partial(finished_summary, saved, settings, folder))
         if summary is not None:
             if not of_first(fabric, partial(folder.trained_on, data_root)):
-                every_process(fabric, opening)  # another path is accepted only if the data fits
+                every_process(fabric, opening)  # refuses another data set
             notify(events.NothingToDo(summary))
             return summary
         every_process(fabric, lambda: _require_data(data_root, folder))
@@ -113,7 +124,20 @@ def prepare(
     if kept is not None:
         notify(events.WeightsKept(kept))
     settings = dataclasses.replace(settings, model=model.settings)
-    return Prepared(folder, settings, data, val, model, workers, choices, kept, saved)
+    chosen = of_first(fabric, lambda: folder.chosen() if resume else {c.setting: c.value for c in choices})
+    return Prepared(folder, settings, data, val, model, workers, choices, kept, chosen, resume, saved)
+
+
+def open_folder(run: Prepared, data_root: Path, step: int) -> None:
+    """Write the settings into the run folder, which is created for a new run, and start logging after ``step``."""
+    if run.resumed:
+        run.folder.write_settings(run.settings)
+        run.folder.write_data(data_root)
+    else:
+        choices = [choice.plain() for choice in run.choices]
+        kept = run.kept.plain() if run.kept is not None else None
+        run.folder.create(run.settings, data_root, run.data.class_names, sys.argv, choices, kept)
+    run.folder.open_logs(step)
 
 
 def open_splits(
@@ -122,7 +146,7 @@ def open_splits(
     """The training set and the validation set.
 
     Args:
-        check: called with the training set before the other one is opened.
+        check: called with the training set before the validation set is opened.
     """
     options = settings.data
 
@@ -139,28 +163,20 @@ def open_splits(
 
 
 def finished_summary(saved: dict[str, Any], settings: Settings, folder: RunFolder) -> Summary | None:
-    """The summary of a saved run that has nothing left to do under ``settings``; otherwise None."""
+    """The summary of a saved run if it is finished under ``settings``; otherwise None."""
     progress, before = Progress(**saved["progress"]), from_plain(Settings, saved["settings"]).train
     same = all(getattr(settings.train, name) == getattr(before, name) for name in (*LENGTHS, "patience"))
     over = Plan.of(settings.train, saved["images"]).over(progress.step, progress.elapsed)
     if not progress.finished or not (same or (over and progress.finished == "finished")):
         return None
-    if settings.train.report and not folder.report.is_file():  # it ended before its report was written
+    if settings.train.report and not folder.report.is_file():  # the run was killed before it wrote its report
         return None
     try:
         facts = metadata.read(folder.path / "evaluation.json")
         last = {name: facts[name] for name in coco_metrics.NAMES}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return {
-        "output": str(folder.path),
-        "steps": progress.step,
-        "seconds": progress.elapsed,
-        "stopped": progress.finished,
-        "last": last,
-        "best_step": progress.best_step,
-        "best_AP": progress.best,
-    }
+    return progress.summary(folder.path, last)
 
 
 def _make_model(settings: Settings, data: DetectionData, resume: bool) -> tuple[RetinaNet, initial_weights.Kept | None]:
@@ -175,7 +191,7 @@ def _make_model(settings: Settings, data: DetectionData, resume: bool) -> tuple[
 def _workers(settings: Settings, fabric: Fabric) -> int:
     if settings.data.workers >= 0:
         return settings.data.workers
-    # A network on the CPU uses all cores: loader processes would only compete with it.
+    # A network on the CPU uses all cores, and loader processes would compete with it.
     return 0 if fabric.device.type == "cpu" else choose_workers(max(1, fabric.world_size // settings.train.nodes))
 
 
@@ -186,7 +202,7 @@ def _require_data(data_root: Path, folder: RunFolder) -> None:
     """
     if not data_root.exists():
         raise RequestError(
-            f"the data set of {folder.path} is not at {data_root} any more; if it was moved, name its new path: "
+            f"the data set of {folder.path} is not at {data_root} any more; if it was moved, give its new path: "
             f"retinanet train DATA --resume {folder.path}"
         )
 
@@ -194,7 +210,7 @@ def _require_data(data_root: Path, folder: RunFolder) -> None:
 def _require_boxes(data: DetectionData, what: str) -> None:
     """
     Raises:
-        RequestError: there is no box to ``what`` on.
+        RequestError: there is no usable box.
     """
     if sum(data.counts()) > 0:
         return
@@ -210,11 +226,11 @@ def _require_boxes(data: DetectionData, what: str) -> None:
 def _check_settings(saved: dict[str, Any], settings: Settings, folder: RunFolder) -> None:
     """
     Raises:
-        RequestError: the saved run cannot go on under these settings.
+        RequestError: the saved run cannot go on with these settings.
     """
-    then = to_plain(from_plain(Settings, saved["settings"]))  # settings of an older version lack newer fields
+    then = to_plain(from_plain(Settings, saved["settings"]))  # fills in settings that are newer than the run
     now = to_plain(settings)
-    for key in ("mean", "std"):  # the model fills these in where they are not given, as it did then
+    for key in ("mean", "std"):  # if they are not given, the model sets them as before
         if now["model"]["preprocessing"][key] is None:
             now["model"]["preprocessing"][key] = then["model"]["preprocessing"][key]
     fixed = ("model", "matching", "loss")
@@ -241,10 +257,9 @@ def _check_data(saved: dict[str, Any] | None, folder: RunFolder, data: Detection
     differing += [f"{name} is missing" for name in before if name not in now]
     if now != before and not differing:
         differing = ["the classes are in another order"]
-    listed = ", ".join(printable(text, NAME) for text in differing[:NAMED])
-    more = f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
+    names = listed([printable(text, NAME) for text in differing], NAMED)
     raise RequestError(
         f"cannot resume {folder.path}: it was trained on {images} images of {len(before)} classes, and "
-        f"{data.root} has {len(data)} of {len(now)}{': ' * bool(listed)}{listed}{more}; give its own data set, or "
+        f"{data.root} has {len(data)} of {len(now)}{': ' * bool(names)}{names}; give the data set of the run, or "
         "start a new run"
     )

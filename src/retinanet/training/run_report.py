@@ -17,7 +17,7 @@ from retinanet.inference.detector import Detector
 from retinanet.report.run_facts import RunFacts
 from retinanet.report.run_page import write_run_page
 from retinanet.training.run_folder import RunFolder, read_metrics
-from retinanet.training.validation import Measured
+from retinanet.training.validation import Evaluation
 
 LOSS_IMAGES = 32
 """Images whose loss distribution is measured; each has some ten million examples."""
@@ -30,7 +30,7 @@ class FinishedRun:
 
     Attributes:
         data, val: the training set and the validation set.
-        measured: the last evaluation.
+        evaluation: the last one.
         step, seconds: the length of the whole run. seconds_in: seconds by phase, see ``PHASES``.
         brief: leave out the loss distribution, which takes longest.
     """
@@ -40,7 +40,7 @@ class FinishedRun:
     data: DetectionData
     val: DetectionData
     detector: Detector
-    measured: Measured
+    evaluation: Evaluation
     step: int
     seconds: float
     seconds_in: Mapping[str, float]
@@ -49,9 +49,9 @@ class FinishedRun:
 
 def write_report(run: FinishedRun) -> None:
     """Write report.html."""
-    measured, settings = run.measured, run.settings
-    assert measured.curves is not None, "only the first process, which has the curves, writes the report"
-    detections, indices, threshold = measured.found, sorted(measured.found), measured.curves.threshold
+    evaluation, settings = run.evaluation, run.settings
+    assert evaluation.curves is not None, "only the first process, which has the curves, writes the report"
+    detections, indices, threshold = evaluation.detections, sorted(evaluation.detections), evaluation.curves.threshold
     seconds_in = {phase: run.seconds_in.get(phase, 0.0) for phase in PHASES}
     facts = RunFacts(
         folder=run.folder.path,
@@ -62,11 +62,11 @@ def write_report(run: FinishedRun) -> None:
         settings=settings,
         choices=json.loads((run.folder.path / "run.json").read_text(encoding="utf-8")).get("choices", []),
         metrics=read_metrics(run.folder.path),
-        stats=measured.stats,
-        per_class=measured.per_class,
+        stats=evaluation.stats,
+        per_class=evaluation.per_class,
         data=run.val,
         detections=detections,
-        curves=measured.curves,
+        curves=evaluation.curves,
         errors=error_costs(run.val, detections, indices),
         confusion=confusion_matrix(run.val, detections, threshold, indices=indices),
         images=image_results(run.val, detections, threshold, indices=indices),

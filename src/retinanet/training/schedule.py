@@ -1,4 +1,4 @@
-"""The learning rate over a run, and when a run is over: plain functions of steps and seconds."""
+"""The learning rate during a run, and when the run is over: functions of steps and seconds."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from dataclasses import dataclass
 
 from retinanet.config.settings import TrainSettings, seconds
 
-WRITING = 5.0  # seconds that the last files of a run take, about; of a short budget a twentieth
-REPORT_IMAGES = 40  # images that could be evaluated in the time that the report takes
-SLACK = 1.3  # a machine may become slower, and a trained detector has more detections to sort
+WRITING = 5.0  # seconds to write the last files of a run; in a short budget, a twentieth of it
+REPORT_IMAGES = 40  # the report takes about as long as the evaluation of so many images
+SLACK = 1.3  # a machine may become slower, and a trained detector gives more detections
 LONGEST_EMA = 0.9998
-EMA_SPAN = 5  # the average of the weights reaches over a fifth of the run
+EMA_SPAN = 5  # the average covers about the last fifth of the run
 DEFAULT_EPOCHS = 12.0  # the paper's 90k steps of 16 images are 12.2 epochs of COCO's 118k images
 
 
 def scaled_lr(settings: TrainSettings) -> float:
-    """The full learning rate: ``lr`` is meant for ``lr_batch`` images a step and grows linearly with them."""
+    """The full learning rate. ``lr`` is meant for ``lr_batch`` images a step, and scales linearly with the batch."""
     return settings.lr * (settings.batch_size / settings.lr_batch if settings.lr_batch else 1.0)
 
 
 def lr_factor(settings: TrainSettings, step: int, progress: float) -> float:
-    """Learning rate in units of the full one, for the step after ``step`` done ones at ``progress`` in [0, 1].
+    """The learning rate as a fraction of the full one.
 
-    Warm-up is linear and ends after ``warmup`` steps or a tenth of the run, whichever comes first.
+    Warm-up is linear. It ends after ``warmup`` steps or a tenth of the run, whichever comes first.
+
+    Args:
+        step: number of steps done. progress: the fraction of the run that is done, in [0, 1].
     """
     warm = max(step / settings.warmup if settings.warmup > 0 else 1.0, progress / 0.1)
     start = settings.warmup_start
@@ -36,32 +39,31 @@ def lr_factor(settings: TrainSettings, step: int, progress: float) -> float:
 
 
 def interval(eval_every: float, images: int, batch: int) -> int:
-    """Steps between evaluations that are ``eval_every`` epochs of ``images`` images apart."""
+    """Steps in ``eval_every`` epochs of ``images`` images; at least 1."""
     return max(1, round(eval_every * images / batch))
 
 
 def ema_decay(steps: float) -> float:
-    """Decay of the running average of the weights that suits a run of so many steps."""
+    """A decay for the moving average of the weights that suits a run of so many steps."""
     return min(LONGEST_EMA, float(f"{1 - EMA_SPAN / max(steps, 2 * EMA_SPAN):.3g}"))
 
 
 @dataclass
 class Plan:
-    """How long a run is: a number of steps, or a wall-clock budget with the final evaluation and the report inside it.
-
-    ``reserve`` is the time in seconds kept for these two. ``begun`` is how much of the budget was gone before the first
-    step: opening a large data set takes its time.
-    """
+    """The length of a run: a number of steps, or a budget of wall-clock time."""
 
     steps: int | None
     budget: float | None = None
+    """Seconds, with the final evaluation and the report."""
     reserve: float = 0.0
+    """Seconds of the budget for the final evaluation and the report."""
     begun: float = 0.0
+    """Seconds before the first step: to open a large data set takes time."""
     report: bool = False
 
     @classmethod
     def of(cls, settings: TrainSettings, images: int) -> Plan:
-        """The plan of ``settings`` for a training set of ``images`` images."""
+        """The plan that ``settings`` give for a training set of ``images`` images."""
         if settings.budget is not None:
             plan = cls(None, seconds(settings.budget, "train.budget"), report=settings.report)
             plan.keep(0.0, 0.0)
@@ -73,21 +75,21 @@ class Plan:
 
     @property
     def writing(self) -> float:
-        """Seconds of a budget that are kept for writing files."""
+        """Seconds of the budget that are reserved for writing files."""
         return min(WRITING, 0.05 * self.budget) if self.budget is not None else 0.0
 
     def keep(self, evaluation: float, image: float) -> None:
-        """Set ``reserve`` by what was measured.
+        """Set ``reserve`` from measured times.
 
         Args:
-            evaluation: seconds that an evaluation of all images takes.
-            image: seconds that it takes for one image in one process; the report evaluates some once more.
+            evaluation: seconds for an evaluation of all images.
+            image: seconds for one image in one process. The report evaluates some images again.
         """
         report = REPORT_IMAGES * image if self.report else 0.0
         self.reserve = SLACK * (evaluation + report) + self.writing
 
     def progress(self, step: int, elapsed: float) -> float:
-        """Share of the training that is done, in [0, 1], after ``step`` steps and ``elapsed`` seconds."""
+        """The fraction of the training that is done after ``step`` steps and ``elapsed`` seconds, in [0, 1]."""
         if self.steps is not None:
             return min(1.0, step / self.steps)
         assert self.budget is not None
@@ -95,14 +97,14 @@ class Plan:
         return min(1.0, max(0.0, (elapsed - self.begun) / max(1e-9, whole)))
 
     def over(self, step: int, elapsed: float, step_seconds: float = 0.0) -> bool:
-        """Whether training ends now; with a budget, when another step of ``step_seconds`` would not fit any more."""
+        """Whether training ends now. A budget ends it when another step of ``step_seconds`` would not fit."""
         if self.steps is not None:
             return step >= self.steps
         assert self.budget is not None
         return step > 0 and elapsed + step_seconds > self.budget - self.reserve
 
     def expected(self, step: int, elapsed: float, step_seconds: float) -> float:
-        """Steps that the run will have in all; 0 where that cannot be told yet."""
+        """The number of steps that the whole run will have; 0 while that is unknown."""
         if self.steps is not None:
             return self.steps
         assert self.budget is not None
@@ -111,7 +113,7 @@ class Plan:
         return step + max(0.0, self.budget - self.reserve - elapsed) / step_seconds
 
     def seconds_left(self, step: int, elapsed: float, step_seconds: float) -> float:
-        """Estimate of the time until the run is finished, final evaluation included."""
+        """The estimated seconds until the run is finished, with the final evaluation."""
         if self.steps is not None:
             return max(0, self.steps - step) * step_seconds + self.reserve
         assert self.budget is not None

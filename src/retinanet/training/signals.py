@@ -7,14 +7,14 @@ import threading
 import time
 from types import FrameType, TracebackType
 
-ECHO = 1.0  # seconds within which launchers of several processes may deliver one signal twice
+ECHO = 1.0  # seconds within which a launcher may deliver the same signal again
 
 
 class Stopped(KeyboardInterrupt):
     """Stopped by a signal, after saving.
 
     Attributes:
-        code: the exit code that programs end with by convention: 130 after Ctrl-C, 143 after SIGTERM.
+        code: the conventional exit code: 130 after Ctrl-C, 143 after SIGTERM.
     """
 
     def __init__(self, text: str, number: int) -> None:
@@ -23,13 +23,13 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interrupt:
-    """Within it the first signal only sets ``signal`` (0 before it); a second one stops at once.
+    """A block in which the first signal only sets ``signal`` (0 before it). A second signal stops at once.
 
-    Signals can be caught in the main thread alone; elsewhere this does nothing.
+    Signals can be caught in the main thread only; in other threads this does nothing.
 
     Args:
-        several: one of several processes. A cluster manager signals them itself and through their launcher, so what
-            comes within a second of the first signal is the same one.
+        several: this is one of several processes. A cluster manager may signal them directly and through their
+            launcher, so signals within a second of the first one are the same signal.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""One optimiser step's gradient: the loss of a global batch, whatever processes and parts it is spread over."""
+"""The gradient of one optimizer step, for a batch that is spread over processes and chunks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retinanet.model.retinanet import RetinaNet
 from retinanet.ops.iou_assigner import Targets, match
 from retinanet.ops.resize import normalize
 from retinanet.training.collectives import all_reduce
-from retinanet.training.step_timer import Clock
+from retinanet.training.step_timer import StepTimer
 
 if TYPE_CHECKING:
     from retinanet.data.loader import Batch
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 class Learner(nn.Module):
     """Network and loss as one module.
 
-    Distributed wrappers hook into a module's ``forward``; with the loss inside it two numbers come out instead of
-    millions of logits.
+    Distributed wrappers hook into the ``forward`` of a module. With the loss inside, its output is two numbers instead
+    of millions of logits.
 
     Args:
-        class_names: the names of the model's classes, for loss settings that name some.
+        class_names: the names of the model's classes, for loss settings of single classes.
 
     Raises:
-        RequestError: they name another one.
+        RequestError: a loss setting names an unknown class.
     """
 
     alphas: Tensor | None
@@ -43,20 +43,20 @@ class Learner(nn.Module):
         self.model = model
         self.loss = loss
         balance = class_balance(loss, class_names)
-        # Buffers move to the device once; the settings say what is in them, so no file does.
+        # Buffers move to the device once. They follow from the settings, so no checkpoint needs them.
         alphas = balance.alpha if isinstance(balance.alpha, Tensor) else None
         self.register_buffer("alphas", alphas, persistent=False)
         self.register_buffer("class_weights", balance.weights, persistent=False)
 
     def forward(self, images: Tensor, sizes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Class and box loss, () float32 each, summed over anchors and not yet divided by the normalizer.
+        """Class and box loss, () float32 each: summed over anchors, and not divided by the normalizer.
 
         Args:
-            images: (B, 3, H, W) uint8. sizes: (B, 2) height and width within the padding.
+            images: (B, 3, H, W) uint8. sizes: (B, 2) height and width without padding.
         """
         preprocessing = self.model.settings.preprocessing
-        assert preprocessing.mean is not None, "the model fills it in"
-        assert preprocessing.std is not None, "the model fills it in"
+        assert preprocessing.mean is not None, "the model sets it"
+        assert preprocessing.std is not None, "the model sets it"
         outputs = self.model(normalize(images, sizes, preprocessing.mean, preprocessing.std))
         anchors = self.model.anchors(images.shape[2], images.shape[3], images.device)
         with torch.autocast(images.device.type, enabled=False):
@@ -66,7 +66,7 @@ class Learner(nn.Module):
 
 
 class Mixed(MixedPrecision):
-    """Mixed precision that leaves inputs and outputs alone: Fabric's own would round target boxes to bfloat16."""
+    """Mixed precision that does not convert inputs and outputs. (Fabric's own would round boxes to bfloat16.)"""
 
     def convert_input(self, data: Any) -> Any:
         return data
@@ -76,43 +76,41 @@ class Mixed(MixedPrecision):
 
 
 def backward(
-    fabric: Fabric, learner: Any, parts: Sequence[Batch], matching: MatchingSettings, clock: Clock | None = None
+    fabric: Fabric, learner: Any, chunks: Sequence[Batch], matching: MatchingSettings, timer: StepTimer | None = None
 ) -> Tensor:
     """Add the gradient of the global batch's loss to the parameters' ``grad``.
 
-    The loss is the sum over all anchors of all images, divided by the positives (at least 1) of the global batch, or
-    as ``loss.normalizer`` says: the same number for any number of processes and parts. Every process calls this for
-    every step, with as many parts as the others; its images may hold no boxes.
+    The loss is the sum over all anchors of all images, divided by the positives of the global batch (at least 1), or as
+    ``loss.normalizer`` says. It is the same for any number of processes and chunks. Every process must call this for
+    every step, with the same number of chunks. Images may have no boxes.
 
     Args:
         learner: a :class:`Learner` set up by ``fabric``.
-        parts: this process's share of the global batch.
-        clock: told what forward (matching and the loss included) and backward take.
+        chunks: this process's share of the global batch.
+        timer: records the time of forward (with matching and loss) and backward.
 
     Returns:
-        (2,) float32 on the device: class and box loss of this process's share; summed over the processes they are those
+        (2,) float32 on the device: class and box loss of this process's share. Their sum over the processes is the loss
         of the global batch.
     """
     device = fabric.device
-    clock = clock or Clock(device)
-    with clock.part("forward"):
-        on_device = [
-            (part.images.to(device, non_blocking=True), part.sizes.to(device, non_blocking=True)) for part in parts
-        ]
+    timer = timer or StepTimer(device)
+    with timer.time("forward"):
+        inputs = [(c.images.to(device, non_blocking=True), c.sizes.to(device, non_blocking=True)) for c in chunks]
         targets = []
-        for part, (images, _) in zip(parts, on_device):
+        for chunk, (images, _) in zip(chunks, inputs):
             anchors = torch.cat(learner.model.anchors(images.shape[2], images.shape[3], device))
-            targets.append(match(anchors, part.boxes, part.labels, matching))  # moves the boxes itself
-        own = torch.stack([normalizer(t, learner.loss) for t in targets]).sum()
-    divisor = all_reduce(own).clamp(min=1)
+            targets.append(match(anchors, chunk.boxes, chunk.labels, matching))  # moves the boxes to the device
+        divisor = torch.stack([normalizer(t, learner.loss) for t in targets]).sum()
+    divisor = all_reduce(divisor).clamp(min=1)
 
     total = torch.zeros(2, device=device)
-    for i, ((images, sizes), target) in enumerate(zip(on_device, targets)):
-        # Gradients are averaged over processes once, after the last part.
-        with fabric.no_backward_sync(learner, enabled=i < len(parts) - 1):
-            with clock.part("forward"):
+    for i, ((images, sizes), target) in enumerate(zip(inputs, targets)):
+        # Gradients are averaged over processes only once, after the last chunk.
+        with fabric.no_backward_sync(learner, enabled=i < len(chunks) - 1):
+            with timer.time("forward"):
                 losses = torch.stack(learner(images, sizes, target)) / divisor
-            with clock.part("backward"):
-                fabric.backward(losses.sum() * fabric.world_size)  # the average over processes divides it again
+            with timer.time("backward"):
+                fabric.backward(losses.sum() * fabric.world_size)  # undoes the division of the average
         total += losses.detach()
     return total

@@ -1,4 +1,4 @@
-"""What a training step costs on this machine, found by doing one: seconds and memory for an image."""
+"""Measures a training step on this machine: seconds and memory for each image."""
 
 from __future__ import annotations
 
@@ -18,28 +18,32 @@ from retinanet.model import RetinaNet
 from retinanet.ops.iou_assigner import match
 from retinanet.training.step import Learner
 
-TIMES, ENOUGH = 6, 1.5  # steps of a trial, as long as those before took no more seconds; at least two
-IMAGES = 2  # of a trial's batch: one alone is not representative, more take their time
+MOST_STEPS, ENOUGH = 6, 1.5  # a trial has at most so many steps, and no new one after so many seconds
+IMAGES = 2  # in a trial's batch: one image alone is not representative, more would take longer
 CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
 class Cost:
+    """The cost of each image in a training step."""
+
     seconds: float
-    """Of a training step, for each image."""
     bytes: float
-    """Memory that forward and backward need for each image, beside the weights."""
+    """Memory for forward and backward, without the weights."""
 
 
 def measure(
     settings: Settings, classes: int, size: tuple[int, int], device: torch.device, precision: Precision
 ) -> Cost:
-    """Forward and backward of two grey images of ``size`` (height and width, multiples of 32), a few times.
+    """Measure a few steps of forward and backward with two grey images.
 
-    The first step is slow; the time is the median of the others.
+    The time is the median without the first step, which is slow.
+
+    Args:
+        size: height and width of the images, multiples of 32.
 
     Raises:
-        torch.cuda.OutOfMemoryError: not even two images fit.
+        torch.cuda.OutOfMemoryError: two images do not fit.
     """
     height, width = size
     model = RetinaNet(settings.model, classes, load_weights=False).to(device).train()
@@ -49,24 +53,24 @@ def measure(
     anchors = torch.cat(model.anchors(height, width, device))
     side = min(settings.model.anchors.sizes[0], height, width)
     box = torch.tensor([[0.0, 0.0, side, side]])
-    kept = [0]
-
     weights = {parameter.data_ptr() for parameter in model.parameters()}
+    saved_bytes = 0
 
-    def note(tensor: Tensor) -> Tensor:
-        kept[0] += tensor.nbytes * (tensor.data_ptr() not in weights)
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal saved_bytes
+        saved_bytes += tensor.nbytes * (tensor.data_ptr() not in weights)
         return tensor
 
     took: list[float] = []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-    while len(took) < 2 or (len(took) < TIMES and sum(took) < ENOUGH):
-        kept[0] = 0
+    while len(took) < 2 or (len(took) < MOST_STEPS and sum(took) < ENOUGH):
+        saved_bytes = 0
         begin = time.perf_counter()
         targets = match(anchors, [box] * IMAGES, [torch.zeros(1, dtype=torch.int64)] * IMAGES, settings.matching)
         autocast = torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), autocast:
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), autocast:
             loss = sum(learner(images, sizes, targets))
         torch.as_tensor(loss).backward()
         if device.type == "cuda":
@@ -75,13 +79,13 @@ def measure(
     if device.type == "cuda":
         needed = float(torch.cuda.max_memory_allocated(device) - before)
     else:
-        # What the graph keeps; a tensor kept for two operations counts twice, gradients of activations come and go.
-        needed = float(kept[0])
+        # The tensors that the graph saves. One that two operations save counts twice, which makes up for gradients.
+        needed = float(saved_bytes)
     return Cost(median(took[1:]) / IMAGES, needed / IMAGES)
 
 
 def free_memory(device: torch.device) -> float | None:
-    """Bytes that may be used on ``device``; None where it cannot be told."""
+    """Free bytes on ``device``; None if that is unknown."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     try:

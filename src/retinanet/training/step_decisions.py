@@ -1,135 +1,155 @@
-"""When a run saves, evaluates and ends: what its first process decides at each meeting, by numbers alone."""
+"""When a run saves, evaluates and ends: plain arithmetic, done by the first process."""
 
 from __future__ import annotations
 
 import math
 import sys
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
+from retinanet.config.settings import TrainSettings, seconds
 from retinanet.training.collectives import Decision
-from retinanet.training.schedule import Plan
+from retinanet.training.schedule import Plan, interval
 
-MEETING = 1.0  # seconds between meetings of several processes, about; a signal waits for the next one
+MEETING = 1.0  # seconds between two meetings of the processes; a signal waits for the next meeting
 MOST_STEPS = 50  # between two meetings
-PACE = 9  # measurements of which the median is the time of a step: the first steps are slow
-TRIAL_SHARE = 0.05  # of the time so far that trials of an evaluation may take, and of a budget between two of them
-TRIALS = 3  # of which the median counts, or the last if it is slower: the machine may turn slower or faster
-FEWEST_EVALUATIONS = 4  # in a budget, the last one included
-SHARE = 0.15  # of a budget that evaluations may take, the last one aside
+PACE = 9  # the time of a step is the median of so many measurements, because the first steps are slow
+TRIAL_SHARE = 0.05  # of the time so far that trials may take, and of a budget between two trials
+TRIALS = 3  # the median of so many counts, or the last one if it is slower
+FEWEST_EVALUATIONS = 4  # with a budget, the last one included
+EVALUATION_SHARE = 0.15  # of a budget that evaluations may take, without the last one
 
-
-ANY = sys.maxsize  # an interval that nobody asked for
+ADAPTED = sys.maxsize
+"""An evaluation interval that the user did not set: the decider adapts it to the budget."""
 
 
 @dataclass
 class Decider:
-    """Knows the plan, the pace, and what happened when.
+    """Decides from the plan, the measured times, and the last save and evaluation.
 
-    With a budget the interval between evaluations follows the steps that fit into it, as measured: it gets shorter
-    where the run would end with fewer than four evaluations, and longer where they would take too much of the time.
-    With ``interval`` ANY it is a quarter of the steps, also where they are more than was planned.
+    A budget must keep time for the last evaluation. How long that takes is estimated by trials, which evaluate a few
+    images. A budget also changes the interval between evaluations: it gets shorter if the run would have fewer than
+    four evaluations, and longer if they would take too much of the time. The interval ``ADAPTED`` is a quarter of the
+    steps that fit.
     """
 
     plan: Plan
     save_every: float
     """Seconds."""
     interval: int
-    """Steps between evaluations; 0: none but the last."""
+    """Steps between evaluations; 0 evaluates only at the end."""
     several: bool
-    """Whether there are several processes, for which to meet takes time."""
+    """Whether there are several processes. Their meetings take time, so they take several steps between two."""
     evaluated: int = 0
     """Step of the last evaluation."""
     saved: float = 0.0
     """Seconds since the run began, at the last save."""
     evaluation_seconds: float = 0.0
-    """Of an evaluation while training; 0: not measured yet."""
-    _tried: float | None = None
-    """Seconds since the run began, when an evaluation or a trial of one ended."""
+    """Seconds of an evaluation during training; 0 until it is measured."""
+    _timed_at: float | None = None
+    """Seconds since the run began, at the end of the last evaluation or trial."""
     _trial_seconds: float = 0.0
-    _files: float = 0.0
+    _writing: float = 0.0
     """Seconds of an evaluation that do not depend on the number of images."""
-    _images: deque[float] = field(default_factory=lambda: deque(maxlen=TRIALS))
+    _image_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=TRIALS))
     _pace: deque[float] = field(default_factory=lambda: deque(maxlen=PACE))
+
+    @classmethod
+    def of(cls, plan: Plan, train: TrainSettings, images: int, chosen: Mapping[str, Any], several: bool) -> Decider:
+        """The decider of a run.
+
+        Args:
+            images: number of training images.
+            chosen: the settings that were chosen for the user, by their names.
+        """
+        steps = interval(train.eval_every, images, train.batch_size) if train.eval_every > 0 else 0
+        if steps and plan.budget is not None and chosen.get("train.eval_every") == train.eval_every:
+            steps = ADAPTED
+        return cls(plan, seconds(train.save_every), steps, several)
 
     @property
     def step_seconds(self) -> float:
-        """0 until it is measured."""
+        """Seconds of a step; 0 until it is measured."""
         return median(self._pace) if self._pace else 0.0
 
     def stepped(self, seconds: float) -> None:
-        """A step took ``seconds``, on average since the last call."""
+        """Record that each step since the last call took ``seconds`` on average."""
         self._pace.append(seconds)
 
     def trial_due(self, step: int, elapsed: float) -> bool:
-        """Whether to time an evaluation by some images now: at first, at intervals, and before the training ends.
+        """Whether to time a few images now: at first, at intervals, and before the training ends.
 
-        What a budget keeps for the last evaluation follows a machine that turns slower or faster in this way.
+        A machine may become slower or faster. By these trials the reserve for the last evaluation follows it.
         """
         if self.plan.budget is None or self.step_seconds <= 0:
             return False
-        if self._tried is None:
+        if self._timed_at is None:
             return True
-        since, cost = elapsed - self._tried, self._trial_seconds
+        since, cost = elapsed - self._timed_at, self._trial_seconds
         if since >= max(cost / TRIAL_SHARE, TRIAL_SHARE * self.plan.budget):
             return True
-        # What is kept may be far too much, above all where the first trial fell into a slow second.
+        # The reserve may be far too large, for example if the first trial was slow. Then measure before the end.
         least = 4 * cost if since >= 4 * cost > 0 else math.inf
-        if len(self._images) < TRIALS:
+        if len(self._image_seconds) < TRIALS:
             least = min(least, 4 * TRIALS * cost)
         return self.plan.reserve - self.plan.writing > least and self.plan.over(step, elapsed, self.step_seconds)
 
-    def tried(
-        self, image: float, some: int, all_images: int, processes: int, elapsed: float = 0.0, took: float = 0.0
+    def timed(
+        self, image_seconds: float, subset: int, total: int, processes: int, elapsed: float = 0.0, took: float = 0.0
     ) -> None:
-        """An image took ``image`` seconds in this process; evaluations take ``some`` images, the last one all.
+        """Record the result of a trial.
 
         Args:
+            image_seconds: seconds for one image in one process.
+            subset: images of an evaluation during training. total: images of the last evaluation.
             elapsed: seconds since the run began, at the end of the trial. took: seconds of the whole trial.
         """
-        self._images.append(image)
-        self._tried, self._trial_seconds = elapsed, took
-        usual = max(median(self._images), image)  # a machine that has just turned slower may stay so
-        self.evaluation_seconds = usual * some / processes + self._files
-        self.plan.keep(usual * all_images / processes + self._files, usual)
+        self._image_seconds.append(image_seconds)
+        self._timed_at, self._trial_seconds = elapsed, took
+        usual = max(median(self._image_seconds), image_seconds)  # a machine that has become slower may stay slow
+        self.evaluation_seconds = usual * subset / processes + self._writing
+        self.plan.keep(usual * total / processes + self._writing, usual)
 
     def evaluation_took(
         self,
         seconds: float,
         images: int,
-        all_images: int,
+        total: int,
         processes: int,
         elapsed: float = 0.0,
-        files: float = 0.0,
+        writing: float = 0.0,
     ) -> None:
-        """An evaluation of ``images`` images took ``seconds``, of these ``files`` for writing its files."""
-        self._files = files
-        self._images.clear()  # it says more than trials do
-        image = (seconds - files) * processes / images
-        self.tried(image, images, all_images, processes, elapsed, self._trial_seconds)
+        """Record that an evaluation of ``images`` images took ``seconds``, of these ``writing`` for its files."""
+        self._writing = writing
+        self._image_seconds.clear()  # an evaluation is a better measurement than a trial
+        self.timed((seconds - writing) * processes / images, images, total, processes, elapsed, self._trial_seconds)
 
     def decide(self, step: int, elapsed: float) -> Decision:
-        """What to do after ``step`` steps and ``elapsed`` seconds."""
+        """The decision after ``step`` steps and ``elapsed`` seconds."""
         plan, pace = self.plan, self.step_seconds
         expected = plan.expected(step, elapsed, pace)
         interval = self._interval(expected)
         over = plan.over(step, elapsed, pace)
         due = interval > 0 and step - self.evaluated >= interval
-        # With a budget an evaluation takes its time from the training: none shortly before the last one.
+        # With a budget, an evaluation takes time from the training: skip it shortly before the last one.
         evaluate = due and not over and not plan.over(step, elapsed + 4 * plan.reserve, pace)
         save = not over and not evaluate and elapsed - self.saved > self.save_every
         steps = self._steps(step, elapsed, interval)
         return Decision(steps, save, evaluate, over, elapsed, pace, plan.reserve, expected)
 
     def _interval(self, expected: float) -> int:
+        """Steps between evaluations in a run of ``expected`` steps."""
         if self.plan.budget is None or self.interval == 0 or self.step_seconds <= 0:
             return self.interval
-        few = max(1, math.floor(expected / FEWEST_EVALUATIONS))
-        costly = math.ceil(self.evaluation_seconds * (1 / SHARE - 1) / self.step_seconds)
-        return max(min(self.interval, few), costly)
+        longest = max(1, math.floor(expected / FEWEST_EVALUATIONS))
+        shortest = math.ceil(self.evaluation_seconds * (1 / EVALUATION_SHARE - 1) / self.step_seconds)
+        return max(min(self.interval, longest), shortest)
 
     def _steps(self, step: int, elapsed: float, interval: int) -> int:
+        """Steps until the next meeting: never beyond the next evaluation, save or end."""
         if not self.several or self.step_seconds <= 0:
             return 1
         limits = [MOST_STEPS, min(MEETING, self.save_every) / self.step_seconds]

@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""How long each phase of a training run takes."""
 
 from __future__ import annotations
 
@@ -10,51 +10,51 @@ from contextlib import contextmanager
 import torch
 
 
-class Clock:
-    """Sums the seconds of named parts of the work, such as data, forward and backward.
+class StepTimer:
+    """Sums the seconds of named phases, such as data, forward and backward.
 
-    A GPU works while the CPU goes on, so there the parts are marked in its queue. A mark is read once the GPU has
-    passed it, without waiting for that.
+    A GPU runs behind the CPU, so its phases are timed by events in its queue. An event is read once the GPU has passed
+    it, so that the CPU never waits.
 
     Args:
-        before: what earlier sessions of the run took.
+        before: seconds of each phase in earlier sessions of the run.
     """
 
     def __init__(self, device: torch.device, before: Mapping[str, float] | None = None) -> None:
         self._cuda = device.type == "cuda"
         self._seconds = dict(before or {})
-        self._marks: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
+        self._events: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
 
     @contextmanager
-    def part(self, name: str, on_device: bool = True) -> Iterator[None]:
-        """What runs within it counts as ``name``.
+    def time(self, phase: str, on_device: bool = True) -> Iterator[None]:
+        """Add the time of the block to ``phase``.
 
         Args:
-            on_device: the work is the device's; otherwise it is the CPU's, as loading images is.
+            on_device: the device does the work; otherwise the CPU does it, as when images are loaded.
         """
         if self._cuda and on_device:
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             start.record()
             yield
             end.record()
-            self._marks.append((name, start, end))
-            while self._marks and self._marks[0][2].query():
+            self._events.append((phase, start, end))
+            while self._events and self._events[0][2].query():
                 self._read()
             return
         begin = time.perf_counter()
         yield
-        self._add(name, time.perf_counter() - begin)
+        self._add(phase, time.perf_counter() - begin)
 
     def seconds(self) -> dict[str, float]:
-        """By name, so far. On a GPU this waits for what was marked."""
-        while self._marks:
-            self._marks[0][2].synchronize()
+        """Seconds of each phase so far. Waits for the events of a GPU."""
+        while self._events:
+            self._events[0][2].synchronize()
             self._read()
         return dict(self._seconds)
 
     def _read(self) -> None:
-        name, start, end = self._marks.popleft()
-        self._add(name, start.elapsed_time(end) / 1000)
+        phase, start, end = self._events.popleft()
+        self._add(phase, start.elapsed_time(end) / 1000)
 
-    def _add(self, name: str, value: float) -> None:
-        self._seconds[name] = self._seconds.get(name, 0.0) + value
+    def _add(self, phase: str, seconds: float) -> None:
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds

@@ -1,17 +1,19 @@
-"""Measuring a model while it is trained, and showing what it finds."""
+"""Evaluates a model during training, and draws its detections."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lightning.fabric import Fabric
 
+from retinanet.checkpoints import native
 from retinanet.common.atomic_files import replacing
 from retinanet.data import DetectionData
-from retinanet.data.dataset import spread
+from retinanet.data.dataset import evenly, spread
 from retinanet.evaluation import coco_metrics
 from retinanet.evaluation.pr_curves import Curves, curves
 from retinanet.evaluation.runner import detect_all, gather
@@ -23,10 +25,12 @@ from retinanet.training.run_folder import RunFolder
 if TYPE_CHECKING:
     from retinanet.inference.detector import Detector
 
-SHEET = 6
-"""Images on the sheet of validation images."""
-SHOWN = 0.3
-"""Score above which detections are drawn on it."""
+BATCH_SIZE = 8
+DRAWN_IMAGES = 6
+DRAWN_SCORE = 0.3
+"""Detections above this score are drawn."""
+TIMED_IMAGES = 4
+"""Images that are timed to estimate the time of an evaluation."""
 
 
 class _Stop(Exception):
@@ -34,79 +38,79 @@ class _Stop(Exception):
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What came of an evaluation."""
+class Evaluation:
+    """The result of an evaluation."""
 
     stats: dict[str, float]
-    """The twelve numbers over all images looked at."""
+    """COCO's twelve numbers over all images of the evaluation."""
     comparable: float
-    """AP over the images of every evaluation, by which models of one run are compared."""
-    found: Mapping[int, Detections]
+    """AP over the images that every evaluation uses. It decides which model of a run is best."""
+    detections: Mapping[int, Detections]
+    """Detections by the index of their image."""
     per_class: list[dict[str, Any]]
     """Name, AP, AP50 and number of boxes of each class."""
     curves: Curves | None
-    """In the first process alone."""
+    """None in all processes but the first."""
 
     @property
     def threshold(self) -> float | None:
-        """Detections above it have the best F1."""
+        """The score threshold with the highest F1."""
         return None if self.curves is None else self.curves.threshold
 
 
 class Validation:
-    """Evaluations of one run, each over ``count`` images of ``data`` and the last one over all."""
+    """Evaluates the models of one run on ``data``: on ``count`` images during training, on all at the end."""
 
-    def __init__(self, fabric: Fabric, data: DetectionData, count: int | None, batch_size: int, workers: int) -> None:
-        self.fabric, self.data = fabric, data
-        self.some = spread(len(data), count).tolist()
-        self.batch_size, self.workers = batch_size, workers
+    def __init__(self, fabric: Fabric, data: DetectionData, count: int | None, workers: int) -> None:
+        self.fabric, self.data, self.workers = fabric, data, workers
+        self.subset = spread(len(data), count).tolist()
 
-    def measure(
+    def evaluate(
         self,
         detector: Detector,
         final: bool,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
         stop: Callable[[], bool] = lambda: False,
-    ) -> Measured | None:
-        """Detect in the images, shared out over the processes, and evaluate.
+    ) -> Evaluation | None:
+        """Detect in the images, distributed over the processes, and evaluate the detections.
 
         Args:
-            stop: called after each batch; where it is true in some process, nothing comes of the evaluation.
+            final: use all images.
+            stop: called after each batch. If it returns True in any process, the evaluation ends and None is returned.
         """
         fabric, world = self.fabric, self.fabric.world_size
-        looked_at = list(range(len(self.data))) if final else self.some
+        indices = list(range(len(self.data))) if final else self.subset
 
         def advance(done: int, total: int) -> None:
             if stop():
                 raise _Stop
             on_progress(done, total)
 
-        def own_share() -> dict[int, Detections] | None:
+        def detect_share() -> dict[int, Detections] | None:
             try:
-                return self.detect(detector, looked_at[fabric.global_rank :: world], self.workers, advance)
+                return self.detect(detector, indices[fabric.global_rank :: world], self.workers, advance)
             except _Stop:
                 return None
 
-        found = every_process(fabric, own_share)
-        if any_process(fabric, found is None) or found is None:
+        detections = every_process(fabric, detect_share)
+        if any_process(fabric, detections is None) or detections is None:
             return None
         if world > 1:
-            found = gather(found, world, detector.class_names)
-            found = {index: found[index] for index in looked_at}
+            gathered = gather(detections, world, detector.class_names)
+            detections = {index: gathered[index] for index in indices}
         stats: dict[str, float] = {}
-        comparable = -1.0
-        per_class: list[dict[str, Any]] = []
-        quality = None
+        comparable, per_class, pr_curves = -1.0, [], None
         if fabric.is_global_zero:
-            quality = curves(self.data, found, looked_at)
-            result = coco_metrics.evaluate(self.data, found, indices=looked_at)
+            pr_curves = curves(self.data, detections, indices)
+            result = coco_metrics.evaluate(self.data, detections, indices=indices)
             stats = {name: float(result.stats[name]) for name in coco_metrics.NAMES}
             per_class = [c.row() for c in result.per_class]
-            same = len(looked_at) == len(self.some)
-            comparable = stats["AP"] if same else coco_metrics.evaluate(self.data, found, indices=self.some).stats["AP"]
+            comparable = stats["AP"]
+            if len(indices) != len(self.subset):
+                comparable = coco_metrics.evaluate(self.data, detections, indices=self.subset).stats["AP"]
         if world > 1:  # all processes have to agree on what is best
             stats, comparable = fabric.broadcast((stats, comparable))
-        return Measured(stats, comparable, found, per_class, quality)
+        return Evaluation(stats, comparable, detections, per_class, pr_curves)
 
     def detect(
         self,
@@ -117,39 +121,42 @@ class Validation:
     ) -> dict[int, Detections]:
         """Detections in these images, in this process alone."""
         return detect_all(
-            detector,
-            self.data,
-            batch_size=self.batch_size,
-            indices=indices,
-            workers=workers,
-            on_progress=on_progress,
+            detector, self.data, batch_size=BATCH_SIZE, indices=indices, workers=workers, on_progress=on_progress
         )
 
-    def write(self, folder: RunFolder, step: int, measured: Measured) -> None:
-        """evaluation.json and the sheet of images."""
-        found = measured.found
+    def time_image(self, detector: Detector) -> float:
+        """Seconds that an evaluation takes for one image in this process."""
+        first, *timed = spread(len(self.data), TIMED_IMAGES + 1).tolist()
+        self.detect(detector, [first])  # the first image takes longer
+        start = time.monotonic()
+        self.detect(detector, timed or [first])
+        return (time.monotonic() - start) / max(1, len(timed))
+
+    def write(self, folder: RunFolder, step: int, evaluation: Evaluation, detector: Detector, best: bool) -> None:
+        """Write the checkpoints, evaluation.json and validation.png."""
+        common = {"step": step, "split": self.data.split, "threshold": evaluation.threshold}
+        state, extra = detector.model.state_dict(), {**common, "metrics": evaluation.stats}
+        for path in [folder.best, folder.last] if best else [folder.last]:
+            native.save(path, state, detector.model.settings, self.data.class_names, extra)
         facts = {
-            "step": step,
-            "split": self.data.split,
-            "images": len(found),
-            **measured.stats,
-            "threshold": measured.threshold,
-            "per_class": measured.per_class,
+            **common,
+            "images": len(evaluation.detections),
+            **evaluation.stats,
+            "per_class": evaluation.per_class,
         }
         folder.write("evaluation.json", json.dumps(facts, indent=1) + "\n")
-        looked_at = sorted(found)
-        rows = [self._row(looked_at[i], found) for i in spread(len(looked_at), SHEET)]
-        with replacing(folder.path / "validation.png") as place:
-            sheet(rows, class_names=self.data.class_names).save(place)
+        drawn = evenly(sorted(evaluation.detections), DRAWN_IMAGES)
+        rows = [self._row(index, evaluation.detections[index]) for index in drawn]
+        with replacing(folder.path / "validation.png") as path:
+            sheet(rows, class_names=self.data.class_names).save(path)
 
-    def _row(self, index: int, found: Mapping[int, Detections]) -> Row:
-        data, detections = self.data, found[index]
-        sure = detections.scores > SHOWN
+    def _row(self, index: int, detections: Detections) -> Row:
+        data = self.data
+        confident = detections.above(DRAWN_SCORE)
         names = [data.class_names[label] for label in data.labels(index)]
-        names_found = [data.class_names[label] for label in detections.labels[sure].tolist()]
         return Row(
             data.read(index),
             (data.boxes(index), names),
-            (detections.boxes[sure], names_found, detections.scores[sure]),
+            (confident.boxes, confident.names, confident.scores),
             data.path(index).name,
         )
