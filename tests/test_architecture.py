@@ -34,6 +34,16 @@ LOWER = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 FACE = {"retinanet", "retinanet.__main__"}
 """May import everything, and nothing imports them."""
 
+LATE = {
+    "retinanet.bench.torchvision_bench": "Lightning, which only the training step needs, takes seconds to import",
+    "retinanet.checkpoints": "the command line recognises names of models without PyTorch",
+    "retinanet.checkpoints.architecture": "timm takes seconds to import",
+    "retinanet.export.openvino.openvino_runtime": "other processes import it without PyTorch",
+    "retinanet.inference.detections": "drawing is needed by few programs",
+    "retinanet.losses.focal": "Triton is optional",
+}
+"""Modules outside of ``cli`` that import others inside of functions, and the reason."""
+
 
 class Import(NamedTuple):
     importer: str
@@ -108,3 +118,9 @@ def test_every_module_has_a_name_of_its_own() -> None:
 def test_every_package_stands_on_a_floor() -> None:
     rooms = {room(name) for name in modules() if name not in FACE}
     assert rooms == LOWER.keys()
+
+
+def test_imports_stand_at_the_top(graph: list[Import]) -> None:
+    """Imports inside of functions hide arrows. The command line needs them, because ``--help`` imports nothing heavy."""
+    late = {edge.importer for edge in graph if edge.function and not edge.importer.startswith("retinanet.cli")}
+    assert late <= LATE.keys()
