@@ -20,7 +20,7 @@ import retinanet
 from helpers.hub_server import TOKEN, HubServer, Repository
 from retinanet.checkpoints import hub, native
 from retinanet.checkpoints.hub import fetch, push, run_facts, write_files
-from retinanet.checkpoints.model_card import METRICS, cell, model_card
+from retinanet.checkpoints.model_card import METRICS, card_text, cell
 from retinanet.cli import main
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.config.settings import (
@@ -260,7 +260,7 @@ def knowing(detector: Detector, **about: Any) -> Detector:
 
 
 def card(detector: Detector, **given: Any) -> ModelCard:
-    return ModelCard(model_card(detector.checkpoint(), "user/name", **given))
+    return ModelCard(card_text(detector.checkpoint(), "user/name", **given))
 
 
 def test_numbers_of_the_card(detector: Detector) -> None:
@@ -288,7 +288,7 @@ def test_numbers_of_the_card(detector: Detector) -> None:
 
 def test_what_is_not_known_is_left_out(detector: Detector) -> None:
     made = card(knowing(detector))
-    front = yaml.safe_load(model_card(knowing(detector).checkpoint(), "user/name").split("---")[1])
+    front = yaml.safe_load(card_text(knowing(detector).checkpoint(), "user/name").split("---")[1])
     assert sorted(front) == ["library_name", "pipeline_tag", "tags"]
     assert "## Results" not in made.text
     assert "No evaluation" in made.text
@@ -312,9 +312,9 @@ def test_numbers_given_by_hand(detector: Detector) -> None:
     assert "split val" not in made.text  # they are of images that are not named
     for wrong in ({"mAP": 0.5}, {"AP": 50.0}, {"AP": "good"}):
         with pytest.raises(RequestError, match=r"^a metric (mAP|AP) of .* is not one of AP, AP50, .*, in 0\.\.1$"):
-            model_card(detector.checkpoint(), "user/name", metrics=wrong)  # type: ignore[arg-type]
+            card_text(detector.checkpoint(), "user/name", metrics=wrong)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match=r"^the license 'Apache 2' is not an identifier such as"):
-        model_card(detector.checkpoint(), "user/name", license="Apache 2")
+        card_text(detector.checkpoint(), "user/name", license="Apache 2")
 
 
 def test_facts_of_a_run(detector: Detector, tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_facts_of_a_run(detector: Detector, tmp_path: Path) -> None:
     detector.save(tmp_path / "best.safetensors")
     for model in (tmp_path, tmp_path / "best.safetensors"):
         run = run_facts(model)
-        text = model_card(detector.checkpoint(), "user/name", run=run)
+        text = card_text(detector.checkpoint(), "user/name", run=run)
         assert "on pets, split val, 37 images, after 120" in " ".join(text.split())
         assert "| dog | 0.500 | 0.750 | 12 |\n| x | – | – | 0 |" in text
         assert "/home/me" not in text
@@ -336,7 +336,7 @@ def test_facts_of_a_run(detector: Detector, tmp_path: Path) -> None:
         assert "datasets" not in front  # a folder's name is no id on the hub
         assert front["model-index"][0]["results"][0]["dataset"] == {"name": "pets", "type": "pets", "split": "val"}
     # The evaluation is of a later step than the best checkpoint: its numbers by class are not this one's.
-    text = model_card(knowing(detector, **{**ABOUT, "step": 60}).checkpoint(), "user/name", run=run)
+    text = card_text(knowing(detector, **{**ABOUT, "step": 60}).checkpoint(), "user/name", run=run)
     assert "| dog |" not in text
     assert "37 images" not in text
     assert run_facts(tmp_path / "nothing" / "model.safetensors") is None

@@ -13,7 +13,7 @@ import torch
 
 from helpers.hub_server import HubServer
 from retinanet.checkpoints import download as downloads
-from retinanet.checkpoints.download import cache_path, download, promised_hash, reachable
+from retinanet.checkpoints.download import cache_path, cached_file, promised_hash, reachable
 from retinanet.checkpoints.fetch import find
 from retinanet.checkpoints.locate import Hub, recognise
 from retinanet.common.errors import RequestError, WorkError
@@ -314,7 +314,7 @@ def test_no_network(web: HubServer) -> None:
         with pytest.raises(
             WorkError, match=rf"^{url} cannot be downloaded \(.*\): connect to a network, or give a file$"
         ):
-            download(url)
+            cached_file(url)
         assert not reachable(url)
 
 

@@ -26,7 +26,7 @@ from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
 from retinanet.weight_files.reader import Contents
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data" / "tiny_coco"
+DATA = Path(__file__).parents[2].parent / "shared" / "data" / "tiny_coco"
 SIZE, LONGER = 160, 267  # small, for the time it takes; short and long images meet either limit
 RESNEXT = 32  # groups, of 4 channels in the first stage
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}

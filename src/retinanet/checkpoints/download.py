@@ -61,7 +61,7 @@ def cache_path(url: str) -> Path:
     return folder / name
 
 
-def download(url: str) -> Path:
+def cached_file(url: str) -> Path:
     """The file of ``url`` in the cache, downloaded where it is missing; always whole and of the hash in its name.
 
     Raises:

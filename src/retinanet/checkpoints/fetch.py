@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retinanet.checkpoints.download import download
+from retinanet.checkpoints.download import cached_file
 from retinanet.checkpoints.hub import fetch
 from retinanet.checkpoints.locate import TORCHVISION, in_folder, recognise
 from retinanet.common.errors import RequestError, WorkError
@@ -35,4 +35,4 @@ def find(source: str | Path) -> Path:
         from torchvision.models import detection
 
         name = getattr(detection, TORCHVISION[name]).COCO_V1.url
-    return download(name)
+    return cached_file(name)

@@ -18,7 +18,7 @@ from typing import Any
 from retinanet.checkpoints import native
 from retinanet.checkpoints.download import reachable
 from retinanet.checkpoints.locate import Hub, choose, in_folder
-from retinanet.checkpoints.model_card import model_card
+from retinanet.checkpoints.model_card import card_text
 from retinanet.checkpoints.native import Checkpoint, threshold
 from retinanet.common.atomic_files import what_is_wrong
 from retinanet.common.errors import RequestError, WorkError, first_line
@@ -90,7 +90,7 @@ def push(
         repo: "user/name". private: of a new repository.
         token: by default that of ``hf auth login`` or HF_TOKEN.
         message: of the commit.
-        card: as :func:`retinanet.checkpoints.model_card.model_card` takes them: license, data, metrics, run.
+        card: as :func:`retinanet.checkpoints.model_card.card_text` takes them: license, data, metrics, run.
 
     Raises:
         RequestError: there is no token, or it may not write there; or the card's facts cannot be used.
@@ -114,7 +114,7 @@ def push(
 
 def write_files(checkpoint: Checkpoint, folder: Path, repo: str, **card: Any) -> list[Path]:
     """Write the files of a model on the hub into an existing folder; arguments as :func:`push` takes them."""
-    text = model_card(checkpoint, repo, **card)
+    text = card_text(checkpoint, repo, **card)
     settings = without_paths(checkpoint.settings)
     config = {
         "library_name": "retinanet",

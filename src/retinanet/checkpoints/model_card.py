@@ -30,7 +30,7 @@ _LICENSE = re.compile(r"^[a-z0-9][a-z0-9.+-]*$")
 _DATASET = re.compile(r"^[\w.-]+/[\w.-]+$", re.ASCII)
 
 
-def model_card(
+def card_text(
     checkpoint: Checkpoint,
     repo: str,
     *,

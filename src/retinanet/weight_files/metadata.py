@@ -88,10 +88,10 @@ def of_export(path: Path, known: Any, format: str, names: str = "classes", extra
     Raises:
         RequestError: it is the metadata of something else, or damaged.
     """
-    found = known.get("format") if isinstance(known, dict) else None
-    if found != format:
+    actual = known.get("format") if isinstance(known, dict) else None
+    if actual != format:
         raise RequestError(
-            f"{path} is of something else (its metadata names the format {shown(found)}, not {format!r}): give what "
+            f"{path} is of something else (its metadata names the format {shown(actual)}, not {format!r}): give what "
             "retinanet export made"
         )
     try:

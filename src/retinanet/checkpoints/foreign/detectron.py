@@ -52,7 +52,7 @@ def recognises(contents: Contents) -> bool:
 
 
 def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Checkpoint:
-    """A checkpoint of ours that gives the boxes that Detectron writes into its results with this file.
+    """A checkpoint of name that gives the boxes that Detectron writes into its results with this file.
 
     Args:
         given: model settings, as nested dicts, that override those of the configuration.
@@ -86,12 +86,12 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
     names = _names(stages, settings.head.depth)
     _require_known(contents, set(names.values()))
     state = {}
-    for ours, theirs in names.items():
-        state[ours] = blobs[theirs].float()
-        if theirs.endswith("_bn_s"):
-            norm = ours.removesuffix("weight")
-            state[f"{norm}running_mean"] = torch.zeros_like(state[ours])
-            state[f"{norm}running_var"] = torch.full_like(state[ours], 1 - NORM_EPS)  # eps makes it 1: an affine map
+    for name, blob in names.items():
+        state[name] = blobs[blob].float()
+        if blob.endswith("_bn_s"):
+            norm = name.removesuffix("weight")
+            state[f"{norm}running_mean"] = torch.zeros_like(state[name])
+            state[f"{norm}running_var"] = torch.full_like(state[name], 1 - NORM_EPS)  # eps makes it 1: an affine map
     count_batches(state)
     require_fit(contents.path, state, names, settings, classes)
     for output in ("class_subnet.output", "box_subnet.output"):
@@ -161,30 +161,30 @@ def _settings(
 
 
 def _names(stages: tuple[int, ...], tower: int) -> dict[str, str]:
-    """Our names of weights and biases -> theirs."""
+    """Our names of weights and biases -> the names of their blobs."""
     names = {"backbone.body.conv1.weight": "conv1_w"}
     norms = {"backbone.body.bn1": "res_conv1_bn"}
     for stage, count in enumerate(stages, start=2):
         for block in range(count):
-            ours, theirs = f"backbone.body.layer{stage - 1}.{block}", f"res{stage}_{block}_branch"
+            name, blob = f"backbone.body.layer{stage - 1}.{block}", f"res{stage}_{block}_branch"
             for index, branch in enumerate(("2a", "2b", "2c"), start=1):
-                names[f"{ours}.conv{index}.weight"] = f"{theirs}{branch}_w"
-                norms[f"{ours}.bn{index}"] = f"{theirs}{branch}_bn"
+                names[f"{name}.conv{index}.weight"] = f"{blob}{branch}_w"
+                norms[f"{name}.bn{index}"] = f"{blob}{branch}_bn"
             if block == 0:
-                names[f"{ours}.downsample.0.weight"] = f"{theirs}1_w"
-                norms[f"{ours}.downsample.1"] = f"{theirs}1_bn"
+                names[f"{name}.downsample.0.weight"] = f"{blob}1_w"
+                norms[f"{name}.downsample.1"] = f"{blob}1_bn"
     convolutions = {"pyramid.p6.conv": "fpn_6", "pyramid.p7.conv": "fpn_7"}
     for level, count in zip((3, 4, 5), stages[1:], strict=True):
         last = f"res{level}_{count - 1}_sum"
         convolutions[f"pyramid.lateral.{level}.conv"] = f"fpn_inner_{last}" + ("_lateral" if level < 5 else "")
         convolutions[f"pyramid.output.{level}.conv"] = f"fpn_{last}"
-    for ours, theirs in (("class_subnet", "retnet_cls"), ("box_subnet", "retnet_bbox")):
+    for name, blob in (("class_subnet", "retnet_cls"), ("box_subnet", "retnet_bbox")):
         for index in range(tower):
-            convolutions[f"{ours}.tower.{index}.conv"] = f"{theirs}_conv_n{index}_fpn3"
-        convolutions[f"{ours}.output"] = f"{theirs}_pred_fpn3"
+            convolutions[f"{name}.tower.{index}.conv"] = f"{blob}_conv_n{index}_fpn3"
+        convolutions[f"{name}.output"] = f"{blob}_pred_fpn3"
     for pairs, weight in ((convolutions, "w"), (norms, "s")):
-        names |= {f"{ours}.weight": f"{theirs}_{weight}" for ours, theirs in pairs.items()}
-        names |= {f"{ours}.bias": f"{theirs}_b" for ours, theirs in pairs.items()}
+        names |= {f"{name}.weight": f"{blob}_{weight}" for name, blob in pairs.items()}
+        names |= {f"{name}.bias": f"{blob}_b" for name, blob in pairs.items()}
     return names
 
 

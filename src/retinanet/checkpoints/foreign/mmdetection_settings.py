@@ -226,9 +226,9 @@ def _pipeline(config: Part) -> Any:
     """The steps by which an image was prepared for tests, wherever they stand."""
     for data, test in (("test_dataloader", "dataset"), ("data", "test")):
         values = config.values.get(data)
-        found = values.get(test) if isinstance(values, dict) else None
-        if isinstance(found, dict) and "pipeline" in found:
-            return Part(config.path, f"{config.name}.{data}.{test}", found).get("pipeline")
+        dataset = values.get(test) if isinstance(values, dict) else None
+        if isinstance(dataset, dict) and "pipeline" in dataset:
+            return Part(config.path, f"{config.name}.{data}.{test}", dataset).get("pipeline")
     return config.get("test_pipeline")
 
 
