@@ -76,6 +76,7 @@ def test_no_boxes_leave_the_anchors(tmp_path):
     assert fit_size(data, AS_IT_IS.preprocessing, 24)[0] == 64
 
 
+@pytest.mark.slow
 def test_lost_boxes_are_told_with_what_would_save_them(tmp_path):
     data = scattered(tmp_path, (6, 12))
     model = replace(ModelSettings(), preprocessing=PreprocessingSettings(size=640, longer=1066))

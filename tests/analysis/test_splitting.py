@@ -181,6 +181,7 @@ def test_shares_of_classes_in_bccd(real):
     assert np.abs(np.subtract(*with_class)).max() < 0.03
 
 
+@pytest.mark.slow
 def test_a_data_set_as_large_as_coco():
     rng = np.random.default_rng(0)
     frequency = 1 / np.arange(1, 81) ** 1.5

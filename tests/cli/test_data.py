@@ -37,6 +37,7 @@ def test_json(data, capsys):
     assert {"code", "severity", "split", "count", "text", "remedy", "examples"} == set(result["findings"][0])
 
 
+@pytest.mark.slow
 def test_a_leak_is_named_with_its_images_and_strict_exits_with_1(data, tmp_path, capsys):
     shutil.copytree(data, tmp_path / "leaking")
     shutil.copy(data / "train" / "2.png", tmp_path / "leaking" / "val" / "2.png")

@@ -149,6 +149,7 @@ def test_progress_is_told(coco):
     assert told == [(1, 1)]
 
 
+@pytest.mark.slow
 def test_a_million_boxes_take_far_less_than_100_mb(tmp_path, paint):
     path = str(paint(tmp_path / "a.png"))
     rng = np.random.default_rng(0)
