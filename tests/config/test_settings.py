@@ -153,13 +153,34 @@ def test_values_that_refer_to_themselves_end_in_a_line():
             assert len(str(caught.value)) < 250
 
 
-@pytest.mark.parametrize(("text", "value"), [("90s", 90), ("15m", 900), ("1.5h", 5400)])
+@pytest.mark.parametrize(("text", "value"), [("90s", 90), ("15m", 900), ("1.5h", 5400), ("3m", 180)])
 def test_times(text, value):
     assert seconds(text) == value
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-3m", "0s", "nan", "infh", "1d", "1e9h", "1e2s", "9999999999h", "٣m", "1_0s", " 9s"]
+    "text",
+    [
+        "",
+        "m",
+        "s",
+        "3 x",
+        "3d",
+        "soon",
+        "nanm",
+        "infs",
+        "-3m",
+        "0s",
+        "nan",
+        "infh",
+        "1d",
+        "1e9h",
+        "1e2s",
+        "9999999999h",
+        "٣m",
+        "1_0s",
+        " 9s",
+    ],
 )
 def test_what_is_not_a_time(text):
     with pytest.raises(SettingsError, match="90s, 15m or 2h"):

@@ -21,7 +21,7 @@ from helpers.tiny_run import tiny
 from retinanet.checkpoints import native
 from retinanet.cli import main
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.config.settings import ModelSettings, TrainSettings, seconds
+from retinanet.config.settings import ModelSettings, TrainSettings
 from retinanet.training import launcher, resume_state
 from retinanet.training.events import EvaluationDone, EvaluationProgress, Event, NothingToDo, StepDone
 from retinanet.training.fabric import make_fabric
@@ -35,16 +35,6 @@ def test_a_time_needs_a_unit(text: str) -> None:
         TrainSettings(budget=text)
     with pytest.raises(RequestError, match=r"train.save_every"):
         TrainSettings(save_every=text)
-
-
-@pytest.mark.parametrize("text", ["", "m", "s", "-3m", "nanm", "infs", "3 x", "3d", "soon"])
-def test_no_time(text: str) -> None:
-    with pytest.raises(RequestError, match=r"90s, 15m or 2h"):
-        seconds(text)
-
-
-def test_times() -> None:
-    assert [seconds(text) for text in ("90s", "15m", "1.5h", "3m")] == [90, 900, 5400, 180]
 
 
 @pytest.mark.parametrize("verb", ["train", "demo"])
