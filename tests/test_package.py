@@ -1,5 +1,6 @@
 """What users install: the wheel, and what importing it costs."""
 
+import importlib
 import subprocess
 import sys
 import zipfile
@@ -81,3 +82,8 @@ def test_public_names_are_there(name):
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'retinanet' has no attribute 'lode'"):
         retinanet.lode  # noqa: B018
+
+
+def test_the_former_module_of_training_names_the_new_one():
+    with pytest.raises(ImportError, match="retinanet.training.trainer"):
+        importlib.import_module("retinanet.training.loop")

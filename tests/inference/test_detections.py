@@ -31,7 +31,9 @@ def test_length_and_names(found, empty):
     assert (len(empty), empty.names) == (0, [])
 
 
-@pytest.mark.parametrize(("threshold", "count"), [(0.0, 3), (0.25, 2), (0.3, 2), (0.5, 1), (0.74, 1), (0.75, 0)])
+@pytest.mark.parametrize(
+    ("threshold", "count"), [(0.0, 3), (0.25, 2), (0.3, 2), (0.5, 1), (0.74, 1), (0.75, 0), (1, 0)]
+)
 def test_above_is_exclusive(found, threshold, count):
     some = found.above(threshold)
     assert some.class_names == NAMES
@@ -41,7 +43,7 @@ def test_above_is_exclusive(found, threshold, count):
     assert len(found) == 3
 
 
-@pytest.mark.parametrize("threshold", [float("nan"), "0.3", 1, 2, -1, None, True])
+@pytest.mark.parametrize("threshold", [float("nan"), "0.3", 1.5, 2, -1, None, True])
 def test_above_what_is_no_score(found, threshold):
     with pytest.raises(RequestError, match=r"^threshold must be "):
         found.above(threshold)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from retinanet.common.arguments import threshold_of, whole
+from retinanet.common.arguments import real, whole
 from retinanet.common.errors import RequestError
 
 if TYPE_CHECKING:
@@ -40,12 +40,14 @@ class Detections:
         return [self.class_names[label] for label in self.labels.tolist()]
 
     def above(self, threshold: float) -> Detections:
-        """The detections with a score above ``threshold``, in [0, 1).
+        """The detections with a score above ``threshold``, in [0, 1]: a threshold of 1 leaves none.
 
         Raises:
             RequestError: it is no number, or out of that range.
         """
-        keep = self.scores > threshold_of("threshold", threshold)
+        if not 0 <= (value := real("threshold", threshold)) <= 1:
+            raise RequestError(f"threshold must be in [0, 1], not {value}")
+        keep = self.scores > value
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.class_names)
 
     def first(self, count: int) -> Detections:
