@@ -121,6 +121,6 @@ def test_every_package_stands_on_a_floor() -> None:
 
 
 def test_imports_stand_at_the_top(graph: list[Import]) -> None:
-    """Imports inside of functions hide arrows. The command line needs them, because ``--help`` imports nothing heavy."""
+    """Imports inside of functions hide arrows. The command line needs them: ``--help`` imports nothing heavy."""
     late = {edge.importer for edge in graph if edge.function and not edge.importer.startswith("retinanet.cli")}
     assert late <= LATE.keys()

@@ -14,8 +14,9 @@ import pytest
 
 import retinanet
 from retinanet.cli import VERBS
+from retinanet.config.convert import dotted, to_plain
 from retinanet.config.recipes import recipes
-from retinanet.config.settings import Settings, dotted, to_plain
+from retinanet.config.settings import Settings
 from retinanet.ops import boxes
 
 ROOT = Path(__file__).parent.parent

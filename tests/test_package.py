@@ -85,5 +85,5 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_the_former_module_of_training_names_the_new_one():
-    with pytest.raises(ImportError, match="retinanet.training.trainer"):
+    with pytest.raises(ImportError, match=r"retinanet\.training\.trainer"):
         importlib.import_module("retinanet.training.loop")

@@ -8,7 +8,8 @@ import pytest
 from helpers.synthetic_data import black_images
 from retinanet.analysis.anchor_fit import fit_anchors, fit_size, lost_boxes
 from retinanet.analysis.coverage import cover
-from retinanet.config.settings import AnchorSettings, MatchingSettings, ModelSettings, PreprocessingSettings
+from retinanet.config.model_settings import AnchorSettings, ModelSettings, PreprocessingSettings
+from retinanet.config.settings import MatchingSettings
 
 AS_IT_IS = replace(ModelSettings(), preprocessing=PreprocessingSettings(resize="none"))
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from helpers.synthetic_data import black_images
 from retinanet.analysis.coverage import Boxes, best_anchors, boxes_at_training_size, cover, share_text
-from retinanet.config.settings import AnchorSettings, MatchingSettings, ModelSettings, PreprocessingSettings
+from retinanet.config.model_settings import AnchorSettings, ModelSettings, PreprocessingSettings
+from retinanet.config.settings import MatchingSettings
 from retinanet.ops import boxes as geometry
 from retinanet.ops.anchors import make_anchors
 from retinanet.ops.iou_assigner import match

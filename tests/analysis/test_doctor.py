@@ -17,7 +17,7 @@ from retinanet.analysis.doctor import examine, fault_checks, open_all
 from retinanet.analysis.doctor.overlaps import overlapping
 from retinanet.analysis.near_duplicates import inspect_images
 from retinanet.common.errors import RequestError
-from retinanet.config.settings import ModelSettings, PostprocessingSettings, PreprocessingSettings
+from retinanet.config.model_settings import ModelSettings, PostprocessingSettings, PreprocessingSettings
 
 LAYOUTS = ("yolo", "coco", "voc")
 

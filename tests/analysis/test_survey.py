@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from helpers.synthetic_data import Sample, png, write
 from retinanet.analysis.survey import Histogram, Percentiles, survey
-from retinanet.config.settings import PreprocessingSettings
+from retinanet.config.model_settings import PreprocessingSettings
 from retinanet.data import open_data
 from retinanet.data.annotations import resized_sizes
 from retinanet.ops.resize import resized_size

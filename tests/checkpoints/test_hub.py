@@ -23,15 +23,15 @@ from retinanet.checkpoints.hub import fetch, push, run_facts, write_files
 from retinanet.checkpoints.model_card import METRICS, card_text, cell
 from retinanet.cli import main
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.config.settings import (
+from retinanet.common.fields import from_plain
+from retinanet.config.convert import to_plain
+from retinanet.config.model_settings import (
     AnchorSettings,
     BackboneSettings,
     HeadSettings,
     ModelSettings,
     PreprocessingSettings,
     PyramidSettings,
-    from_plain,
-    to_plain,
 )
 from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet

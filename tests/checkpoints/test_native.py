@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 import retinanet
 from retinanet.checkpoints import find, native
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.config.settings import AnchorSettings, BackboneSettings, ModelSettings
+from retinanet.config.model_settings import AnchorSettings, BackboneSettings, ModelSettings
 
 SETTINGS = replace(
     ModelSettings(),

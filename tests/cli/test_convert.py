@@ -16,7 +16,8 @@ from retinanet.checkpoints import Checkpoint, native, origin
 from retinanet.cli import main
 from retinanet.cli.convert_command import conventions
 from retinanet.common import errors, precision
-from retinanet.config.settings import Interpolation, ModelSettings, PreprocessingSettings
+from retinanet.config.bounds import Interpolation
+from retinanet.config.model_settings import ModelSettings, PreprocessingSettings
 from retinanet.data.image_io import to_tensor
 from retinanet.inference.detector import Detector
 

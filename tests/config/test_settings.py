@@ -7,17 +7,10 @@ from typing import get_args, get_type_hints
 import pytest
 
 from retinanet.cli.options import given
-from retinanet.config.settings import (
-    BackboneSettings,
-    ModelSettings,
-    PreprocessingSettings,
-    Settings,
-    SettingsError,
-    TrainSettings,
-    from_plain,
-    seconds,
-    to_plain,
-)
+from retinanet.common.fields import SettingsError, from_plain
+from retinanet.config.convert import to_plain
+from retinanet.config.model_settings import BackboneSettings, ModelSettings, PreprocessingSettings
+from retinanet.config.settings import Settings, TrainSettings, seconds
 
 
 def test_settings_survive_the_way_to_plain_values_and_back():

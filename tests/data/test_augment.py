@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from retinanet.config.settings import AugmentationSettings, PreprocessingSettings
+from retinanet.config.model_settings import PreprocessingSettings
+from retinanet.config.settings import AugmentationSettings
 from retinanet.data.augment import Drawn, apply, draw
 from retinanet.ops.iou_assigner import IGNORED
 

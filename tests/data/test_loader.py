@@ -17,14 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.config.settings import (
-    AugmentationSettings,
-    DataSettings,
-    ModelSettings,
-    PreprocessingSettings,
-    Settings,
-    TrainSettings,
-)
+from retinanet.config.model_settings import ModelSettings, PreprocessingSettings
+from retinanet.config.settings import AugmentationSettings, DataSettings, Settings, TrainSettings
 from retinanet.data import open_data
 from retinanet.data.loader import eval_batches, order, train_batches
 from retinanet.ops.resize import resize_bilinear, resized_size

@@ -116,7 +116,7 @@ def test_threshold(detector, data, alone):
 PROCESS = """
 import pickle, sys
 import torch, torch.distributed as dist
-from retinanet.config.settings import ModelSettings, PreprocessingSettings
+from retinanet.config.model_settings import ModelSettings, PreprocessingSettings
 from retinanet.data import open_data
 from retinanet.inference.detections import Detections
 from retinanet.evaluation.runner import detect_all

@@ -15,7 +15,8 @@ import torch
 
 from helpers import exported_models as models
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.config.settings import ModelSettings, from_plain
+from retinanet.common.fields import from_plain
+from retinanet.config.model_settings import ModelSettings
 from retinanet.export.detector_agreement import Agreement
 from retinanet.inference.detections import Detections
 from retinanet.inference.detector import Detector

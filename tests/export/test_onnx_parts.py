@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from helpers import exported_models as models
-from retinanet.config.settings import AnchorSettings, ModelSettings, PostprocessingSettings, PreprocessingSettings
+from retinanet.config.model_settings import AnchorSettings, ModelSettings, PostprocessingSettings, PreprocessingSettings
 from retinanet.export.detector_agreement import Agreement
 from retinanet.export.onnx.onnx_ops import Ops
 from retinanet.export.onnx.onnx_postprocess import postprocess as write_postprocess

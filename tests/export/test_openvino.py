@@ -22,7 +22,7 @@ from helpers.random_weights import scatter
 from helpers.synthetic_data import rectangles
 from helpers.tiny_run import tiny
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.config.settings import PreprocessingSettings
+from retinanet.config.model_settings import PreprocessingSettings
 from retinanet.data import open_data
 from retinanet.evaluation.runner import detect_all
 from retinanet.export.exported_network import ExportedNetwork

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from retinanet.config.settings import PostprocessingSettings
+from retinanet.config.model_settings import PostprocessingSettings
 from retinanet.export.detector_agreement import Agreement
 from retinanet.inference.detections import Detections
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from retinanet.config.settings import ModelSettings
+from retinanet.config.model_settings import ModelSettings
 from retinanet.data.image_io import to_tensor
 from retinanet.inference.detections import Detections
 

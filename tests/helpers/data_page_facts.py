@@ -4,7 +4,8 @@ import dataclasses
 
 from retinanet.analysis.coverage import cover
 from retinanet.analysis.survey import survey
-from retinanet.config.settings import MatchingSettings, ModelSettings, PreprocessingSettings
+from retinanet.config.model_settings import ModelSettings, PreprocessingSettings
+from retinanet.config.settings import MatchingSettings
 from retinanet.data import open_data
 from retinanet.report.data_page import DataFacts
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retinanet.checkpoints.native import Checkpoint
-from retinanet.config.settings import ModelSettings
+from retinanet.config.model_settings import ModelSettings
 from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
 from retinanet.weight_files.reader import Contents

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.random_weights import scatter
-from retinanet.config.settings import (
+from retinanet.config.model_settings import (
     AnchorSettings,
     BackboneSettings,
     HeadSettings,

@@ -29,7 +29,8 @@ from helpers import exported_models
 from retinanet import checkpoints
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.config import recipes
-from retinanet.config.settings import Settings, to_plain
+from retinanet.config.convert import to_plain
+from retinanet.config.settings import Settings
 from retinanet.export.onnx import onnx_export
 from retinanet.export.openvino import openvino_export
 from retinanet.export.openvino.openvino_runtime import ABOUT, NETWORK, runtime

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from retinanet.analysis.coverage import cover
-from retinanet.config.settings import MatchingSettings, ModelSettings, PreprocessingSettings, Settings
+from retinanet.config.model_settings import ModelSettings, PreprocessingSettings
+from retinanet.config.settings import MatchingSettings, Settings
 from retinanet.data import open_data
 from retinanet.evaluation import coco_metrics
 from retinanet.evaluation.confusion import confusion_matrix, image_results

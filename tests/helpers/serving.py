@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from helpers.random_weights import scatter
-from retinanet.config.settings import (
+from retinanet.config.model_settings import (
     AnchorSettings,
     BackboneSettings,
     HeadSettings,

@@ -13,7 +13,7 @@ import yaml
 
 from helpers.tiny_run import TINY
 from retinanet.config import recipes
-from retinanet.config.settings import to_plain
+from retinanet.config.convert import to_plain
 
 PATIENCE = 180  # seconds; a guard against processes that wait for each other, not a measurement
 # So small that a step takes milliseconds.

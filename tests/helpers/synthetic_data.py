@@ -11,7 +11,7 @@ import torch
 from hypothesis import strategies as st
 from PIL import Image
 
-from retinanet.config.settings import AnchorSettings
+from retinanet.config.model_settings import AnchorSettings
 from retinanet.data import open_data
 from retinanet.inference.detections import Detections
 from retinanet.model import Outputs

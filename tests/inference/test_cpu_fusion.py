@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from retinanet.config.settings import BackboneSettings, HeadSettings, ModelSettings, PyramidSettings
+from retinanet.config.model_settings import BackboneSettings, HeadSettings, ModelSettings, PyramidSettings
 from retinanet.inference import cpu_fusion, winograd
 from retinanet.model import RetinaNet
 

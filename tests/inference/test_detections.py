@@ -31,9 +31,7 @@ def test_length_and_names(found, empty):
     assert (len(empty), empty.names) == (0, [])
 
 
-@pytest.mark.parametrize(
-    ("threshold", "count"), [(0.0, 3), (0.25, 2), (0.3, 2), (0.5, 1), (0.74, 1), (0.75, 0), (1, 0)]
-)
+@pytest.mark.parametrize(("threshold", "count"), [(0.0, 3), (0.25, 2), (0.3, 2), (0.5, 1), (0.75, 0), (1, 0)])
 def test_above_is_exclusive(found, threshold, count):
     some = found.above(threshold)
     assert some.class_names == NAMES

@@ -24,17 +24,16 @@ from helpers.random_weights import scatter
 from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import RequestError
 from retinanet.common.precision import Precision
-from retinanet.config.settings import (
+from retinanet.config.model_settings import (
     AnchorSettings,
     BackboneSettings,
     HeadSettings,
-    LossSettings,
-    MatchingSettings,
     ModelSettings,
     PostprocessingSettings,
     PreprocessingSettings,
     PyramidSettings,
 )
+from retinanet.config.settings import LossSettings, MatchingSettings
 from retinanet.inference.detections import Detections
 from retinanet.inference.detector import Detector
 from retinanet.inference.tiling import predict_sliced

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from retinanet.config.settings import AnchorSettings, PostprocessingSettings
+from retinanet.config.model_settings import AnchorSettings, PostprocessingSettings
 from retinanet.inference.postprocessing import postprocess, postprocess_reference
 from retinanet.model import Outputs
 from retinanet.ops.anchors import make_anchors

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from helpers.synthetic_data import ANCHORS, BOXES, LABELS, outputs
-from retinanet.config.settings import LossSettings, MatchingSettings, OhemSettings, SettingsError
+from retinanet.common.fields import SettingsError
+from retinanet.config.settings import LossSettings, MatchingSettings, OhemSettings
 from retinanet.losses import ClassBalance, class_loss, detection_loss, hardest
 from retinanet.losses import ohem as module
 from retinanet.ops import boxes as geometry

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinanet.config.settings import LossSettings, SettingsError
+from retinanet.common.fields import SettingsError
+from retinanet.config.settings import LossSettings
 from retinanet.losses import ClassBalance, class_loss, sigmoid_focal_loss
 from retinanet.losses.pointwise import entries, focal, focal_star, hinge, pointwise_loss
 

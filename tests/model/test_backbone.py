@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.config.settings import BackboneSettings
+from retinanet.config.model_settings import BackboneSettings
 from retinanet.model.backbone import Backbone
 
 FAMILIES = ["resnet18", "mobilenetv3_small_050", "efficientnet_b0", "convnext_atto"]
@@ -102,7 +102,7 @@ def test_options_read_no_files(option: str) -> None:
 @pytest.mark.slow
 def test_imagenet_weights_without_a_network(tmp_path: Path) -> None:
     code = """
-from retinanet.config.settings import BackboneSettings
+from retinanet.config.model_settings import BackboneSettings
 from retinanet.common.errors import WorkError
 from retinanet.model.backbone import Backbone
 try:

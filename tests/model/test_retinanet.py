@@ -12,17 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retinanet.common.errors import RequestError
-from retinanet.config.settings import (
+from retinanet.common.fields import SettingsError
+from retinanet.config.model_settings import (
     AnchorSettings,
     BackboneSettings,
     HeadSettings,
-    LossSettings,
-    MatchingSettings,
     ModelSettings,
     PreprocessingSettings,
     PyramidSettings,
-    SettingsError,
 )
+from retinanet.config.settings import LossSettings, MatchingSettings
 from retinanet.inference.cpu_fusion import fuse
 from retinanet.losses import detection_loss
 from retinanet.model import RetinaNet

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from retinanet.config.settings import AnchorSettings
+from retinanet.config.model_settings import AnchorSettings
 from retinanet.ops.anchors import cell_anchors, grid_shapes, make_anchors
 from retinanet.ops.boxes import area
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinanet.config.settings import PreprocessingSettings
+from retinanet.config.model_settings import PreprocessingSettings
 from retinanet.ops.image_batch import ImageBatch, batches_by_size, prepare_image
 
 SMALL = PreprocessingSettings(size=64, longer=107, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 from torchvision.ops import box_iou
 
 from retinanet.common import threads
-from retinanet.config.settings import AnchorSettings, MatchingSettings
+from retinanet.config.model_settings import AnchorSettings
+from retinanet.config.settings import MatchingSettings
 from retinanet.ops import iou_assigner_fast
 from retinanet.ops.anchors import make_anchors
 from retinanet.ops.iou_assigner import match, match_reference

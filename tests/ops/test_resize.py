@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from retinanet.config.settings import Interpolation, PreprocessingSettings
+from retinanet.config.bounds import Interpolation
+from retinanet.config.model_settings import PreprocessingSettings
 from retinanet.ops.resize import (
     box_scale,
     normalize,

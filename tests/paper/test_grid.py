@@ -17,7 +17,7 @@ from helpers.synthetic_data import rectangles
 from helpers.tiny_run import tiny
 from retinanet.cli import main
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.config.settings import to_plain
+from retinanet.config.convert import to_plain
 from retinanet.paper.grid import Grid, make_run
 from retinanet.training import trainer
 from retinanet.training.events import StepDone

@@ -26,7 +26,7 @@ from retinanet.checkpoints.foreign import mmdetection
 from retinanet.checkpoints.foreign.mmdetection_config import UNKNOWN, parse
 from retinanet.checkpoints.native import Checkpoint
 from retinanet.common.errors import RequestError
-from retinanet.config.settings import ModelSettings
+from retinanet.config.model_settings import ModelSettings
 from retinanet.inference.detections import Detections
 from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet

@@ -16,7 +16,7 @@ from torch import nn
 from helpers.agreeing import assert_agree, from_coco
 from helpers.tiny_run import tiny
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.config.settings import PostprocessingSettings
+from retinanet.config.model_settings import PostprocessingSettings
 from retinanet.inference.detector import Detector
 from retinanet.inference.tiling import predict_sliced
 from retinanet.model import RetinaNet

@@ -8,14 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from retinanet.config.settings import (
-    LossSettings,
-    ModelSettings,
-    PreprocessingSettings,
-    Settings,
-    TrainSettings,
-    from_plain,
-)
+from retinanet.common.fields import from_plain
+from retinanet.config.model_settings import ModelSettings, PreprocessingSettings
+from retinanet.config.settings import LossSettings, Settings, TrainSettings
 from retinanet.evaluation.confusion import Confusion
 from retinanet.evaluation.pr_curves import Curves
 from retinanet.evaluation.tide import KINDS, ErrorCosts

@@ -37,7 +37,7 @@ from helpers.serving import (
     until,
 )
 from retinanet.cli import main
-from retinanet.config.settings import PostprocessingSettings
+from retinanet.config.model_settings import PostprocessingSettings
 from retinanet.data.image_io import read
 from retinanet.serve.guard import Hosts
 from retinanet.serve.limits import Allocation, Limits

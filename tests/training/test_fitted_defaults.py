@@ -8,8 +8,10 @@ import torch
 import retinanet
 from helpers.synthetic_data import black_images, rectangles
 from retinanet.cli import main
+from retinanet.common.fields import from_plain
 from retinanet.config import recipes
-from retinanet.config.settings import Settings, dotted, from_plain, to_plain
+from retinanet.config.convert import dotted, to_plain
+from retinanet.config.settings import Settings
 from retinanet.training import fitted_defaults, step_cost
 from retinanet.training.preparation import Surroundings
 from retinanet.training.run_folder import read_run

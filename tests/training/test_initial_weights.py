@@ -14,8 +14,9 @@ from retinanet import checkpoints
 from retinanet.cli import main
 from retinanet.cli.progress import kept_lines
 from retinanet.common.errors import RequestError
+from retinanet.common.fields import from_plain
 from retinanet.config import recipes
-from retinanet.config.settings import Settings, from_plain
+from retinanet.config.settings import Settings
 from retinanet.data import open_data
 from retinanet.model import RetinaNet
 from retinanet.training import fitted_defaults, initial_weights

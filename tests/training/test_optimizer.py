@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from retinanet.config.settings import BackboneSettings, HeadSettings, ModelSettings, PyramidSettings, TrainSettings
+from retinanet.config.model_settings import BackboneSettings, HeadSettings, ModelSettings, PyramidSettings
+from retinanet.config.settings import TrainSettings
 from retinanet.model import RetinaNet
 from retinanet.training.optimizer import make_optimizer, set_lr
 

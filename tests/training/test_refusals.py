@@ -21,7 +21,8 @@ from helpers.tiny_run import tiny
 from retinanet.checkpoints import native
 from retinanet.cli import main
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.config.settings import ModelSettings, TrainSettings
+from retinanet.config.model_settings import ModelSettings
+from retinanet.config.settings import TrainSettings
 from retinanet.training import launcher, resume_state
 from retinanet.training.events import EvaluationDone, EvaluationProgress, Event, NothingToDo, StepDone
 from retinanet.training.fabric import make_fabric

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from helpers.tiny_run import tiny
 from retinanet.common.errors import RequestError
-from retinanet.config.settings import to_plain
+from retinanet.config.convert import to_plain
 from retinanet.training.run_folder import read_metrics, read_run
 from retinanet.training.trainer import train
 

@@ -16,14 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.analysis.coverage import Boxes, best_anchors, boxes_at_training_size, share_text
-from retinanet.config.settings import (
-    AnchorSettings,
-    MatchingSettings,
-    ModelSettings,
-    PreprocessingSettings,
-    Settings,
-    changed,
-)
+from retinanet.config.convert import changed
+from retinanet.config.model_settings import AnchorSettings, ModelSettings, PreprocessingSettings
+from retinanet.config.settings import MatchingSettings, Settings
 from retinanet.data.dataset import DetectionData
 
 SEARCHED = 3000  # boxes that the search uses; more boxes change the third digit

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retinanet.config.settings import AnchorSettings, MatchingSettings, ModelSettings, PreprocessingSettings
+from retinanet.config.model_settings import AnchorSettings, ModelSettings, PreprocessingSettings
+from retinanet.config.settings import MatchingSettings
 from retinanet.data.annotations import resized_boxes, resized_sizes
 from retinanet.data.dataset import DetectionData, spread
 from retinanet.ops.anchors import cell_anchors, make_anchors

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.config.settings import PreprocessingSettings
+from retinanet.config.model_settings import PreprocessingSettings
 from retinanet.data.annotations import resized_boxes, resized_sizes
 from retinanet.data.dataset import DetectionData
 

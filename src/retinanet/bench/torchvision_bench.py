@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from retinanet.checkpoints.foreign import torchvision as peer
 from retinanet.common.precision import Precision, choose, requested
-from retinanet.config.settings import AnchorSettings, LossSettings, MatchingSettings, PostprocessingSettings
+from retinanet.config.model_settings import AnchorSettings, PostprocessingSettings
+from retinanet.config.settings import LossSettings, MatchingSettings
 from retinanet.inference.detector import Detector
 from retinanet.inference.postprocessing import postprocess
 from retinanet.losses import sigmoid_focal_loss

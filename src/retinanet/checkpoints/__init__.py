@@ -15,7 +15,7 @@ from retinanet.checkpoints.fetch import find
 from retinanet.checkpoints.native import Checkpoint, threshold
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
-from retinanet.config.settings import overlaid
+from retinanet.config.convert import overlaid
 
 __all__ = ["Checkpoint", "find", "load", "native", "origin", "threshold"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import name as printable
-from retinanet.config.settings import AnchorSettings, ModelSettings
+from retinanet.config.model_settings import AnchorSettings, ModelSettings
 from retinanet.weight_files.reader import Contents
 
 DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {

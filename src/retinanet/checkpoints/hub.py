@@ -23,7 +23,8 @@ from retinanet.checkpoints.native import Checkpoint, threshold
 from retinanet.common.atomic_files import what_is_wrong
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.common.version import __version__
-from retinanet.config.settings import ModelSettings, to_plain
+from retinanet.config.convert import to_plain
+from retinanet.config.model_settings import ModelSettings
 from retinanet.weight_files import metadata
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"

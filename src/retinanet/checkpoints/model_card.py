@@ -19,7 +19,7 @@ from retinanet.common.version import __version__
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from retinanet.config.settings import ModelSettings
+    from retinanet.config.model_settings import ModelSettings
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Ends of the names of batch normalisation's statistics."""

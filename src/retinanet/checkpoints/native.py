@@ -18,7 +18,8 @@ from retinanet.common.arguments import class_names_of
 from retinanet.common.atomic_files import replacing
 from retinanet.common.errors import RequestError, first_line
 from retinanet.common.fields import shown
-from retinanet.config.settings import ModelSettings, to_plain
+from retinanet.config.convert import to_plain
+from retinanet.config.model_settings import ModelSettings
 from retinanet.weight_files import metadata
 
 if TYPE_CHECKING:

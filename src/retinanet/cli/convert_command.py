@@ -14,7 +14,8 @@ from retinanet.cli.options import Common, given
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import listed
 from retinanet.common.text import TextError, lines, read_text
-from retinanet.config.settings import ModelSettings, to_plain
+from retinanet.config.convert import to_plain
+from retinanet.config.model_settings import ModelSettings
 
 if TYPE_CHECKING:
     from retinanet.checkpoints import Checkpoint

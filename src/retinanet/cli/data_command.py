@@ -16,7 +16,9 @@ from retinanet.common.atomic_files import require_new
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.common.printable import NAME, printable
 from retinanet.config import recipes
-from retinanet.config.settings import AnchorSettings, MatchingSettings, ModelSettings, dotted
+from retinanet.config.convert import dotted
+from retinanet.config.model_settings import AnchorSettings, ModelSettings
+from retinanet.config.settings import MatchingSettings
 
 if TYPE_CHECKING:
     from retinanet.analysis.anchor_fit import Choice

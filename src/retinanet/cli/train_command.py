@@ -15,8 +15,10 @@ from retinanet.cli.console import Output, clock, number, setting_text
 from retinanet.cli.options import Common, given
 from retinanet.cli.progress import Progress
 from retinanet.common.errors import RequestError
+from retinanet.common.fields import from_plain
 from retinanet.config import recipes
-from retinanet.config.settings import LENGTHS, Settings, dotted, from_plain, merge, to_plain
+from retinanet.config.convert import dotted, merge, to_plain
+from retinanet.config.settings import LENGTHS, Settings
 
 if TYPE_CHECKING:
     GivenSettings = dict[str, Any]

@@ -9,8 +9,10 @@ from typing import Any
 
 from retinanet.common import safe_yaml
 from retinanet.common.errors import RequestError, first_line
+from retinanet.common.fields import SettingsError, from_plain
 from retinanet.common.text import read_text
-from retinanet.config.settings import FREE, LENGTHS, Settings, SettingsError, from_plain, merge
+from retinanet.config.convert import FREE, merge
+from retinanet.config.settings import LENGTHS, Settings
 
 LONGEST = 2**18  # bytes of a recipe; one with weights for a thousand classes needs a tenth
 FITTED = "scratch-small"  # the recipe that fitted settings start from

@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retinanet.config.settings import AugmentationSettings, Interpolation, PreprocessingSettings
+from retinanet.config.bounds import Interpolation
+from retinanet.config.model_settings import PreprocessingSettings
+from retinanet.config.settings import AugmentationSettings
 from retinanet.ops.iou_assigner import IGNORED
 from retinanet.ops.resize import resize_bilinear, resized_size
 

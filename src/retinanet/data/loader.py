@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retinanet.common.errors import RequestError, WorkError, first_line
-from retinanet.config.settings import PreprocessingSettings, Settings
+from retinanet.config.model_settings import PreprocessingSettings
+from retinanet.config.settings import Settings
 from retinanet.data import augment
 from retinanet.data.dataset import DetectionData
 from retinanet.data.sampler import Repeats, repeat_factors

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from retinanet.config.settings import PostprocessingSettings
+from retinanet.config.model_settings import PostprocessingSettings
 from retinanet.inference.detections import Detections
 from retinanet.ops import boxes as geometry
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from retinanet.config.settings import ModelSettings
+from retinanet.config.model_settings import ModelSettings
 from retinanet.model.retinanet import Outputs
 from retinanet.ops.anchors import make_anchors
 

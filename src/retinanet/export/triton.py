@@ -7,7 +7,7 @@ from pathlib import Path
 
 from retinanet.common.atomic_files import beside, what_is_wrong
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.config.settings import ModelSettings
+from retinanet.config.model_settings import ModelSettings
 
 BATCH = 8
 """The most images that Triton puts into a batch."""

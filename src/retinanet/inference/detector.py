@@ -20,7 +20,7 @@ from retinanet.common.errors import RequestError, first_line
 from retinanet.common.fields import shown
 from retinanet.common.precision import DTYPES, Precision, Request, for_model, require_known
 from retinanet.common.printable import printable
-from retinanet.config.settings import PreprocessingSettings
+from retinanet.config.model_settings import PreprocessingSettings
 from retinanet.data.image_io import to_tensor
 from retinanet.inference import cpu_fusion, cuda_graphs
 from retinanet.inference.detections import Detections

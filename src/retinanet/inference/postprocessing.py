@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from retinanet.config.settings import PostprocessingSettings
+from retinanet.config.model_settings import PostprocessingSettings
 from retinanet.inference.postprocessing_fast import Found, postprocess_batch
 from retinanet.model.retinanet import Outputs
 from retinanet.ops import boxes as geometry

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retinanet.common.threads import alone, map_slices
-from retinanet.config.settings import PostprocessingSettings
+from retinanet.config.model_settings import PostprocessingSettings
 from retinanet.model.retinanet import Outputs
 from retinanet.ops import boxes as geometry
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from retinanet.common.errors import RequestError, WorkError, first_line
-from retinanet.config.settings import BackboneSettings
+from retinanet.config.model_settings import BackboneSettings
 from retinanet.weight_files.reader import read
 
 LAST_LEVEL = 5

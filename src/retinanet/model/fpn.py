@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retinanet.config.settings import PyramidSettings
+from retinanet.config.model_settings import PyramidSettings
 from retinanet.model.backbone import LAST_LEVEL
 from retinanet.model.layers import Convolution
 from retinanet.ops.anchors import PAPER_LEVELS

@@ -9,7 +9,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retinanet.config.settings import HeadSettings
+from retinanet.config.model_settings import HeadSettings
 from retinanet.model.layers import Convolution
 from retinanet.ops import boxes as geometry
 

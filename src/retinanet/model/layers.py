@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from retinanet.config.settings import Normalization
+from retinanet.config.bounds import Normalization
 
 
 class Convolution(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from retinanet.common.arguments import MOST_CLASSES, whole
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
-from retinanet.config.settings import ModelSettings
+from retinanet.config.model_settings import ModelSettings
 from retinanet.model.backbone import Backbone
 from retinanet.model.fpn import FeaturePyramid
 from retinanet.model.heads import box_subnet, class_subnet

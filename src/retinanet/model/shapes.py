@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from retinanet.common.errors import RequestError
-from retinanet.config.settings import ModelSettings
+from retinanet.config.model_settings import ModelSettings
 from retinanet.model.retinanet import RetinaNet
 
 MOST = 50_000

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from retinanet.config.settings import AnchorSettings
+from retinanet.config.model_settings import AnchorSettings
 
 PAPER_LEVELS = range(3, 8)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import torch
 from torch import Tensor
 
-from retinanet.config.settings import PreprocessingSettings
+from retinanet.config.model_settings import PreprocessingSettings
 from retinanet.ops.resize import box_scale, normalize, pad_batch, padded_size, resize_image, resized_size
 
 Size = tuple[int, int]

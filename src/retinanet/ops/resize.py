@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from retinanet.config.settings import Interpolation, PreprocessingSettings
+from retinanet.config.bounds import Interpolation
+from retinanet.config.model_settings import PreprocessingSettings
 from retinanet.ops import opencv_resize
 
 ROUND: dict[str, Callable[[float], int]] = {

@@ -23,8 +23,10 @@ from filelock import FileLock, Timeout
 
 from retinanet.common.atomic_files import replacing
 from retinanet.common.errors import DivergedError, RequestError, WorkError
+from retinanet.common.fields import SettingsError
 from retinanet.config import recipes
-from retinanet.config.settings import Settings, SettingsError, changed, seconds, to_plain
+from retinanet.config.convert import changed, to_plain
+from retinanet.config.settings import Settings, seconds
 from retinanet.training import trainer
 from retinanet.training.callbacks import Callback
 

@@ -15,7 +15,7 @@ from retinanet.report.svg import INK, SERIES, chart, log_axis
 if TYPE_CHECKING:
     from retinanet.analysis.coverage import Coverage
     from retinanet.analysis.survey import Histogram, SplitSurvey
-    from retinanet.config.settings import AnchorSettings
+    from retinanet.config.model_settings import AnchorSettings
 
 
 def sides(surveys: Mapping[str, SplitSurvey], anchors: AnchorSettings) -> Figure | None:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.common.coco_numbers import METRICS
-from retinanet.config.settings import Settings, dotted, to_plain
+from retinanet.config.convert import dotted, to_plain
+from retinanet.config.settings import Settings
 from retinanet.evaluation.confusion import worst
 from retinanet.report import run_charts, thumbnails
 from retinanet.report.advice import ERROR_KINDS, advise, most_confused

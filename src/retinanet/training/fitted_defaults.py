@@ -17,7 +17,8 @@ import torch
 from retinanet.analysis.anchor_fit import Choice, fit_anchors, fit_model, with_choices
 from retinanet.analysis.doctor.finding import counted
 from retinanet.common.errors import RequestError
-from retinanet.config.settings import LENGTHS, Settings, changed, dotted, seconds
+from retinanet.config.convert import changed, dotted
+from retinanet.config.settings import LENGTHS, Settings, seconds
 from retinanet.data import DetectionData
 from retinanet.ops.resize import padded_size, resized_size
 from retinanet.training import initial_weights, step_cost

@@ -17,8 +17,11 @@ from torch import Tensor
 from retinanet import checkpoints
 from retinanet.checkpoints import Checkpoint
 from retinanet.common.errors import RequestError
+from retinanet.common.fields import from_plain
 from retinanet.config import recipes
-from retinanet.config.settings import ModelSettings, Settings, dotted, from_plain, merge, to_plain
+from retinanet.config.convert import dotted, merge, to_plain
+from retinanet.config.model_settings import ModelSettings
+from retinanet.config.settings import Settings
 from retinanet.model import RetinaNet
 from retinanet.model.shapes import require_memory
 

@@ -15,9 +15,11 @@ from lightning.fabric import Fabric
 from retinanet.analysis.anchor_fit import Choice, lost_boxes
 from retinanet.analysis.doctor import examine
 from retinanet.common.errors import RequestError
+from retinanet.common.fields import from_plain
 from retinanet.common.precision import Precision
 from retinanet.common.printable import NAME, listed, printable
-from retinanet.config.settings import LENGTHS, Settings, from_plain, to_plain
+from retinanet.config.convert import to_plain
+from retinanet.config.settings import LENGTHS, Settings
 from retinanet.data import DetectionData, open_data
 from retinanet.data.loader import choose_workers
 from retinanet.evaluation import coco_metrics

@@ -29,10 +29,11 @@ import torch
 
 from retinanet.common.atomic_files import replacing, require_new, what_is_wrong
 from retinanet.common.errors import RequestError, WorkError, first_line
-from retinanet.common.fields import shown
+from retinanet.common.fields import SettingsError, from_plain, shown
 from retinanet.common.version import __version__
 from retinanet.config import recipes
-from retinanet.config.settings import Settings, SettingsError, from_plain, to_plain
+from retinanet.config.convert import to_plain
+from retinanet.config.settings import Settings
 from retinanet.evaluation import coco_metrics
 from retinanet.training.launcher import begun_by_this_job, job
 from retinanet.weight_files import metadata

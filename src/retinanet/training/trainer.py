@@ -18,7 +18,8 @@ from lightning.fabric import Fabric
 
 from retinanet.common.errors import first_line
 from retinanet.common.precision import Precision
-from retinanet.config.settings import Settings, to_plain
+from retinanet.config.convert import to_plain
+from retinanet.config.settings import Settings
 from retinanet.data.loader import Transform, train_batches
 from retinanet.inference.detector import Detector
 from retinanet.training import divergence, events, resume_state

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from retinanet.common.arguments import class_names_of
 from retinanet.common.errors import RequestError, first_line
-from retinanet.common.fields import shown
+from retinanet.common.fields import from_plain, shown
 from retinanet.common.text import TextError, read_bytes
-from retinanet.config.settings import ModelSettings, from_plain
+from retinanet.config.model_settings import ModelSettings
 
 LONGEST = 4 * 2**20
 """Bytes of a JSON text; ten thousand class names take a tenth."""

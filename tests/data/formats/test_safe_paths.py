@@ -7,7 +7,7 @@ import pytest
 
 from retinanet.analysis.doctor import examine
 from retinanet.common.errors import RequestError
-from retinanet.config.settings import ModelSettings
+from retinanet.config.model_settings import ModelSettings
 from retinanet.data import open_data
 from retinanet.data.formats.safe_paths import files_below, leaves
 

@@ -22,7 +22,7 @@ from retinanet.analysis.doctor import (
 from retinanet.analysis.doctor.finding import Finding, Split, rank
 from retinanet.analysis.doctor.open_splits import open_all
 from retinanet.analysis.near_duplicates import ImageFigures
-from retinanet.config.settings import ModelSettings
+from retinanet.config.model_settings import ModelSettings
 from retinanet.data.dataset import DetectionData
 
 __all__ = ["Finding", "examine", "open_all"]

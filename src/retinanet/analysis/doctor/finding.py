@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from retinanet.analysis.doctor.overlaps import overlapping
 from retinanet.common.printable import NAME, printable
-from retinanet.config.settings import ModelSettings
+from retinanet.config.model_settings import ModelSettings
 from retinanet.data.annotations import resized_sizes
 from retinanet.data.dataset import DetectionData, plain_name
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from retinanet.analysis.doctor.finding import Finding, Split, counted, percent
-from retinanet.config.settings import ModelSettings
+from retinanet.config.model_settings import ModelSettings
 
 LOST = 0.5  # cells of the finest level: smaller boxes lie between its positions
 MANY_SHRUNK = 0.05  # share of boxes below the stride above which a larger image size is worth its cost

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from retinanet.common.errors import RequestError
-from retinanet.config.settings import ModelSettings
+from retinanet.config.model_settings import ModelSettings
 
 DEFAULTS = {"score_thresh": 0.1, "nms_thresh": 0.05, "detections_per_img": 300, "topk_candidates": 1000}
 """Of the configuration that comes with DeepForest 2."""

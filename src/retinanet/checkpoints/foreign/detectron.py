@@ -19,7 +19,9 @@ from retinanet.checkpoints.foreign import coco_classes
 from retinanet.checkpoints.foreign.detectron_config import Configuration
 from retinanet.checkpoints.native import Checkpoint
 from retinanet.common.errors import RequestError, first_line
-from retinanet.config.settings import (
+from retinanet.common.fields import SettingsError
+from retinanet.config.convert import overlaid
+from retinanet.config.model_settings import (
     AnchorSettings,
     BackboneSettings,
     HeadSettings,
@@ -27,8 +29,6 @@ from retinanet.config.settings import (
     PostprocessingSettings,
     PreprocessingSettings,
     PyramidSettings,
-    SettingsError,
-    overlaid,
 )
 from retinanet.weight_files.reader import Contents
 

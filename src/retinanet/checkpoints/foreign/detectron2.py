@@ -27,15 +27,15 @@ from retinanet.checkpoints.foreign import coco_classes
 from retinanet.checkpoints.foreign.detectron2_config import Detectron2Configuration
 from retinanet.checkpoints.native import Checkpoint
 from retinanet.common.errors import RequestError
-from retinanet.config.settings import (
+from retinanet.common.fields import SettingsError
+from retinanet.config.bounds import Normalization
+from retinanet.config.convert import overlaid
+from retinanet.config.model_settings import (
     AnchorSettings,
     BackboneSettings,
     HeadSettings,
     ModelSettings,
-    Normalization,
     PyramidSettings,
-    SettingsError,
-    overlaid,
 )
 from retinanet.ops.anchors import cell_anchors
 from retinanet.weight_files.reader import Contents

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from retinanet.checkpoints.foreign.detectron_config import Configuration
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
-from retinanet.config.settings import AnchorSettings, PostprocessingSettings, PreprocessingSettings, dotted
+from retinanet.config.convert import dotted
+from retinanet.config.model_settings import AnchorSettings, PostprocessingSettings, PreprocessingSettings
 from retinanet.weight_files.reader import Contents
 
 FIXED: dict[str, Any] = {

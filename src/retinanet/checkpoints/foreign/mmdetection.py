@@ -21,7 +21,10 @@ from retinanet.checkpoints.foreign.mmdetection_config import Part
 from retinanet.checkpoints.foreign.mmdetection_settings import Meaning
 from retinanet.checkpoints.native import Checkpoint
 from retinanet.common.errors import RequestError
-from retinanet.config.settings import AnchorSettings, Normalization, SettingsError, overlaid
+from retinanet.common.fields import SettingsError
+from retinanet.config.bounds import Normalization
+from retinanet.config.convert import overlaid
+from retinanet.config.model_settings import AnchorSettings
 from retinanet.weight_files.reader import Contents
 
 CLASSES, BOXES = "bbox_head.retina_cls.weight", "bbox_head.retina_reg.weight"

@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from retinanet.checkpoints.foreign.mmdetection_config import Part
-from retinanet.config.settings import (
+from retinanet.config.bounds import Normalization
+from retinanet.config.model_settings import (
     AnchorSettings,
     BackboneSettings,
     HeadSettings,
     ModelSettings,
-    Normalization,
     PostprocessingSettings,
     PreprocessingSettings,
     PyramidSettings,

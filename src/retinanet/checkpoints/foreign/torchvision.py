@@ -16,7 +16,8 @@ from retinanet.checkpoints.architecture import class_count, count_batches, requi
 from retinanet.checkpoints.foreign import coco_classes, deepforest
 from retinanet.checkpoints.native import Checkpoint
 from retinanet.common.errors import RequestError
-from retinanet.config.settings import (
+from retinanet.config.convert import dotted, overlaid
+from retinanet.config.model_settings import (
     AnchorSettings,
     BackboneSettings,
     HeadSettings,
@@ -24,8 +25,6 @@ from retinanet.config.settings import (
     PostprocessingSettings,
     PreprocessingSettings,
     PyramidSettings,
-    dotted,
-    overlaid,
 )
 from retinanet.weight_files.reader import Contents
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.common.version import __version__
-from retinanet.config.settings import ModelSettings, to_plain
+from retinanet.config.convert import to_plain
+from retinanet.config.model_settings import ModelSettings
 from retinanet.export.onnx.onnx_ops import Ops
 from retinanet.export.onnx.onnx_postprocess import postprocess
 from retinanet.export.onnx.onnx_preprocess import preprocess

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from retinanet.config.settings import PreprocessingSettings
+from retinanet.config.model_settings import PreprocessingSettings
 from retinanet.export.onnx.onnx_ops import Ops
 from retinanet.ops.opencv_resize import BITS
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import RequestError, WorkError, first_line
-from retinanet.config.settings import ModelSettings
+from retinanet.config.model_settings import ModelSettings
 from retinanet.export.exported_network import ExportedNetwork
 from retinanet.export.onnx import onnx_limits
 from retinanet.export.onnx.onnx_export import FORMAT, NETWORK_INPUT, output_names

@@ -14,7 +14,7 @@ from torch import nn
 
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.common.version import __version__
-from retinanet.config.settings import to_plain
+from retinanet.config.convert import to_plain
 from retinanet.export.onnx.onnx_export import EXAMPLE, Flat, output_names
 from retinanet.export.openvino import openvino_int8
 from retinanet.export.openvino.openvino_runtime import ABOUT, DEVICE, FORMAT, NETWORK, core, runtime

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from retinanet.common.errors import RequestError, WorkError, first_line
-from retinanet.config.settings import ModelSettings
+from retinanet.config.model_settings import ModelSettings
 from retinanet.data.dataset import evenly, find_layout, plain_name
 from retinanet.data.faults import Report
 from retinanet.data.formats.listing import image_files

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from retinanet.common.errors import RequestError, first_line
 from retinanet.common.fields import shown
-from retinanet.config.settings import ModelSettings
+from retinanet.config.model_settings import ModelSettings
 from retinanet.weight_files import metadata
 
 if TYPE_CHECKING:
