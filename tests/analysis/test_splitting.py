@@ -18,10 +18,10 @@ def made(images, crowds=(), classes=4):
     """Data with the given labels in each image; ``crowds`` are numbers of boxes."""
     labels = np.array([label for own in images for label in own], np.int32)
     count, boxes = len(images), len(labels)
-    path_bytes, path_ends = packed_paths([f"{i}.jpg" for i in range(count)])
+    path_bytes, path_offsets = packed_paths([f"{i}.jpg" for i in range(count)])
     annotations = Annotations(
         path_bytes=path_bytes,
-        path_ends=path_ends,
+        path_offsets=path_offsets,
         ids=np.arange(count),
         sizes=np.full((count, 2), 64, np.int32),
         exif=np.ones(count, np.bool_),

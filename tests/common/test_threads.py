@@ -17,7 +17,7 @@ from torch import Tensor
 
 from retinanet.bench import torchvision_bench
 from retinanet.common import threads
-from retinanet.common.threads import alone, map_slices
+from retinanet.common.threads import map_slices, one_thread_each
 from retinanet.inference import postprocessing_fast
 from retinanet.losses import focal_cpu
 from retinanet.ops import iou_assigner, iou_assigner_fast
@@ -33,28 +33,28 @@ def number_in_a_new_thread() -> int:
 def test_alone(set_threads: SetThreads) -> None:
     """Of the calling thread only: torch.set_num_threads would leave 1 to every thread that starts meanwhile."""
     set_threads(3)
-    with alone() as number:
+    with one_thread_each() as number:
         assert number == 3
         assert torch.get_num_threads() == 1
         assert number_in_a_new_thread() == 3
-        with alone() as inner:
+        with one_thread_each() as inner:
             assert inner == 1
     assert torch.get_num_threads() == 3
-    with pytest.raises(KeyError), alone():
+    with pytest.raises(KeyError), one_thread_each():
         raise KeyError
     assert torch.get_num_threads() == 3
 
 
 def test_other_devices_than_cpus_are_left_alone(set_threads: SetThreads) -> None:
     set_threads(3)
-    with alone(torch.device("meta")) as number:
+    with one_thread_each(torch.device("meta")) as number:
         assert (number, torch.get_num_threads()) == (1, 3)
 
 
 def test_pytorch_with_other_threads_than_openmps(set_threads: SetThreads, monkeypatch: pytest.MonkeyPatch) -> None:
     set_threads(3)
     monkeypatch.setattr(threads, "_setters", lambda: None)
-    with alone() as number:
+    with one_thread_each() as number:
         assert (number, torch.get_num_threads()) == (1, 3)
 
 
@@ -70,7 +70,7 @@ def test_as_many_threads_as_pytorch_has(set_threads: SetThreads, number: int) ->
         return item, (threading.get_ident(), modes)
 
     for modes in (torch.inference_mode(), torch.no_grad(), torch.enable_grad()):
-        with modes, alone() as count:
+        with modes, one_thread_each() as count:
             expected = 1, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
             results = map_slices(work, range(4 * number), count)
         assert [item for item, _ in results] == list(range(4 * number))
@@ -81,7 +81,7 @@ def test_as_many_threads_as_pytorch_has(set_threads: SetThreads, number: int) ->
 
 def test_no_more_threads_than_slices(set_threads: SetThreads) -> None:
     set_threads(3)
-    with alone() as count:
+    with one_thread_each() as count:
         assert map_slices(lambda item: threading.get_ident(), [0], count) == [threading.get_ident()]
         assert map_slices(lambda item: item, [], count) == []
 
@@ -104,7 +104,7 @@ def test_an_error_reaches_the_caller(set_threads: SetThreads, kind: type[BaseExc
         ended.append(item)
 
     caller = threading.current_thread()
-    with pytest.raises(kind, match="broken"), alone() as count:
+    with pytest.raises(kind, match="broken"), one_thread_each() as count:
         map_slices(work, range(100), count)
     assert sorted(begun) == sorted(ended) == [0, 1]
     assert torch.get_num_threads() == 2
@@ -118,7 +118,7 @@ def test_a_system_that_grants_no_more_threads(set_threads: SetThreads, monkeypat
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with alone() as count:
+    with one_thread_each() as count:
         assert map_slices(lambda item: 2 * item, range(5), count) == [0, 2, 4, 6, 8]
 
 
@@ -128,7 +128,7 @@ def test_helpers_that_have_not_begun_are_not_waited_for(set_threads: SetThreads)
     released = threading.Event()
     busy = [threads._helpers().submit(released.wait, 60) for _ in range(threads.MOST - 1)]
     try:
-        with alone() as count:
+        with one_thread_each() as count:
             results = map_slices(lambda item: (item, threading.get_ident()), range(5), count)
         assert results == [(item, threading.get_ident()) for item in range(5)]
     finally:
@@ -156,7 +156,7 @@ def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(iou_assigner_fast, "CHUNK", 150)
     monkeypatch.setattr(iou_assigner_fast, "CACHED_OVERLAPS", 600)
     monkeypatch.setattr(postprocessing_fast, "SLICE", 3000)
-    monkeypatch.setattr(postprocessing_fast, "ENOUGH", 3000)
+    monkeypatch.setattr(postprocessing_fast, "LOGITS_PER_THREAD", 3000)
 
 
 @pytest.mark.usefixtures("small_slices")

@@ -88,7 +88,7 @@ def test_the_average_reaches_over_a_fifth_of_any_run():
 
 
 def test_the_end_says_how_much_was_used_and_why():
-    summary = {"budget": 120.0, "seconds": 83.0, "kept": 40.0, "evaluation": 3.0, "stopped": "finished"}
+    summary = {"budget": 120.0, "seconds": 83.0, "reserved": 40.0, "evaluation": 3.0, "stopped": "finished"}
     (line,) = budget_lines(summary)
     assert all(part in line for part in ("69%", "0:40", "0:03"))
     assert "patience" in budget_lines({**summary, "stopped": "patience"})[0]

@@ -21,7 +21,7 @@ from retinanet.data import open_data
 from retinanet.model import RetinaNet
 from retinanet.training import fitted_defaults, initial_weights
 from retinanet.training.events import Started, StateSaved, WeightsKept
-from retinanet.training.preparation import Surroundings
+from retinanet.training.preparation import Machine
 from retinanet.training.run_folder import read_run
 from retinanet.training.trainer import train
 
@@ -29,7 +29,7 @@ MANY = (*(f"thing {i}" for i in range(78)), "Person", "red")
 FEW = ("helmet", "person", "mask")
 MODEL = from_plain(Settings, TINY).model
 OUTPUT = "class_subnet.output"
-HERE = Surroundings(torch.device("cpu"), "fp32", 1, 0)
+HERE = Machine(torch.device("cpu"), "fp32", 1, 0)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@
     model.safetensors               a file; or a folder with such a file, as the Hugging Face hub's client makes them
     retinanet_resnet50_fpn_v2       torchvision's weights, by the name of the function that makes the network
     https://zoo.org/model.pth       a file to download, once
-    user/name, user/name@revision   a model on the Hugging Face hub; hf://user/name@revision/file says so outright
+    user/name, user/name@revision   a model on the Hugging Face hub; hf://user/name@revision/file is the explicit form
 
 A name that exists as a file or folder is that file or folder. To recognise a name takes no heavy import and no network,
 so that the command line can do it first.
@@ -23,20 +23,20 @@ from urllib.parse import unquote, urlsplit
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
 
-RUN = ("best.safetensors", "last.safetensors")
-USUAL = (*RUN, "model.safetensors", "pytorch_model.bin")
+RUN_FILES = ("best.safetensors", "last.safetensors")
+COMMON_FILES = (*RUN_FILES, "model.safetensors", "pytorch_model.bin")
 """Names of checkpoints, the first to be preferred."""
 ENDINGS = (".safetensors", ".pth", ".pt", ".pkl", ".bin", ".ckpt")
 EXPORTED = ("model.xml", ".onnx", ".pt2")
 """Endings of exported models' names; OpenVINO's is in a folder with its other files."""
-BESIDE = ("resume.pt", "model.bin")
+NOT_MODELS = ("resume.pt", "model.bin")
 """The state that training resumes from, and the numbers of an OpenVINO model: neither is a model."""
 TORCHVISION = {
     "retinanet_resnet50_fpn": "RetinaNet_ResNet50_FPN_Weights",
     "retinanet_resnet50_fpn_v2": "RetinaNet_ResNet50_FPN_V2_Weights",
 }
 """Names of torchvision's models, and of the enumerations of their weights."""
-OURS = "runs"
+RUNS_FOLDER = "runs"
 """The folder of training runs: always a path, also before the first run."""
 HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 WAYS = (
@@ -94,7 +94,7 @@ def in_folder(folder: Path) -> Path:
     """
     name = choose([path.name for path in folder.iterdir() if path.is_file()], str(folder))
     if name is None:
-        raise RequestError(f"{folder} is a folder without {' or '.join(RUN)}: give a run folder or a file")
+        raise RequestError(f"{folder} is a folder without {' or '.join(RUN_FILES)}: give a run folder or a file")
     return folder / name
 
 
@@ -106,11 +106,11 @@ def choose(names: Collection[str], where: str) -> str | None:
     Raises:
         RequestError: there are several.
     """
-    for name in USUAL:
+    for name in COMMON_FILES:
         if name in names:
             return name
     for endings in (ENDINGS, EXPORTED):
-        possible = sorted(n for n in names if n.lower().endswith(endings) and PurePosixPath(n).name not in BESIDE)
+        possible = sorted(n for n in names if n.lower().endswith(endings) and PurePosixPath(n).name not in NOT_MODELS)
         if len(possible) > 1:
             shown = ", ".join(possible[:5]) + (", ..." if len(possible) > 5 else "")
             raise RequestError(f"{where} has {len(possible)} files that could be the model ({shown}): give one of them")
@@ -162,7 +162,7 @@ def _looks_like_a_path(text: str) -> bool:
         or text.endswith("/")
         or text.lower().endswith((*ENDINGS, *EXPORTED))
         or (len(parts) > 2 and "@" not in text)
-        or (len(parts) > 1 and (parts[0] == OURS or Path(parts[0]).is_dir()))
+        or (len(parts) > 1 and (parts[0] == RUNS_FOLDER or Path(parts[0]).is_dir()))
     )
 
 
@@ -178,7 +178,7 @@ def _no_path(path: Path) -> RequestError:
 def _near(path: Path) -> str:
     """A hint at an existing model with nearly this name."""
     known = list(TORCHVISION) if len(path.parts) == 1 else []
-    folders = [path.parent, Path(OURS)] if len(path.parts) == 1 else [path.parent]
+    folders = [path.parent, Path(RUNS_FOLDER)] if len(path.parts) == 1 else [path.parent]
     for folder in folders:
         try:
             known += [str(entry) for entry in folder.iterdir()]

@@ -160,8 +160,8 @@ def budget_lines(summary: Mapping[str, Any]) -> list[str]:
         return [line]
     if summary["stopped"] == "patience":
         return [f"{line}: train.patience ended the run"]
-    kept, took = clock(summary["kept"]), clock(summary["evaluation"])
-    return [f"{line}: {kept} were reserved for the last evaluation and the report, and the evaluation took {took}"]
+    reserved, took = clock(summary["reserved"]), clock(summary["evaluation"])
+    return [f"{line}: {reserved} were reserved for the last evaluation and the report, and the evaluation took {took}"]
 
 
 def data_name(data: Path) -> str:

@@ -31,12 +31,13 @@ def asynchronous(device: torch.device) -> bool:
 
 
 @contextmanager
-def alone(device: torch.device = CPU) -> Iterator[int]:
-    """A block in which operations of the calling thread use no other threads. Yields the number of threads outside.
+def one_thread_each(device: torch.device = CPU) -> Iterator[int]:
+    """A block in which operations of the calling thread use no other threads. Yields the number of threads
+    that PyTorch has outside of the block.
 
     On other devices, and if PyTorch does not use OpenMP's threads, nothing changes and the number is 1.
     """
-    setters, threads = _setters(), torch.get_num_threads()  # which also gives a new thread PyTorch's number
+    setters, threads = _setters(), torch.get_num_threads()  # also sets up a new thread
     if setters is None or device.type != "cpu":
         yield 1
         return
@@ -81,12 +82,12 @@ if hasattr(os, "register_at_fork"):
 def map_slices(work: Callable[[Item], Result], slices: Sequence[Item], threads: int) -> list[Result]:
     """``[work(item) for item in slices]``, computed by the calling thread and helper threads.
 
-    The caller must be in :func:`alone`. ``work`` runs in several threads, in any order, with the caller's gradient and
-    inference modes. The call waits only for helpers that have begun: if the cores are busy, the caller does the work of
-    the others. The first error of ``work`` is raised here, and slices that no thread has begun are skipped.
+    The caller must be in :func:`one_thread_each`. ``work`` runs in several threads, in any order, with the caller's
+    gradient and inference modes. Helpers that have not started when the caller is done are cancelled, so on busy cores
+    the caller does their work. The first error of ``work`` is raised here; slices that no thread has begun are skipped.
 
     Args:
-        threads: the number of threads that may compute at the same time; :func:`alone` yields it.
+        threads: the number of threads that may compute at the same time; :func:`one_thread_each` yields it.
     """
     results: list[Any] = [None] * len(slices)
     waiting, errors = deque(enumerate(slices)), deque[BaseException]()
@@ -104,7 +105,7 @@ def map_slices(work: Callable[[Item], Result], slices: Sequence[Item], threads: 
         if not begun.set_running_or_notify_cancel():
             return
         try:
-            with alone(), torch.inference_mode(inference), torch.set_grad_enabled(grad):
+            with one_thread_each(), torch.inference_mode(inference), torch.set_grad_enabled(grad):
                 take()
         except BaseException as error:  # the caller raises it
             errors.append(error)

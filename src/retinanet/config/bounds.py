@@ -8,6 +8,7 @@ from retinanet.common.fields import Within
 
 Normalization = Literal["none", "batch", "group"]
 Interpolation = Literal["antialias", "pillow", "plain", "opencv"]
+BoxLoss = Literal["smooth_l1", "l1", "giou"]
 
 Fraction = Annotated[float, Within(0, 1)]
 Positive = Annotated[float, Within(0, 1e6, above=True)]

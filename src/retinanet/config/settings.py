@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from retinanet.common.fields import Section, SettingsError, Within, require, shown
-from retinanet.config.bounds import Count, Fraction, NotNegative, Pixels, Positive, Score, Zoom
+from retinanet.config.bounds import BoxLoss, Count, Fraction, NotNegative, Pixels, Positive, Score, Zoom
 from retinanet.config.model_settings import ModelSettings
 
 LENGTHS = ("epochs", "steps", "budget")
@@ -80,7 +80,7 @@ class LossSettings(Section, where="loss"):
     margin: Annotated[float, Within(0, 1, above=True)] = 0.5
     """Margin of "hinge": the p_t above which an example costs nothing."""
     ohem: OhemSettings = field(default_factory=OhemSettings)
-    box: Literal["smooth_l1", "l1", "giou"] = "smooth_l1"
+    box: BoxLoss = "smooth_l1"
     """Box loss."""
     beta: Positive = 1 / 9
     """Where smooth L1 changes from quadratic to linear, in encoded units."""
@@ -97,7 +97,7 @@ class LossSettings(Section, where="loss"):
 
 @dataclass(frozen=True)
 class AugmentationSettings(Section, where="data.augmentation"):
-    """Random changes of training images. Each is a function of (seed, epoch, image)."""
+    """Random changes of training images. Each is a function of the seed, the image, and how often it was drawn."""
 
     flip: Fraction = 0.5
     """Probability of a horizontal flip."""

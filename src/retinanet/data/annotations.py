@@ -19,7 +19,7 @@ class Annotations:
 
     path_bytes: NDArray[np.uint8]
     """The encoded paths of all images, one after the other: forked processes share an array, not a list."""
-    path_ends: NDArray[np.int64]  # (N + 1,) where each path starts in path_bytes
+    path_offsets: NDArray[np.int64]  # (N + 1,) where each path starts in path_bytes
     ids: NDArray[np.int64]  # (N,) COCO's image id, or a number that stands for it
     sizes: NDArray[np.int32]  # (N, 2) height and width of the decoded image
     exif: NDArray[np.bool_]  # (N,) whether the image is rotated as its EXIF orientation says
@@ -39,15 +39,15 @@ class Annotations:
     @property
     def paths(self) -> list[str]:
         content = self.path_bytes.tobytes()
-        return [content[start:end].decode("utf-8", "surrogateescape") for start, end in pairwise(self.path_ends)]
+        return [content[start:end].decode("utf-8", "surrogateescape") for start, end in pairwise(self.path_offsets)]
 
     def path(self, index: int) -> str:
-        start, end = self.path_ends[index], self.path_ends[index + 1]
+        start, end = self.path_offsets[index], self.path_offsets[index + 1]
         return self.path_bytes[start:end].tobytes().decode("utf-8", "surrogateescape")
 
 
 def packed_paths(paths: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """``path_bytes`` and ``path_ends`` of :class:`Annotations`."""
+    """``path_bytes`` and ``path_offsets`` of :class:`Annotations`."""
     encoded = [path.encode("utf-8", "surrogateescape") for path in paths]
     return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([0, *map(len, encoded)])
 

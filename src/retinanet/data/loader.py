@@ -52,7 +52,7 @@ class Batch:
     indices: list[int]
     """Indices of the images in the data set."""
     draws: list[int]
-    """The number of each image's draw, see :meth:`Repeats.drawn`: its epoch, where no image is repeated."""
+    """A number for each image that seeds its augmentation: the epoch, unless images are repeated."""
 
     def pin_memory(self) -> Batch:
         """The same in memory that a GPU copies from directly; called by torch's loader."""
@@ -229,8 +229,8 @@ def order(seed: int, epoch: int, portrait: NDArray[np.bool_], batch_size: int) -
     """
     rng, total = augment.rng(3, seed, epoch), len(portrait)
     drawn = rng.permutation(total)
-    lead = -epoch * total % batch_size  # complete the batch that the epoch before began
-    first, rest = drawn[:lead], drawn[lead:]
+    carry_over = -epoch * total % batch_size  # images that fill the last batch of the previous epoch
+    first, rest = drawn[:carry_over], drawn[carry_over:]
     kinds = [rest[portrait[rest] == kind] for kind in (False, True)]
     left = np.concatenate([kind[len(kind) // batch_size * batch_size :] for kind in kinds])
     whole = [kind[: len(kind) // batch_size * batch_size].reshape(-1, batch_size) for kind in kinds]
@@ -279,11 +279,11 @@ def _load(source: Source[T], keys: Iterable[int], workers: int) -> Iterator[T]:
     from torch.utils.data import DataLoader
 
     loader: Iterable[Any] = DataLoader(
-        Caught(source),  # type: ignore[arg-type]
+        ErrorsAsValues(source),  # type: ignore[arg-type]
         batch_size=None,
         sampler=keys,
         num_workers=workers,
-        collate_fn=_same,
+        collate_fn=_identity,
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # DataLoader draws a seed for its workers, which must not change training's draws
@@ -296,7 +296,7 @@ def _load(source: Source[T], keys: Iterable[int], workers: int) -> Iterator[T]:
                 raise item
             yield item
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error) or "Caught" in str(error):
+        if "DataLoader worker" not in str(error) or "ErrorsAsValues" in str(error):
             raise
         raise WorkError(
             f"a process that loads images died ({first_line(error)}): too little memory, or shared memory "
@@ -305,7 +305,7 @@ def _load(source: Source[T], keys: Iterable[int], workers: int) -> Iterator[T]:
 
 
 @dataclass
-class Caught:
+class ErrorsAsValues:
     """Returns errors that are meant for the user as values: torch would wrap those of a worker in its traceback."""
 
     source: Source[Any]
@@ -317,7 +317,7 @@ class Caught:
             return error
 
 
-def _same(item: T) -> T:
+def _identity(item: T) -> T:
     return item
 
 

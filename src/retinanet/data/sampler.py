@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from retinanet.data import augment
 from retinanet.data.dataset import DetectionData
 
-STEPS = 1 << 20  # the shift is a multiple of 1 / STEPS: adding it to a whole number has no rounding error
-GOLDEN = 648055  # STEPS divided by the golden ratio; odd, so that its multiples meet every step
+GRID = 1 << 20  # the shift is a multiple of 1 / GRID: adding it to a whole number has no rounding error
+GOLDEN = 648055  # GRID divided by the golden ratio; odd, so that its multiples modulo GRID take every value
 
 
 def repeat_factors(data: DetectionData, threshold: float) -> NDArray[np.float64]:
     """(N,) the repeat factor of each image, 1 or more; 1 for images without objects. Crowd regions do not count."""
-    notes = data.annotations
-    counted = ~notes.crowds
-    pairs = np.unique(notes.images[counted] * len(data.class_names) + notes.labels[counted])
+    annotations = data.annotations
+    counted = ~annotations.crowds
+    pairs = np.unique(annotations.images[counted] * len(data.class_names) + annotations.labels[counted])
     images, classes = np.divmod(pairs, len(data.class_names))
     share = np.bincount(classes, minlength=len(data.class_names)) / max(1, len(data))
     factors = np.sqrt(np.maximum(1.0, threshold / np.maximum(share, 1e-300)))  # (K,)
@@ -36,8 +36,8 @@ def repeat_factors(data: DetectionData, threshold: float) -> NDArray[np.float64]
 class Repeats:
     """How often an epoch draws each image: a function of (seed, epoch).
 
-    One number rounds the factors of all images (systematic sampling): their cumulative sums are shifted by it and
-    rounded down. An image is rounded up as often as its fraction says, and all epochs have the same length. The first
+    The same shift is added to the cumulative sums of all factors before they are rounded down (systematic
+    sampling). An image is rounded up as often as its fraction says, and all epochs have the same length. The first
     shift is random. It grows by the golden ratio each epoch, which spreads the extra draws of an image evenly.
     """
 
@@ -73,8 +73,8 @@ class Repeats:
 
     def counts(self, epoch: int) -> NDArray[np.int64]:
         """(N,) how many times an epoch draws each image; the sum is :attr:`draws`."""
-        first = int(augment.rng(4, self.seed).integers(STEPS))
-        shift = (first + epoch * GOLDEN) % STEPS / STEPS
+        first = int(augment.rng(4, self.seed).integers(GRID))
+        shift = (first + epoch * GOLDEN) % GRID / GRID
         whole: NDArray[np.int64] = np.floor(self.ends + shift).astype(np.int64)
         return 1 + whole[1:] - whole[:-1]
 

@@ -172,10 +172,10 @@ def _check_boxes(listing: Listing, sizes: NDArray[np.int32], exif: NDArray[np.bo
     listed = np.flatnonzero(usable)
     counts = np.bincount(image[keep], minlength=len(sizes))[listed]
     areas = np.frombuffer(listing.areas, np.float64)[order]
-    path_bytes, path_ends = packed_paths([listing.paths[i] for i in listed])
+    path_bytes, path_offsets = packed_paths([listing.paths[i] for i in listed])
     return Annotations(
         path_bytes=path_bytes,
-        path_ends=path_ends,
+        path_offsets=path_offsets,
         ids=np.array(listing.ids, np.int64)[listed],
         sizes=sizes[listed],
         exif=exif[listed],

@@ -242,11 +242,11 @@ class Detector:
         return results
 
     def detect(self, batch: ImageBatch, options: PredictOptions = DEFAULTS) -> list[Detections]:
-        """:meth:`forward`, then :meth:`decode`; size and batch size of the options play no part."""
+        """:meth:`forward`, then :meth:`decode`; ``size`` and ``batch_size`` of the options are ignored."""
         return self.decode(self.forward(batch), batch, options)
 
     def _network(self, images: Tensor) -> Outputs:
-        # A cache of converted weights must not end up outside of a CUDA graph that reads it.
+        # No cache of converted weights on GPUs: a CUDA graph would read tensors that it does not own.
         kind, dtype = self.device.type, DTYPES[self.precision]
         with torch.autocast(kind, dtype=dtype, enabled=self.precision != "fp32", cache_enabled=kind != "cuda"):
             outputs: Outputs = self.model(images)

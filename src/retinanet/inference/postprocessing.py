@@ -73,8 +73,8 @@ def postprocess(
         outputs: per level logits (B, N_l, K) and deltas (B, N_l, 4).
         anchors: per level (N_l, 4), input pixels.
         sizes: (B, 2), height and width of each image within its padding.
-        scales: (B, 2), how many input pixels, down and across, are one pixel of the image as it was given; only
-            ``inclusive`` boxes need to know, 1 by default.
+        scales: (B, 2), how many input pixels, down and across, are one pixel of the image as it was given; used
+            only if ``settings.inclusive`` is true; 1 by default.
 
     Returns:
         For each image boxes (n, 4) float32 x1 y1 x2 y2 in input pixels, scores (n,) float32 descending, labels (n,)

@@ -1,9 +1,9 @@
-"""Post-processing that leaves nearly all logits out before it computes anything of them.
+"""Post-processing that skips nearly all logits by one cheap test.
 
 Of millions of logits nearly all lie below the threshold. So:
 
-1. The logits of neighbouring anchors, which lie together in memory, form groups. One maximum per group is all that is
-   computed of every logit.
+1. The logits of neighbouring anchors, which lie together in memory, form groups. Of all logits, only the maximum of
+   each group is computed.
 2. Groups whose maximum is below the threshold hold no candidate. A group that is not among the k with the highest
    maxima holds none of the k best pairs either. Both are left out.
 3. Of the groups that remain, single logits are compared; the k best per level and image are the candidates.
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from retinanet.common.threads import alone, map_slices
+from retinanet.common.threads import map_slices, one_thread_each
 from retinanet.config.model_settings import PostprocessingSettings
 from retinanet.model.retinanet import Outputs
 from retinanet.ops import boxes as geometry
@@ -36,8 +36,8 @@ Found = tuple[Tensor, Tensor, Tensor]
 
 GROUP_LOGITS = 320  # about so many logits of neighbouring anchors make a group
 SLICE = 1 << 20  # logits of which a thread computes the groups' maxima before it takes the next slice
-ENOUGH = 1 << 22  # logits for each thread: to wake one for fewer takes as long as it saves
-FIRST = 2  # times the wanted number of detections: how many of the highest-scoring boxes suppression takes at first
+LOGITS_PER_THREAD = 1 << 22  # with fewer, waking a thread takes as long as it saves
+FIRST = 2  # NMS takes the FIRST * max_detections highest-scoring boxes first, and more only if it needs them
 
 
 def postprocess_batch(
@@ -51,7 +51,7 @@ def postprocess_batch(
     thresholds = [settings.threshold] * len(anchors)
     if settings.coarsest_threshold is not None:
         thresholds[-1] = settings.coarsest_threshold
-    with alone(outputs.logits[0].device) as threads:
+    with one_thread_each(outputs.logits[0].device) as threads:
         levels = _maxima([_Level.of(logits) for logits in outputs.logits], threads)
         sizes = sizes.to(levels[0].highest.device, torch.float32)
         pixels = torch.ones_like(sizes) if scales is None else scales.to(sizes)
@@ -91,7 +91,7 @@ class _Level:
 def _maxima(levels: Sequence[_Level], threads: int) -> list[_Level]:
     """The levels with the highest logit of each group."""
     # Nearly all the time goes into this maximum, which threads share. Slices change no bit of the result.
-    threads = min(threads, sum(level.logits.numel() for level in levels) // ENOUGH)
+    threads = min(threads, sum(level.logits.numel() for level in levels) // LOGITS_PER_THREAD)
     slices = []
     for level in levels:
         rows = max(1, SLICE // level.logits.shape[2]) if threads > 1 else level.logits.numel() + 1
@@ -170,7 +170,7 @@ def _candidates(
 
 
 def _limit(threshold: float) -> float:
-    """The logit of a score, a little lower, for the rounding of sigmoid and of bfloat16: scores are compared later."""
+    """A logit slightly below that of the threshold, because sigmoid and bfloat16 round; scores are compared later."""
     if threshold <= 0:
         return -math.inf
     limit = math.log(threshold / (1 - threshold))

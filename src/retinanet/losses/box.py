@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, get_args
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from retinanet.common.arguments import real
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
+from retinanet.config.bounds import BoxLoss
 from retinanet.ops import boxes as geometry
 
 
@@ -20,7 +21,7 @@ def box_loss(
     deltas: Tensor,
     anchors: Tensor,
     boxes: Tensor,
-    kind: Literal["smooth_l1", "l1", "giou"],
+    kind: BoxLoss,
     beta: float = 1 / 9,
     weights: Tensor | None = None,
     box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
@@ -43,16 +44,16 @@ def box_loss(
     Raises:
         RequestError: ``kind`` is unknown, or ``beta`` out of range.
     """
-    if kind not in ("smooth_l1", "l1", "giou"):
-        raise RequestError(f"kind must be one of smooth_l1, l1, giou, not {shown(kind)}")
+    if kind not in get_args(BoxLoss):
+        raise RequestError(f"kind must be one of {', '.join(get_args(BoxLoss))}, not {shown(kind)}")
     if not 0 <= real("beta", beta) < math.inf:
         raise RequestError(f"beta must be 0 or more, not {beta}")
     if kind == "giou":
         losses = 1 - geometry.giou(geometry.decode(deltas, anchors), boxes)  # (P,)
     else:
+        functions: dict[str, Any] = {"smooth_l1": partial(F.smooth_l1_loss, beta=beta), "l1": F.l1_loss}
         targets = geometry.encode(boxes, anchors)
         if any(weight != 1 for weight in box_weights):
             deltas, targets = (geometry.multiplied(each, box_weights) for each in (deltas, targets))
-        function = F.l1_loss if kind == "l1" else partial(F.smooth_l1_loss, beta=beta)
-        losses = function(deltas, targets, reduction="none").sum(dim=1)
+        losses = functions[kind](deltas, targets, reduction="none").sum(dim=1)
     return losses.sum() if weights is None else (losses * weights).sum()

@@ -72,8 +72,8 @@ def sigmoid_focal_loss(
         () float32 (float64 for float64 logits). Exact and finite, with exact gradients, for logits up to +-100.
 
     Raises:
-        ValueError: where the shapes do not fit, gamma or alpha is out of range, or a label is (which is looked for on
-            CPUs alone).
+        ValueError: where the shapes do not fit, gamma or alpha is out of range, or a label is out of range
+            (labels are checked on CPUs only).
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(

@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from retinanet.common.threads import alone, map_slices
+from retinanet.common.threads import map_slices, one_thread_each
 from retinanet.losses.pointwise import SOFTPLUS_LINEAR, require_labels
 from retinanet.ops.iou_assigner import IGNORED
 
 # Logits per slice: the handful of temporaries stays in a core's caches, and few calls are needed.
 SLICE = 1 << 17
 
-# Below this probability 1 - p is exact enough for its logarithm: it has lost at most 6 of 24 bits.
+# Below this probability, 1 - p keeps at least 18 of its 24 bits, which is enough for its logarithm.
 EXACT_BELOW = 0.98
 
 Weight = float | Tensor
@@ -46,7 +46,7 @@ class FocalLossWithGradient(torch.autograd.Function):
         negative_weight: Weight,
         grad_enabled: bool,
     ) -> Tensor:
-        with alone(labels.device):
+        with one_thread_each(labels.device):
             require_labels(labels, logits.shape[1])
         constants = gamma, positive_weight, negative_weight
         total, ctx.grad = compute(logits, labels, *constants, grad_enabled and ctx.needs_input_grad[1])
@@ -59,12 +59,12 @@ class FocalLossWithGradient(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         logits, labels = ctx.saved_tensors
-        # The first call gives the gradient away; only where the graph is kept for another is it computed again.
+        # The stored gradient is scaled in place, so it serves once. A second call (retain_graph) computes it again.
         grad, ctx.grad = ctx.grad, None
         if grad is None:
             grad = ctx.compute(logits, labels, *ctx.constants, True)[1]
         factor = upstream.to(grad.dtype)
-        with alone(grad.device) as workers:
+        with one_thread_each(grad.device) as workers:
             map_slices(lambda rows: rows.mul_(factor), grad.split(rows_per_slice(grad)), workers)
         return None, grad.to(logits.dtype), None, None, None, None, None
 
@@ -82,7 +82,7 @@ def sliced_loss(
     grad = torch.empty(logits.shape, dtype=kept) if needs_grad else None
     step = rows_per_slice(logits)
     starts = range(0, len(logits), step)
-    with alone() as workers:
+    with one_thread_each() as workers:
         positive, ignored = (labels >= 0).nonzero()[:, 0], (labels == IGNORED).nonzero()[:, 0]
         classes = labels[positive]
 
@@ -128,7 +128,7 @@ def _background(
 
     Args:
         x: (n, K) float32 or float64, logits.
-        left_out: what counts for nothing here: ignored rows (i,), and rows (j,) with the class (j,) they are positive
+        left_out: entries that count as 0: ignored rows (i,), and rows (j,) with the class (j,) that they are positive
             for.
         weight: a number, or (K,).
         grad: (n, K), where the gradient is written.

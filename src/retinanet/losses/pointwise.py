@@ -43,11 +43,12 @@ def hinge(x_t: Tensor, margin: float = 0.5) -> Tensor:
 
 def pointwise_loss(settings: LossSettings) -> Pointwise:
     """The function of x_t that ``settings`` name, without alpha."""
-    if settings.kind == "focal_star":
-        return partial(focal_star, gamma=settings.gamma, beta=settings.star_beta)
-    if settings.kind == "hinge":
-        return partial(hinge, margin=settings.margin)
-    return partial(focal, gamma=settings.gamma)
+    functions = {
+        "focal": partial(focal, gamma=settings.gamma),
+        "focal_star": partial(focal_star, gamma=settings.gamma, beta=settings.star_beta),
+        "hinge": partial(hinge, margin=settings.margin),
+    }
+    return functions[settings.kind]
 
 
 def require_labels(labels: Tensor, classes: int) -> None:

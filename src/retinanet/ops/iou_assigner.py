@@ -51,8 +51,8 @@ def match(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], se
 
     An anchor belongs to the box that it overlaps most (the first of equals) if their IoU is at least
     ``settings.foreground``; it is background below ``settings.background``, and ignored between the two. With
-    ``low_quality`` the anchors that overlap some box more than any other anchor does belong to *their* best box too,
-    unless that overlap is 0. A background anchor of which at least half lies in an ignore region is ignored.
+    ``low_quality`` the anchor with the highest IoU for a box is positive too, unless that IoU is 0; it belongs to the
+    box that it overlaps most itself. A background anchor of which at least half lies in an ignore region is ignored.
 
     Args:
         anchors: (N, 4) float32, x1 y1 x2 y2 in input pixels.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from retinanet.common import threads
-from retinanet.common.threads import alone, map_slices
+from retinanet.common.threads import map_slices, one_thread_each
 from retinanet.config.settings import MatchingSettings
 from retinanet.ops import boxes as geometry
 from retinanet.ops.targets import BACKGROUND, IGNORED, Targets
@@ -22,8 +22,8 @@ from retinanet.ops.targets import BACKGROUND, IGNORED, Targets
 # At most this many overlaps exist at once, so an image with 1000 boxes and 200 000 anchors needs no more memory than
 # one with 20 boxes.
 MOST_OVERLAPS = 1 << 22
-# On a CPU anchors are taken in chunks of this length and fewer overlaps at once: the temporaries stay in a core's
-# cache. A chunk runs whole on one thread.
+# On a CPU, chunks of CHUNK anchors are compared with as many boxes as give CACHED_OVERLAPS overlaps: the temporaries
+# stay in a core's cache. One thread runs a whole chunk.
 CHUNK = 1 << 14
 CACHED_OVERLAPS = 1 << 18
 
@@ -32,12 +32,12 @@ def match_in_chunks(
     anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], settings: MatchingSettings
 ) -> Targets:
     """As :func:`retinanet.ops.iou_assigner.match`."""
-    # The boxes are sorted out before they are moved: on a GPU the CPU would have to wait for the result.
+    # The boxes are filtered before they are moved: to filter them on a GPU, the CPU would have to wait for it.
     truth = _moved([b[n >= 0] for b, n in zip(boxes, labels, strict=True)], anchors.device, anchors.dtype)
     classes = _moved([n[n >= 0] for n in labels], anchors.device, torch.int64)
     regions = _moved([b[n == IGNORED] for b, n in zip(boxes, labels)], anchors.device, anchors.dtype)
     targets = torch.empty((len(boxes), len(anchors)), dtype=torch.int64, device=anchors.device)
-    with alone(anchors.device) as workers:
+    with one_thread_each(anchors.device) as workers:
         blocks = _blocks(anchors, truth, classes, regions, targets, workers)
         highest = map_slices(_highest_overlaps, blocks, workers)
         matched = map_slices(lambda pair: _assign(*pair, settings), list(zip(blocks, highest)), workers)
@@ -95,7 +95,7 @@ class _Block:
         """Number and slice of each chunk, with indices of boxes to compare it with, as many as fit into memory at once.
 
         Args:
-            wanted: (chunks, M) bool. A GPU compares all boxes in less time than the CPU would wait for this mask.
+            wanted: (chunks, M) bool. Ignored on a GPU: to compare all boxes is faster than to wait for the mask.
         """
         if threads.asynchronous(wanted.device):
             most, chosen = MOST_OVERLAPS, [torch.arange(wanted.shape[1], device=wanted.device)] * len(wanted)

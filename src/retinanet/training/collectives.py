@@ -2,7 +2,7 @@
 
 A process that enters a collective operation alone waits there for ever. So the first process decides everything that
 depends on clocks, files or measured times. All processes receive its decision at the same step, in one small all-reduce
-(:func:`agree`): they meet. The decision says when they meet next. Between two meetings only gradients are reduced.
+(:func:`agree`). The decision also says when they synchronise next; until then only gradients are reduced.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ GRACE = 20.0  # seconds that the other processes have to end by themselves
 
 @dataclass(frozen=True)
 class Decision:
-    """What all processes do until the next meeting."""
+    """What all processes do until they synchronise again."""
 
     steps: int = 1
-    """Training steps until the next meeting."""
+    """Training steps until they synchronise again."""
     save: bool = False
     evaluate: bool = False
     over: bool = False
@@ -61,7 +61,8 @@ def agree(fabric: Fabric, decision: Decision, signal_number: int) -> Decision:
     if fabric.world_size == 1:
         return dataclasses.replace(decision, signal=signal_number)
     fields = dataclasses.fields(Decision)
-    own = dataclasses.astuple(decision) if fabric.is_global_zero else (0,) * len(fields)  # the sum is the first's
+    # The other processes send zeros, so the sum is the decision of the first one.
+    own = dataclasses.astuple(decision) if fabric.is_global_zero else (0,) * len(fields)
     received = [float(signal_number == number) for number in (signal.SIGTERM, signal.SIGINT)]
     vector = torch.tensor([*map(float, own), *received], dtype=torch.float64, device=fabric.device)
     *values, terminated, interrupted = all_reduce(vector).tolist()
@@ -85,22 +86,25 @@ def all_reduce(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def first_process(fabric: Fabric, action: Callable[[], None]) -> None:
+def run_in_first(fabric: Fabric, action: Callable[[], None]) -> None:
     """Run ``action`` in the first process only. If it fails, all processes fail, and none waits for another."""
-    every_process(fabric, action if fabric.is_global_zero else lambda: None)
+    run_in_all(fabric, action if fabric.is_global_zero else lambda: None)
 
 
-def of_first(fabric: Fabric, action: Callable[[], T]) -> T:
+def broadcast_from_first(fabric: Fabric, action: Callable[[], T]) -> T:
     """What ``action`` returns in the first process. Times, memory and shared folders differ between processes."""
     result: list[T] = []
-    first_process(fabric, lambda: result.append(action()))
+    run_in_first(fabric, lambda: result.append(action()))
     if fabric.world_size > 1:
         result = fabric.broadcast(result)
     return result[0]
 
 
-def every_process(fabric: Fabric, action: Callable[[], T]) -> T:
-    """What ``action`` returns here. If it fails in any process, all processes fail with the first one's error."""
+def run_in_all(fabric: Fabric, action: Callable[[], T]) -> T:
+    """What ``action`` returns here. If it fails in a process, all processes fail.
+
+    A process in which it failed raises its own error, the others that of the first process that failed.
+    """
     problem: Exception | None = None
     result: Any = None
     try:
@@ -124,8 +128,8 @@ def _picklable(error: Exception) -> Exception:
 
 
 @contextmanager
-def all_end(fabric: Fabric) -> Iterator[None]:
-    """A block in which the end of one process ends all processes, each with a line that says why.
+def end_together(fabric: Fabric) -> Iterator[None]:
+    """A block in which all processes end if one ends, each with a line that says why.
 
     A connection that breaks because another process has ended becomes a :class:`WorkError`. The processes that Fabric
     started are waited for, and killed if they hang.
@@ -146,8 +150,8 @@ def all_end(fabric: Fabric) -> Iterator[None]:
         raise
     finally:
         if fabric.world_size > 1 and dist.is_initialized():
-            # Gloo's thread needs Python's lock to release tensors. Dropping the process group waits for that thread
-            # while it holds the lock. Without this pause both may wait for ever.
+            # Gloo's thread needs Python's lock to release tensors. To destroy the process group
+            # is to hold the lock and wait for that thread. Without this pause both may wait for ever.
             time.sleep(SETTLING)
             if failed:
                 # Others may wait for this process in a collective. They notice its end when its connections close.

@@ -22,7 +22,7 @@ from retinanet.config.settings import LENGTHS, Settings, seconds
 from retinanet.data import DetectionData
 from retinanet.ops.resize import padded_size, resized_size
 from retinanet.training import initial_weights, step_cost
-from retinanet.training.preparation import Surroundings
+from retinanet.training.preparation import Machine
 from retinanet.training.schedule import ema_decay, interval
 
 
@@ -81,7 +81,7 @@ NETWORKS = (
 
 
 def fit(
-    given: Mapping[str, Any], fitted_anchors: bool, data: DetectionData, val: DetectionData, here: Surroundings
+    given: Mapping[str, Any], fitted_anchors: bool, data: DetectionData, val: DetectionData, here: Machine
 ) -> tuple[Settings, list[Choice]]:
     """Choose settings for ``data`` on this machine.
 
@@ -127,7 +127,7 @@ def fit(
 
 
 def _choose_network(
-    settings: Settings, data: DetectionData, budget: float | None, wanted: int, fixed_lr: bool, here: Surroundings
+    settings: Settings, data: DetectionData, budget: float | None, wanted: int, fixed_lr: bool, here: Machine
 ) -> tuple[Settings, step_cost.Cost | None, Choice | None]:
     """The largest network that makes the wanted steps in the budget, or else the smallest one.
 
@@ -152,7 +152,7 @@ def _choose_network(
     return settings, None, None
 
 
-def _machine_choices(here: Surroundings) -> list[Choice]:
+def _machine_choices(here: Machine) -> list[Choice]:
     on_cpu, cpus = here.device.type == "cpu", step_cost.cpu_count()
     fastest = f"the fastest on {cpus} CPUs" if on_cpu else f"the fastest on {torch.cuda.get_device_name(here.device)}"
     workers = "the network uses all CPUs" if on_cpu else f"of {cpus} CPUs"
@@ -160,7 +160,7 @@ def _machine_choices(here: Surroundings) -> list[Choice]:
 
 
 def fit_anchors_only(
-    settings: Settings, data: DetectionData, val: DetectionData, here: Surroundings
+    settings: Settings, data: DetectionData, val: DetectionData, here: Machine
 ) -> tuple[Settings, list[Choice]]:
     """``settings`` with anchors that fit the data (``--anchors auto`` with a recipe)."""
     choices = fit_anchors(data, settings.model, settings.matching).choices(settings.model.anchors)
@@ -189,7 +189,7 @@ def _finetuning(settings: Settings, fixed: set[str], fitted_anchors: bool) -> tu
     return with_choices(settings, choices), choices
 
 
-def _measure(settings: Settings, data: DetectionData, here: Surroundings) -> step_cost.Cost | None:
+def _measure(settings: Settings, data: DetectionData, here: Machine) -> step_cost.Cost | None:
     """The cost of an image; None if there is not enough memory for a trial."""
     shape = _common_shape(data, settings)
     try:

@@ -25,7 +25,7 @@ from retinanet.data.loader import choose_workers
 from retinanet.evaluation import coco_metrics
 from retinanet.model import RetinaNet
 from retinanet.training import events, initial_weights, resume_state
-from retinanet.training.collectives import every_process, first_process, of_first
+from retinanet.training.collectives import broadcast_from_first, run_in_all, run_in_first
 from retinanet.training.resume_state import Progress
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.schedule import Plan
@@ -38,13 +38,13 @@ Summary = dict[str, Any]
 
 "output" is the run folder, "last" holds COCO's twelve numbers of the last evaluation, and "stopped" is "finished",
 "patience" or a callback's reason. "steps", "seconds" (without the report), "best_step" and "best_AP" are numbers.
-A call that trained adds "evaluation", the seconds of the last evaluation. It also adds "budget" and "kept": the budget,
-and what was reserved of it for the last evaluation and the report, in seconds. Both are None without a budget.
+A call that trained adds three times in seconds: "evaluation" of the last evaluation, "budget", and "reserved", the
+part of the budget for the last evaluation and the report. The last two are None without a budget.
 """
 
 
 @dataclasses.dataclass(frozen=True)
-class Surroundings:
+class Machine:
     """The machine that a run computes on."""
 
     device: torch.device
@@ -53,7 +53,7 @@ class Surroundings:
     workers: int
 
 
-Fit = Callable[[DetectionData, DetectionData, Surroundings], tuple[Settings, list[Choice]]]
+Fit = Callable[[DetectionData, DetectionData, Machine], tuple[Settings, list[Choice]]]
 """(training set, validation set, machine) -> the settings of the run, and what was chosen why."""
 
 
@@ -63,7 +63,7 @@ class Prepared:
 
     folder: RunFolder
     settings: Settings
-    """Complete: the backbone has set mean and standard deviation."""
+    """Complete: mean and standard deviation are filled in."""
     data: DetectionData
     val: DetectionData
     model: RetinaNet
@@ -97,36 +97,36 @@ def prepare(
         RequestError: the settings, the data or the folder cannot be used.
     """
     if not resume:
-        first_process(fabric, folder.require_empty)  # before anything that takes long
-    saved = every_process(fabric, lambda: resume_state.load(folder.resume)) if resume else None
+        run_in_first(fabric, folder.require_empty)  # before anything that takes long
+    saved = run_in_all(fabric, lambda: resume_state.load(folder.resume)) if resume else None
     opening = partial(open_splits, data_root, settings, notify, partial(_check_data, saved, folder))
     if saved is not None:
         with resume_state.restoring(folder.resume):
             _check_settings(saved, settings, folder)
-            summary = of_first(fabric, partial(finished_summary, saved, settings, folder))
+            summary = broadcast_from_first(fabric, partial(finished_summary, saved, settings, folder))
         if summary is not None:
-            if not of_first(fabric, partial(folder.trained_on, data_root)):
-                every_process(fabric, opening)  # refuses another data set
+            if not broadcast_from_first(fabric, partial(folder.trained_on, data_root)):
+                run_in_all(fabric, opening)  # raises an error if this is another data set
             notify(events.NothingToDo(summary))
             return summary
-        every_process(fabric, lambda: _require_data(data_root, folder))
-    data, val = every_process(fabric, opening)
+        run_in_all(fabric, lambda: _require_data(data_root, folder))
+    data, val = run_in_all(fabric, opening)
     workers = _workers(settings, fabric)
     choices: list[Choice] = []
     if fit is not None and not resume:
         notify(events.FittingSettings())
-        machine = Surroundings(fabric.device, precision, fabric.world_size, workers)
-        settings, choices = of_first(fabric, lambda: fit(data, val, machine))
+        machine = Machine(fabric.device, precision, fabric.world_size, workers)
+        settings, choices = broadcast_from_first(fabric, lambda: fit(data, val, machine))
         notify(events.SettingsFitted(choices))
     notify(events.AnchorsCover(*lost_boxes(data, settings.model, settings.matching)))
     if fabric.is_global_zero:
         splits = {split.split: split for split in (data, val)}
         notify(events.DataExamined(examine(splits, settings.model, read=False)))
-    model, kept = every_process(fabric, lambda: _make_model(settings, data, resume))
+    model, kept = run_in_all(fabric, lambda: _make_model(settings, data, resume))
     if kept is not None:
         notify(events.WeightsKept(kept))
     settings = dataclasses.replace(settings, model=model.settings)
-    chosen = of_first(fabric, lambda: folder.chosen() if resume else {c.setting: c.value for c in choices})
+    chosen = broadcast_from_first(fabric, lambda: folder.chosen() if resume else {c.setting: c.value for c in choices})
     return Prepared(folder, settings, data, val, model, workers, choices, kept, chosen, resume, saved)
 
 
@@ -230,15 +230,17 @@ def _check_settings(saved: dict[str, Any], settings: Settings, folder: RunFolder
     Raises:
         RequestError: the saved run cannot go on with these settings.
     """
-    then = to_plain(from_plain(Settings, saved["settings"]))  # fills in settings that are newer than the run
-    now = to_plain(settings)
+    saved_settings = to_plain(from_plain(Settings, saved["settings"]))  # fills in settings that are newer than the run
+    new = to_plain(settings)
     for key in ("mean", "std"):  # if they are not given, the model sets them as before
-        if now["model"]["preprocessing"][key] is None:
-            now["model"]["preprocessing"][key] = then["model"]["preprocessing"][key]
+        if new["model"]["preprocessing"][key] is None:
+            new["model"]["preprocessing"][key] = saved_settings["model"]["preprocessing"][key]
     fixed = ("model", "matching", "loss")
-    changed = [f"{group}.{key}" for group in fixed for key in now[group] if now[group][key] != then[group][key]]
+    changed = [
+        f"{group}.{key}" for group in fixed for key in new[group] if new[group][key] != saved_settings[group][key]
+    ]
     fixed_train = ("batch_size", "optimizer", "ema", "seed")
-    changed += [f"train.{key}" for key in fixed_train if now["train"][key] != then["train"][key]]
+    changed += [f"train.{key}" for key in fixed_train if new["train"][key] != saved_settings["train"][key]]
     if changed:
         raise RequestError(f"cannot resume {folder.path} with other settings than it began with: {', '.join(changed)}")
 

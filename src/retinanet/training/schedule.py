@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from retinanet.config.settings import TrainSettings, seconds
 
-WRITING = 5.0  # seconds to write the last files of a run; in a short budget, a twentieth of it
+WRITING = 5.0  # seconds to write the last files of a run, but at most 5 % of the budget
 REPORT_IMAGES = 40  # the report takes about as long as the evaluation of so many images
 SLACK = 1.3  # a machine may become slower, and a trained detector gives more detections
 LONGEST_EMA = 0.9998
@@ -58,7 +58,7 @@ class Plan:
     reserve: float = 0.0
     """Seconds of the budget for the final evaluation and the report."""
     begun: float = 0.0
-    """Seconds before the first step: to open a large data set takes time."""
+    """Seconds spent before the first step, to open the data and to choose settings."""
     report: bool = False
 
     @classmethod
@@ -66,7 +66,7 @@ class Plan:
         """The plan that ``settings`` give for a training set of ``images`` images."""
         if settings.budget is not None:
             plan = cls(None, seconds(settings.budget, "train.budget"), report=settings.report)
-            plan.keep(0.0, 0.0)
+            plan.set_reserve(0.0, 0.0)
             return plan
         if settings.steps is not None:
             return cls(settings.steps)
@@ -78,7 +78,7 @@ class Plan:
         """Seconds of the budget that are reserved for writing files."""
         return min(WRITING, 0.05 * self.budget) if self.budget is not None else 0.0
 
-    def keep(self, evaluation: float, image: float) -> None:
+    def set_reserve(self, evaluation: float, image: float) -> None:
         """Set ``reserve`` from measured times.
 
         Args:

@@ -14,10 +14,10 @@ from retinanet.config.settings import TrainSettings, seconds
 from retinanet.training.collectives import Decision
 from retinanet.training.schedule import Plan, interval
 
-MEETING = 1.0  # seconds between two meetings of the processes; a signal waits for the next meeting
-MOST_STEPS = 50  # between two meetings
+SYNC_SECONDS = 1.0  # seconds between two points at which the processes synchronise; a signal waits for the next one
+MOST_STEPS = 50  # between two such points
 PACE = 9  # the time of a step is the median of so many measurements, because the first steps are slow
-TRIAL_SHARE = 0.05  # of the time so far that trials may take, and of a budget between two trials
+TRIAL_SHARE = 0.05  # of the elapsed time, the most that trials take; of a budget, the least between two trials
 TRIALS = 3  # the median of so many counts, or the last one if it is slower
 FEWEST_EVALUATIONS = 4  # with a budget, the last one included
 EVALUATION_SHARE = 0.15  # of a budget that evaluations may take, without the last one
@@ -42,10 +42,10 @@ class Decider:
     interval: int
     """Steps between evaluations; 0 evaluates only at the end."""
     several: bool
-    """Whether there are several processes. Their meetings take time, so they take several steps between two."""
-    evaluated: int = 0
+    """Whether there are several processes. To synchronise takes time, so they do it only every few steps."""
+    last_evaluation: int = 0
     """Step of the last evaluation."""
-    saved: float = 0.0
+    last_save: float = 0.0
     """Seconds since the run began, at the last save."""
     evaluation_seconds: float = 0.0
     """Seconds of an evaluation during training; 0 until it is measured."""
@@ -91,11 +91,14 @@ class Decider:
         since, cost = elapsed - self._timed_at, self._trial_seconds
         if since >= max(cost / TRIAL_SHARE, TRIAL_SHARE * self.plan.budget):
             return True
-        # The reserve may be far too large, for example if the first trial was slow. Then measure before the end.
-        least = 4 * cost if since >= 4 * cost > 0 else math.inf
+        # The reserve may be far too large, for example if the first trial was slow. Before the training ends, another
+        # trial is worth its time if the reserve is several times as long.
+        worth_measuring = 4 * cost if since >= 4 * cost > 0 else math.inf
         if len(self._image_seconds) < TRIALS:
-            least = min(least, 4 * TRIALS * cost)
-        return self.plan.reserve - self.plan.writing > least and self.plan.over(step, elapsed, self.step_seconds)
+            worth_measuring = min(worth_measuring, 4 * TRIALS * cost)
+        return self.plan.reserve - self.plan.writing > worth_measuring and self.plan.over(
+            step, elapsed, self.step_seconds
+        )
 
     def timed(
         self, image_seconds: float, subset: int, total: int, processes: int, elapsed: float = 0.0, took: float = 0.0
@@ -109,9 +112,11 @@ class Decider:
         """
         self._image_seconds.append(image_seconds)
         self._timed_at, self._trial_seconds = elapsed, took
-        usual = max(median(self._image_seconds), image_seconds)  # a machine that has become slower may stay slow
-        self.evaluation_seconds = usual * subset / processes + self._writing
-        self.plan.keep(usual * total / processes + self._writing, usual)
+        assumed_seconds = max(
+            median(self._image_seconds), image_seconds
+        )  # a machine that has become slower may stay slow
+        self.evaluation_seconds = assumed_seconds * subset / processes + self._writing
+        self.plan.set_reserve(assumed_seconds * total / processes + self._writing, assumed_seconds)
 
     def evaluation_took(
         self,
@@ -133,10 +138,10 @@ class Decider:
         expected = plan.expected(step, elapsed, pace)
         interval = self._interval(expected)
         over = plan.over(step, elapsed, pace)
-        due = interval > 0 and step - self.evaluated >= interval
+        due = interval > 0 and step - self.last_evaluation >= interval
         # With a budget, an evaluation takes time from the training: skip it shortly before the last one.
         evaluate = due and not over and not plan.over(step, elapsed + 4 * plan.reserve, pace)
-        save = not over and not evaluate and elapsed - self.saved > self.save_every
+        save = not over and not evaluate and elapsed - self.last_save > self.save_every
         steps = self._steps(step, elapsed, interval)
         return Decision(steps, save, evaluate, over, elapsed, pace, plan.reserve, expected)
 
@@ -149,14 +154,14 @@ class Decider:
         return max(min(self.interval, longest), shortest)
 
     def _steps(self, step: int, elapsed: float, interval: int) -> int:
-        """Steps until the next meeting: never beyond the next evaluation, save or end."""
+        """Steps until the processes synchronise again: never beyond the next evaluation, save or end."""
         if not self.several or self.step_seconds <= 0:
             return 1
-        limits = [MOST_STEPS, min(MEETING, self.save_every) / self.step_seconds]
+        limits = [MOST_STEPS, min(SYNC_SECONDS, self.save_every) / self.step_seconds]
         if self.plan.steps is not None:
             limits.append(self.plan.steps - step)
         elif self.plan.budget is not None:
             limits.append((self.plan.budget - self.plan.reserve - elapsed) / self.step_seconds)
-        if interval > 0 and step < self.evaluated + interval:
-            limits.append(self.evaluated + interval - step)
+        if interval > 0 and step < self.last_evaluation + interval:
+            limits.append(self.last_evaluation + interval - step)
         return max(1, math.floor(min(limits)))

@@ -24,7 +24,7 @@ from retinanet.data.loader import Transform, train_batches
 from retinanet.inference.detector import Detector
 from retinanet.training import divergence, events, resume_state
 from retinanet.training.callbacks import Callback, EarlyStopping, MetricsLog, notify
-from retinanet.training.collectives import Decision, agree, all_end, first_process, of_first
+from retinanet.training.collectives import Decision, agree, broadcast_from_first, end_together, run_in_first
 from retinanet.training.ema import Ema
 from retinanet.training.fabric import launch, make_fabric, quiet, seed
 from retinanet.training.optimizer import make_optimizer, set_lr
@@ -54,19 +54,19 @@ def train(
 ) -> Summary:
     """Train a detector, evaluate it, and return the :data:`summary <retinanet.training.preparation.Summary>`.
 
-    If a finished run is resumed and its length is not raised, nothing changes and its summary is returned.
+    If a finished run is resumed and no longer length is given, nothing changes and its summary is returned.
 
     Args:
         data_root: the data set, see :func:`retinanet.data.open_data`.
         settings: all settings of the run. A resumed run may change its length.
         output: the run folder, see :mod:`retinanet.training.run_folder`. It has to be new or empty, unless ``resume``
-            is set, or unless a launcher restarted this job before its first save.
+            is set, or torchrun or SLURM restarted this job and its first try saved nothing.
         resume: continue from the last save in ``output``.
         fit: called with the opened data; returns the settings to train with, see
             :mod:`retinanet.training.fitted_defaults`. Its settings for data, devices and precision are ignored.
         transform: called on each training image, see :func:`retinanet.data.loader.train_batches`.
         callbacks: see :mod:`retinanet.training.callbacks`.
-        since: ``time.monotonic()`` at the start of a budget; now by default.
+        since: ``time.monotonic()`` when the budget starts to count; the time of this call by default.
 
     Raises:
         RequestError: the settings, the data or the folder cannot be used.
@@ -75,7 +75,7 @@ def train(
     """
     begin = time.monotonic() if since is None else since
     fabric, precision = make_fabric(settings.train)
-    with all_end(fabric):
+    with end_together(fabric):
         launch(fabric)
         listeners = tuple(callbacks) if fabric.is_global_zero else ()
         folder = RunFolder(Path(fabric.broadcast(str(output))))
@@ -132,7 +132,7 @@ class Trainer:
         self.plan = Plan.of(train, len(self.data))
         self.plan.begun = self.progress.begun
         self.decider = Decider.of(self.plan, train, len(self.data), run.chosen, self.several)
-        self.decider.evaluated, self.decider.saved = self.progress.evaluated, self.elapsed()
+        self.decider.last_evaluation, self.decider.last_save = self.progress.evaluated, self.elapsed()
         self._adapt_average = self.plan.budget is not None and run.chosen.get("train.ema") == train.ema
         self.validation = Validation(fabric, self.val, train.eval_images, run.workers)
         self.timer = StepTimer(fabric.device, self.progress.seconds_in)
@@ -158,7 +158,7 @@ class Trainer:
 
     def run(self, data_root: Path) -> Summary:
         """Train to the end and return the summary."""
-        first_process(self.fabric, lambda: open_folder(self.prepared, data_root, self.progress.step))
+        run_in_first(self.fabric, lambda: open_folder(self.prepared, data_root, self.progress.step))
         self.notify(
             events.Started(
                 step=self.progress.step,
@@ -207,7 +207,7 @@ class Trainer:
                 self.save()
             if decision.over:
                 return
-            for ahead in range(decision.steps):
+            for ahead in range(decision.steps):  # all processes use the same time, extrapolated from the decision
                 self.step(decision.elapsed + ahead * decision.step_seconds)
 
     def _decide(self) -> Decision:
@@ -285,12 +285,14 @@ class Trainer:
     def save(self) -> None:
         """Write resume.pt. Every process must call this at the same step."""
         self.read_losses()
-        self.progress.elapsed = self.decider.saved = self.elapsed()
+        self.progress.elapsed = self.decider.last_save = self.elapsed()
         divergence.require_finite(self.model, self.progress.step, self.folder)
-        first_process(self.fabric, self._write_state)
+        run_in_first(self.fabric, self._write_state)
 
     def evaluate(self, final: bool = False) -> None:
-        """Evaluate the detector and save it. Every process must call this at the same step.
+        """Evaluate the detector, and write last.safetensors and best.safetensors.
+
+        Every process must call this at the same step.
 
         Args:
             final: use all images of the validation set, whatever ``train.eval_images`` says.
@@ -314,8 +316,8 @@ class Trainer:
         if self.evaluation is None:
             self._stop(agree(self.fabric, Decision(), self.interrupt.signal).signal)
         best = self.progress.add_evaluation(self.evaluation.comparable)
-        self.decider.evaluated = self.progress.step
-        first_process(self.fabric, lambda: self._write_evaluation(best))
+        self.decider.last_evaluation = self.progress.step
+        run_in_first(self.fabric, lambda: self._write_evaluation(best))
         images = len(self.val) if final else len(self.validation.subset)
         now = time.monotonic()
         self.decider.evaluation_took(
@@ -347,13 +349,13 @@ class Trainer:
         complete = len(self.validation.subset) == len(self.val)
         if self.evaluation is None or progress.evaluated != progress.step or not complete:
             self.evaluate(final=True)
-        progress.finished = of_first(self.fabric, lambda: self._early or "finished")
+        progress.finished = broadcast_from_first(self.fabric, lambda: self._early or "finished")
         self.save()
         if self.settings.train.report:
-            first_process(self.fabric, self._write_report)
+            run_in_first(self.fabric, self._write_report)
         return progress.summary(self.folder.path, self.evaluation.stats if self.evaluation else {}) | {
             "budget": self.plan.budget,
-            "kept": reserved if self.plan.budget is not None else None,
+            "reserved": reserved if self.plan.budget is not None else None,
             "evaluation": progress.elapsed - trained,
         }
 

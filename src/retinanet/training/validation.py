@@ -19,7 +19,7 @@ from retinanet.evaluation.pr_curves import Curves, curves
 from retinanet.evaluation.runner import detect_all, gather
 from retinanet.inference.detections import Detections
 from retinanet.inference.drawing import Row, sheet
-from retinanet.training.collectives import any_process, every_process
+from retinanet.training.collectives import any_process, run_in_all
 from retinanet.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Validation:
             except _Stop:
                 return None
 
-        detections = every_process(fabric, detect_share)
+        detections = run_in_all(fabric, detect_share)
         if any_process(fabric, detections is None) or detections is None:
             return None
         if world > 1:
