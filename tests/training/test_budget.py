@@ -32,7 +32,7 @@ def simulate(
             took = image * factor() * IMAGES
             elapsed += took
             run.evaluation_took(took, IMAGES, IMAGES, 1, elapsed)
-            run.evaluated, evaluations = steps, evaluations + 1
+            run.last_evaluation, evaluations = steps, evaluations + 1
             continue
         if decision.over:
             return run, steps, evaluations, elapsed + image * factor() * IMAGES

@@ -34,11 +34,11 @@ def simulate(decider: Decider, step_seconds: float, evaluation: float, read_ever
             happened.append((step, "evaluate"))
             elapsed += evaluation
             decider.evaluation_took(evaluation, 100, 100, 1)
-            decider.evaluated = step
+            decider.last_evaluation = step
             continue
         if decision.save:
             happened.append((step, "save"))
-            decider.saved = elapsed
+            decider.last_save = elapsed
         if decision.over:
             return [*happened, (step, f"over after {elapsed + evaluation:.0f} s")]
         step += decision.steps
@@ -77,7 +77,7 @@ def test_evaluations_of_a_run_by_steps_are_at_multiples() -> None:
         (35, "over after 55 s"),
     ]
     late = decider(10, steps=35)
-    late.evaluated = 20  # resumed after step 25
+    late.last_evaluation = 20  # resumed after step 25
     assert [late.decide(step, 0.0).evaluate for step in (25, 29, 30, 35)] == [False, False, True, False]
 
 
@@ -121,7 +121,7 @@ def test_meetings_of_several_processes() -> None:
     assert run.decide(0, 0.0).steps == 1, "the time of a step is not known yet"
     run.stepped(0.1)
     assert [run.decide(step, 0.1 * step).steps for step in (1, 35, 39)] == [10, 5, 1]
-    run.evaluated = 960
+    run.last_evaluation = 960
     assert [run.decide(step, 100.0).steps for step in (985, 995, 999)] == [10, 5, 1]
     assert decider(several=False, steps=1000).decide(5, 0.0).steps == 1
     often = decider(several=True, save_every=0.3, steps=1000)

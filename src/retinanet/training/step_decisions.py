@@ -26,7 +26,7 @@ ADAPTED = sys.maxsize
 """An evaluation interval that the user did not set: the decider adapts it to the budget."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Decider:
     """Decides from the plan, the measured times, and the last save and evaluation.
 
