@@ -58,6 +58,7 @@ def test_the_policy_allows_the_page_its_own_script_alone(pages):
         assert f"script-src 'sha256-{digest}'\"" in text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(chromium() is None, reason="no Chromium is installed")
 def test_a_browser_runs_nothing_but_the_pages_script(pages, tmp_path):
     pytest.importorskip("websockets", reason="websockets is not installed")

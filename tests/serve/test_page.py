@@ -19,7 +19,7 @@ from helpers.serving import Running, encoded, running, small_detector
 from retinanet.serve.limits import Limits
 
 pytest.importorskip("websockets", reason="websockets is not installed")
-pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium is installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium() is None, reason="no Chromium is installed")]
 
 FILES = """%s.map(([name, data]) => new File(
   [Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], name, {type: name.endsWith("png") ? "image/png" : ""}))"""
