@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -101,17 +101,8 @@ def evaluate(
 
     limit_pixels(max_pixels)
 
-    from retinanet.data import open_data
-    from retinanet.evaluation.pr_curves import curves
-
     detector = load(model, device, precision, out, trust)
-    with Progress(out) as progress:
-        checking = progress.counter("checking")
-        images = open_data(data, split, strict=strict, class_names=detector.class_names, on_progress=checking)
-    out.data(images)
-    absent = [name for name, count in zip(images.class_names, images.counts()) if count == 0]
-    if absent:
-        out.note(f"  no boxes of {', '.join(absent)}: these classes have no AP and are left out of the means")
+    images = _open(out, data, split, strict, detector.class_names)
     detectors = [detector]
     if compare is not None:
         detectors.append(load(compare, device, precision, out, trust))
@@ -121,17 +112,39 @@ def evaluate(
         _evaluate(out, source, each, images, batch_size, workers, threshold)
         for source, each in zip(sources, detectors, strict=True)
     ]
-    first, other = evaluated[0], evaluated[1] if compare is not None else None
+    out.say(f"{model} on {data}, split {images.split}: {evaluated[0].result.images} images", "")
+    content = {"model": model, "precision": detector.precision, "data": data, "split": images.split}
+    out.json(content | _report(out, images, evaluated, resamples, compare))
+
+
+def _open(out: Output, data: Path, split: str, strict: bool, class_names: Sequence[str]) -> DetectionData:
+    from retinanet.data import open_data
+
+    with Progress(out) as progress:
+        checking = progress.counter("checking")
+        images = open_data(data, split, strict=strict, class_names=class_names, on_progress=checking)
+    out.data(images)
+    absent = [name for name, count in zip(images.class_names, images.counts()) if count == 0]
+    if absent:
+        out.note(f"  no boxes of {', '.join(absent)}: these classes have no AP and are left out of the means")
+    return images
+
+
+def _report(
+    out: Output, images: DetectionData, evaluated: Sequence[Evaluated], resamples: int, compare: str | None
+) -> dict[str, Any]:
+    """Print what was measured of one model or of two; return it for the JSON."""
+    from retinanet.evaluation.pr_curves import curves
+
+    first, other = evaluated[0], evaluated[1] if len(evaluated) > 1 else None
     intervals, differences = _intervals(out, images, first, other, resamples)
     best = curves(images, first.detections)
-    out.say(f"{model} on {data}, split {images.split}: {first.result.images} images", "")
     _print(out, first, intervals, best)
     if other is not None:
         out.say("", f"compared with {compare}, on the same images:", "")
         out.console.print(_comparison(first.result, other.result, differences))
         out.say(f"{1000 * other.seconds:.0f} ms per image")
-    content = {"model": model, "precision": detector.precision, "data": data, "split": images.split}
-    out.json(content | _json(first, intervals, best) | ({} if other is None else _json_of_other(other, differences)))
+    return _json(first, intervals, best) | ({} if other is None else _json_of_other(other, differences))
 
 
 def _print(out: Output, first: Evaluated, intervals: Mapping[str, Interval], best: Curves) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from retinanet.cli.console import Output
 from retinanet.cli.model_argument import load, require_model
 from retinanet.cli.options import Common
 from retinanet.common.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def export(
@@ -59,15 +62,7 @@ def export(
     from retinanet.export import exporter as exporting
 
     exporting.require_request(format, output, network_only, precision, calibrate)
-    images = None
-    if check is not None:
-        from retinanet.data.formats.listing import image_files
-        from retinanet.data.image_io import read
-
-        chosen = list(islice(image_files(check), exporting.CHECKED)) if check.is_dir() else []
-        if not chosen:
-            raise RequestError(f"--check {check}: there is no image in such a folder")
-        images = [read(path) for path in chosen]
+    images = None if check is None else _images(check, exporting.CHECKED)
     detector = load(model, "cpu", "fp32")
     made = exporting.export(
         detector,
@@ -94,16 +89,19 @@ def export(
         out.say(f"next: retinanet evaluate {output} DATA --compare {model}, for what it cost in AP")
     elif not network_only:
         out.say(f"next: retinanet predict {output} IMAGE...")
-    out.json(
-        {
-            "model": model,
-            "format": format,
-            "files": made.files,
-            "triton": repository,
-            "precision": precision,
-            "differences": differences,
-        }
-    )
+    content = {"model": model, "format": format, "files": made.files, "triton": repository, "precision": precision}
+    out.json(content | {"differences": differences})
+
+
+def _images(folder: Path, count: int) -> list[Tensor]:
+    """The first images of a folder."""
+    from retinanet.data.formats.listing import image_files
+    from retinanet.data.image_io import read
+
+    chosen = list(islice(image_files(folder), count)) if folder.is_dir() else []
+    if not chosen:
+        raise RequestError(f"--check {folder}: there is no image in such a folder")
+    return [read(path) for path in chosen]
 
 
 def lines(differences: dict[str, float]) -> list[str]:

@@ -113,7 +113,8 @@ def predict(
     found = _find(sources, output, options)  # errors in these are reported before a model is loaded
     detector = load(model, device, precision, out, trust)
     run = {"threshold": threshold, "max_detections": max_detections, "size": size, "batch_size": batch_size}
-    _run(out, model, detector, found, output or next_folder(Path("predict")), run, options, formats, draw)
+    folder = output or next_folder(Path("predict"))
+    _run(out, model, detector, found, folder, run | {"formats": formats, "draw": draw}, options)
 
 
 def _find(sources: Sequence[str], output: Path | None, options: Options) -> Sources:
@@ -154,8 +155,6 @@ def _run(
     folder: Path,
     run: dict[str, Any],
     options: Options,
-    formats: Sequence[str],
-    draw: bool,
 ) -> None:
     from retinanet.predict.files import predict_files, usual_threshold
     from retinanet.predict.outputs import OutputOptions
@@ -163,6 +162,7 @@ def _run(
     from retinanet.predict.video import VideoOptions
     from retinanet.training.signals import Interrupt
 
+    outputs = OutputOptions(run.pop("draw"), run.pop("formats"))
     reason = ""
     if run["threshold"] is None:
         run["threshold"] = usual_threshold(detector)
@@ -182,7 +182,7 @@ def _run(
             folder,
             **run,
             tiling=None if options.slices is None else Tiling(options.slices, options.overlap, options.whole),
-            outputs=OutputOptions(draw, formats),
+            outputs=outputs,
             videos=VideoOptions(options.track, options.stride),
             callbacks=Callbacks(
                 stop=lambda: interrupt.requested,
@@ -192,7 +192,7 @@ def _run(
                 on_problem=problem,
             ),
         )
-    _report(out, result, f"score above {run['threshold']:.3g}{reason}", draw)
+    _report(out, result, f"score above {run['threshold']:.3g}{reason}", outputs.draw)
     out.json({"model": model, "precision": detector.precision, "threshold": run["threshold"]} | _as_json(result))
     if interrupt.requested and not (result.videos and result.videos[-1].live):
         raise KeyboardInterrupt("not all inputs were processed")

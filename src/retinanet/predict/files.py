@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -57,14 +58,11 @@ def predict_files(
     sources: Sources | Sequence[str | Path],
     output: str | Path,
     *,
-    threshold: float | None = None,
-    max_detections: int | None = None,
-    size: int | None = None,
-    batch_size: int = 8,
     tiling: Tiling | None = None,
     outputs: OutputOptions | None = None,
     videos: VideoOptions | None = None,
     callbacks: Callbacks | None = None,
+    **options: Any,
 ) -> FilesResult:
     """Detect objects in images and videos, and write the results into a folder.
 
@@ -77,11 +75,8 @@ def predict_files(
             and URLs; or what :func:`retinanet.predict.inputs.find_sources` returned for them.
         output: a new or empty folder. A drawn image has its name below the given folder, or its bare name. Where two
             would have the same name, the later one gets a number.
-        threshold: scores at or below it are dropped; 0.3 by default.
-        max_detections: the most per image; the model's own setting by default.
-        size: resize images to this instead of the model's size.
-        batch_size: images that go through the network together.
         tiling: detect in overlapping tiles.
+        options: threshold (0.3 by default), max_detections, size and batch_size, as of :meth:`Detector.predict`.
 
     Raises:
         RequestError: a source does not exist or holds no image and no video, the output folder is not empty, a number
@@ -89,8 +84,9 @@ def predict_files(
         WorkError: not one image or video could be read, or the output cannot be written.
     """
     output = Path(output)
-    threshold = THRESHOLD if threshold is None else threshold
-    run = Predictor(detector, threshold, max_detections, size, batch_size, tiling)
+    if options.get("threshold") is None:
+        options["threshold"] = THRESHOLD
+    run = Predictor(detector, tiling=tiling, **options)
     outputs, videos, callbacks = outputs or OutputOptions(), videos or VideoOptions(), callbacks or Callbacks()
     found = sources if isinstance(sources, Sources) else find_sources(sources)
     if found.videos:

@@ -290,9 +290,7 @@ class Trainer:
         run_in_first(self.fabric, self._write_state)
 
     def evaluate(self, final: bool = False) -> None:
-        """Evaluate the detector, and write last.safetensors and best.safetensors.
-
-        Every process must call this at the same step.
+        """Evaluate the detector and write its checkpoints. Every process must call this at the same step.
 
         Args:
             final: use all images of the validation set, whatever ``train.eval_images`` says.
