@@ -96,7 +96,7 @@ def test_settings_in_python(site: dict[Path, Page]) -> None:
     missing, todo = [], [Settings()]
     while todo:
         section = todo.pop()
-        name = f"retinanet.config.settings.{type(section).__name__}"
+        name = f"{type(section).__module__}.{type(section).__name__}"
         names = [f"{name}.{f.name}" for f in fields(section)]
         missing += [name for name in names if name not in page(site, "api/settings").ids]
         todo += [value for value in vars(section).values() if is_dataclass(value)]
