@@ -9,13 +9,13 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 REAL = Path(__file__).parents[1] / "../shared/data"
-SLOW = {"bench", "export", "parity", "serve"}
-"""Folders of which every test counts as slow: large networks, other runtimes, servers."""
+SLOW = {"bench", "export", "parity", "predict", "serve", "test_cpu_fusion"}
+"""Folders and files of which every test counts as slow: large networks, other runtimes, servers, videos."""
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.parent.name in SLOW:
+        if {item.path.parent.name, item.path.stem} & SLOW:
             item.add_marker(pytest.mark.slow)
 
 
