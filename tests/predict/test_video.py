@@ -23,6 +23,7 @@ from torch import nn
 from helpers.colour_finder import ColourFinder, draw
 from helpers.tiny_run import tiny
 from retinanet.cli import main
+from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
@@ -362,7 +363,7 @@ def test_the_disk_is_full(clip, tmp_path, monkeypatch):
     monkeypatch.setattr("secrets.token_hex", lambda count: "0")
     (folder / ".0.part.mp4").symlink_to("/dev/full")
     with pytest.raises(WorkError, match=r"cannot write .*clip.mp4: no space left on device"):
-        predict_video(Predictor(finder(), 0.3), Video(str(clip), "file", "clip"), folder)
+        predict_video(Predictor(finder(), PredictOptions(0.3)), Video(str(clip), "file", "clip"), folder)
     assert not (folder / "clip.mp4").exists()
 
 
@@ -376,7 +377,7 @@ def test_an_end_in_the_middle_finishes_the_files(clip, tmp_path, error):
                 raise error
             return super().predict(images, **options)
 
-    run = Predictor(Interrupted(smallest=60), 0.3, batch_size=2)
+    run = Predictor(Interrupted(smallest=60), PredictOptions(0.3, batch_size=2))
     video = Video(str(clip), "file", "clip")
     callbacks = Callbacks(stop=lambda: len(run.detector.calls) == 4)
     if error:

@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from retinanet.common.arguments import PredictOptions
 from retinanet.common.atomic_files import only_this, replacing, require_new, what_is_wrong
 from retinanet.common.errors import WorkError
 from retinanet.data.image_io import ImageError, opened, pixels, read
@@ -86,7 +87,7 @@ def predict_files(
     output = Path(output)
     if options.get("threshold") is None:
         options["threshold"] = THRESHOLD
-    run = Predictor(detector, tiling=tiling, **options)
+    run = Predictor(detector, PredictOptions(**options), tiling)
     outputs, videos, callbacks = outputs or OutputOptions(), videos or VideoOptions(), callbacks or Callbacks()
     found = sources if isinstance(sources, Sources) else find_sources(sources)
     if found.videos:
@@ -122,7 +123,7 @@ def _predict_images(
         for writer in writers:
             stack.callback(writer.problems, result.unreadable)
         done = 0
-        for chunk in chunked(_decode_ahead(found), run.batch_size, lambda item: item.pixels):
+        for chunk in chunked(_decode_ahead(found), run.options.batch_size, lambda item: item.pixels):
             if callbacks.stop():
                 raise KeyboardInterrupt
             images = [item.image for item in chunk if isinstance(item.image, Tensor)]

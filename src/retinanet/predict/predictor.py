@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from retinanet.common.arguments import PredictOptions
@@ -69,21 +69,16 @@ class Callbacks:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A detector with the options of one call.
-
-    Raises:
-        RequestError: a number is out of range.
-    """
+    """A detector with the options of one call."""
 
     detector: Detector
-    threshold: float
-    max_detections: int | None = None
-    size: int | None = None
-    batch_size: int = 8
+    options: PredictOptions
     tiling: Tiling | None = None
 
-    def __post_init__(self) -> None:
-        PredictOptions(self.threshold, self.max_detections, self.size, self.batch_size)
+    @property
+    def threshold(self) -> float:
+        own: float = self.detector.settings.postprocessing.threshold
+        return own if self.options.threshold is None else self.options.threshold
 
     def predict(
         self,
@@ -97,12 +92,9 @@ class Predictor:
             threshold: instead of the predictor's own.
             on_tiles: called with (tiles done, all tiles of the image).
         """
-        options: dict[str, Any] = {
-            "threshold": self.threshold if threshold is None else threshold,
-            "max_detections": self.max_detections,
-            "size": self.size,
-            "batch_size": self.batch_size,
-        }
+        options = asdict(self.options)
+        if threshold is not None:
+            options["threshold"] = threshold
         if self.tiling is None:
             return self.detector.predict(list(images), **options)
         tiling = self.tiling

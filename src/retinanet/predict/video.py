@@ -104,10 +104,10 @@ def predict_video(
         callbacks.on_frames(Pace(video, result.frames, total, rate))
 
     with ExitStack() as stack:
-        frames = stack.enter_context(Frames(video, options.stride, 2 * run.batch_size, callbacks.stop))
+        frames = stack.enter_context(Frames(video, options.stride, 2 * run.options.batch_size, callbacks.stop))
         tracks = Tracks(frames.rate, run.threshold, run.detector.least_threshold) if options.track else None
         lines: _Lines | None = None
-        for chunk in chunked(frames, 1 if frames.live else run.batch_size, lambda frame: frame.image.size // 3):
+        for chunk in chunked(frames, 1 if frames.live else run.options.batch_size, lambda frame: frame.image.size // 3):
             results = run.predict([frame.image for frame in chunk], tracks.faint if tracks else None)
             if lines is None:  # not before the first frames, which tell the size
                 path = output / f"{video.name}.jsonl"
