@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output
 from retinanet.cli.model_argument import require_model
-from retinanet.cli.options import Common, given
+from retinanet.cli.options import Common, given, output_of
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import listed
 from retinanet.common.text import TextError, lines, read_text
@@ -61,7 +60,7 @@ def convert(
         Names of the classes in the order of the labels, or a text file with one in each line. By default those in the
         checkpoint, or COCO's where the number of classes is the same.
     """
-    out = Output(common)
+    out = output_of(common)
     require_model(checkpoint, weights=True)
     if file.suffix != ".safetensors":
         raise RequestError(f"{file} must be a safetensors file: give it a name that ends in .safetensors")

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output
 from retinanet.cli.model_argument import Precision, load, require_model
-from retinanet.cli.options import Common
+from retinanet.cli.options import Common, output_of
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
+from retinanet.terminal.console import Output
 
 if TYPE_CHECKING:
     import socket
@@ -143,7 +143,7 @@ def serve(
     trust
         Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
     """
-    out = Output(common)
+    out = output_of(common)
     network, capacity = network or NetworkOptions(), capacity or CapacityOptions()
     require_model(model)
     for module, package in NEEDED.items():

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output, clock, number, setting_text
-from retinanet.cli.options import Common, given
-from retinanet.cli.progress import Progress
+from retinanet.cli.options import Common, given, output_of
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import from_plain
 from retinanet.config import recipes
 from retinanet.config.convert import dotted, merge, to_plain
 from retinanet.config.settings import LENGTHS, Settings
+from retinanet.terminal.console import Output, clock, number, setting_text
+from retinanet.terminal.progress import Progress
 
 if TYPE_CHECKING:
     GivenSettings = dict[str, Any]
@@ -73,7 +73,7 @@ def train(
         must be the same.
     """
     since = time.monotonic()
-    out = Output(common)
+    out = output_of(common)
     if resume is None and data is not None and (begun := begun_before(output, data)) is not None:
         out.note(f"this job was restarted: it resumes {begun}")
         resume, data, config, output, anchors = begun, None, None, None, None
