@@ -12,12 +12,12 @@ from cyclopts import Parameter
 from retinanet.cli.options import Common, given, limit_pixels, output_of
 from retinanet.common.atomic_files import require_new
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.common.printable import NAME, printable
+from retinanet.common.printable import NAME, printable, setting_text
 from retinanet.config import recipes
 from retinanet.config.convert import dotted
 from retinanet.config.model_settings import AnchorSettings, ModelSettings
 from retinanet.config.settings import MatchingSettings
-from retinanet.terminal.console import Output, setting_text
+from retinanet.terminal.console import Output
 from retinanet.terminal.progress import Progress
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from retinanet.cli.options import Common, output_of
-from retinanet.cli.train_command import next_folder
 from retinanet.common.atomic_files import require_new
+from retinanet.common.run_names import next_folder
 from retinanet.config import recipes
 from retinanet.config.settings import seconds
 from retinanet.terminal.console import class_table, number

@@ -13,11 +13,11 @@ from cyclopts import Parameter
 
 from retinanet.cli.model_argument import Precision, load, require_model
 from retinanet.cli.options import Common, output_of
-from retinanet.cli.train_command import next_folder
 from retinanet.common.arguments import PredictOptions, whole
 from retinanet.common.atomic_files import require_new
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import listed
+from retinanet.common.run_names import next_folder
 from retinanet.terminal.console import Output, clock
 from retinanet.terminal.progress import EVERY, Progress
 

@@ -161,7 +161,7 @@ def serve(
     try:
         out.note(f"opening {model}")
         detector = load(model, device, precision, out, trust)
-        _run(detector, model_name(model), bound, network, capacity, token, out)
+        _run(detector, model_name(model), bound, network, capacity, token, out, common is not None and common.debug)
     finally:
         bound.close()
 
@@ -174,6 +174,7 @@ def _run(
     capacity: CapacityOptions,
     token: Token | None,
     out: Output,
+    debug: bool,
 ) -> None:
     """Serve until a signal comes."""
     import torch
@@ -195,7 +196,7 @@ def _run(
         queue=QueueOptions(capacity.batch_size, capacity.queue, capacity.wait / 1000),
         hosts=Hosts(network.host, network.allow_host),
         token=token,
-        debug=out.common.debug,
+        debug=debug,
     )
     url = server.url_of(bound)
     if not server.is_loopback(bound.getsockname()[0]):

@@ -111,15 +111,6 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
-def setting_text(value: Any) -> str:
-    """A setting's value as a user types it."""
-    if isinstance(value, list | tuple):
-        return " ".join(map(setting_text, value))
-    if value is None:
-        return "none"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 def number(value: float | None) -> str:
     """A value of average precision or recall; a dash if there is no ground truth for it."""
     return "–" if value is None or not math.isfinite(value) or value < 0 else f"{value:.3f}"
