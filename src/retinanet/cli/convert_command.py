@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output
 from retinanet.cli.model_argument import require_model
-from retinanet.cli.options import Common, given
+from retinanet.cli.options import Common, given, output_of
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import listed
 from retinanet.common.text import TextError, lines, read_text
@@ -62,7 +61,7 @@ def convert(
         checkpoint, or COCO's where the number of classes is the same. A model fine-tuned with torchvision has one
         output more than classes; give the names without the background.
     """
-    out = Output(common)
+    out = output_of(common)
     require_model(checkpoint, weights=True)
     if file.suffix != ".safetensors":
         raise RequestError(f"{file} must be a safetensors file: give it a name that ends in .safetensors")
