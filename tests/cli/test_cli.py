@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -47,36 +45,6 @@ def error(capsys, *arguments: str, code: int = 2) -> str:
 
 
 # ------------------------------------------------------------------------------------------- help and wrong options
-
-
-def test_help_imports_nothing_heavy():
-    code = (
-        "import sys\nfrom retinanet.cli import main\n"
-        "assert main(['--help']) == main(['train', '--help']) == main(['train', '--epoch', '3']) - 2 == 0\n"
-        "heavy = {'torch', 'torchvision', 'timm', 'lightning', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    for verb in ("demo", "train", "evaluate", "predict"):
-        assert verb in done.stdout
-
-
-@pytest.mark.parametrize("verb", ["demo", "train", "evaluate", "predict"])
-def test_every_verb_explains_itself(capsys, verb):
-    assert main([verb, "--help"]) == 0
-    text, _ = printed(capsys)
-    for option in ("--json", "--debug", "--quiet"):
-        assert option in text
-    assert "Settings(" not in text, "a dataclass shown instead of a sentence"
-
-
-def test_settings_stand_in_the_help_of_train(capsys):
-    assert main(["train", "--help"]) == 0
-    text, _ = printed(capsys)
-    for option in ("--budget", "--loss.gamma", "--model.anchors.ratios", "--data.augmentation.flip"):
-        assert option in text
-    assert text.index("--epochs") < text.index("--train.lr") < text.index("--loss.beta"), "what is given often, first"
 
 
 def test_version(capsys):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from retinanet.checkpoints import locate
+from retinanet.cli.shared_options import Precision
+from retinanet.common.device_names import one_device
 from retinanet.common.errors import RequestError
 
 if TYPE_CHECKING:
     from retinanet.inference.detector import Detector
     from retinanet.terminal.console import Output
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"] | None
-"""As ``retinanet.load`` takes it, which is not imported for ``--help``."""
 
 
 def require_model(source: str, weights: bool = False) -> None:
@@ -39,7 +38,7 @@ def load(
     """
     from retinanet import api
 
-    detector = api.load(source, device=device, precision=precision, trust=trust)
+    detector = api.load(source, device=one_device(device), precision=precision, trust=trust)
     if out is not None:
         out.note(f"{source} computes in {detector.computes}", *(f"  assumed: {line}" for line in detector.assumed))
     return detector

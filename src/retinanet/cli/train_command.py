@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from retinanet.cli.options import Common, given, output_of
+from retinanet.cli.shared_options import MORE, Data
+from retinanet.common.device_names import training_devices
 from retinanet.common.errors import RequestError
 from retinanet.config import recipes
 from retinanet.config.settings import Settings
@@ -26,36 +28,44 @@ MUCH = 0.85  # of a budget; if less was used, the reason is reported
 
 
 def train(
-    data: Path | None = None,
+    data: Data | None = None,
     /,
     *,
-    config: str | None = None,
-    anchors: Literal["auto", "settings"] | None = None,
+    device: Annotated[str | None, Parameter(metavar="DEVICE")] = None,
+    config: Annotated[str | None, Parameter(metavar="RECIPE")] = None,
+    anchors: Annotated[Literal["auto", "settings"] | None, Parameter(group=MORE)] = None,
     output: Path | None = None,
-    resume: Path | None = None,
+    resume: Annotated[Path | None, Parameter(metavar="RUN")] = None,
     settings: Annotated[GivenSettings | None, Parameter(name="*")] = None,
     common: Common | None = None,
 ) -> None:
     """Train a detector on labelled images.
 
-    Start with: retinanet train DATA --budget 15m
+    What you do not give is fitted: chosen for the data and this machine, and reported with reasons.
 
-    Without a recipe, settings that are not given (image size, anchors, network, batch size, schedule) are chosen for
-    the data and this machine, and reported with reasons. With --weights, the network, the image size and the anchors
-    are those of the checkpoint.
+    A recipe (--config) turns that off: it holds the settings that differ from the paper's. With --weights, the network,
+    the image size and the anchors are those of the checkpoint. Every setting can be given by its dotted name, and has
+    the same name in a recipe.
+
+    Examples
+    --------
+    retinanet train DATA --budget 15m
+    retinanet train DATA --weights runs/pets-1 --epochs 20
+    retinanet train --resume runs/pets-1
 
     Parameters
     ----------
-    data
-        A folder in COCO, Pascal VOC or YOLO layout (recognized by its files), or the YAML file of a YOLO data set.
+    device
+        Where to train: cpu, mps, cuda, or the numbers of GPUs such as 0 or 0,1. It stands for --train.accelerator and
+        --train.devices. [default: the GPUs if there are any]
     config
         A recipe: a YAML file of settings, or the name of one in the package (scratch-small, finetune-adamw,
-        paper-r50-1x, ...). Options replace its settings.
+        paper-r50-1x, ...). Options replace its settings. [default: none, fit the settings]
     anchors
         Whether to fit the anchors to the data. "auto" fits sizes, ratios and pyramid levels to the boxes. "settings"
-        takes the anchors of the settings. The default is "auto" without a recipe and weights, else "settings".
+        takes the anchors of the settings. [default: auto without a recipe and weights, else settings]
     output
-        A new folder for the run. By default the next free runs/DATA-1, runs/DATA-2, ...
+        A new folder for the run. [default: next free runs/DATA-1]
     resume
         Resume the run in this folder, with its data and settings. The length of the run, its evaluations, saves and
         devices may change. If the data set was moved, give DATA. Its class names and its number of training images
@@ -63,6 +73,7 @@ def train(
     """
     since = time.monotonic()
     out = output_of(common)
+    chosen = on_device(device, settings or {})
     if data is not None and not data.exists():
         raise RequestError(f"there is no data set {data}: no such file or folder")
     if resume is None and recipes.weights(config, settings) == "none":
@@ -70,7 +81,7 @@ def train(
 
     from retinanet.training import run_request, trainer
 
-    request = run_request.of_run(data, settings or {}, config=config, anchors=anchors, output=output, resume=resume)
+    request = run_request.of_run(data, chosen, config=config, anchors=anchors, output=output, resume=resume)
     out.note(*request.notes)
     with Progress(out) as progress:
         summary = trainer.train(
@@ -84,6 +95,22 @@ def train(
         )
     report(out, summary, request.data, request.settings.data.val)
     out.json(summary)
+
+
+def on_device(device: str | None, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings with those that ``--device`` stands for.
+
+    Raises:
+        RequestError: ``device`` is no device, or the settings name another one.
+    """
+    if device is None:
+        return settings
+    train = settings.get("train", {})
+    if other := next((name for name in ("accelerator", "devices") if name in train), None):
+        raise RequestError(
+            f"--device {device} and --train.{other} {train[other]} contradict each other: give one of them"
+        )
+    return {**settings, "train": {**train, **training_devices(device)}}
 
 
 def report(out: Output, summary: Mapping[str, Any], data: Path, split: str) -> None:

@@ -126,9 +126,9 @@ class DataSettings(Section, where="data"):
     """The splits to train and to evaluate on, and how images are loaded."""
 
     train: str = "train"
-    """Name of the training split (train, trainval, ...)."""
+    """Training split: train, trainval, ..."""
     val: str = "val"
-    """Name of the validation split (val, test, ...)."""
+    """Validation split: val, test, ..."""
     strict: bool = False
     """Refuse a data set with any fault. Without this, faults are repaired or left out, and reported."""
     workers: Annotated[int, Within(-1, 1024)] = -1
@@ -157,9 +157,9 @@ class TrainSettings(Section, where="train"):
     """Length of the run in optimizer steps."""
     budget: str | None = None
     """Length of the run in wall-clock time, such as 90s, 15m or 2h. It includes the final evaluation and the report.
-    Give one of epochs, steps and budget; the default is 12 epochs."""
+    Give one of epochs, steps and budget. A recipe without any of them takes 12 epochs."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """Optimizer."""
+    """Optimizer of the run."""
     lr: Annotated[float, Within(0, 1e38, above=True)] = 0.01
     """Learning rate for a batch of ``lr_batch`` images. It scales linearly with the batch size."""
     lr_batch: Annotated[int, Within(0, 1e9)] = 16
