@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(verb: str) -> set[str]:
     """The names of a command's options."""
-    return {name for argument in app[verb].assemble_argument_collection() for name in argument.names}
+    return {name for argument in app[verb].assemble_argument_collection() if argument.show for name in argument.names}
 
 
 def _set_help(verb: str, everything: bool) -> None:

@@ -128,7 +128,8 @@ class DataSettings(Section, where="data"):
     train: str = "train"
     """Training split: train, trainval, ..."""
     val: str = "val"
-    """Validation split: val, test, ..."""
+    """Validation split (val, test, ...), or the share of the training split to hold out, such as 0.2. Without it a data
+    set with one split holds out 0.2."""
     strict: bool = False
     """Refuse a data set with any fault. Without this, faults are repaired or left out, and reported."""
     workers: Annotated[int, Within(-1, 1024)] = -1
