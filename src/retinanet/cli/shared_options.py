@@ -10,7 +10,7 @@ from cyclopts import Group, Parameter
 OPTIONS = Group("Options", sort_key=(-2, ""))
 """What ``--help`` shows. All other groups are for ``--help-all``."""
 MORE = Group("More options", sort_key=(-1, ""))
-COMMON = Group("Options of every command", sort_key=(100, ""))
+COMMON = Group("Options of every command", sort_key=(-1, "z"))
 
 Device = Annotated[
     str | None,
