@@ -152,7 +152,8 @@ def test_completion_knows_commands_and_options(shell):
         assert word in script
 
 
-def test_completion_in_bash(tmp_path):
+def test_completion_in_bash(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))  # its .bashrc gets a line
     script = tmp_path / "completion"
     assert main(["--install-completion", "--shell", "bash", "--output", str(script)]) == 0
     typed = (
@@ -162,3 +163,4 @@ def test_completion_in_bash(tmp_path):
     )
     done = subprocess.run(["bash", "-c", typed], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["train", "--budget", "--overwrite"]
+    assert str(script) in (tmp_path / ".bashrc").read_text()
