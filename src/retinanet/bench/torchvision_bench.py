@@ -26,9 +26,10 @@ from retinanet.config.settings import LossSettings, MatchingSettings
 from retinanet.inference.detector import Detector
 from retinanet.inference.postprocessing import postprocess
 from retinanet.losses import sigmoid_focal_loss
-from retinanet.model import Outputs, RetinaNet
+from retinanet.model import RetinaNet
 from retinanet.ops import iou_assigner
 from retinanet.ops.anchors import grid_shapes, make_anchors
+from retinanet.ops.network_outputs import Outputs
 
 CLASSES = 80
 

@@ -25,9 +25,10 @@ from retinanet.data.image_io import to_tensor
 from retinanet.inference import cpu_fusion, cuda_graphs
 from retinanet.inference.detections import Detections
 from retinanet.inference.postprocessing import postprocess
-from retinanet.model.retinanet import Outputs, RetinaNet
+from retinanet.model.retinanet import RetinaNet
 from retinanet.ops import boxes as geometry
 from retinanet.ops.image_batch import ImageBatch, PreparedImage, batches_by_size, prepare_image
+from retinanet.ops.network_outputs import Outputs
 from retinanet.ops.resize import padded_size
 
 LARGEST_TRIAL = 2048 * 2048

@@ -28,8 +28,8 @@ from torch.nn import functional as F
 
 from retinanet.common.threads import map_slices, one_thread_each
 from retinanet.config.model_settings import PostprocessingSettings
-from retinanet.model.retinanet import Outputs
 from retinanet.ops import boxes as geometry
+from retinanet.ops.network_outputs import Outputs
 
 Found = tuple[Tensor, Tensor, Tensor]
 """Boxes (n, 4), scores (n,), labels (n,)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,10 +13,12 @@ from retinanet.losses.class_weights import ClassBalance, class_balance
 from retinanet.losses.focal import sigmoid_focal_loss
 from retinanet.losses.ohem import hardest
 from retinanet.losses.pointwise import entries, pointwise_loss
+from retinanet.ops.iou_assigner import Targets
+from retinanet.ops.network_outputs import Outputs
 
 if TYPE_CHECKING:
-    from retinanet.model.retinanet import Outputs
     from retinanet.ops.iou_assigner import Targets
+    from retinanet.ops.network_outputs import Outputs
 
 __all__ = [
     "ClassBalance",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +15,7 @@ from retinanet.model.backbone import Backbone
 from retinanet.model.fpn import FeaturePyramid
 from retinanet.model.heads import box_subnet, class_subnet
 from retinanet.ops.anchors import make_anchors
-
-
-class Outputs(NamedTuple):
-    """The network's output for a batch of B images; one entry per level, the finest first."""
-
-    logits: list[Tensor]
-    """(B, N_l, K), N_l = h * w * A, in the order of the anchors."""
-    deltas: list[Tensor]
-    """(B, N_l, 4): dx, dy, dw, dh."""
+from retinanet.ops.network_outputs import Outputs as Outputs
 
 
 class RetinaNet(nn.Module):
