@@ -172,12 +172,12 @@ def test_the_dict_of_losses(version: str, kind: str) -> None:
     sum(expected.values()).backward()
     sum(found.values()).backward()
     gradients = dict(here.named_parameters())
-    for name, parameter in there.named_parameters():
+    # In the backbone, ReLUs enlarge on the way back what differs in the last digits of the normalised images; the test
+    # of identical batches above compares it.
+    for name, parameter in there.head.named_parameters(prefix="head"):
         mine = gradients[torchvision.rename(name)].grad
         assert mine is not None
-        assert parameter.grad is not None
-        # The last digits of the normalised images differ, which ReLUs enlarge on the way back.
-        assert relative(mine, parameter.grad) < 1e-2, name
+        assert relative(mine, parameter.grad) < 2e-3, name
 
 
 @pytest.mark.kernels
