@@ -25,6 +25,7 @@ FLOORS = (
     {"analysis", "evaluation"},
     {"report"},
     {"training", "export"},
+    {"terminal"},
     {"api"},
     {"bench", "predict"},
     {"serve", "paper"},
@@ -42,6 +43,7 @@ LATE = {
     "retinanet.export.openvino.openvino_runtime": "other processes import it without PyTorch",
     "retinanet.inference.detections": "drawing is needed by few programs",
     "retinanet.losses.focal": "Triton is optional",
+    "retinanet.terminal.console": "rich takes time to import, and ``--help`` does not need it",
 }
 """Modules outside of ``cli`` that import others inside of functions, and the reason."""
 
