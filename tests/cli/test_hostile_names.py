@@ -17,7 +17,8 @@ from retinanet.cli.console import Output, class_table
 from retinanet.cli.progress import Progress
 from retinanet.cli.terminal import Terminal
 from retinanet.data import open_data
-from retinanet.inference.drawing import Row, draw_boxes, sheet
+from retinanet.inference.drawing import draw_boxes
+from retinanet.inference.image_sheet import Row, sheet
 from retinanet.predict.files import predict_files
 from retinanet.predict.outputs import OutputOptions
 
