@@ -141,8 +141,8 @@ def _marked(image: Image.Image, boxes: Any, names: Sequence[str], bad: NDArray[n
     """The image with correct boxes as thin lines, and above them wrong boxes as thick lines with their names."""
     image = image.copy()
     corners = np.asarray(boxes, np.float64).reshape(-1, 4).tolist()
-    wrong = [drawing.Mark(corners[i], WRONG, names[i], 3) for i in np.flatnonzero(bad)]
-    right = [drawing.Mark(corners[i], RIGHT) for i in np.flatnonzero(~bad)]
+    wrong = [drawing.Mark(corners[i], WRONG, names[i], 3) for i in np.flatnonzero(bad).tolist()]
+    right = [drawing.Mark(corners[i], RIGHT) for i in np.flatnonzero(~bad).tolist()]
     drawing.paint(image, wrong + right, LETTERS)
     return image
 
