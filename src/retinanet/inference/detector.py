@@ -15,7 +15,7 @@ from torch import Tensor
 from retinanet import checkpoints
 from retinanet.checkpoints import Checkpoint, hub, native
 from retinanet.checkpoints.architecture import require_fit
-from retinanet.common.arguments import PredictOptions, class_names_of
+from retinanet.common.arguments import Nms, PredictOptions, class_names_of
 from retinanet.common.errors import RequestError, first_line
 from retinanet.common.fields import shown
 from retinanet.common.precision import DTYPES, Precision, Request, for_model, require_known
@@ -152,6 +152,7 @@ class Detector:
         max_detections: int | None = None,
         size: int | None = None,
         batch_size: int = 8,
+        nms: Nms | None = None,
     ) -> list[Detections]: ...
 
     @overload
@@ -163,6 +164,7 @@ class Detector:
         max_detections: int | None = None,
         size: int | None = None,
         batch_size: int = 8,
+        nms: Nms | None = None,
     ) -> Detections: ...
 
     def predict(
@@ -173,6 +175,7 @@ class Detector:
         max_detections: int | None = None,
         size: int | None = None,
         batch_size: int = 8,
+        nms: Nms | None = None,
     ) -> Detections | list[Detections]:
         """Detections of one image, or a list of them for a list of images.
 
@@ -183,6 +186,8 @@ class Detector:
             max_detections: the most per image, at least 1; the model's own setting by default.
             size: resize images to this many pixels instead of the model's size, for this call.
             batch_size: how many images of one padded size go through the network at once.
+            nms: "agnostic" lets boxes of all classes suppress each other, so that an object has one label; "class"
+                only boxes of one class; the model's own setting by default.
 
         Raises:
             RequestError: an image cannot be read or is of a form not listed above, a number is out of range, or the
@@ -191,7 +196,7 @@ class Detector:
         Warns:
             UserWarning: once for each kind of data that was scaled, ignored or left out, with the count of images.
         """
-        options = PredictOptions(threshold, max_detections, size, batch_size)
+        options = PredictOptions(threshold, max_detections, size, batch_size, nms)
         self.require(options)
         single = not isinstance(images, list | tuple)
         sources = [images] if single else images
@@ -234,6 +239,8 @@ class Detector:
             settings = replace(settings, threshold=options.threshold, coarsest_threshold=None)
         if options.max_detections is not None:
             settings = replace(settings, max_detections=options.max_detections)
+        if options.nms is not None:
+            settings = replace(settings, nms=options.nms)
         anchors = self.model.anchors(batch.images.shape[2], batch.images.shape[3], outputs.logits[0].device)
         found = postprocess(outputs, anchors, batch.originals * batch.scales, settings, batch.scales)
         results = []

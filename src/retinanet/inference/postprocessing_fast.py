@@ -235,7 +235,7 @@ def _detections(
 
 
 def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, settings: PostprocessingSettings) -> Found:
-    """Class-wise non-maximum suppression of one image."""
+    """Non-maximum suppression of one image."""
     from torchvision.ops import nms  # here, so that importing retinanet does not import torchvision
 
     scores, order = scores.sort(descending=True, stable=True)
@@ -243,7 +243,7 @@ def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, settings: Postproce
     # Classes are kept apart by moving their boxes far from each other; float64 keeps every bit of a coordinate then.
     wide = torch.float64 if boxes.device.type != "mps" else torch.float32  # Apple's GPUs have no float64
     apart = boxes.to(wide)
-    if len(boxes):
+    if len(boxes) and settings.nms == "class":
         apart = apart + (labels * (apart.max() - apart.min() + 1))[:, None]
     # What remains of the best n boxes does not depend on the others, and suppression takes time as n squared: twice
     # as many as are wanted often suffice.
