@@ -136,7 +136,7 @@ def serve(
         A run folder (its best checkpoint), a checkpoint or exported file, an https URL, user/name on the Hugging Face
         hub, or retinanet_resnet50_fpn(_v2) for torchvision's.
     device
-        cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+        auto, cpu, cuda, cuda:1, mps, ...; a number is that GPU. auto: CUDA, else MPS, else the CPU.
     precision
         "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
         here, and "fp32" for those of other projects, so that their boxes are the same as there.

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from retinanet.common.atomic_files import replacing, require_new, what_is_wrong
+from retinanet.common.devices import device_name, fastest_device
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.common.fields import SettingsError, from_plain, shown
 from retinanet.common.version import __version__
@@ -88,7 +89,7 @@ class RunFolder:
             "torch": torch.__version__,
             "python": platform.python_version(),
             "job": job(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {_accelerator()}",
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {_device()}",
         }
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -216,5 +217,6 @@ def read_run(folder: Path) -> tuple[Path, Settings]:
         raise SettingsError(f"{folder / 'settings.yaml'}: {error}") from None
 
 
-def _accelerator() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads, no GPU"
+def _device() -> str:
+    device = fastest_device()
+    return device_name(device) if device.type != "cpu" else f"{torch.get_num_threads()} threads, no GPU"
