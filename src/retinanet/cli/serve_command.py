@@ -224,12 +224,13 @@ def _run(
 
 def _most_connections() -> int:
     """The limit of open files, less some for everything else: each connection is one."""
-    try:
+    most = 10_000
+    if sys.platform != "win32":  # which has no such limit
         import resource
-    except ImportError:  # Windows
-        return 10_000
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 10_000 if soft == resource.RLIM_INFINITY else max(16, min(10_000, soft - 128))
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = most if soft == resource.RLIM_INFINITY else max(16, min(most, soft - 128))
+    return most
 
 
 def model_name(model: str) -> str:

@@ -153,15 +153,14 @@ class RunFolder:
         from torch.utils.tensorboard import SummaryWriter
 
         path = self.path / "metrics.csv"
-        kept = [row for row in read_metrics(self.path) if int(row["step"]) <= step] if path.exists() else []
         try:
-            temporary = self.path / ".metrics.csv.part"
-            self._rows = open(temporary, "w", newline="", encoding="utf-8")  # noqa: SIM115 (closed by close)
+            kept = [row for row in read_metrics(self.path) if int(row["step"]) <= step] if path.exists() else []
+            with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(kept)
+            self._rows = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115 (closed by close)
             self._writer = csv.DictWriter(self._rows, COLUMNS)
-            self._writer.writeheader()
-            self._writer.writerows(kept)
-            self._rows.flush()
-            os.replace(temporary, path)  # the open file is renamed too
             self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1 if step else None)
         except OSError as error:
             raise WorkError(f"cannot write {path} or TensorBoard's log: {what_is_wrong(error)}") from error
