@@ -88,7 +88,7 @@ def evaluate(
     max_pixels
         Leave out images with more pixels; by default the environment's RETINANET_MAX_PIXELS, else 178956970.
     device
-        cpu, cuda, cuda:1, ...; by default a GPU if there is one.
+        auto, cpu, cuda, cuda:1, mps, ...; a number is that GPU. auto: CUDA, else MPS, else the CPU.
     precision
         "auto" computes in bf16 if the machine supports it natively, else in fp32. The default is "auto" for models of
         this project, and "fp32" for those of other projects, so that their boxes stay the same.

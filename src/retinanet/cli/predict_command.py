@@ -104,7 +104,7 @@ def predict(
     batch_size
         Images that go through the network together.
     device
-        cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+        auto, cpu, cuda, cuda:1, mps, ...; a number is that GPU. auto: CUDA, else MPS, else the CPU.
     precision
         "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
         here, and "fp32" for those of other projects, so that their boxes are the same as there.

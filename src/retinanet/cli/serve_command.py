@@ -142,7 +142,7 @@ def serve(
         "agnostic" lets boxes of all classes suppress each other, so that an object has one label; "class" only boxes of
         one class. By default the model's own setting, mostly "class".
     device
-        cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+        auto, cpu, cuda, cuda:1, mps, ...; a number is that GPU. auto: CUDA, else MPS, else the CPU.
     precision
         "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
         here, and "fp32" for those of other projects, so that their boxes are the same as there.
@@ -243,12 +243,13 @@ def _run(
 
 def _most_connections() -> int:
     """The limit of open files, less some for everything else: each connection is one."""
-    try:
+    most = 10_000
+    if sys.platform != "win32":  # which has no such limit
         import resource
-    except ImportError:  # Windows
-        return 10_000
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 10_000 if soft == resource.RLIM_INFINITY else max(16, min(10_000, soft - 128))
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = most if soft == resource.RLIM_INFINITY else max(16, min(most, soft - 128))
+    return most
 
 
 def model_name(model: str) -> str:

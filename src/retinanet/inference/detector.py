@@ -16,6 +16,7 @@ from retinanet import checkpoints
 from retinanet.checkpoints import Checkpoint, hub, native
 from retinanet.checkpoints.architecture import require_fit
 from retinanet.common.arguments import Nms, PredictOptions, class_names_of
+from retinanet.common.devices import choose_device
 from retinanet.common.errors import RequestError, first_line
 from retinanet.common.fields import shown
 from retinanet.common.precision import DTYPES, Precision, Request, for_model, require_known
@@ -303,7 +304,7 @@ class Detector:
         Raises:
             RequestError: the weights do not fit the settings.
         """
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = choose_device(device)
         model = build(checkpoint, source).to(device)
         chosen = for_model(precision, device, checkpoints.origin(checkpoint.extra))
         computes = f"{chosen.precision} ({chosen.why})"
@@ -358,17 +359,3 @@ def build(checkpoint: Checkpoint, source: str | Path) -> RetinaNet:
     model = RetinaNet(checkpoint.settings, len(checkpoint.class_names), load_weights=False)
     model.load_state_dict(checkpoint.state)
     return model
-
-
-def usable_device(device: str | torch.device) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        RequestError: there is no such device here.
-    """
-    if not isinstance(device, str | torch.device) or device == "":
-        raise RequestError(f'device must be a text such as "cpu" or "cuda:0", not {shown(device)}')
-    try:
-        return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise RequestError(f"device {device} cannot be used here: {first_line(error).rstrip('.')}") from error

@@ -12,6 +12,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from retinanet.common.devices import wait_for
 from retinanet.common.precision import DTYPES, Precision
 from retinanet.config.settings import Settings
 from retinanet.losses.criterion import Criterion
@@ -43,7 +44,7 @@ def measure(
         size: height and width of the images, multiples of 32.
 
     Raises:
-        torch.cuda.OutOfMemoryError: two images do not fit.
+        RuntimeError: two images do not fit.
     """
     height, width = size
     model = RetinaNet(settings.model, classes, load_weights=False).to(device).train()
@@ -74,8 +75,7 @@ def measure(
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), autocast:
             loss = sum(learner(images, sizes, targets))
         torch.as_tensor(loss).backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
         took.append(time.perf_counter() - begin)
     if device.type == "cuda":
         needed = float(torch.cuda.max_memory_allocated(device) - before)
@@ -89,13 +89,15 @@ def free_memory(device: torch.device) -> float | None:
     """Free bytes on ``device``; None if that is unknown."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":  # its memory is the computer's, of which it takes no more than this
+        return float(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration, ValueError):
         return None
     try:  # a container may have less
-        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        limit, used = ((CGROUP / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
         if limit != "max":
             free = min(free, float(limit) - float(used))
     except (OSError, ValueError):
