@@ -71,7 +71,7 @@ def convert(
         raise RequestError(f"there is no folder {file.absolute().parent} to write {file.name} into")
 
     from retinanet import checkpoints
-    from retinanet.inference.detector import build
+    from retinanet.checkpoints.built_network import build
 
     loaded = checkpoints.load(checkpoint, (settings or {}).get("model"))
     names = loaded.class_names if classes is None else _names(classes, len(loaded.class_names))
