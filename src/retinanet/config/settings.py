@@ -164,6 +164,8 @@ class TrainSettings(Section, where="train"):
     """Learning rate for a batch of ``lr_batch`` images. It scales linearly with the batch size."""
     lr_batch: Annotated[int, Within(0, 1e9)] = 16
     """Batch size that ``lr`` is meant for. 0 uses ``lr`` unscaled."""
+    backbone_lr: Annotated[float, Within(0, 100)] = 1.0
+    """Factor on the learning rate of the backbone. Below 1, pretrained weights change less than the new layers."""
     momentum: Score = 0.9
     """Momentum of SGD; beta1 of AdamW."""
     beta2: Score = 0.999
