@@ -24,6 +24,7 @@ FLOORS = (
     {"analysis", "evaluation"},
     {"report"},
     {"training", "export"},
+    {"terminal"},
     {"api"},
     {"bench", "predict"},
     {"serve", "paper"},
@@ -41,6 +42,7 @@ LATE = {
     "retinanet.export.openvino.openvino_runtime": "other processes import it without PyTorch",
     "retinanet.inference.detections": "drawing is needed by few programs",
     "retinanet.losses.focal": "Triton is optional",
+    "retinanet.terminal.console": "rich takes time to import, and ``--help`` does not need it",
 }
 """Modules outside of ``cli`` that import others inside of functions, and the reason."""
 

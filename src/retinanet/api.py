@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ def load(
     device: str | torch.device | None = None,
     precision: Request | None = None,
     trust: bool = False,
+    class_names: Sequence[str] | None = None,
 ) -> Detector:
     """Load a detector from a checkpoint of this project or another one, or from an exported model.
 
@@ -36,6 +38,8 @@ def load(
             bfloat16 if the device multiplies in it, else float32 with fast algorithms. The environment variable
             RETINANET_PRECISION changes the meaning of "auto". The default is "auto" for our own models. For models of
             other projects, converted ones too, it is "fp32", so that they give the same boxes as there.
+        class_names: replace those of a checkpoint. A model that was fine-tuned with torchvision has one output more
+            than classes, the background's: give the names without it.
         trust: allow an exported PyTorch program (.pt2). Loading one can run any code; no other file can.
 
     Raises:
@@ -50,5 +54,7 @@ def load(
         require_known(precision)
     path = checkpoints.find(source)
     if exported := open_exported(path, device, trust):
+        if class_names is not None:
+            raise RequestError(f"{source} is an exported model, whose class names are fixed: leave out class_names")
         return exported
-    return Detector.from_checkpoint(checkpoints.load(path), source, device, precision)
+    return Detector.from_checkpoint(checkpoints.load(path, class_names=class_names), source, device, precision)

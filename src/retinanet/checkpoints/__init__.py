@@ -6,11 +6,12 @@ Each project has a module of its own, with its names for the weights and its con
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from retinanet.checkpoints import native
+from retinanet.checkpoints.class_names import with_names
 from retinanet.checkpoints.fetch import find
 from retinanet.checkpoints.native import Checkpoint, threshold
 from retinanet.common.errors import RequestError
@@ -22,19 +23,25 @@ __all__ = ["Checkpoint", "find", "load", "native", "origin", "threshold"]
 KNOWN = "torchvision's, Detectron2's, MMDetection's, Detectron's and DeepForest's RetinaNets and our own files"
 
 
-def load(source: str | Path, given: Mapping[str, Any] | None = None) -> Checkpoint:
+def load(
+    source: str | Path, given: Mapping[str, Any] | None = None, class_names: Sequence[str] | None = None
+) -> Checkpoint:
     """The checkpoint of any known source, under our names. Nothing in a file is executed.
 
     Args:
         source: a file, a run folder, or one of the names in :mod:`retinanet.checkpoints.locate`.
         given: model settings, as nested dicts, that override those of the file and those assumed for it.
+        class_names: replace those of the file, see :func:`retinanet.checkpoints.class_names.with_names`.
 
     Raises:
-        RequestError: there is no such source, or it holds no RetinaNet that can be used.
+        RequestError: there is no such source, the class names do not fit, or it holds no RetinaNet that can be used.
         WorkError: it has to be downloaded, and cannot be.
     """
-    path = find(source)
-    given = given or {}
+    loaded = _load(find(source), given or {})
+    return loaded if class_names is None else with_names(loaded, class_names)
+
+
+def _load(path: Path, given: Mapping[str, Any]) -> Checkpoint:
     if native.recognises(path):
         own = native.load(path)
         return own._replace(settings=overlaid(own.settings, given))

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output, setting_text
-from retinanet.cli.options import Common, given, limit_pixels
-from retinanet.cli.progress import Progress
+from retinanet.cli.options import Common, given, limit_pixels, output_of
 from retinanet.common.atomic_files import require_new
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.common.printable import NAME, printable
+from retinanet.common.printable import NAME, printable, setting_text
 from retinanet.config import recipes
 from retinanet.config.convert import dotted
 from retinanet.config.model_settings import AnchorSettings, ModelSettings
 from retinanet.config.settings import MatchingSettings
+from retinanet.terminal.console import Output
+from retinanet.terminal.progress import Progress
 
 if TYPE_CHECKING:
     from retinanet.analysis.anchor_fit import Choice
@@ -88,7 +88,7 @@ def data(
     seed
         Seed for --split.
     """
-    out = Output(common)
+    out = output_of(common)
     if not data.exists():
         raise RequestError(f"there is no data set {data}: no such file or folder")
     if images < 0:

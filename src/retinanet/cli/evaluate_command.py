@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output, class_table, number
 from retinanet.cli.model_argument import Precision, load, require_model
-from retinanet.cli.options import Common, limit_pixels
-from retinanet.cli.progress import Progress
+from retinanet.cli.options import Common, limit_pixels, output_of
 from retinanet.common.coco_numbers import METRICS
 from retinanet.common.errors import RequestError
+from retinanet.terminal.console import Output, class_table, number
+from retinanet.terminal.progress import Progress
 
 if TYPE_CHECKING:
     from retinanet.data.dataset import DetectionData
@@ -90,7 +90,7 @@ def evaluate(
     trust
         Also load an exported PyTorch program (.pt2), which can run any code on this machine. Other files need no trust.
     """
-    out = Output(common)
+    out = output_of(common)
     sources = [model] if compare is None else [model, compare]
     for source in sources:
         require_model(source)

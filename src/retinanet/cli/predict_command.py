@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output, clock
 from retinanet.cli.model_argument import Precision, load, require_model
-from retinanet.cli.options import Common
-from retinanet.cli.progress import EVERY, Progress
-from retinanet.cli.train_command import next_folder
+from retinanet.cli.options import Common, output_of
 from retinanet.common.arguments import PredictOptions, whole
 from retinanet.common.atomic_files import require_new
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import listed
+from retinanet.common.run_names import next_folder
+from retinanet.terminal.console import Output, clock
+from retinanet.terminal.progress import EVERY, Progress
 
 if TYPE_CHECKING:
     from retinanet.predict.files import FilesResult
@@ -107,7 +107,7 @@ def predict(
     trust
         Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
     """
-    out, options = Output(common), options or Options()
+    out, options = output_of(common), options or Options()
     require_model(model)
     PredictOptions(threshold, max_detections, size, batch_size, lambda name: "--" + name.replace("_", "-"))
     found = _find(sources, output, options)  # errors in these are reported before a model is loaded

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output
 from retinanet.cli.model_argument import Precision, load, require_model
-from retinanet.cli.options import Common
+from retinanet.cli.options import Common, output_of
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
+from retinanet.terminal.console import Output
 
 if TYPE_CHECKING:
     import socket
@@ -143,7 +143,7 @@ def serve(
     trust
         Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
     """
-    out = Output(common)
+    out = output_of(common)
     network, capacity = network or NetworkOptions(), capacity or CapacityOptions()
     require_model(model)
     for module, package in NEEDED.items():
@@ -161,7 +161,7 @@ def serve(
     try:
         out.note(f"opening {model}")
         detector = load(model, device, precision, out, trust)
-        _run(detector, model_name(model), bound, network, capacity, token, out)
+        _run(detector, model_name(model), bound, network, capacity, token, out, common is not None and common.debug)
     finally:
         bound.close()
 
@@ -174,6 +174,7 @@ def _run(
     capacity: CapacityOptions,
     token: Token | None,
     out: Output,
+    debug: bool,
 ) -> None:
     """Serve until a signal comes."""
     import torch
@@ -195,7 +196,7 @@ def _run(
         queue=QueueOptions(capacity.batch_size, capacity.queue, capacity.wait / 1000),
         hosts=Hosts(network.host, network.allow_host),
         token=token,
-        debug=out.common.debug,
+        debug=debug,
     )
     url = server.url_of(bound)
     if not server.is_loopback(bound.getsockname()[0]):

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from retinanet.cli.console import Output, clock, number, setting_text
-from retinanet.common.printable import NAME, listed, printable
+from retinanet.common.printable import NAME, listed, printable, setting_text
+from retinanet.terminal.console import Output, clock, number
 from retinanet.training import events
 from retinanet.training.callbacks import Callback
 
@@ -64,7 +64,10 @@ class Progress(Callback):
         match event:
             case events.CheckingImages(done, total):
                 self.count("checking", done, total)
+            case events.ComparingImages(done, total):
+                self.count("comparing", done, total)
             case events.DataOpened(data, val):
+                self._end_count("comparing")
                 self._end_count("checking")
                 self.output.data(data)
                 self.output.data(val, label_map=False)
