@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from retinanet.common.errors import RequestError
 from retinanet.model.pretrained import flat, prefixes
 from retinanet.weight_files.reader import Contents
 
@@ -21,7 +20,15 @@ Shapes = dict[str, tuple[int, ...]]
 
 COMMON = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d"),
-    *("wide_resnet50_2", "resnet50d", "resnet26d", "resnet18d", "mobilenetv2_100", "mobilenetv2_050", "mobilenetv2_140"),
+    *(
+        "wide_resnet50_2",
+        "resnet50d",
+        "resnet26d",
+        "resnet18d",
+        "mobilenetv2_100",
+        "mobilenetv2_050",
+        "mobilenetv2_140",
+    ),
     *("mobilenetv3_large_100", "mobilenetv3_small_100", "mobilenetv3_small_050", "mobilenetv4_conv_small"),
     *("mobilenetv4_conv_medium", "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3"),
     *("efficientnet_lite0", "convnext_atto", "convnext_pico", "convnext_nano", "convnext_tiny", "convnext_small"),
@@ -166,10 +173,14 @@ def _normalisation(contents: Contents, name: str) -> tuple[Any, Any]:
     known = timm.get_pretrained_cfg(name)
     if not isinstance(stated, Mapping) or known is None:
         return None, None
-    pair = [stated.get("mean"), stated.get("std")]
-    if not all(isinstance(v, list) and len(v) == 3 and all(isinstance(x, float | int) for x in v) for v in pair):
-        return None, None
-    mean, std = (tuple(float(x) for x in values) for values in pair)
-    return (None, None) if (mean, std) == (tuple(known.mean), tuple(known.std)) else (mean, std)
+    pair = [_three(stated.get("mean")), _three(stated.get("std"))]
+    same = pair == [tuple(known.mean), tuple(known.std)]
+    return (None, None) if None in pair or same else (pair[0], pair[1])
 
 
+def _three(value: Any) -> tuple[float, float, float] | None:
+    """Three numbers of a JSON text; None for anything else."""
+    if not isinstance(value, list) or len(value) != 3 or not all(isinstance(x, float | int) for x in value):
+        return None
+    red, green, blue = map(float, value)
+    return red, green, blue

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -145,7 +148,8 @@ def _create(settings: BackboneSettings, load_weights: bool) -> Any:
     try:
         if options.get("pretrained") and not state:
             _require_hub(settings.name)
-        body = timm.create_model(settings.name, features_only=True, **options)
+        with _without_notes():
+            body = timm.create_model(settings.name, features_only=True, **options)
     except Exception as error:
         if not options.get("pretrained"):
             raise RequestError(
@@ -169,6 +173,18 @@ def _create(settings: BackboneSettings, load_weights: bool) -> Any:
                 + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
             )
     return body
+
+
+@contextmanager
+def _without_notes() -> Iterator[None]:
+    """A block in which timm does not warn about the tensors of the classifier, which a feature extractor leaves out."""
+    logger = logging.getLogger("timm.models._builder")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _weight_file(settings: BackboneSettings) -> Path | None:

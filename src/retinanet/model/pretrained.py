@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import torch
 
-
 PREFIXES = ("module.", "model.", "backbone.", "encoder.", "body.", "features.", "_orig_mod.")
 """What wrappers, detectors and segmentation models put before the names of a backbone's tensors."""
 DEEPEST = 4  # prefixes before a name
@@ -71,9 +70,7 @@ def cached(name: str) -> Path | None:
         if isinstance(path, str):
             return Path(path)
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    if config.url and (path := folder / PurePosixPath(urlsplit(config.url).path).name).is_file():
-        return path
+    if config.url and (found := folder / PurePosixPath(urlsplit(config.url).path).name).is_file():
+        return found
     base = name.partition(".")[0]
     return next(iter(sorted(folder.glob(f"{base}-*.pth"))), None) if base in TORCHVISION else None
-
-
