@@ -67,12 +67,14 @@ class RunFolder:
         command: Sequence[str],
         choices: Sequence[Mapping[str, Any]] = (),
         weights: Mapping[str, Any] | None = None,
+        start: str = "",
     ) -> None:
         """Create the folder and write settings.yaml and run.json.
 
         Args:
             choices: the settings that were chosen for the user, with reasons.
             weights: what was kept of the checkpoint that the run starts from.
+            start: the line about what the run starts from.
 
         Raises:
             RequestError: the folder is not empty.
@@ -84,6 +86,7 @@ class RunFolder:
             "classes": list(class_names),
             "command": list(command),
             "choices": list(choices),
+            "start": start,
             "weights": weights,
             "retinanet": __version__,
             "torch": torch.__version__,
