@@ -8,6 +8,8 @@ from torch import nn
 from retinanet.config.settings import TrainSettings
 from retinanet.training.schedule import scaled_lr
 
+FACTOR = "lr_factor"  # of a group of parameters
+
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """SGD or AdamW over the parameters of ``model`` that require gradients.
@@ -27,5 +29,6 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate; that of the backbone is ``lr`` times its factor."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get(FACTOR, 1.0)  # runs that an older version saved have no factor
