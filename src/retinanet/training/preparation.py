@@ -142,8 +142,12 @@ def _start(settings: Settings, data: DetectionData, notify: Notify) -> tuple[Set
     return settings, start.text
 
 
-def open_folder(run: Prepared, data_root: Path, step: int) -> None:
-    """Write the settings into the run folder, which is created for a new run, and start logging after ``step``."""
+def open_folder(run: Prepared, data_root: Path, step: int, functions: Mapping[str, Any]) -> None:
+    """Write the settings into the run folder, which is created for a new run, and start logging after ``step``.
+
+    Args:
+        functions: names of the user's functions and callbacks, for run.json.
+    """
     if run.resumed:
         run.folder.write_settings(run.settings)
         run.folder.write_data(data_root)
@@ -151,6 +155,7 @@ def open_folder(run: Prepared, data_root: Path, step: int) -> None:
         choices = [choice.plain() for choice in run.choices]
         kept = run.kept.plain() if run.kept is not None else None
         run.folder.create(run.settings, data_root, run.data.class_names, sys.argv, choices, kept, run.start)
+    run.folder.add_facts(**functions)
     run.folder.open_logs(step)
 
 
