@@ -98,7 +98,8 @@ def familiar_flags() -> str:
                 names.setdefault(target, []).append(f"`--{flag}`")
         rows += [f"| {verb} | {', '.join(given)} | `{target}` |" for target, given in names.items()]
         if verb in familiar.FOLDERS:
-            rows.append(f"| {verb} | `--name NAME`, `--project FOLDER` | `--output FOLDER/NAME`, by default in `runs` |")
+            rows.append(f"| {verb} | `--name NAME`, `--project FOLDER` | `--output FOLDER/NAME` |")
+
     verbs = [f"`{name}` is `{verb}`" for name, verb in familiar.VERBS.items()]
     head = "| command | flag | here |\n|---|---|---|\n"
     return head + "\n".join(rows) + f"\n\nOther names of commands: {', '.join(verbs)}."

@@ -13,7 +13,19 @@ from cyclopts import Parameter
 
 from retinanet.cli.model_argument import load, require_model
 from retinanet.cli.options import Common, limit_pixels, output_of
-from retinanet.cli.shared_options import MORE, BatchSize, Data, Device, MaxPixels, Model, Precision, Strict, Trust
+from retinanet.cli.shared_options import (
+    MORE,
+    BatchSize,
+    Data,
+    Device,
+    MaxPixels,
+    Model,
+    NmsOption,
+    Precision,
+    Strict,
+    Trust,
+)
+from retinanet.common.arguments import Nms
 from retinanet.common.coco_numbers import METRICS
 from retinanet.common.errors import RequestError
 from retinanet.terminal.console import Output, class_table, number
@@ -47,6 +59,7 @@ def evaluate(
     split: str = "val",
     compare: Annotated[str | None, Parameter(metavar="MODEL")] = None,
     threshold: float | None = None,
+    nms: NmsOption = None,
     resamples: Annotated[int, Parameter(group=MORE)] = 1000,
     strict: Strict = False,
     batch_size: BatchSize = 8,
@@ -99,7 +112,7 @@ def evaluate(
         _require_same_classes(detector, detectors[1], compare)
 
     evaluated = [
-        _evaluate(out, source, each, images, batch_size, workers, threshold)
+        _evaluate(out, source, each, images, batch_size, workers, threshold, nms)
         for source, each in zip(sources, detectors, strict=True)
     ]
     out.say(f"{model} on {data}, split {images.split}: {evaluated[0].result.images} images", "")
@@ -199,6 +212,7 @@ def _evaluate(
     batch_size: int,
     workers: int,
     threshold: float | None,
+    nms: Nms | None,
 ) -> Evaluated:
     """Run a model on the data. Its labels become those of ``data``, which may have the classes in another order."""
     import torch
@@ -215,6 +229,7 @@ def _evaluate(
             batch_size=batch_size,
             workers=workers,
             threshold=threshold,
+            nms=nms,
             on_progress=progress.counter("evaluating"),
         )
     seconds = (time.perf_counter() - begin) / max(1, len(data))

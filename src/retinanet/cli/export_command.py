@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from retinanet.cli.model_argument import load, require_model
 from retinanet.cli.options import Common, output_of
-from retinanet.cli.shared_options import MORE, Model
+from retinanet.cli.shared_options import MORE, Model, NmsOption
 from retinanet.common.errors import RequestError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def export(
     format: Literal["onnx", "openvino", "torch"] = "onnx",
     output: Path | None = None,
     precision: Literal["fp32", "bf16", "int8"] = "fp32",
+    nms: NmsOption = None,
     calibrate: Path | None = None,
     network_only: Annotated[bool, Parameter(negative=(), show_default=False, group=MORE)] = False,
     check: Annotated[Path | None, Parameter(group=MORE)] = None,
@@ -75,6 +76,7 @@ def export(
         check=images,
         calibrate=calibrate,
         precision=precision,
+        nms=nms,
         on_progress=out.note,
     )
     differences = made.differences

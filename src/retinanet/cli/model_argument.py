@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from retinanet.checkpoints import locate
 from retinanet.cli.shared_options import Precision
-from retinanet.common.device_names import one_device
 from retinanet.common.errors import RequestError
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def load(
     """
     from retinanet import api
 
-    detector = api.load(source, device=one_device(device), precision=precision, trust=trust)
+    detector = api.load(source, device=device, precision=precision, trust=trust)
     if out is not None:
         out.note(f"{source} computes in {detector.computes}", *(f"  assumed: {line}" for line in detector.assumed))
     return detector

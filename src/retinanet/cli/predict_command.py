@@ -13,9 +13,8 @@ from cyclopts import Parameter
 
 from retinanet.cli.model_argument import load, require_model
 from retinanet.cli.options import Common, output_of
-from retinanet.cli.shared_options import MORE, BatchSize, Device, MaxPixels, Model, Precision, Trust
+from retinanet.cli.shared_options import MORE, BatchSize, Device, MaxPixels, Model, NmsOption, Precision, Trust
 from retinanet.common.arguments import PredictOptions, whole
-from retinanet.common.device_names import one_device
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import listed
 from retinanet.common.run_names import next_folder
@@ -63,6 +62,7 @@ def predict(
     threshold: float | None = None,
     max_detections: Annotated[int | None, Parameter(group=MORE)] = None,
     size: int | None = None,
+    nms: NmsOption = None,
     formats: Annotated[
         tuple[Format, ...], Parameter(name="--format", consume_multiple=True, negative=(), show_default=" ".join)
     ] = ("json",),
@@ -103,8 +103,7 @@ def predict(
     """
     out, options = output_of(common), options or Options()
     require_model(model)
-    PredictOptions(threshold, max_detections, size, batch_size, lambda name: "--" + name.replace("_", "-"))
-    one_device(device)
+    PredictOptions(threshold, max_detections, size, batch_size, nms, lambda name: "--" + name.replace("_", "-"))
     if not sources:
         raise RequestError("which images? retinanet predict MODEL SOURCE..., files, folders or patterns")
     for name in ("slices", "stride", "max_pixels"):
@@ -116,7 +115,7 @@ def predict(
     outputs = OutputOptions(draw, formats, options.overwrite)
     found = _find(sources, output, outputs, options)  # errors in these are reported before a model is loaded
     detector = load(model, device, precision, out, trust)
-    run = {"threshold": threshold, "max_detections": max_detections, "size": size, "batch_size": batch_size}
+    run = {"threshold": threshold, "max_detections": max_detections, "size": size, "batch_size": batch_size, "nms": nms}
     folder = output or next_folder(Path("predict"))
     _run(out, model, detector, found, folder, run | {"outputs": outputs}, options)
 

@@ -13,7 +13,8 @@ from cyclopts import Parameter
 
 from retinanet.cli.model_argument import load, require_model
 from retinanet.cli.options import Common, output_of
-from retinanet.cli.shared_options import MORE, BatchSize, Device, Model, Precision, Trust
+from retinanet.cli.shared_options import MORE, BatchSize, Device, Model, NmsOption, Precision, Trust
+from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
 from retinanet.terminal.console import Output
@@ -21,6 +22,7 @@ from retinanet.terminal.console import Output
 if TYPE_CHECKING:
     import socket
 
+    from retinanet.serve.batching import QueueOptions
     from retinanet.serve.token import Token
 
 NEEDED = {
@@ -121,6 +123,7 @@ def serve(
     *,
     network: NetworkOptions | None = None,
     capacity: CapacityOptions | None = None,
+    nms: NmsOption = None,
     device: Device = None,
     precision: Precision = None,
     trust: Trust = False,
@@ -145,6 +148,7 @@ def serve(
         raise RequestError(f"--port must be from 0 to 65535, not {network.port}")
     capacity.check()
 
+    from retinanet.serve.batching import QueueOptions
     from retinanet.serve.server import listen
 
     # Errors in these are reported before a model is loaded, which takes seconds.
@@ -153,7 +157,19 @@ def serve(
     try:
         out.note(f"opening {model}")
         detector = load(model, device, precision, out, trust)
-        _run(detector, model_name(model), bound, network, capacity, token, out, common is not None and common.debug)
+        detector.require(PredictOptions(nms=nms))
+        queue = QueueOptions(capacity.batch_size, capacity.queue, capacity.wait / 1000, nms)
+        _run(
+            detector,
+            model_name(model),
+            bound,
+            network,
+            capacity,
+            queue,
+            token,
+            out,
+            common is not None and common.debug,
+        )
     finally:
         bound.close()
 
@@ -164,6 +180,7 @@ def _run(
     bound: socket.socket,
     network: NetworkOptions,
     capacity: CapacityOptions,
+    queue: QueueOptions,
     token: Token | None,
     out: Output,
     debug: bool,
@@ -173,7 +190,6 @@ def _run(
 
     from retinanet.serve import server
     from retinanet.serve.app import make_app
-    from retinanet.serve.batching import QueueOptions
     from retinanet.serve.guard import Hosts
     from retinanet.serve.limits import Limits
 
@@ -185,7 +201,7 @@ def _run(
         limits=Limits(
             capacity.max_megabytes, capacity.max_megapixels, capacity.images, capacity.timeout, capacity.connections
         ),
-        queue=QueueOptions(capacity.batch_size, capacity.queue, capacity.wait / 1000),
+        queue=queue,
         hosts=Hosts(network.host, network.allow_host),
         token=token,
         debug=debug,
@@ -216,12 +232,13 @@ def _run(
 
 def _most_connections() -> int:
     """The limit of open files, less some for everything else: each connection is one."""
-    try:
+    most = 10_000
+    if sys.platform != "win32":  # which has no such limit
         import resource
-    except ImportError:  # Windows
-        return 10_000
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 10_000 if soft == resource.RLIM_INFINITY else max(16, min(10_000, soft - 128))
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = most if soft == resource.RLIM_INFINITY else max(16, min(most, soft - 128))
+    return most
 
 
 def model_name(model: str) -> str:

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
+from retinanet.common.arguments import Nms
+
 OPTIONS = Group("Options", sort_key=(-2, ""))
 """What ``--help`` shows. All other groups are for ``--help-all``."""
 MORE = Group("More options", sort_key=(-1, ""))
@@ -35,6 +37,15 @@ Trust = Annotated[
         negative=(),
         show_default=False,
         help="Load an exported PyTorch program (.pt2) too. It can run any code on this machine; other files cannot.",
+    ),
+]
+NmsOption = Annotated[
+    Nms | None,
+    Parameter(
+        name="--nms",
+        group=MORE,
+        help='"agnostic" lets boxes of all classes suppress each other, so that an object has one label. "class" lets '
+        "only boxes of one class. [default: the model's own, mostly class]",
     ),
 ]
 BatchSize = Annotated[int, Parameter(group=MORE, help="Images of one forward pass.")]

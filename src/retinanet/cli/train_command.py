@@ -14,7 +14,7 @@ from retinanet.cli.shared_options import MORE, Data
 from retinanet.common.device_names import training_devices
 from retinanet.common.errors import RequestError
 from retinanet.config import recipes
-from retinanet.config.settings import Settings
+from retinanet.config.settings import STARTS, Settings
 from retinanet.terminal.console import Output, clock, number
 from retinanet.terminal.progress import Progress
 
@@ -76,7 +76,7 @@ def train(
     chosen = on_device(device, settings or {})
     if data is not None and not data.exists():
         raise RequestError(f"there is no data set {data}: no such file or folder")
-    if resume is None and recipes.weights(config, settings) == "none":
+    if resume is None and recipes.weights(config, settings) in STARTS:
         recipes.load(config or recipes.FITTED, settings)  # reports mistakes before heavy imports
 
     from retinanet.training import run_request, trainer

@@ -10,23 +10,6 @@ _NAMED = re.compile(r"([a-z]+)(?::([0-9]+))?")
 _GPUS = re.compile(r"[0-9]+(,[0-9]+)*,?")
 
 
-def one_device(text: str | None) -> str | None:
-    """The name of PyTorch for one device; None leaves the choice open, as "auto" does. "0" is "cuda:0".
-
-    Raises:
-        RequestError: ``text`` names several devices.
-    """
-    if text is None or text.strip().lower() == "auto":
-        return None
-    name = re.sub(r"\s+", "", text.lower())
-    if _GPUS.fullmatch(name):
-        numbers = name.strip(",").split(",")
-        if len(numbers) > 1:
-            raise RequestError(f"--device {text} names {len(numbers)} devices, but this command uses one: give one")
-        return f"cuda:{int(numbers[0])}"
-    return re.sub(r"^gpu\b", "cuda", name)
-
-
 def training_devices(text: str) -> dict[str, str]:
     """The settings ``train.accelerator`` and ``train.devices`` for a device, or for several GPUs such as "0,1".
 
