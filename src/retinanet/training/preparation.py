@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from retinanet.analysis.anchor_fit import Choice, lost_boxes
+from retinanet.analysis.anchor_fit import ENOUGH, Choice, lost_boxes
 from retinanet.analysis.doctor import examine
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import from_plain
@@ -118,7 +118,8 @@ def prepare(
         machine = Machine(fabric.device, precision, fabric.world_size, workers)
         settings, choices = broadcast_from_first(fabric, lambda: fit(data, val, machine))
         notify(events.SettingsFitted(choices))
-    notify(events.AnchorsCover(*lost_boxes(data, settings.model, settings.matching)))
+    share, lost = lost_boxes(data, settings.model, settings.matching)
+    notify(events.AnchorsCover(share, lost, share >= ENOUGH))
     if fabric.is_global_zero:
         splits = {split.split: split for split in (data, val)}
         notify(events.DataExamined(examine(splits, settings.model, read=False)))
