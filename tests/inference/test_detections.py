@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from retinanet.common.errors import RequestError
+from retinanet.inference.class_colours import PALETTE
 from retinanet.inference.detections import Detections
-from retinanet.inference.drawing import PALETTE
 
 NAMES = ("dog", "cat", "bird")
 

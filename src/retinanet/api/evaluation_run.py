@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retinanet.analysis.holdout import open_again, wanted_share
 from retinanet.api.loading import load
-from retinanet.common.arguments import whole
+from retinanet.common.arguments import Nms, whole
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
 from retinanet.common.precision import Request
@@ -29,11 +31,12 @@ def evaluate(
     split: str = "val",
     *,
     threshold: float | None = None,
+    nms: Nms | None = None,
     batch_size: int = 8,
     workers: int = 0,
     resamples: int = 0,
     strict: bool = False,
-    device: str | torch.device | None = None,
+    device: str | int | torch.device | None = None,
     precision: Request | None = None,
     trust: bool = False,
     progress: bool = True,
@@ -48,9 +51,12 @@ def evaluate(
     Args:
         model: a detector, or what :func:`retinanet.load` opens.
         data: what :func:`retinanet.open_data` opens, or what it returned. Classes are matched by name.
-        split: the split to evaluate on, if ``data`` is a path.
+        split: the split to evaluate on, if ``data`` is a path. If the model was trained on a data set with a single
+            split, "val" is what was held out of it.
         threshold: drop detections with this score or a lower one. By default it is the setting of the model, which is
             low, because AP needs detections of low scores. It is not the threshold of the best F1.
+        nms: "agnostic" lets boxes of all classes suppress each other, "class" only those of one class; by default the
+            setting of the model.
         batch_size: images of one forward pass.
         workers: processes that load images; 0 loads them in this process.
         resamples: bootstrap draws for the 95 % intervals of AP and AP50, such as 1000. 0 leaves the intervals out.
@@ -79,6 +85,7 @@ def evaluate(
             batch_size=batch_size,
             workers=workers,
             threshold=threshold,
+            nms=nms,
             on_progress=bars.counter("evaluating"),
         )
         if not resamples:
@@ -105,9 +112,13 @@ def images_of(
                 "class_names=detector.class_names, or give its path"
             )
         return data
+    held_out = detector.about.get("held_out")
     with Progress(out) as progress:
         checking = progress.counter("checking")
-        images = open_data(data, split, strict=strict, class_names=detector.class_names, on_progress=checking)
+        if isinstance(held_out, Mapping) and wanted_share(data, split) is not None:
+            images = open_again(data, held_out, detector.class_names, checking)
+        else:
+            images = open_data(data, split, strict=strict, class_names=detector.class_names, on_progress=checking)
     counts = images.counts()
     out.note(*split_lines(images), f"  {class_line(images.class_names, counts)}", *fault_lines(images))
     if absent := [name for name, count in zip(images.class_names, counts) if count == 0]:

@@ -168,7 +168,7 @@ def run(
             since=since,
             **{name: value for name, value in (hooks or {}).items() if value is not None},
         )
-    show_ending(out, summary, request.data, request.settings.data.val, progress.warnings, python)
+    show_ending(out, summary, request, progress, python)
     return summary
 
 

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from retinanet.cli.model_argument import Precision, load, require_model
 from retinanet.cli.options import Common, limit_pixels, output_of
+from retinanet.common.arguments import Nms
 from retinanet.common.coco_numbers import METRICS
 from retinanet.common.errors import RequestError
 from retinanet.terminal.console import Output, class_table, number
@@ -34,6 +35,7 @@ def evaluate(
     compare: str | None = None,
     resamples: int = 1000,
     threshold: float | None = None,
+    nms: Nms | None = None,
     strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     batch_size: int = 8,
     workers: int = 0,
@@ -61,6 +63,9 @@ def evaluate(
         Number of bootstrap draws of the images for the 95 % intervals; 0 leaves the intervals out.
     threshold
         Drop detections with this score or a lower one. The model's default is low on purpose: a higher one lowers AP.
+    nms
+        "agnostic" lets boxes of all classes suppress each other; "class" only boxes of one class. By default the
+        model's own setting.
     strict
         Refuse a data set with any problem.
     batch_size
@@ -70,7 +75,7 @@ def evaluate(
     max_pixels
         Leave out images with more pixels; by default the environment's RETINANET_MAX_PIXELS, else 178956970.
     device
-        cpu, cuda, cuda:1, ...; by default a GPU if there is one.
+        auto, cpu, cuda, cuda:1, mps, ...; a number is that GPU. auto: CUDA, else MPS, else the CPU.
     precision
         "auto" computes in bf16 if the machine supports it natively, else in fp32. The default is "auto" for models of
         this project, and "fp32" for those of other projects, so that their boxes stay the same.
@@ -108,6 +113,7 @@ def evaluate(
                     batch_size=batch_size,
                     workers=workers,
                     threshold=threshold,
+                    nms=nms,
                     on_progress=progress.counter("evaluating"),
                 )
             )

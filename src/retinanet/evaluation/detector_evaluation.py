@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from retinanet.common.arguments import Nms
 from retinanet.evaluation import coco_metrics
 from retinanet.evaluation.bootstrap import Interval
 from retinanet.evaluation.coco_metrics import CocoResult
@@ -82,17 +83,18 @@ def evaluate_detector(
     batch_size: int = 8,
     workers: int = 0,
     threshold: float | None = None,
+    nms: Nms | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DetectorEvaluation:
     """Run a detector on ``data`` and evaluate it.
 
     Args:
         data: with the classes of the detector; their order may be another one.
-        batch_size, workers, threshold, on_progress: see :func:`retinanet.evaluation.runner.detect_all`.
+        batch_size, workers, threshold, nms, on_progress: see :func:`retinanet.evaluation.runner.detect_all`.
     """
     begin = time.perf_counter()
     detections = detect_all(
-        detector, data, batch_size=batch_size, workers=workers, threshold=threshold, on_progress=on_progress
+        detector, data, batch_size=batch_size, workers=workers, threshold=threshold, nms=nms, on_progress=on_progress
     )
     seconds = (time.perf_counter() - begin) / max(1, len(data))
     if detector.class_names != data.class_names:

@@ -15,7 +15,8 @@ from torch import Tensor
 from retinanet import checkpoints
 from retinanet.checkpoints import Checkpoint, hub, native
 from retinanet.checkpoints.architecture import require_fit
-from retinanet.common.arguments import PredictOptions, class_names_of
+from retinanet.common.arguments import Nms, PredictOptions, class_names_of
+from retinanet.common.devices import choose_device
 from retinanet.common.errors import RequestError, first_line
 from retinanet.common.fields import shown
 from retinanet.common.precision import DTYPES, Precision, Request, for_model, require_known
@@ -25,9 +26,10 @@ from retinanet.data.image_io import to_tensor
 from retinanet.inference import cpu_fusion, cuda_graphs
 from retinanet.inference.detections import Detections
 from retinanet.inference.postprocessing import postprocess
-from retinanet.model.retinanet import Outputs, RetinaNet
+from retinanet.model.retinanet import RetinaNet
 from retinanet.ops import boxes as geometry
 from retinanet.ops.image_batch import ImageBatch, PreparedImage, batches_by_size, prepare_image
+from retinanet.ops.network_outputs import Outputs
 from retinanet.ops.resize import padded_size
 
 LARGEST_TRIAL = 2048 * 2048
@@ -151,6 +153,7 @@ class Detector:
         max_detections: int | None = None,
         size: int | None = None,
         batch_size: int = 8,
+        nms: Nms | None = None,
     ) -> list[Detections]: ...
 
     @overload
@@ -162,6 +165,7 @@ class Detector:
         max_detections: int | None = None,
         size: int | None = None,
         batch_size: int = 8,
+        nms: Nms | None = None,
     ) -> Detections: ...
 
     def predict(
@@ -172,6 +176,7 @@ class Detector:
         max_detections: int | None = None,
         size: int | None = None,
         batch_size: int = 8,
+        nms: Nms | None = None,
     ) -> Detections | list[Detections]:
         """Detections of one image, or a list of them for a list of images.
 
@@ -182,6 +187,8 @@ class Detector:
             max_detections: the most per image, at least 1; the model's own setting by default.
             size: resize images to this many pixels instead of the model's size, for this call.
             batch_size: how many images of one padded size go through the network at once.
+            nms: "agnostic" lets boxes of all classes suppress each other, so that an object has one label; "class"
+                only boxes of one class; the model's own setting by default.
 
         Raises:
             RequestError: an image cannot be read or is of a form not listed above, a number is out of range, or the
@@ -190,7 +197,7 @@ class Detector:
         Warns:
             UserWarning: once for each kind of data that was scaled, ignored or left out, with the count of images.
         """
-        options = PredictOptions(threshold, max_detections, size, batch_size)
+        options = PredictOptions(threshold, max_detections, size, batch_size, nms)
         self.require(options)
         single = not isinstance(images, list | tuple)
         sources = [images] if single else images
@@ -233,6 +240,8 @@ class Detector:
             settings = replace(settings, threshold=options.threshold, coarsest_threshold=None)
         if options.max_detections is not None:
             settings = replace(settings, max_detections=options.max_detections)
+        if options.nms is not None:
+            settings = replace(settings, nms=options.nms)
         anchors = self.model.anchors(batch.images.shape[2], batch.images.shape[3], outputs.logits[0].device)
         found = postprocess(outputs, anchors, batch.originals * batch.scales, settings, batch.scales)
         results = []
@@ -295,7 +304,7 @@ class Detector:
         Raises:
             RequestError: the weights do not fit the settings.
         """
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = choose_device(device)
         model = build(checkpoint, source).to(device)
         chosen = for_model(precision, device, checkpoints.origin(checkpoint.extra))
         computes = f"{chosen.precision} ({chosen.why})"
@@ -350,17 +359,3 @@ def build(checkpoint: Checkpoint, source: str | Path) -> RetinaNet:
     model = RetinaNet(checkpoint.settings, len(checkpoint.class_names), load_weights=False)
     model.load_state_dict(checkpoint.state)
     return model
-
-
-def usable_device(device: str | torch.device) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        RequestError: there is no such device here.
-    """
-    if not isinstance(device, str | torch.device) or device == "":
-        raise RequestError(f'device must be a text such as "cpu" or "cuda:0", not {shown(device)}')
-    try:
-        return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise RequestError(f"device {device} cannot be used here: {first_line(error).rstrip('.')}") from error

@@ -23,7 +23,7 @@ def split_lines(*splits: DetectionData) -> Iterator[str]:
 
 def class_line(names: Sequence[str], counts: Sequence[int]) -> str:
     """The classes with their numbers of boxes: all with their labels, or the most frequent of many."""
-    labels = range(len(names))
+    labels = list(range(len(names)))
     if len(names) > FEW:
         labels = sorted(labels, key=lambda label: -counts[label])[:FREQUENT]
     shown = [f"{label} {printable(names[label], NAME)} ({counts[label]})" for label in labels]

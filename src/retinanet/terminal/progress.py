@@ -41,11 +41,13 @@ class Progress(Callback):
 
     Attributes:
         warnings: the warnings so far, to be repeated at the end.
+        images: what the run is evaluated on, in words.
     """
 
     def __init__(self, output: Output, every: float = EVERY, explain: bool = False) -> None:
         self.output, self.every, self.explain = output, every, explain
         self.warnings: list[str] = []
+        self.images = "the validation set"
         self._shown = -float("inf")  # time of the last plain line
         self._ap: float | None = None
         self._choices: Sequence[Choice] = ()
@@ -75,7 +77,10 @@ class Progress(Callback):
         match event:
             case events.CheckingImages(done, total):
                 self.count("checking", done, total)
+            case events.ComparingImages(done, total):
+                self.count("comparing", done, total)
             case events.DataOpened(data, val):
+                self._end_count("comparing")
                 self._end_count("checking")
                 self._data(data, val)
             case events.FittingSettings():
@@ -151,6 +156,7 @@ class Progress(Callback):
             self._bars.remove(what)
 
     def _data(self, data: DetectionData, val: DetectionData) -> None:
+        self.images = f"split {val.split}" if val.held_out is None else "the held-out images"
         self.output.note(*split_lines(data, val), class_line(data.class_names, data.counts()))
         self.output.note(*fault_lines(data, EXAMPLES), *fault_lines(val, EXAMPLES))
 

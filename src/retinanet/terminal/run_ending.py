@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from retinanet.terminal.console import Output, class_table, clock, number
+from retinanet.terminal.progress import Progress
+from retinanet.training.run_request import RunRequest
 
 MUCH = 0.85  # of a budget; if less was used, the reason is reported
 ROWS = 15  # of the table of classes
@@ -18,20 +20,19 @@ LINE = 140  # letters of a warning that is repeated
 def show_ending(
     out: Output,
     summary: Mapping[str, Any],
-    data: Path,
-    split: str,
-    warnings: Sequence[str] = (),
+    request: RunRequest,
+    progress: Progress,
     python: bool = False,
 ) -> None:
     """Print the end of a run.
 
     Args:
         summary: of the run, see :data:`retinanet.training.preparation.Summary`.
-        data, split: the data set, and the split that was evaluated.
-        warnings: lines that were printed during the run. They are repeated, since they may have scrolled away.
+        request: what was trained.
+        progress: of the run. Its warnings are repeated, since they may have scrolled away.
         python: name calls of Python as the next steps, and not commands.
     """
-    if warnings:
+    if warnings := progress.warnings:
         out.note("", f"{len(warnings)} warning{'s' * (len(warnings) > 1)} of this run:")
         out.note(*(f"  {line if len(line) <= LINE else f'{line[: LINE - 3]}...'}" for line in warnings))
     folder = Path(summary["output"])
@@ -39,16 +40,19 @@ def show_ending(
         out.say("")
         out.table(class_table(per_class, ROWS))
         out.say("")
-    out.say(*result_lines(summary, split), *next_lines(folder, data, split, python))
+    out.say(
+        *result_lines(summary, progress.images),
+        *next_lines(folder, request.data, request.settings.data.val, python),
+    )
 
 
-def result_lines(summary: Mapping[str, Any], split: str) -> list[str]:
+def result_lines(summary: Mapping[str, Any], images: str) -> list[str]:
     """The length of a run, its result, and where its files are."""
     last, folder = summary["last"], summary["output"]
     why = " (stopped by train.patience: the AP did not rise)" if summary["stopped"] == "patience" else ""
     return [
         f"{summary['steps']} step{'s' * (summary['steps'] != 1)} in {clock(summary['seconds'])}{why}: "
-        f"AP {number(last.get('AP'))}, AP50 {number(last.get('AP50'))} on split {split}",
+        f"AP {number(last.get('AP'))}, AP50 {number(last.get('AP50'))} on {images}",
         *budget_lines(summary),
         f"the run is in {folder}: best.safetensors (AP {number(summary['best_AP'])} at step {summary['best_step']}), "
         "last.safetensors, report.html, metrics.csv",

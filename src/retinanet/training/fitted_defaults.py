@@ -16,6 +16,7 @@ import torch
 
 from retinanet.analysis.anchor_fit import Choice, fit_anchors, fit_model, with_choices
 from retinanet.analysis.doctor.finding import counted
+from retinanet.common.devices import device_name, release_memory
 from retinanet.common.errors import RequestError
 from retinanet.config.convert import changed, dotted
 from retinanet.config.settings import LENGTHS, Settings, seconds
@@ -154,7 +155,7 @@ def _choose_network(
 
 def _machine_choices(here: Machine) -> list[Choice]:
     on_cpu, cpus = here.device.type == "cpu", step_cost.cpu_count()
-    fastest = f"the fastest on {cpus} CPUs" if on_cpu else f"the fastest on {torch.cuda.get_device_name(here.device)}"
+    fastest = f"the fastest on {cpus} CPUs" if on_cpu else f"the fastest on {device_name(here.device)}"
     workers = "the network uses all CPUs" if on_cpu else f"of {cpus} CPUs"
     return [Choice("train.precision", here.precision, fastest), Choice("data.workers", here.workers, workers)]
 
@@ -194,11 +195,12 @@ def _measure(settings: Settings, data: DetectionData, here: Machine) -> step_cos
     shape = _common_shape(data, settings)
     try:
         return step_cost.measure(settings, len(data.class_names), shape, here.device, here.precision)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if "out of memory" not in str(error).lower():  # OutOfMemoryError on CUDA, without a type of its own on MPS
+            raise
         return None
     finally:
-        if here.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release_memory(here.device)
 
 
 def _batch(
