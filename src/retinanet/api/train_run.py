@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +19,14 @@ from retinanet.config.settings import Settings
 from retinanet.data.loader import Transform
 from retinanet.evaluation.metrics_table import metrics_html
 from retinanet.inference.detector import Detector
+from retinanet.losses.own_losses import BoxLossFunction, ClassLoss
+from retinanet.ops.own_matching import Matcher
 from retinanet.terminal.console import Output
 from retinanet.terminal.progress import Progress
 from retinanet.terminal.run_ending import show_ending
 from retinanet.training import trainer
 from retinanet.training.callbacks import Callback
+from retinanet.training.own_parts import OptimizerFunction
 from retinanet.training.preparation import Summary
 from retinanet.training.run_request import RunRequest, of_run, require_data
 
@@ -71,12 +74,12 @@ def train(
     progress: bool = True,
     explain: bool = False,
     callbacks: Sequence[Callback] = (),
-    log: str | Sequence[Any] = (),
+    log: str | Callback | Sequence[str | Callback] = (),
     transform: Transform | None = None,
-    loss: Callable[..., Any] | Mapping[str, Any] | None = None,
-    box_loss: Callable[..., Any] | None = None,
-    matcher: Callable[..., Any] | None = None,
-    optimizer: Callable[..., Any] | str | None = None,
+    loss: ClassLoss | Mapping[str, Any] | None = None,
+    box_loss: BoxLossFunction | None = None,
+    matcher: Matcher | None = None,
+    optimizer: OptimizerFunction | str | None = None,
     **more: Any,
 ) -> TrainResult:
     """Train a detector on labelled images, and evaluate it.
@@ -96,7 +99,8 @@ def train(
         epochs, steps: length in epochs (fractions are allowed) or optimizer steps. Give one of the three lengths, or
             none.
         output: a new folder for the run. By default the next free runs/DATA-1, runs/DATA-2, ...
-        weights: what to start from: a run folder, a checkpoint of any known project, or "none".
+        weights: what to start from: a run folder, a weight file of any known project, "coco", "imagenet", "auto" (the best that
+            there is, the default) or "none" (from scratch).
         config: a recipe: a YAML file of settings, or the name of one in the package. With a recipe nothing is fitted.
         anchors: "auto" fits the anchors to the data, "settings" takes those of the settings. By default they are fitted
             without a recipe and weights.
@@ -105,7 +109,7 @@ def train(
         progress: show the data set, the plan, the progress and the result. False prints nothing.
         explain: show each fitted setting with its reason.
         callbacks: see :mod:`retinanet.training.callbacks`.
-        log: names of loggers, such as "tensorboard".
+        log: loggers: "tensorboard", "wandb", "mlflow", or callbacks.
         transform: called on each training image, see :func:`retinanet.data.loader.train_batches`.
         loss, box_loss, matcher, optimizer: own ones, see :func:`retinanet.training.trainer.train`. ``loss`` may also be
             the settings of the section as a dict, and ``optimizer`` the name of one ("sgd", "adamw").
@@ -127,12 +131,9 @@ def train(
     given = keyword_settings.of_keywords({k: v for k, v in more.items() if k not in OPTIONAL or v is not None}, OTHERS)
     arguments = {"config": config, "anchors": anchors, "output": output, "resume": resume}
     request = _request(data, given, arguments) if settings is None else _whole_request(data, settings, given, arguments)
-    hooks = {
-        **{"transform": transform, "loss": loss, "box_loss": box_loss, "matcher": matcher, "optimizer": optimizer},
-        "log": (log,) if isinstance(log, str) else tuple(log) or None,
-    }
+    own = {"transform": transform, "loss": loss, "box_loss": box_loss, "matcher": matcher, "optimizer": optimizer}
     out = Output(quiet=not progress)
-    summary = run(request, out, since, callbacks, explain=explain, python=True, hooks=hooks)
+    summary = run(request, out, since, callbacks, explain=explain, python=True, log=log, **own)
     detector = load(summary["output"])
     metrics = detector.about.get("metrics") or summary["last"]
     return TrainResult(detector, dict(metrics), Path(summary["output"]), summary)
@@ -146,7 +147,7 @@ def run(
     *,
     explain: bool = False,
     python: bool = False,
-    hooks: Mapping[str, Any] | None = None,
+    **own: Any,
 ) -> Summary:
     """Train what ``request`` asks for, and show it from the data set to the result.
 
@@ -154,7 +155,7 @@ def run(
         since: ``time.monotonic()`` when the budget starts to count.
         explain: show each fitted setting with its reason.
         python: the user called a function, and typed no command.
-        hooks: more arguments of :func:`retinanet.training.trainer.train`; those that are None are left out.
+        own: more arguments of :func:`retinanet.training.trainer.train`, such as ``loss`` and ``log``.
     """
     out.note(*request.notes)
     with Progress(out, explain=explain) as progress:
@@ -166,7 +167,7 @@ def run(
             fit=request.fit,
             callbacks=[progress, *callbacks],
             since=since,
-            **{name: value for name, value in (hooks or {}).items() if value is not None},
+            **own,
         )
     show_ending(out, summary, request, progress, python)
     return summary

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from retinanet.cli.options import Common, given, output_of
 from retinanet.common.errors import RequestError
 from retinanet.config import recipes
-from retinanet.config.settings import Settings
+from retinanet.config.settings import STARTS, Settings
 
 if TYPE_CHECKING:
     GivenSettings = dict[str, Any]
@@ -62,7 +62,7 @@ def train(
     out = output_of(common)
     if data is not None and not data.exists():
         raise RequestError(f"there is no data set {data}: no such file or folder")
-    if resume is None and recipes.weights(config, settings) == "none":
+    if resume is None and recipes.weights(config, settings) in STARTS:
         recipes.load(config or recipes.FITTED, settings)  # reports mistakes before heavy imports
 
     from retinanet.api.train_run import run

@@ -36,14 +36,18 @@ class TerminalBars:
 
     def __init__(self, console: Console) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
 
+        # In a narrow terminal the end of the text is cut, and not the name.
+        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=WIDTH),
             TextColumn("{task.percentage:3.0f}%"),
-            TextColumn("{task.fields[text]}", markup=False),
+            TextColumn("{task.fields[text]}", markup=False, table_column=rest),
             console=console,
             transient=True,
+            expand=True,
         )
         self._tasks: dict[str, Any] = {}
 

@@ -54,10 +54,12 @@ class Output:
             if not path.parent.is_dir():
                 raise RequestError(f"--json {json}: there is no folder {path.parent}")
         self.notebook = in_notebook()
-        self.console: Console = Terminal(stderr=json == "-", quiet=self.silent)
+        # The output of a notebook's cell says that it is a terminal, but lines that are overwritten would all stay.
+        plain = {"force_terminal": False, "color_system": None} if self.notebook else {}
+        self.console: Console = Terminal(stderr=json == "-", quiet=self.silent, **plain)
         """Results."""
         # A notebook shows standard error on red, as if something were wrong.
-        self.progress: Console = Terminal(stderr=not self.notebook, quiet=self.silent)
+        self.progress: Console = Terminal(stderr=not self.notebook, quiet=self.silent, **plain)
         """Progress and notes."""
 
     def say(self, *lines: str) -> None:

@@ -27,6 +27,7 @@ KNOWN = 0.02  # of the training; before, the length of a run with a budget canno
 EXAMPLES = 1  # of each fault of the data
 FINDINGS = 5  # faults of the data that are shown before training
 TENSORS, CLASSES = 4, 10  # names of a checkpoint's tensors and classes in a line; run.json has all
+MB = 10**6
 PATIENCE = 2.0  # seconds before a count is shown as plain lines
 
 
@@ -54,8 +55,9 @@ class Progress(Callback):
         self._starts: dict[str, float] = {}
         self._bars: Bars | None = None
         if not output.silent:
-            self._bars = NotebookBars() if output.notebook else None
-            if output.progress.is_terminal:
+            if output.notebook:
+                self._bars = NotebookBars()
+            elif output.progress.is_terminal:
                 self._bars = TerminalBars(output.progress)
 
     @property
@@ -85,6 +87,10 @@ class Progress(Callback):
                 self._data(data, val)
             case events.FittingSettings():
                 self.output.note("choosing settings for the data and this machine: takes some seconds")
+            case events.Downloading(name, done, total):
+                self.count(f"downloading {name}", done // MB, max(1, (total or 0) // MB), "MB")
+            case events.StartChosen(text):
+                self.output.note(f"start: {text}")
             case events.SettingsFitted(choices):
                 self._choices = choices
                 if self.explain:
@@ -181,7 +187,7 @@ class Progress(Callback):
             f"{event.images_per_second:.1f} images/s",
         ]
         if self._ap is not None:
-            fields.append(f"AP {number(self._ap)}")
+            fields.insert(2, f"AP {number(self._ap)}")
         if self._bars is not None:
             self._bars.show("training", event.fraction, " · ".join(fields))
         else:
