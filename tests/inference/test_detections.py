@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from retinanet.common.errors import RequestError, WorkError
+from retinanet.inference.class_colours import PALETTE
 from retinanet.inference.detections import Detection, Detections
-from retinanet.inference.drawing import PALETTE
 
 NAMES = ("dog", "cat", "bird")
 

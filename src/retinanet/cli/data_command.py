@@ -116,13 +116,12 @@ def _check(
 ) -> None:
     settings = recipes.load(config or recipes.FITTED, given_settings)  # errors in the settings come first
 
-    import torch
-
     from retinanet.analysis.anchor_fit import fit_model, lost_boxes
     from retinanet.analysis.doctor import examine, open_all
     from retinanet.analysis.doctor.finding import rank
     from retinanet.analysis.near_duplicates import inspect_images
     from retinanet.analysis.survey import survey
+    from retinanet.common.devices import fastest_device
 
     with Progress(out) as progress:
 
@@ -136,7 +135,7 @@ def _check(
         choices: list[Choice] = []
         if config is None or anchors == "auto":
             fixed = [*dotted(given_settings), *(() if config is None else ("model.preprocessing.size",))]
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = fastest_device().type
             settings, choices = fit_model(first, settings, fixed, device, anchors != "settings")
         model, matching = settings.model, settings.matching
         figures = {

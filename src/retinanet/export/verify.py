@@ -27,8 +27,8 @@ from retinanet.export.box_recall import recall_counts
 from retinanet.export.detector_agreement import Agreement
 from retinanet.export.onnx.onnx_runtime import OnnxDetector, open_inside
 from retinanet.inference.detector import Detector
-from retinanet.model.retinanet import Outputs
 from retinanet.ops.image_batch import ImageBatch
+from retinanet.ops.network_outputs import Outputs
 
 OUTPUTS = 1e-3
 """The largest difference of the network's outputs, in standard deviations of the outputs."""

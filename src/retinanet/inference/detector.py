@@ -16,8 +16,9 @@ from torch import Tensor
 from retinanet import checkpoints
 from retinanet.checkpoints import Checkpoint, hub, native
 from retinanet.checkpoints.built_network import build
-from retinanet.common.arguments import PredictOptions, class_names_of
-from retinanet.common.errors import RequestError, first_line
+from retinanet.common.arguments import Nms, PredictOptions, class_names_of
+from retinanet.common.devices import choose_device
+from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
 from retinanet.common.precision import DTYPES, Precision, Request, for_model, require_known
 from retinanet.common.printable import NAME, listed, printable
@@ -34,9 +35,10 @@ from retinanet.inference.image_inputs import (
     load_image,
 )
 from retinanet.inference.postprocessing import postprocess
-from retinanet.model.retinanet import Outputs, RetinaNet
+from retinanet.model.retinanet import RetinaNet
 from retinanet.ops import boxes as geometry
 from retinanet.ops.image_batch import ImageBatch, PreparedImage, prepare_image
+from retinanet.ops.network_outputs import Outputs
 
 DEFAULTS = PredictOptions()
 
@@ -115,7 +117,7 @@ class Detector:
         Raises:
             RequestError: there is no such device here, or it is an exported model, whose device is chosen by ``load``.
         """
-        device = usable_device(device)
+        device = choose_device(device)
         if device == self.device:
             return self
         if next(self.model.parameters(), None) is None:
@@ -198,6 +200,7 @@ class Detector:
         max_detections: int | None = None,
         size: int | None = None,
         batch_size: int = 8,
+        nms: Nms | None = None,
         bgr: bool = False,
         on_error: OnError = "raise",
     ) -> Detections | list[Detections] | Iterator[Detections]:
@@ -217,6 +220,8 @@ class Detector:
             max_detections: the most per image, at least 1; the model's own setting by default.
             size: resize images to this many pixels instead of the model's size, for this call.
             batch_size: how many images of one padded size go through the network at once.
+            nms: "agnostic" lets boxes of all classes suppress each other, so that an object has one label; "class"
+                only boxes of one class; the model's own setting by default.
             bgr: arrays have the channels blue, green, red, as OpenCV reads them. Files are not concerned.
             on_error: what to do where one of several images cannot be read: "raise", or "skip" to leave it out.
 
@@ -233,7 +238,7 @@ class Detector:
                 once for the images that were skipped.
         """
         threshold = self.default_threshold if threshold is None else threshold
-        options = PredictOptions(threshold, max_detections, size, batch_size)
+        options = PredictOptions(threshold, max_detections, size, batch_size, nms)
         self.require(options)
         form, given = given_images(images)
         reader = Reader(form, on_error, bgr)
@@ -303,6 +308,8 @@ class Detector:
             settings = replace(settings, threshold=options.threshold, coarsest_threshold=None)
         if options.max_detections is not None:
             settings = replace(settings, max_detections=options.max_detections)
+        if options.nms is not None:
+            settings = replace(settings, nms=options.nms)
         anchors = self.model.anchors(batch.images.shape[2], batch.images.shape[3], outputs.logits[0].device)
         found = postprocess(outputs, anchors, batch.originals * batch.scales, settings, batch.scales)
         results = []
@@ -358,7 +365,7 @@ class Detector:
         Raises:
             RequestError: the weights do not fit the settings.
         """
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = choose_device(device)
         model = build(checkpoint, source).to(device)
         detector = cls(model, checkpoint.class_names, about=checkpoint.extra)
         detector._choose(precision, device)
@@ -399,17 +406,3 @@ class Detector:
             RequestError: the name is invalid, or nobody is logged in. WorkError: the hub cannot be reached.
         """
         return hub.push(self.checkpoint(), repo, private=private, token=token, **card)
-
-
-def usable_device(device: str | torch.device) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        RequestError: there is no such device here.
-    """
-    if not isinstance(device, str | torch.device) or device == "":
-        raise RequestError(f'device must be a text such as "cpu" or "cuda:0", not {shown(device)}')
-    try:
-        return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise RequestError(f"device {device} cannot be used here: {first_line(error).rstrip('.')}") from error

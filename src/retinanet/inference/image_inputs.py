@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from retinanet.common.arguments import Nms
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
 from retinanet.common.printable import listed
@@ -42,6 +43,7 @@ class PredictArguments(TypedDict, total=False):
     max_detections: int | None
     size: int | None
     batch_size: int
+    nms: Nms | None
     bgr: bool
     on_error: OnError
 

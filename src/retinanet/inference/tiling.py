@@ -105,6 +105,7 @@ def predict_sliced(
         if on_progress:
             on_progress(len(detections), len(views))
     corners = [torch.tensor([x1, y1, x1, y1]) for x1, y1, _, _ in views]
+    settings = detector.settings.postprocessing
     merged = merge(
         torch.cat([found.boxes + corner for found, corner in zip(detections, corners)]),
         torch.cat([found.scores for found in detections]),
@@ -112,7 +113,7 @@ def predict_sliced(
         torch.arange(len(views)).repeat_interleave(torch.tensor([len(found) for found in detections])),
         torch.tensor(views),
         shared,
-        detector.settings.postprocessing.nms_iou,
+        settings if checked.nms is None else replace(settings, nms=checked.nms),
         whole,
     )
     boxes, scores, labels = (values[: checked.max_detections] for values in merged)

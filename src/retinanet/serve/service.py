@@ -15,6 +15,7 @@ from torch import Tensor
 from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import RequestError
 from retinanet.common.version import __version__
+from retinanet.inference.class_colours import colour, hexadecimal
 from retinanet.inference.detections import Detections
 from retinanet.predict.files import usual_threshold
 from retinanet.serve.batching import Batcher, Closed, Full, QueueOptions, Reservation
@@ -75,6 +76,7 @@ class Service:
             "status": self.status,
             "model": self.name,
             "classes": list(self.detector.class_names),
+            "colours": [hexadecimal(colour(label)) for label in range(len(self.detector.class_names))],
             "computes": self.detector.computes,
             "threshold": self.threshold,
             "least_threshold": self.detector.least_threshold,
