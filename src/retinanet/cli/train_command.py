@@ -33,6 +33,7 @@ def train(
     anchors: Literal["auto", "settings"] | None = None,
     output: Path | None = None,
     resume: Path | None = None,
+    log: list[Literal["tensorboard", "wandb", "mlflow"]] | None = None,
     settings: Annotated[GivenSettings | None, Parameter(name="*")] = None,
     common: Common | None = None,
 ) -> None:
@@ -60,6 +61,8 @@ def train(
         Resume the run in this folder, with its data and settings. The length of the run, its evaluations, saves and
         devices may change. If the data set was moved, give DATA. Its class names and its number of training images
         must be the same.
+    log
+        Log to TensorBoard, W&B or MLflow too; may be given several times.
     """
     since = time.monotonic()
     out = output_of(common)
@@ -80,6 +83,7 @@ def train(
             resume=request.resume,
             fit=request.fit,
             callbacks=[progress],
+            log=log or (),
             since=since,
         )
     report(out, summary, request.data, request.settings.data.val)
