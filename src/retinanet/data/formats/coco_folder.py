@@ -73,7 +73,7 @@ def _has_name(image: Any) -> bool:
 
 def _parent(path: Path) -> Path:
     """The folder of a JSON, or the one above it if that is called ``annotations``."""
-    return path.parent.parent if path.parent.name == "annotations" else path.parent
+    return path.parent.parent if path.parent.name.lower() in ("annotations", "annotation") else path.parent
 
 
 def file_of_url(url: str, folder: Path) -> str | None:
