@@ -30,6 +30,7 @@ def images(real):
     ],
 )
 def test_one_json_is_one_list(images, tmp_path, file, folder, prefix):
+    tmp_path = tmp_path / "dice"  # the folder of a data set can be called like a split
     for image in images:
         image.copy(tmp_path / folder)
     put(tmp_path / file, json.dumps(coco_content(images, classes_of(images), prefix, first_category=0)))

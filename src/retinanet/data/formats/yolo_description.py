@@ -226,7 +226,8 @@ def _names_file(root: Path) -> Path | None:
     if file is not None:
         return file
     images, labels = split_folders(root / "images").values(), split_folders(root / "labels").values()
-    folders = [root / "images", *split_folders(root).values(), *images, *labels]
+    whole = (child(root, (name,)) for name in ("images", "labels"))
+    folders = [*filter(None, whole), *split_folders(root).values(), *images, *labels]
     files = [folder / name for folder in folders for name in NAME_FILES if (folder / name).is_file()]
     for other in files[1:]:
         if read_text(other, DESCRIPTION).split() != read_text(files[0], DESCRIPTION).split():
