@@ -16,7 +16,7 @@ from retinanet.common.printable import printable
 from retinanet.data import image_io
 from retinanet.data.annotations import Annotations
 from retinanet.data.faults import Report
-from retinanet.data.formats import coco, voc, voc_pairs, yolo
+from retinanet.data.formats import coco, csv_table, voc, voc_pairs, yolo
 from retinanet.data.formats.listing import INCOMPLETE, Layout, Listing, shown
 from retinanet.data.formats.split_folders import plain_name
 from retinanet.data.validate import Progress, check, require_images
@@ -36,6 +36,7 @@ FOLDERS: tuple[Finder, ...] = (
     coco.find,
     yolo.find,
     voc_pairs.find,
+    csv_table.find,
     yolo.find_nameless,
     yolo.find_described,
 )
@@ -43,6 +44,7 @@ FOLDERS: tuple[Finder, ...] = (
 those of a tool, then those of single images; what is guessed comes last."""
 FILES: dict[str, tuple[Finder, ...]] = {
     ".json": (coco.find,),
+    ".csv": (csv_table.find,),
     ".yaml": (yolo.find,),
     ".yml": (yolo.find,),
     ".data": (yolo.find,),
