@@ -16,7 +16,7 @@ from retinanet.common.printable import printable
 from retinanet.data import image_io
 from retinanet.data.annotations import Annotations
 from retinanet.data.faults import Report
-from retinanet.data.formats import coco, csv_table, voc, voc_pairs, yolo
+from retinanet.data.formats import coco, csv_table, cvat, label_studio, labelme, voc, voc_pairs, yolo
 from retinanet.data.formats.listing import INCOMPLETE, Layout, Listing, shown
 from retinanet.data.formats.split_folders import plain_name
 from retinanet.data.validate import Progress, check, require_images
@@ -35,6 +35,9 @@ FOLDERS: tuple[Finder, ...] = (
     voc.find,
     coco.find,
     yolo.find,
+    cvat.find,
+    label_studio.find,
+    labelme.find,
     voc_pairs.find,
     csv_table.find,
     yolo.find_nameless,
@@ -43,7 +46,8 @@ FOLDERS: tuple[Finder, ...] = (
 """Recognise the layout of a folder; the first that does decides. Files that describe a whole data set come first, then
 those of a tool, then those of single images; what is guessed comes last."""
 FILES: dict[str, tuple[Finder, ...]] = {
-    ".json": (coco.find,),
+    ".json": (label_studio.find, labelme.find, coco.find),
+    ".xml": (cvat.find,),
     ".csv": (csv_table.find,),
     ".yaml": (yolo.find,),
     ".yml": (yolo.find,),
