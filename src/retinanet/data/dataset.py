@@ -1,4 +1,4 @@
-"""``open_data``: one split of labelled images, from a folder, a YAML or a JSON of any known layout."""
+"""``open_data``: one split of labelled images, from a folder or file of any known layout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retinanet.common.printable import printable
 from retinanet.data import image_io
 from retinanet.data.annotations import Annotations
 from retinanet.data.faults import Report
-from retinanet.data.formats import coco, csv_table, cvat, label_studio, labelme, voc, voc_pairs, yolo
+from retinanet.data.formats import coco, csv_table, cvat, hugging_face, label_studio, labelme, voc, voc_pairs, yolo
 from retinanet.data.formats.listing import INCOMPLETE, Layout, Listing, shown
 from retinanet.data.formats.split_folders import plain_name
 from retinanet.data.validate import Progress, check, require_images
@@ -26,8 +26,10 @@ T = TypeVar("T")
 LONGEST_NAME = 1000  # characters of a class name: it is drawn beside each detection
 KNOWN = (
     "COCO (annotations/*.json, or train/_annotations.coco.json as from Roboflow), "
-    "Pascal VOC (JPEGImages, Annotations, ImageSets/Main; an XML beside each image) or "
-    "YOLO (a YAML with train, val and names; obj.data; classes.txt beside images; images and labels)"
+    "Pascal VOC (JPEGImages, Annotations, ImageSets/Main; an XML beside each image), "
+    "YOLO (a YAML with train, val and names; obj.data; classes.txt beside images; images and labels), "
+    "CSV (path, x1, y1, x2, y2, class), Hugging Face (Parquet or metadata.jsonl with objects), "
+    "CVAT (annotations.xml), Label Studio (JSON) and labelme (a JSON beside each image)"
 )
 Finder = Callable[[Path], Layout | None]
 FOLDERS: tuple[Finder, ...] = (
@@ -35,6 +37,7 @@ FOLDERS: tuple[Finder, ...] = (
     voc.find,
     coco.find,
     yolo.find,
+    hugging_face.find,
     cvat.find,
     label_studio.find,
     labelme.find,
@@ -48,7 +51,9 @@ those of a tool, then those of single images; what is guessed comes last."""
 FILES: dict[str, tuple[Finder, ...]] = {
     ".json": (label_studio.find, labelme.find, coco.find),
     ".xml": (cvat.find,),
-    ".csv": (csv_table.find,),
+    ".parquet": (hugging_face.find,),
+    ".jsonl": (hugging_face.find,),
+    ".csv": (hugging_face.find, csv_table.find),
     ".yaml": (yolo.find,),
     ".yml": (yolo.find,),
     ".data": (yolo.find,),
@@ -195,7 +200,7 @@ class DetectionData:
 
 
 def find_layout(root: str | Path) -> Layout:
-    """Recognise the layout of a folder, YAML or JSON by its content.
+    """Recognise the layout of a folder or file by its content.
 
     Raises:
         RequestError: it does not exist, is empty, or has no known layout.
@@ -209,7 +214,10 @@ def find_layout(root: str | Path) -> Layout:
         finders = FILES.get(root.suffix.lower(), ())
         layout = next((layout for find in finders if (layout := find(root))), None)
         if layout is None:
-            raise RequestError(f"{root} is not a data set: give a folder, a YOLO YAML or a COCO JSON")
+            raise RequestError(
+                f"{root} is not a data set: give a folder, or a YAML (YOLO), JSON (COCO, Label Studio), CSV, "
+                "XML (CVAT) or Parquet file"
+            )
         return layout
     if not root.is_dir():
         raise RequestError(f"{root} is neither a file nor a folder")
@@ -270,7 +278,7 @@ def open_data(
     """Open one split of a data set and check its images and boxes.
 
     Args:
-        root: a folder in COCO, Pascal VOC or YOLO layout, a YOLO YAML, or a COCO JSON.
+        root: a folder or file of a known layout, such as a folder in COCO, Pascal VOC or YOLO layout, a YAML or a CSV.
         split: train, val, test, trainval, …; ``val``, ``valid`` and ``validation`` are the same.
         strict: refuse any fault. By default harmless faults are repaired, and what cannot be used is left out.
         class_names: the classes of a trained model. Labels become indices into this list, mapped by name.

@@ -10,9 +10,30 @@ from dataclasses import dataclass
 from retinanet.data.formats.image_lookup import has_suffix
 from retinanet.data.formats.listing import Meaning, number
 
-IMAGE = ("imagepath", "filename", "path", "imageid", "image", "imagename", "imgpath", "imagefile", "filepath", "file")
+IMAGE: tuple[str, ...] = (
+    "imagepath",
+    "filename",
+    "path",
+    "imageid",
+    "image",
+    "imagename",
+    "imgpath",
+    "imagefile",
+    "filepath",
+    "file",
+)
 IMAGE += ("img", "imgname", "patientid")
-LABEL = ("classname", "class", "label", "labelname", "category", "categoryname", "name", "object", "labels")
+LABEL: tuple[str, ...] = (
+    "classname",
+    "class",
+    "label",
+    "labelname",
+    "category",
+    "categoryname",
+    "name",
+    "object",
+    "labels",
+)
 LABEL += ("classid", "categoryid", "labelid")
 TEXT = ("bbox", "boundingbox", "box", "bboxes", "boxes")
 SIDES = (("imagewidth", "imgwidth", "width"), ("imageheight", "imgheight", "height"))

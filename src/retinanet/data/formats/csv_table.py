@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
 from retinanet.data.faults import Report
-from retinanet.data.formats.box_meaning import are_corners
+from retinanet.data.formats.box_meaning import settle
 from retinanet.data.formats.csv_columns import Columns, four_numbers, recognise
 from retinanet.data.formats.csv_rows import rows_of
 from retinanet.data.formats.image_lookup import ImageLookup
@@ -21,10 +19,15 @@ from retinanet.data.formats.listing import WHOLE, Layout, Listing, number, numbe
 from retinanet.data.formats.split_folders import split_folders, split_in
 
 SAMPLE = 20  # rows by which the columns are recognised
-CLASS_FILES = ("classes.csv", "class.csv", "class_mapping.csv", "class_map.csv", "class-descriptions-boxable.csv")
+CLASS_FILES: tuple[str, ...] = (
+    "classes.csv",
+    "class.csv",
+    "class_mapping.csv",
+    "class_map.csv",
+    "class-descriptions-boxable.csv",
+)
 CLASS_FILES += ("oidv7-class-descriptions-boxable.csv",)
 ONE_CLASS = "object"  # the name of the class, where a table has only boxes
-FRACTIONS = 1.5  # boxes whose numbers are all below are fractions of the image's sides
 
 
 def find(root: Path) -> Layout | None:
@@ -117,7 +120,7 @@ class _Reader:
         numbers = array("d")
         for line, row in _rows(path, columns):
             self._add(line, row, numbers)
-        self._settle(numbers)
+        settle(self.listing, numbers, self._file, report)
         stems = [Path(each).stem for each in self.listing.paths]
         self.listing.ids = numbered(stems)
 
@@ -190,31 +193,6 @@ class _Reader:
             index = self.listing.add_image(path, 0, (size[0], size[1]))
         self._index[name] = index
         return index
-
-    def _settle(self, written: array[float]) -> None:
-        """Turn the numbers as written into corners, when all of them are known."""
-        listing, report = self.listing, self._report
-        numbers = np.frombuffer(written, np.float64).reshape(-1, 4)
-        if not len(numbers):
-            return
-        sizes = np.frombuffer(listing.sizes, np.int32).reshape(-1, 2)[np.frombuffer(listing.images, np.int32)]
-        if listing.meaning == "corner and sides" and are_corners(numbers, sizes[:, ::-1].astype(np.float64)):
-            listing.meaning = "corners"
-            report.notes.append(
-                f"the boxes of {self._file} are read as x1, y1, x2, y2: as x, y, w, h they leave the images"
-            )
-        if (np.abs(numbers) <= FRACTIONS).all() and (numbers % 1 != 0).any():
-            listing.fractions = True
-            report.notes.append(
-                f"the boxes of {self._file} are read as fractions of the image's sides: none is above 1"
-            )
-        first, second = numbers[:, :2], numbers[:, 2:]
-        corners = {
-            "corners": (first, second),
-            "corner and sides": (first, first + second),
-            "centre and sides": (first - second / 2, first + second / 2),
-        }[listing.meaning]
-        listing.boxes = array("d", np.concatenate(corners, 1).tobytes())
 
 
 def _listed_classes(path: Path) -> tuple[list[str], dict[str, int]]:

@@ -155,14 +155,14 @@ def _read(root: Path, path: Path, report: Report) -> Listing:
         meaning="corner and sides",
     )
     lookup = ImageLookup(root, [path.parent, path.parent / "images", path.parent / "upload"])
-    pending, several = 0, 0
+    pending, several, seen = 0, 0, set[str]()
     for position, task in enumerate(tasks):
         where = f"{file} task {_ident(tasks, position)}"
         if _results(task) is None:
             pending += 1
             continue
         several += len(task.get("annotations") or ()) > 1 if isinstance(task.get("annotations"), list) else 0
-        image = _add_image(listing, lookup, task, where, report)
+        image = _add_image(listing, lookup, task, where, seen, report)
         if image is None:
             continue
         for index, shape in _shapes(task, where, report):
@@ -178,7 +178,9 @@ def _ident(tasks: list[dict[str, Any]], position: int) -> Any:
     return tasks[position].get("id", f"number {position + 1}")
 
 
-def _add_image(listing: Listing, lookup: ImageLookup, task: dict[str, Any], where: str, report: Report) -> int | None:
+def _add_image(
+    listing: Listing, lookup: ImageLookup, task: dict[str, Any], where: str, seen: set[str], report: Report
+) -> int | None:
     names = [name for text in _texts(task) for name in _names(text)]
     if not names:
         report.add("malformed image entry", "left out", f"{where}: it names no image")
@@ -187,11 +189,16 @@ def _add_image(listing: Listing, lookup: ImageLookup, task: dict[str, Any], wher
     path = lookup.locate(found, where, Report()) or lookup.locate(names[0], where, report)
     if path is None:
         return None
+    if str(path) in seen:
+        report.add("image listed twice", "left out", f"{where}: {path.name}")
+        return None
+    seen.add(str(path))
     ident = task.get("id")
-    is_id = isinstance(ident, int) and not isinstance(ident, bool) and 0 <= ident < 1 << 63
+    if not isinstance(ident, int) or isinstance(ident, bool) or not 0 <= ident < 1 << 63:
+        ident = len(listing.paths) + 1
     sizes = (shape.size for _, shape in _shapes(task, where, Report()))
     width, height = next((size for size in sizes if all(1 <= side < 1 << 31 for side in size)), (0, 0))
-    return listing.add_image(path, ident if is_id else len(listing.paths) + 1, (int(height), int(width)))
+    return listing.add_image(path, ident, (int(height), int(width)))
 
 
 def _texts(task: dict[str, Any]) -> Iterator[str]:
