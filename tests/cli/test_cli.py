@@ -316,6 +316,29 @@ def test_predict(capsys, run, data, tmp_path):
     assert drawn == ["001.png", "002.png", "003.png", "004.png"]
 
 
+def test_agnostic_nms(capsys, run, data, tmp_path):
+    """The same option of predict and evaluate."""
+    counts = {}
+    for nms in ("class", "agnostic"):
+        options = [
+            "--threshold",
+            "0",
+            "--max-detections",
+            "5000",
+            "--nms",
+            nms,
+            "--no-draw",
+            "--output",
+            str(tmp_path / nms),
+            "--json",
+        ]
+        assert main(["predict", str(run), str(data / "val"), *options]) == 0
+        counts[nms] = sum(json.loads(capsys.readouterr().out)["detections"].values())
+        assert main(["evaluate", str(run), str(data), "--nms", nms, "--resamples", "0", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["images"] == 4
+    assert 0 < counts["agnostic"] < counts["class"]
+
+
 def test_predict_on_a_text_file_named_jpg(capsys, run, data, tmp_path):
     text = tmp_path / "notes.jpg"
     text.write_text("these are notes")

@@ -216,6 +216,7 @@ def test_predict(complete: Path, detector: Detector, tmp_path: Path) -> None:
         ({"threshold": "0.5"}, "threshold must be a number"),
         ({"max_detections": 0}, "max_detections must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"nms": "agnostic"}, 'with nms "class": use the checkpoint, or export it with --nms agnostic'),
     ):
         with pytest.raises(RequestError, match=words):
             exported.predict(tensor, **wrong)

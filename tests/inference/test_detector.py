@@ -39,7 +39,7 @@ from retinanet.inference.detector import Detector
 from retinanet.inference.tiling import predict_sliced
 from retinanet.losses import detection_loss
 from retinanet.model import RetinaNet
-from retinanet.ops.boxes import decode
+from retinanet.ops.boxes import decode, iou
 from retinanet.ops.image_batch import ImageBatch, prepare_image
 from retinanet.ops.iou_assigner import match
 from retinanet.predict.files import predict_files
@@ -251,6 +251,8 @@ WRONG_NUMBERS: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
     ({"batch_size": None}, "batch_size must be a whole number of at least 1, not None"),
     ({"batch_size": "8"}, "batch_size must be a whole number of at least 1, not '8'"),
+    ({"nms": "all"}, "nms must be class or agnostic, not 'all'"),
+    ({"nms": True}, "nms must be class or agnostic, not True"),
 ]
 
 
@@ -275,6 +277,29 @@ def test_numbers_of_numpy_and_none(detector: Detector) -> None:
     numpy: dict[str, Any] = {"threshold": np.float32(0.25), **{k: np.int32(v) for k, v in given.items() if k[0] != "t"}}
     assert_same(detector.predict(image, **numpy), detector.predict(image, **given))
     assert_same(detector.predict(image, threshold=None, max_detections=None, size=None), detector.predict(image))
+
+
+def test_agnostic_nms_of_one_call_or_of_the_settings(detector: Detector) -> None:
+    """Boxes of different classes that overlap by more than the limit: none are left, and only the best stay."""
+    image = make_image(50, 90)
+    by_class = detector.predict(image, max_detections=10**6)
+    found = detector.predict(image, nms="agnostic", max_detections=10**6)
+    limit = detector.settings.postprocessing.nms_iou
+
+    def crossing(detections: Detections) -> int:
+        return int((iou(detections.boxes, detections.boxes).triu(1) > limit + 1e-4).sum())
+
+    assert crossing(by_class) > 0
+    assert crossing(found) == 0
+    assert 0 < len(found) < len(by_class)
+    assert (found.scores[0], found.labels[0]) == (by_class.scores[0], by_class.labels[0])
+    assert_same(detector.predict(image, nms="class", max_detections=10**6), by_class)
+    model = copy.copy(detector.model)
+    after = replace(detector.settings.postprocessing, nms="agnostic")
+    model.settings = replace(model.settings, postprocessing=after)
+    changed = Detector(model, detector.class_names)
+    assert_same(changed.predict(image, max_detections=10**6), found)
+    assert_same(changed.predict(image, nms="class", max_detections=10**6), by_class)
 
 
 def test_images_of_other_numbers_are_scaled_with_a_warning(detector: Detector) -> None:
@@ -343,7 +368,7 @@ def test_loading_fuses(tmp_path: Path) -> None:
     plain = [detector.predict(make_image(*size)) for size in sizes]
     detector.save(tmp_path / "model.safetensors")
     loaded = retinanet.load(tmp_path / "model.safetensors", "cpu", "fp32")
-    assert loaded._fused is not None
+    assert loaded._network.fused
     # It travels to other processes and can be copied, though oneDNN's weights cannot.
     for each in (loaded, copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
         for size, expected in zip(sizes, plain):

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from retinanet.cli.model_argument import Precision, load, require_model
 from retinanet.cli.options import Common, limit_pixels, output_of
+from retinanet.common.arguments import Nms
 from retinanet.common.coco_numbers import METRICS
 from retinanet.common.errors import RequestError
 from retinanet.terminal.console import Output, class_table, number
@@ -47,6 +48,7 @@ def evaluate(
     compare: str | None = None,
     resamples: int = 1000,
     threshold: float | None = None,
+    nms: Nms | None = None,
     strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     batch_size: int = 8,
     workers: int = 0,
@@ -74,6 +76,9 @@ def evaluate(
         Number of bootstrap draws of the images for the 95 % intervals; 0 leaves the intervals out.
     threshold
         Drop detections with this score or a lower one. The model's default is low on purpose: a higher one lowers AP.
+    nms
+        "agnostic" lets boxes of all classes suppress each other; "class" only boxes of one class. By default the
+        model's own setting.
     strict
         Refuse a data set with any problem.
     batch_size
@@ -109,7 +114,7 @@ def evaluate(
         _require_same_classes(detector, detectors[1], compare)
 
     evaluated = [
-        _evaluate(out, source, each, images, batch_size, workers, threshold)
+        _evaluate(out, source, each, images, batch_size, workers, threshold, nms)
         for source, each in zip(sources, detectors, strict=True)
     ]
     out.say(f"{model} on {data}, split {images.split}: {evaluated[0].result.images} images", "")
@@ -209,6 +214,7 @@ def _evaluate(
     batch_size: int,
     workers: int,
     threshold: float | None,
+    nms: Nms | None,
 ) -> Evaluated:
     """Run a model on the data. Its labels become those of ``data``, which may have the classes in another order."""
     import torch
@@ -225,6 +231,7 @@ def _evaluate(
             batch_size=batch_size,
             workers=workers,
             threshold=threshold,
+            nms=nms,
             on_progress=progress.counter("evaluating"),
         )
     seconds = (time.perf_counter() - begin) / max(1, len(data))

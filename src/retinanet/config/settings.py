@@ -128,7 +128,8 @@ class DataSettings(Section, where="data"):
     train: str = "train"
     """Name of the training split (train, trainval, ...)."""
     val: str = "val"
-    """Name of the validation split (val, test, ...)."""
+    """Name of the validation split (val, test, ...), or a share of the training split that is held out, such as 0.2.
+    Without it a data set with one split holds out 0.2."""
     strict: bool = False
     """Refuse a data set with any fault. Without this, faults are repaired or left out, and reported."""
     workers: Annotated[int, Within(-1, 1024)] = -1

@@ -6,13 +6,14 @@ import copy
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
+from retinanet.common.arguments import Nms, PredictOptions
 from retinanet.common.atomic_files import beside, rename, what_is_wrong
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.data.dataset import evenly
@@ -80,6 +81,7 @@ def export(
     check: Sequence[Tensor] | None = None,
     calibrate: Path | None = None,
     precision: ExportPrecision = "fp32",
+    nms: Nms | None = None,
     on_progress: Callable[[str], None] | None = None,
 ) -> Exported:
     """Write ``detector`` for another runtime, compare it with the model, and only then move it to ``output``.
@@ -90,6 +92,7 @@ def export(
         check: (3, H, W) uint8 images on which both are compared; by default some of ``calibrate``, or synthetic ones.
         calibrate: a folder of images on which int8 is calibrated.
         precision: of "openvino"; the others are fp32.
+        nms: "class" or "agnostic", written into the export; the detector's own setting by default.
         on_progress: called with what is being done.
 
     Raises:
@@ -100,7 +103,7 @@ def export(
     say = on_progress or (lambda text: None)
     output = Path(output)
     require_request(format, output, network_only, precision, calibrate)
-    reference = _reference(detector)
+    reference = _reference(detector, PredictOptions(nms=nms).nms)
     if check is None and calibrate is not None:
         check = _images_to_compare(calibrate)
     temporary = beside(output)
@@ -124,12 +127,15 @@ def export(
     return Exported(tuple(files), differences)
 
 
-def _reference(detector: Detector) -> Detector:
-    """The detector as it was trained: float32, on the CPU, without faster algorithms."""
+def _reference(detector: Detector, nms: Nms | None) -> Detector:
+    """The detector as it was trained: float32, on the CPU, without faster algorithms; with ``nms`` as its setting."""
     model = getattr(detector, "model", None)
     if not isinstance(model, RetinaNet):
         raise RequestError("this model is an exported one: export the checkpoint that it was made from")
-    model = model if detector.device.type == "cpu" else copy.deepcopy(model).cpu()
+    model = copy.copy(model) if detector.device.type == "cpu" else copy.deepcopy(model).cpu()
+    if nms is not None:
+        after = replace(model.settings.postprocessing, nms=nms)
+        model.settings = replace(model.settings, postprocessing=after)
     return Detector(model.float(), detector.class_names, "fp32", detector.about)
 
 

@@ -29,8 +29,8 @@ from torch.nn import functional as F
 from retinanet.common.devices import has_float64
 from retinanet.common.threads import map_slices, one_thread_each
 from retinanet.config.model_settings import PostprocessingSettings
-from retinanet.model.retinanet import Outputs
 from retinanet.ops import boxes as geometry
+from retinanet.ops.network_outputs import Outputs
 
 Found = tuple[Tensor, Tensor, Tensor]
 """Boxes (n, 4), scores (n,), labels (n,)."""
@@ -240,14 +240,15 @@ def _detections(
 
 
 def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, settings: PostprocessingSettings) -> Found:
-    """Class-wise non-maximum suppression of one image."""
+    """Non-maximum suppression of one image."""
     from torchvision.ops import nms  # here, so that importing retinanet does not import torchvision
 
     scores, order = scores.sort(descending=True, stable=True)
     boxes, labels = boxes[order], labels[order]
     # Classes are kept apart by moving their boxes far from each other; float64 keeps every bit of a coordinate then.
-    apart = boxes.double()
-    if len(boxes):
+    wide = torch.float64 if boxes.device.type != "mps" else torch.float32  # Apple's GPUs have no float64
+    apart = boxes.to(wide)
+    if len(boxes) and settings.nms == "class":
         apart = apart + (labels * (apart.max() - apart.min() + 1))[:, None]
     # What remains of the best n boxes does not depend on the others, and suppression takes time as n squared: twice
     # as many as are wanted often suffice.

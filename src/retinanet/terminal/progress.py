@@ -64,7 +64,10 @@ class Progress(Callback):
         match event:
             case events.CheckingImages(done, total):
                 self.count("checking", done, total)
+            case events.ComparingImages(done, total):
+                self.count("comparing", done, total)
             case events.DataOpened(data, val):
+                self._end_count("comparing")
                 self._end_count("checking")
                 self.output.data(data)
                 self.output.data(val, label_map=False)

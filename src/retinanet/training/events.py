@@ -28,6 +28,14 @@ class CheckingImages(Event):
 
 
 @dataclass(frozen=True)
+class ComparingImages(Event):
+    """Near-duplicates are being looked for, so that they are not divided between training and validation."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class DataOpened(Event):
     """Both splits are open. Their ``report`` lists their faults."""
 

@@ -14,6 +14,7 @@ from lightning.fabric import Fabric
 
 from retinanet.analysis.anchor_fit import Choice, lost_boxes
 from retinanet.analysis.doctor import examine
+from retinanet.analysis.holdout import open_held_out, wanted_share
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import from_plain
 from retinanet.common.precision import Precision
@@ -118,6 +119,10 @@ def prepare(
         machine = Machine(fabric.device, precision, fabric.world_size, workers)
         settings, choices = broadcast_from_first(fabric, lambda: fit(data, val, machine))
         notify(events.SettingsFitted(choices))
+    if val.held_out is not None:  # said in the settings, so that the default may change without changing saved runs
+        settings = dataclasses.replace(
+            settings, data=dataclasses.replace(settings.data, val=f"{val.held_out['share']:g}")
+        )
     notify(events.AnchorsCover(*lost_boxes(data, settings.model, settings.matching)))
     if fabric.is_global_zero:
         splits = {split.split: split for split in (data, val)}
@@ -155,10 +160,24 @@ def open_splits(
     def checking(done: int, total: int) -> None:
         notify(events.CheckingImages(done, total))
 
-    data = open_data(data_root, options.train, strict=options.strict, on_progress=checking)
+    share = wanted_share(data_root, options.val)
+    if share is not None:
+        data, val = open_held_out(
+            data_root,
+            options.train,
+            share,
+            settings.train.seed,
+            strict=options.strict,
+            on_progress=checking,
+            on_compare=lambda done, total: notify(events.ComparingImages(done, total)),
+        )
+    else:
+        data = open_data(data_root, options.train, strict=options.strict, on_progress=checking)
     check(data)
     _require_boxes(data, "train")
-    val = open_data(data_root, options.val, strict=options.strict, class_names=data.class_names, on_progress=checking)
+    if share is None:
+        names = data.class_names
+        val = open_data(data_root, options.val, strict=options.strict, class_names=names, on_progress=checking)
     _require_boxes(val, "evaluate")
     notify(events.DataOpened(data, val))
     return data, val

@@ -15,8 +15,8 @@ from torch import Tensor
 from retinanet.common.devices import wait_for
 from retinanet.common.precision import DTYPES, Precision
 from retinanet.config.settings import Settings
+from retinanet.losses.criterion import Criterion
 from retinanet.model import RetinaNet
-from retinanet.ops.iou_assigner import match
 from retinanet.training.step import Learner
 
 MOST_STEPS, ENOUGH = 6, 1.5  # a trial has at most so many steps, and no new one after so many seconds
@@ -48,7 +48,8 @@ def measure(
     """
     height, width = size
     model = RetinaNet(settings.model, classes, load_weights=False).to(device).train()
-    learner = Learner(model, dataclasses.replace(settings.loss, alphas={}, class_weights={}))
+    criterion = Criterion(dataclasses.replace(settings.loss, alphas={}, class_weights={}), settings.matching)
+    learner = Learner(model, criterion)
     images = torch.full((IMAGES, 3, height, width), 128, dtype=torch.uint8, device=device)
     sizes = torch.tensor([[height, width]] * IMAGES, device=device)
     anchors = torch.cat(model.anchors(height, width, device))
@@ -69,7 +70,7 @@ def measure(
     while len(took) < 2 or (len(took) < MOST_STEPS and sum(took) < ENOUGH):
         saved_bytes = 0
         begin = time.perf_counter()
-        targets = match(anchors, [box] * IMAGES, [torch.zeros(1, dtype=torch.int64)] * IMAGES, settings.matching)
+        targets = criterion.match(anchors, [box] * IMAGES, [torch.zeros(1, dtype=torch.int64)] * IMAGES)
         autocast = torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), autocast:
             loss = sum(learner(images, sizes, targets))

@@ -22,6 +22,7 @@ from retinanet.config.convert import to_plain
 from retinanet.config.settings import Settings
 from retinanet.data.loader import Transform, train_batches
 from retinanet.inference.detector import Detector
+from retinanet.losses.criterion import Criterion
 from retinanet.training import divergence, events, resume_state
 from retinanet.training.callbacks import Callback, EarlyStopping, MetricsLog, notify
 from retinanet.training.collectives import Decision, agree, broadcast_from_first, end_together, run_in_first
@@ -117,7 +118,8 @@ class Trainer:
 
         self.progress = Progress()
         self.average = Ema(self.model, train.ema) if train.ema is not None else None
-        self.learner: Any = Learner(self.model, self.settings.loss, self.data.class_names)
+        criterion = Criterion(self.settings.loss, self.settings.matching, self.data.class_names)
+        self.learner: Any = Learner(self.model, criterion)
         self.optimizer: Any = make_optimizer(self.model, train)
         with quiet():
             self.learner, self.optimizer = fabric.setup(self.learner, self.optimizer)
@@ -241,7 +243,7 @@ class Trainer:
             chunks = next(self.batches)
         # Dropout depends on the step only, so that a resumed run draws the same numbers.
         seed(self.fabric.device, hash((train.seed, progress.step, self.fabric.global_rank)) % (1 << 62))
-        losses = backward(self.fabric, self.learner, chunks, self.settings.matching, self.timer)
+        losses = backward(self.fabric, self.learner, chunks, self.timer)
         with self.timer.time("optimiser"):
             if train.clip is not None:
                 self.fabric.clip_gradients(self.learner, self.optimizer, max_norm=train.clip, error_if_nonfinite=False)

@@ -18,7 +18,7 @@ from retinanet.evaluation import coco_metrics
 from retinanet.evaluation.pr_curves import Curves, curves
 from retinanet.evaluation.runner import detect_all, gather
 from retinanet.inference.detections import Detections
-from retinanet.inference.drawing import Row, sheet
+from retinanet.inference.image_sheet import Row, sheet
 from retinanet.training.collectives import any_process, run_in_all
 from retinanet.training.run_folder import RunFolder
 
@@ -136,6 +136,8 @@ class Validation:
         """Write the checkpoints, evaluation.json and validation.png."""
         common = {"step": step, "split": self.data.split, "threshold": evaluation.threshold}
         state, extra = detector.model.state_dict(), {**common, "metrics": evaluation.stats}
+        if self.data.held_out is not None:
+            extra["held_out"] = self.data.held_out
         for path in [folder.best, folder.last] if best else [folder.last]:
             native.save(path, state, detector.model.settings, self.data.class_names, extra)
         facts = {
