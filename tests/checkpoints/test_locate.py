@@ -254,7 +254,7 @@ def test_torchvisions_names(web: HubServer, monkeypatch: pytest.MonkeyPatch, nam
     url = get_model_weights(name).COCO_V1.url
     place = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     assert cache_path(url) == place
-    monkeypatch.setattr(downloads, "_chunks", lambda url: iter([url.encode()]))
+    monkeypatch.setattr(downloads, "_chunks", lambda url, watch: iter([url.encode()]))
     with pytest.raises(WorkError, match=rf"^{url} is not the file that its name promises"):
         find(name)
     assert not place.exists()

@@ -367,7 +367,7 @@ def test_predictions_are_numbered(capsys, run, data, tmp_path, monkeypatch):
         (["{run}"], "retinanet predict MODEL SOURCE"),
         (["{run}", "{t}/no.jpg"], "no image or folder {t}/no.jpg"),
         (["{run}", "{t}/*.jpg"], r"pattern {t}/\*\.jpg"),
-        (["{run}", "{t}"], "no image in the folder {t}"),
+        (["{run}", "{t}"], "no image or video in the folder {t}"),
         (["{run}", "{run}", "--output", "{run}"], "{run} exists and is not empty: .*--output"),
         (["{run}", "{run}", "--threshold", "1"], r"--threshold must be in \[0, 1\), not 1"),
         (["{run}", "{run}", "--size", "0"], "--size must be at least 1, not 0"),

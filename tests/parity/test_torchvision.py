@@ -177,7 +177,7 @@ def test_the_dict_of_losses(version: str, kind: str) -> None:
     for name, parameter in there.head.named_parameters(prefix="head"):
         mine = gradients[torchvision.rename(name)].grad
         assert mine is not None
-        assert relative(mine, parameter.grad) < 2e-3, name
+        assert relative(mine, parameter.grad) < 1e-2, name
 
 
 @pytest.mark.kernels

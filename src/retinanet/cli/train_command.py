@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from retinanet.cli.options import Common, given, output_of
 from retinanet.common.errors import RequestError
 from retinanet.config import recipes
-from retinanet.config.settings import Settings
+from retinanet.config.settings import STARTS, Settings
 from retinanet.terminal.console import Output, clock, number
 from retinanet.terminal.progress import Progress
 
@@ -65,7 +65,7 @@ def train(
     out = output_of(common)
     if data is not None and not data.exists():
         raise RequestError(f"there is no data set {data}: no such file or folder")
-    if resume is None and recipes.weights(config, settings) == "none":
+    if resume is None and recipes.weights(config, settings) in STARTS:
         recipes.load(config or recipes.FITTED, settings)  # reports mistakes before heavy imports
 
     from retinanet.training import run_request, trainer

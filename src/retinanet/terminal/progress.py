@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EVERY = 10.0  # seconds between plain lines
 FINDINGS = 5  # faults of the data that are shown before training
 TENSORS, CLASSES = 4, 10  # names of a checkpoint's tensors and classes in a line; run.json has all
+MB = 10**6
 PATIENCE = 2.0  # seconds before a count is shown as plain lines
 
 
@@ -73,6 +74,10 @@ class Progress(Callback):
                 self.output.data(val, label_map=False)
             case events.FittingSettings():
                 self.output.note("choosing settings for the data and this machine: takes some seconds")
+            case events.Downloading(name, done, total):
+                self.count(f"downloading {name}", done // MB, max(1, (total or 0) // MB), "MB")
+            case events.StartChosen(text):
+                self.output.note(f"start: {text}")
             case events.SettingsFitted(choices):
                 for choice in choices:
                     self.output.note(f"  {choice.setting} {setting_text(choice.value)}: {choice.reason}")

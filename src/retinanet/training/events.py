@@ -49,6 +49,25 @@ class FittingSettings(Event):
 
 
 @dataclass(frozen=True)
+class Downloading(Event):
+    """Pretrained weights are being downloaded."""
+
+    name: str
+    done: int
+    """Bytes."""
+    total: int | None
+    """Bytes of the whole file, if the server says it."""
+
+
+@dataclass(frozen=True)
+class StartChosen(Event):
+    """It is known what the run starts from."""
+
+    text: str
+    """One line: which start, why, and how to get a better one."""
+
+
+@dataclass(frozen=True)
 class SettingsFitted(Event):
     choices: Sequence[Choice]
 

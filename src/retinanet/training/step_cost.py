@@ -25,6 +25,16 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
+class Machine:
+    """The machine that a run computes on."""
+
+    device: torch.device
+    precision: Precision
+    processes: int
+    workers: int
+
+
+@dataclass(frozen=True)
 class Cost:
     """The cost of each image in a training step."""
 
