@@ -206,7 +206,8 @@ class DetectionData:
     def counts(self) -> list[int]:
         """Number of boxes of each class, without crowd regions."""
         notes = self.annotations
-        return np.bincount(notes.labels[~notes.crowds], minlength=len(self.class_names)).tolist()
+        counts: list[int] = np.bincount(notes.labels[~notes.crowds], minlength=len(self.class_names)).tolist()
+        return counts
 
     def read(self, index: int) -> Tensor:
         """(3, H, W) uint8 RGB.
