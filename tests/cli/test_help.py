@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 import retinanet
 from helpers.synthetic_data import black_images
@@ -105,30 +107,36 @@ def test_examples_are_commands_that_parse(function):
             assert bound.arguments or function.__name__ in ("demo", "bench")
 
 
-@pytest.mark.parametrize("weights", [False, True], ids=["from scratch", "with weights"])
+@pytest.mark.parametrize("weights", ["none", "detector", "backbone"])
 def test_the_defaults_shown_are_those_of_a_fitted_run(tmp_path, weights):
     """Each setting has the value that --help-all shows, unless that says that it is fitted."""
     boxes = [(4, 6, 22, 28, 0), (30, 20, 52, 40, 1)]
     data = black_images(tmp_path, [((64, 64), boxes)] * 8)
     given = {"model": {"preprocessing": {"size": 64, "longer": 96}}}
-    if weights:
+    if weights == "backbone":
+        file = tmp_path / "resnet18.safetensors"
+        save_file(timm.create_model("resnet18").state_dict(), file)
+        given["train"] = {"weights": str(file)}
+    elif weights == "none":
+        given["train"] = {"weights": "none"}
+    else:
         file = tmp_path / "tiny.safetensors"
         model = {"backbone": {"name": "resnet18", "weights": "none"}, "pyramid": {"channels": 16}}
         settings = from_plain(Settings, {"model": {**model, "head": {"depth": 1, "width": 16}}})
         retinanet.Detector(RetinaNet(settings.model, 2), data.class_names).save(file)
         given["train"] = {"weights": str(file)}
     here = Machine(torch.device("cpu"), "fp32", 1, 0)
-    made, _ = fitted_defaults.fit(given, not weights, data, data, here)
+    made, _ = fitted_defaults.fit(given, None, data, data, here)
     shown = _defaults()
     wrong = {}
     for name, value in dotted(to_plain(made)).items():
         text = shown.get(name)
         if text is None or "fitted" in text or name in dotted(given) or name in ("train.precision", "data.workers"):
             continue
-        if weights and name.startswith("model."):
+        if weights == "detector" and name.startswith("model."):
             continue  # those of the checkpoint
-        scratch, _, finetuned = text.partition(", with --weights ")
-        if options._shown(value) != (finetuned if weights and finetuned else scratch):
+        scratch, _, finetuned = text.removesuffix(" to fine-tune a detector").partition(", or ")
+        if options._shown(value) != (finetuned if weights == "detector" and finetuned else scratch):
             wrong[name] = (text, value)
     assert wrong == {}
     assert len(shown) > 60

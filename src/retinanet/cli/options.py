@@ -40,18 +40,19 @@ USUAL = ("train.budget", "train.epochs", "train.weights", "model.preprocessing.s
 METAVARS = {"train.budget": "TIME", "train.weights": "MODEL", "data.train": "SPLIT", "data.val": "SPLIT"}
 
 FITTED = {
-    **dict.fromkeys(("model.backbone.name", "model.backbone.options", "model.backbone.frozen_norm"), "fitted"),
+    **dict.fromkeys((f"model.backbone.{name}" for name in ("name", "options", "weights")), "fitted"),
+    **dict.fromkeys((f"model.backbone.{name}" for name in ("frozen_norm", "frozen_stages")), "fitted"),
     **dict.fromkeys(("model.pyramid.channels", "model.head.depth", "model.head.width"), "fitted"),
     **dict.fromkeys(("model.preprocessing.size", "model.preprocessing.longer"), "fitted"),
     **dict.fromkeys((f"model.anchors.{name}" for name in ("sizes", "first_level", "scales", "ratios")), "fitted"),
     **dict.fromkeys((f"train.{name}" for name in ("batch_size", "accumulate", "lr", "beta2", "ema")), "fitted"),
     **dict.fromkeys(("train.eval_every", "train.steps"), "fitted"),
-    "train.lr_batch": "0",
+    **{"train.lr_batch": "0", "train.backbone_lr": "fitted", "train.weights": "auto, the best within reach"},
     **{"train.epochs": "a fitted number of steps", "train.budget": "a fitted number of steps"},
 }
 """What stands for the default of a setting that is chosen for the data and the machine, where the user chooses none.
 
-All others have the value of the recipe that fitted settings start from, which depends on ``--weights``.
+All others have the value of the recipe that fitted settings start from.
 """
 SECTIONS = ("train", "data", "model", "matching", "loss")
 """The order of the settings in ``--help-all``."""
@@ -110,7 +111,7 @@ def _default(name: str, field: Any) -> str:
     scratch, finetuned = (_shown(_recipe(recipe).get(name, default)) for recipe in (recipes.FITTED, recipes.FINETUNED))
     if scratch == finetuned or name.startswith("model."):  # the model settings of a checkpoint come from it
         return scratch
-    return f"{scratch}, with --weights {finetuned}"
+    return f"{scratch}, or {finetuned} to fine-tune a detector"
 
 
 def _shown(value: Any) -> str:

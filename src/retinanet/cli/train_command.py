@@ -15,16 +15,13 @@ from retinanet.common.device_names import training_devices
 from retinanet.common.errors import RequestError
 from retinanet.config import recipes
 from retinanet.config.settings import STARTS, Settings
-from retinanet.terminal.console import Output, clock, number
-from retinanet.terminal.progress import Progress
 
 if TYPE_CHECKING:
     GivenSettings = dict[str, Any]
 else:
     GivenSettings = given(Settings)
 
-
-MUCH = 0.85  # of a budget; if less was used, the reason is reported
+Logger = Literal["tensorboard", "wandb", "mlflow"]
 
 
 def train(
@@ -36,16 +33,18 @@ def train(
     anchors: Annotated[Literal["auto", "settings"] | None, Parameter(group=MORE)] = None,
     output: Path | None = None,
     resume: Annotated[Path | None, Parameter(metavar="RUN")] = None,
+    explain: Annotated[bool, Parameter(negative=(), show_default=False, group=MORE)] = False,
+    log: Annotated[list[Logger] | None, Parameter(consume_multiple=True, negative=(), group=MORE)] = None,
     settings: Annotated[GivenSettings | None, Parameter(name="*")] = None,
     common: Common | None = None,
 ) -> None:
     """Train a detector on labelled images.
 
-    What you do not give is fitted: chosen for the data and this machine, and reported with reasons.
+    What you do not give is fitted: chosen for the data and this machine. --explain shows the reasons.
 
-    A recipe (--config) turns that off: it holds the settings that differ from the paper's. With --weights, the network,
-    the image size and the anchors are those of the checkpoint. Every setting can be given by its dotted name, and has
-    the same name in a recipe.
+    A recipe (--config) turns that off: it holds the settings that differ from the paper's. With a trained detector as
+    --weights, the network, the image size and the anchors are those of the detector. Every setting can be given by its
+    dotted name, and has the same name in a recipe.
 
     Examples
     --------
@@ -63,13 +62,17 @@ def train(
         paper-r50-1x, ...). Options replace its settings. [default: none, fit the settings]
     anchors
         Whether to fit the anchors to the data. "auto" fits sizes, ratios and pyramid levels to the boxes. "settings"
-        takes the anchors of the settings. [default: auto without a recipe and weights, else settings]
+        takes the anchors of the settings. [default: auto without a recipe and a trained detector, else settings]
     output
         A new folder for the run. [default: next free runs/DATA-1]
     resume
         Resume the run in this folder, with its data and settings. The length of the run, its evaluations, saves and
         devices may change. If the data set was moved, give DATA. Its class names and its number of training images
         must be the same.
+    explain
+        Show each fitted setting with its reason.
+    log
+        Log to TensorBoard, W&B or MLflow too. [default: metrics.csv and report.html in the run folder]
     """
     since = time.monotonic()
     out = output_of(common)
@@ -79,22 +82,11 @@ def train(
     if resume is None and recipes.weights(config, settings) in STARTS:
         recipes.load(config or recipes.FITTED, settings)  # reports mistakes before heavy imports
 
-    from retinanet.training import run_request, trainer
+    from retinanet.api.train_run import run
+    from retinanet.training.run_request import of_run
 
-    request = run_request.of_run(data, chosen, config=config, anchors=anchors, output=output, resume=resume)
-    out.note(*request.notes)
-    with Progress(out) as progress:
-        summary = trainer.train(
-            request.data,
-            request.settings,
-            request.output,
-            resume=request.resume,
-            fit=request.fit,
-            callbacks=[progress],
-            since=since,
-        )
-    report(out, summary, request.data, request.settings.data.val)
-    out.json(summary)
+    request = of_run(data, chosen, config=config, anchors=anchors, output=output, resume=resume)
+    out.json(run(request, out, since, explain=explain, log=log or ()))
 
 
 def on_device(device: str | None, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -111,32 +103,3 @@ def on_device(device: str | None, settings: Mapping[str, Any]) -> Mapping[str, A
             f"--device {device} and --train.{other} {train[other]} contradict each other: give one of them"
         )
     return {**settings, "train": {**train, **training_devices(device)}}
-
-
-def report(out: Output, summary: Mapping[str, Any], data: Path, split: str) -> None:
-    """Print the result of a run, and the next command."""
-    last, folder = summary["last"], summary["output"]
-    why = " (stopped by train.patience: the AP did not rise)" if summary["stopped"] == "patience" else ""
-    out.say(
-        f"{summary['steps']} steps in {clock(summary['seconds'])}{why}: "
-        f"AP {number(last.get('AP'))}, AP50 {number(last.get('AP50'))} on split {split}",
-        *budget_lines(summary),
-        f"the run is in {folder}: best.safetensors (AP {number(summary['best_AP'])} at step {summary['best_step']}), "
-        "last.safetensors, report.html, metrics.csv",
-        f"next: retinanet evaluate {folder} {data}" + (f" --split {split}" if split != "val" else ""),
-    )
-
-
-def budget_lines(summary: Mapping[str, Any]) -> list[str]:
-    """How much of a budget was used, and the reason if much was not."""
-    budget = summary.get("budget")
-    if budget is None:
-        return []
-    used = summary["seconds"] / budget
-    line = f"{used:.0%} of the budget of {clock(budget)} used"
-    if used >= MUCH:
-        return [line]
-    if summary["stopped"] == "patience":
-        return [f"{line}: train.patience ended the run"]
-    reserved, took = clock(summary["reserved"]), clock(summary["evaluation"])
-    return [f"{line}: {reserved} were reserved for the last evaluation and the report, and the evaluation took {took}"]

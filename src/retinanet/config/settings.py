@@ -149,11 +149,11 @@ class TrainSettings(Section, where="train"):
     """The optimizer, its schedule, and the length of the run."""
 
     weights: str = "none"
-    """What to start from. A detector: a run folder or a checkpoint of any known project. Its classes may differ.
-    Weights that fit are kept. Model settings that are not given are taken from it. A backbone: a weight file of a timm
-    model, recognised by its contents. "coco": torchvision's detector, trained on COCO. "imagenet": the backbone's
-    pretrained weights. "auto": the best of these that is within reach. "none": new weights. Without a recipe the
-    default is "auto"."""
+    """Start from a run folder, a checkpoint of any known project, the weight file of a timm backbone, "coco",
+    "imagenet" or "none". The classes of a detector may differ: weights that fit are kept, and model settings that are
+    not given are those of the detector. A weight file is recognised by its contents. "coco" is torchvision's detector,
+    trained on COCO. "imagenet" is the pretrained weights of the backbone. "auto", the default without a recipe, is the
+    best of these that is within reach. "none" is new weights."""
     batch_size: Count = 16
     """Images of one optimizer step, over all devices and accumulated chunks."""
     accumulate: Count = 1

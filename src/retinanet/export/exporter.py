@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -55,7 +56,7 @@ def default_output(model: str | Path, format: Format, precision: ExportPrecision
         model: a run folder, a file, a URL or a name, as :func:`retinanet.load` takes it.
     """
     text = str(model)
-    if Path(model).exists():
+    if os.path.exists(text):
         path = Path(model).resolve() if Path(model).name in ("", "..") else Path(model)
         folder, name = path.parent, path.name if path.is_dir() else path.stem
     else:
