@@ -49,7 +49,7 @@ def data(
     /,
     *,
     report: Path | None = None,
-    convert: Annotated[tuple[Format, Path] | None, Parameter(metavar="coco|voc|yolo FOLDER")] = None,
+    convert: Annotated[tuple[Format, Path] | None, Parameter(metavar="coco|voc|yolo FOLDER", negative=())] = None,
     split: float | None = None,
     strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     config: Annotated[str | None, Parameter(metavar="RECIPE")] = None,
