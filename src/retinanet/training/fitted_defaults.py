@@ -107,7 +107,7 @@ def fit(
         choices.extend(more)
 
     budget = seconds(settings.train.budget) if settings.train.budget is not None and _length(fixed) else None
-    wanted = min(max(lengths.per_class * len(data.class_names), lengths.wanted[0]), lengths.wanted[1])
+    wanted = steps_needed(len(data.class_names), finetuning)
     cost = None
     if not finetuning and not any(name.startswith(NETWORK_SETTINGS) for name in fixed):
         settings, cost, choice = _choose_network(settings, data, budget, wanted, "train.lr" in fixed, here)
@@ -124,6 +124,12 @@ def fit(
     take(_chunks(settings, cost, here.device, here.processes))
     take(_length_and_rate(settings, cost, budget, data, len(val), None if _length(fixed) else lengths))
     return settings, choices + _machine_choices(here)
+
+
+def steps_needed(classes: int, finetuning: bool) -> int:
+    """With fewer steps a detector of so many classes has learnt little, from random weights or from a detector's."""
+    lengths = FINETUNING if finetuning else SCRATCH
+    return min(max(lengths.per_class * classes, lengths.wanted[0]), lengths.wanted[1])
 
 
 def _choose_network(

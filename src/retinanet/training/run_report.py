@@ -16,6 +16,7 @@ from retinanet.evaluation.tide import error_costs
 from retinanet.inference.detector import Detector
 from retinanet.report.run_facts import RunFacts
 from retinanet.report.run_page import write_run_page
+from retinanet.training.fitted_defaults import steps_needed
 from retinanet.training.run_folder import RunFolder, read_metrics
 from retinanet.training.validation import Evaluation
 
@@ -67,10 +68,11 @@ def write_report(run: FinishedRun) -> None:
         data=run.val,
         detections=detections,
         curves=evaluation.curves,
-        errors=error_costs(run.val, detections, indices),
+        errors=error_costs(run.val, detections, indices, threshold),
         confusion=confusion_matrix(run.val, detections, threshold, indices=indices),
         images=image_results(run.val, detections, threshold, indices=indices),
         loss_curves=None if run.brief else _loss_curves(run.detector, settings, run.val),
+        steps_needed=steps_needed(len(run.val.class_names), settings.train.weights != "none"),
         coverage=cover(run.data, settings.model, settings.matching),
     )
     write_run_page(run.folder.report, facts)
