@@ -11,7 +11,6 @@ import pytest
 import retinanet
 from helpers.synthetic_data import bright_boxes, rectangles
 from retinanet.cli import main
-from retinanet.cli.console import clock, number
 from retinanet.model import RetinaNet
 
 TINY = [
@@ -368,7 +367,7 @@ def test_predictions_are_numbered(capsys, run, data, tmp_path, monkeypatch):
         (["{run}"], "retinanet predict MODEL SOURCE"),
         (["{run}", "{t}/no.jpg"], "no image or folder {t}/no.jpg"),
         (["{run}", "{t}/*.jpg"], r"pattern {t}/\*\.jpg"),
-        (["{run}", "{t}"], "no image in the folder {t}"),
+        (["{run}", "{t}"], "no image or video in the folder {t}"),
         (["{run}", "{run}", "--output", "{run}"], "{run} exists and is not empty: .*--output"),
         (["{run}", "{run}", "--threshold", "1"], r"--threshold must be in \[0, 1\), not 1"),
         (["{run}", "{run}", "--size", "0"], "--size must be at least 1, not 0"),
@@ -379,14 +378,6 @@ def test_predictions_are_numbered(capsys, run, data, tmp_path, monkeypatch):
 def test_predict_refuses(capsys, run, tmp_path, arguments, message):
     line = error(capsys, "predict", *(a.format(t=tmp_path, run=run) for a in arguments))
     assert re.search(message.format(t=re.escape(str(tmp_path)), run=re.escape(str(run))), line)
-
-
-# ---------------------------------------------------------------------------------------------------- small helpers
-
-
-def test_times_and_numbers_as_they_are_shown():
-    assert [clock(s) for s in (0, 65, 3599.6, 7265)] == ["0:00", "1:05", "1:00:00", "2:01:05"]
-    assert [number(v) for v in (0.5, -1, None, float("nan"), 0)] == ["0.500", "–", "–", "–", "0.000"]
 
 
 # ------------------------------------------------------------------------------------------------------------- paper

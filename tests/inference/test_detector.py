@@ -368,7 +368,7 @@ def test_loading_fuses(tmp_path: Path) -> None:
     plain = [detector.predict(make_image(*size)) for size in sizes]
     detector.save(tmp_path / "model.safetensors")
     loaded = retinanet.load(tmp_path / "model.safetensors", "cpu", "fp32")
-    assert loaded._fused is not None
+    assert loaded._network.fused
     # It travels to other processes and can be copied, though oneDNN's weights cannot.
     for each in (loaded, copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
         for size, expected in zip(sizes, plain):

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, CycloptsError
 
 from retinanet.cli.bench_command import bench
-from retinanet.cli.console import rank
 from retinanet.cli.convert_command import convert
 from retinanet.cli.data_command import data
 from retinanet.cli.demo_command import demo
@@ -28,6 +27,7 @@ from retinanet.cli.train_command import train
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.common.printable import printable
 from retinanet.common.version import __version__
+from retinanet.terminal.console import rank
 
 app = App(
     name="retinanet",

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output
 from retinanet.cli.model_argument import Precision, load, require_model
-from retinanet.cli.options import Common
-from retinanet.cli.progress import Progress
+from retinanet.cli.options import Common, output_of
 from retinanet.common.errors import RequestError
+from retinanet.terminal.console import Output
+from retinanet.terminal.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ def bench(
     images
         A folder of images for the models; at most twelve of them are used. The default are two synthetic images.
     device
-        The device of checkpoints: cpu, cuda, cuda:1, ...; by default a GPU if there is one.
+        The device of checkpoints: auto, cpu, cuda, mps, ...; auto: CUDA, else MPS, else the CPU.
     precision
         The precision of checkpoints, as for retinanet predict.
     rounds
@@ -57,7 +57,7 @@ def bench(
     trust
         Also load an exported PyTorch program (.pt2), which can run any code on this machine. Other files need no trust.
     """
-    out = Output(common)
+    out = output_of(common)
     if rounds < 1:
         raise RequestError(f"--rounds must be at least 1, not {rounds}")
     if models:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output, setting_text
-from retinanet.cli.options import Common, given, limit_pixels
-from retinanet.cli.progress import Progress
+from retinanet.cli.options import Common, given, limit_pixels, output_of
 from retinanet.common.atomic_files import require_new
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.common.printable import NAME, printable
+from retinanet.common.printable import NAME, printable, setting_text
 from retinanet.config import recipes
 from retinanet.config.convert import dotted
 from retinanet.config.model_settings import AnchorSettings, ModelSettings
 from retinanet.config.settings import MatchingSettings
+from retinanet.terminal.console import Output
+from retinanet.terminal.progress import Progress
 
 if TYPE_CHECKING:
     from retinanet.analysis.anchor_fit import Choice
@@ -88,7 +88,7 @@ def data(
     seed
         Seed for --split.
     """
-    out = Output(common)
+    out = output_of(common)
     if not data.exists():
         raise RequestError(f"there is no data set {data}: no such file or folder")
     if images < 0:
@@ -116,13 +116,12 @@ def _check(
 ) -> None:
     settings = recipes.load(config or recipes.FITTED, given_settings)  # errors in the settings come first
 
-    import torch
-
     from retinanet.analysis.anchor_fit import fit_model, lost_boxes
     from retinanet.analysis.doctor import examine, open_all
     from retinanet.analysis.doctor.finding import rank
     from retinanet.analysis.near_duplicates import inspect_images
     from retinanet.analysis.survey import survey
+    from retinanet.common.devices import fastest_device
 
     with Progress(out) as progress:
 
@@ -136,7 +135,7 @@ def _check(
         choices: list[Choice] = []
         if config is None or anchors == "auto":
             fixed = [*dotted(given_settings), *(() if config is None else ("model.preprocessing.size",))]
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = fastest_device().type
             settings, choices = fit_model(first, settings, fixed, device, anchors != "settings")
         model, matching = settings.model, settings.matching
         figures = {

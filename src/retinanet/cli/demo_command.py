@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from retinanet.cli.console import Output, class_table, number
-from retinanet.cli.options import Common
-from retinanet.cli.progress import Progress
-from retinanet.cli.train_command import next_folder
+from retinanet.cli.options import Common, output_of
 from retinanet.common.atomic_files import require_new
+from retinanet.common.run_names import next_folder
 from retinanet.config import recipes
 from retinanet.config.settings import seconds
+from retinanet.terminal.console import class_table, number
+from retinanet.terminal.progress import Progress
 
 RECIPE = "digits"
 BUDGET = "240s"
@@ -32,7 +32,7 @@ def demo(*, output: Path | None = None, budget: str = BUDGET, common: Common | N
     budget
         Time for the training, such as 90s or 10m.
     """
-    out = Output(common)
+    out = output_of(common)
     seconds(budget, "--budget")
     folder = output or next_folder(Path("demo"))
     require_new(folder, "with --output")

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output, class_table, number
 from retinanet.cli.model_argument import Precision, load, require_model
-from retinanet.cli.options import Common, limit_pixels
-from retinanet.cli.progress import Progress
+from retinanet.cli.options import Common, limit_pixels, output_of
 from retinanet.common.arguments import Nms
 from retinanet.common.coco_numbers import METRICS
 from retinanet.common.errors import RequestError
+from retinanet.terminal.console import Output, class_table, number
+from retinanet.terminal.progress import Progress
 
 if TYPE_CHECKING:
     from retinanet.data.dataset import DetectionData
@@ -88,14 +88,14 @@ def evaluate(
     max_pixels
         Leave out images with more pixels; by default the environment's RETINANET_MAX_PIXELS, else 178956970.
     device
-        cpu, cuda, cuda:1, ...; by default a GPU if there is one.
+        auto, cpu, cuda, cuda:1, mps, ...; a number is that GPU. auto: CUDA, else MPS, else the CPU.
     precision
         "auto" computes in bf16 if the machine supports it natively, else in fp32. The default is "auto" for models of
         this project, and "fp32" for those of other projects, so that their boxes stay the same.
     trust
         Also load an exported PyTorch program (.pt2), which can run any code on this machine. Other files need no trust.
     """
-    out = Output(common)
+    out = output_of(common)
     sources = [model] if compare is None else [model, compare]
     for source in sources:
         require_model(source)

@@ -6,9 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from retinanet.cli.console import Output
 from retinanet.cli.model_argument import load, require_model
-from retinanet.cli.options import Common
+from retinanet.cli.options import Common, output_of
 from retinanet.common.arguments import Nms
 from retinanet.common.errors import RequestError
 
@@ -57,7 +56,7 @@ def export(
     triton
         Of onnx: also write a model repository for the Triton inference server into this folder.
     """
-    out = Output(common)
+    out = output_of(common)
     require_model(model, weights=True)
     if triton is not None and (format != "onnx" or network_only):
         raise RequestError("--triton is for --format onnx, and for the whole model")

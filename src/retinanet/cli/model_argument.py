@@ -8,8 +8,8 @@ from retinanet.checkpoints import locate
 from retinanet.common.errors import RequestError
 
 if TYPE_CHECKING:
-    from retinanet.cli.console import Output
     from retinanet.inference.detector import Detector
+    from retinanet.terminal.console import Output
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"] | None
 """As ``retinanet.load`` takes it, which is not imported for ``--help``."""

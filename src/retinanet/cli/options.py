@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypedDict, get_args, get_origin, get_type_hin
 from cyclopts import Group, Parameter
 
 from retinanet.common.arguments import whole
+from retinanet.terminal.console import Output
 
 SHORT = {
     "train.weights": "--weights",
@@ -91,6 +92,12 @@ class Common:
     """Print only errors."""
     debug: Annotated[bool, Parameter(negative=(), show_default=False)] = False
     """Show the traceback of an error."""
+
+
+def output_of(common: Common | None) -> Output:
+    """The output that the options of a command ask for."""
+    common = common or Common()
+    return Output(common.json, common.quiet)
 
 
 def limit_pixels(value: int | None) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output, clock, number
-from retinanet.cli.options import Common
-from retinanet.cli.progress import Progress, StepProgress
+from retinanet.cli.options import Common, output_of
 from retinanet.common.errors import RequestError
+from retinanet.terminal.console import Output, clock, number
+from retinanet.terminal.progress import Progress, StepProgress
 
 if TYPE_CHECKING:
     from retinanet.paper.grid import Result, Run
@@ -77,7 +77,7 @@ def paper(
     jobs
         Runs at the same time on this machine; on a CPU one for each core is fastest.
     """
-    out = Output(common)
+    out = output_of(common)
     names = tuple(dict.fromkeys(names))
     for option, value in (("--seeds", seeds), ("--jobs", jobs), ("--images", images)):
         if value is not None and value < 1:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output, clock
 from retinanet.cli.model_argument import Precision, load, require_model
-from retinanet.cli.options import Common
-from retinanet.cli.progress import EVERY, Progress
-from retinanet.cli.train_command import next_folder
+from retinanet.cli.options import Common, output_of
 from retinanet.common.arguments import Nms, PredictOptions, whole
 from retinanet.common.atomic_files import require_new
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import listed
+from retinanet.common.run_names import next_folder
+from retinanet.terminal.console import Output, clock
+from retinanet.terminal.progress import EVERY, Progress
 
 if TYPE_CHECKING:
     from retinanet.predict.files import FilesResult
@@ -104,14 +104,14 @@ def predict(
     batch_size
         Images that go through the network together.
     device
-        cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+        auto, cpu, cuda, cuda:1, mps, ...; a number is that GPU. auto: CUDA, else MPS, else the CPU.
     precision
         "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
         here, and "fp32" for those of other projects, so that their boxes are the same as there.
     trust
         Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
     """
-    out, options = Output(common), options or Options()
+    out, options = output_of(common), options or Options()
     require_model(model)
     PredictOptions(threshold, max_detections, size, batch_size, nms, lambda name: "--" + name.replace("_", "-"))
     found = _find(sources, output, options)  # errors in these are reported before a model is loaded

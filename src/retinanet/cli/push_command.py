@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retinanet.cli.console import Output
 from retinanet.cli.model_argument import load, require_model
-from retinanet.cli.options import Common
+from retinanet.cli.options import Common, output_of
 from retinanet.common.atomic_files import require_new, what_is_wrong
 from retinanet.common.errors import WorkError
 
@@ -43,7 +42,7 @@ def push(
     dry_run
         Write the files into this new folder and push nothing.
     """
-    out = Output(common)
+    out = output_of(common)
     require_model(model, weights=True)
 
     from retinanet.checkpoints import hub

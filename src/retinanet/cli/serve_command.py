@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output
 from retinanet.cli.model_argument import Precision, load, require_model
-from retinanet.cli.options import Common
+from retinanet.cli.options import Common, output_of
 from retinanet.common.arguments import Nms, PredictOptions
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
+from retinanet.terminal.console import Output
 
 if TYPE_CHECKING:
     import socket
@@ -142,14 +142,14 @@ def serve(
         "agnostic" lets boxes of all classes suppress each other, so that an object has one label; "class" only boxes of
         one class. By default the model's own setting, mostly "class".
     device
-        cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+        auto, cpu, cuda, cuda:1, mps, ...; a number is that GPU. auto: CUDA, else MPS, else the CPU.
     precision
         "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
         here, and "fp32" for those of other projects, so that their boxes are the same as there.
     trust
         Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
     """
-    out = Output(common)
+    out = output_of(common)
     network, capacity = network or NetworkOptions(), capacity or CapacityOptions()
     require_model(model)
     for module, package in NEEDED.items():
@@ -170,7 +170,17 @@ def serve(
         detector = load(model, device, precision, out, trust)
         detector.require(PredictOptions(nms=nms))
         queue = QueueOptions(capacity.batch_size, capacity.queue, capacity.wait / 1000, nms)
-        _run(detector, model_name(model), bound, network, capacity, queue, token, out)
+        _run(
+            detector,
+            model_name(model),
+            bound,
+            network,
+            capacity,
+            queue,
+            token,
+            out,
+            common is not None and common.debug,
+        )
     finally:
         bound.close()
 
@@ -184,6 +194,7 @@ def _run(
     queue: QueueOptions,
     token: Token | None,
     out: Output,
+    debug: bool,
 ) -> None:
     """Serve until a signal comes."""
     import torch
@@ -204,7 +215,7 @@ def _run(
         queue=queue,
         hosts=Hosts(network.host, network.allow_host),
         token=token,
-        debug=out.common.debug,
+        debug=debug,
     )
     url = server.url_of(bound)
     if not server.is_loopback(bound.getsockname()[0]):
@@ -232,12 +243,13 @@ def _run(
 
 def _most_connections() -> int:
     """The limit of open files, less some for everything else: each connection is one."""
-    try:
+    most = 10_000
+    if sys.platform != "win32":  # which has no such limit
         import resource
-    except ImportError:  # Windows
-        return 10_000
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 10_000 if soft == resource.RLIM_INFINITY else max(16, min(10_000, soft - 128))
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = most if soft == resource.RLIM_INFINITY else max(16, min(most, soft - 128))
+    return most
 
 
 def model_name(model: str) -> str:

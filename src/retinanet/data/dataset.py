@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,11 @@ class DetectionData:
         root: the DATA argument. kind: the layout's name. split: the split's name on disk.
         class_names: the name of each label. category_ids: the data set's own id of each class.
         report: the faults of the data set.
+        held_out: for a validation set that is a share of the training split, how its images were chosen
+            (:class:`retinanet.analysis.holdout.HoldOut` as plain values); otherwise None.
     """
+
+    held_out: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -78,6 +82,11 @@ class DetectionData:
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.root} {self.split}: {len(self)} images, {self.num_boxes} boxes>"
+
+    def subset(self, indices: NDArray[np.int64], split: str, report: Report) -> DetectionData:
+        """The images with these indices, as a data set of its own with another name of the split and another report."""
+        annotations, names, ids = self.annotations.take(indices), self.class_names, self.category_ids
+        return DetectionData(annotations, names, ids, report, self.root, self.kind, split, self._box_name)
 
     @property
     def num_boxes(self) -> int:
@@ -299,7 +308,7 @@ def _choose(layout: Layout, split: str, root: Path) -> str:
     if plain_name(split) == "val" and test:
         hint = f"; to evaluate on {test}, give --data.val {test} (train) or --split {test} (evaluate)"
     elif plain_name(split) == "val" and len(layout.counts) == 1:
-        hint = f"; to split it: retinanet data {root} --convert {layout.kind.lower().split()[-1]} NEW --split 0.8"
+        hint = "; to hold out a share of it in training, give --val 0.2"
     raise RequestError(f"{root} has no split {split}; it has {' and '.join(there)}{hint}")
 
 

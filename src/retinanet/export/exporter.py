@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from typing import Literal
 from torch import Tensor
 
 from retinanet.common.arguments import Nms, PredictOptions
-from retinanet.common.atomic_files import beside, what_is_wrong
+from retinanet.common.atomic_files import beside, rename, what_is_wrong
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.data.dataset import evenly
 from retinanet.data.image_io import read
@@ -116,7 +115,7 @@ def export(
         else:
             openvino_export.write(reference, temporary, precision, calibrate, say)
         differences = verify_export(temporary, reference, LOADERS[format], check, precision, say)
-        os.replace(temporary, output)
+        rename(temporary, output)
     except OSError as error:
         raise WorkError(f"cannot write {output}: {what_is_wrong(error)}") from error
     finally:

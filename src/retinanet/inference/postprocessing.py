@@ -13,8 +13,8 @@ from torch import Tensor
 
 from retinanet.config.model_settings import PostprocessingSettings
 from retinanet.inference.postprocessing_fast import Found, postprocess_batch
-from retinanet.model.retinanet import Outputs
 from retinanet.ops import boxes as geometry
+from retinanet.ops.network_outputs import Outputs
 
 
 def postprocess_reference(

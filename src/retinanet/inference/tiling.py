@@ -6,7 +6,6 @@ Their detections are merged by :mod:`retinanet.inference.tile_merging`.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,8 @@ import torch
 from retinanet.common.arguments import PredictOptions, real
 from retinanet.common.arguments import whole as whole_number
 from retinanet.common.errors import RequestError
-from retinanet.data.image_io import to_tensor
 from retinanet.inference.detections import Detections
+from retinanet.inference.image_inputs import load_image, warn
 from retinanet.inference.tile_merging import merge
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def predict_sliced(
     and of the resized image where ``whole`` is set.
 
     Args:
-        image: as :meth:`Detector.predict` takes it.
+        image: one image, as :meth:`Detector.predict` takes it.
         slices: side of a tile in pixels of the image. Each is resized as the detector resizes images.
         overlap: the share of a tile that its neighbours see too. Objects smaller than that are seen whole by some tile.
         whole: predict the whole image as well, resized as usual, for objects larger than the overlap.
@@ -89,13 +88,13 @@ def predict_sliced(
     shared = shared_pixels(slices, overlap)
     checked = PredictOptions(**options)
     notes: list[str] = []
-    pixels = to_tensor(image, notes)
+    pixels, source, content = load_image(image, notes)
     for note in notes:
-        warnings.warn(note, stacklevel=2)
+        warn(note)
     height, width = pixels.shape[1:]
     views = tiles(height, width, slices, overlap)
     if len(views) == 1:
-        return detector.predict([pixels], **options)[0]
+        return replace(detector.predict([pixels], **options)[0], source=source, content=content)
     if whole:
         views.append((0, 0, width, height))
     per_tile = {name: value for name, value in options.items() if name != "max_detections"}
@@ -118,4 +117,4 @@ def predict_sliced(
         whole,
     )
     boxes, scores, labels = (values[: checked.max_detections] for values in merged)
-    return Detections(boxes, scores, labels, tuple(detector.class_names))
+    return Detections(boxes, scores, labels, tuple(detector.class_names), source, content)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from retinanet.config.settings import Settings
+from retinanet.config.settings import STARTS, Settings
 from retinanet.evaluation.confusion import Confusion
 from retinanet.report.page import count, duration, known, plural, score, share
 from retinanet.report.run_charts import series, smooth
@@ -63,14 +63,21 @@ def run_length(facts: RunFacts) -> list[str]:
     lines = [made]
     if short:
         classes = plural(len(facts.per_class), "class needs", "classes need")
-        start = "" if facts.settings.train.weights != "none" else "Without a trained detector to start from, "
-        lines.append(f"{start}{classes} about {count(facts.steps_needed)} steps or more.")
+        lines.append(f"{_start(facts.settings)}{classes} about {count(facts.steps_needed)} steps or more.")
     if rising:
         lines.append(
             f"AP was still rising at the end: from {score(before)} to {score(ap[-1])} in the last third of the run."
         )
     lines.append(f"Continue it: `retinanet train --resume {facts.folder}`." if stopped else f"{_longer(facts)}.")
     return [" ".join(lines)]
+
+
+def _start(settings: Settings) -> str:
+    """What the run started from, as the beginning of a sentence."""
+    if settings.train.weights not in STARTS:
+        return ""
+    pretrained = settings.train.weights == "imagenet" or settings.model.backbone.weights != "none"
+    return "With new heads on a pretrained backbone, " if pretrained else "From random weights, "
 
 
 def _made(facts: RunFacts) -> tuple[bool, str]:
@@ -106,10 +113,9 @@ def _hardly_right(facts: RunFacts, length: list[str]) -> list[str]:
     if not length:
         advice.append(f"{count(facts.steps)} steps may be too few. {_longer(facts)}.")
     if facts.settings.model.backbone.weights == facts.settings.train.weights == "none":
-        advice.append(
-            "The backbone started from random weights. A pretrained backbone needs far fewer of your images: "
-            "`--model.backbone.weights imagenet`."
-        )
+        reasons = [str(row.get("reason")) for row in facts.choices if row.get("setting") == "train.weights"]
+        usual = "from random weights. Pretrained ones need far fewer of your images: `--train.weights auto`"
+        advice.append(f"The run started {(reasons or [usual])[0]}.")
     return [*advice, *_waiting(facts)]
 
 

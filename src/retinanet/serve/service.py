@@ -18,7 +18,6 @@ from retinanet.common.version import __version__
 from retinanet.inference.class_colours import colour, hexadecimal
 from retinanet.inference.detections import Detections
 from retinanet.predict.files import usual_threshold
-from retinanet.predict.outputs import rows
 from retinanet.serve.batching import Batcher, Closed, Full, QueueOptions, Reservation
 from retinanet.serve.bodies import Upload, read_uploads
 from retinanet.serve.decoding import decode
@@ -179,7 +178,7 @@ def as_json(detections: Detections) -> list[dict[str, Any]]:
     """Detections of a response: boxes to a thousandth of a pixel, scores to a millionth."""
     return [
         {"box": [round(side, 3) for side in box], "score": round(score, 6), "label": label, "name": name}
-        for name, label, score, box in rows(detections)
+        for name, label, score, box in detections.rows()
     ]
 
 

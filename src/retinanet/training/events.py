@@ -28,6 +28,14 @@ class CheckingImages(Event):
 
 
 @dataclass(frozen=True)
+class ComparingImages(Event):
+    """Near-duplicates are being looked for, so that they are not divided between training and validation."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class DataOpened(Event):
     """Both splits are open. Their ``report`` lists their faults."""
 
@@ -38,6 +46,25 @@ class DataOpened(Event):
 @dataclass(frozen=True)
 class FittingSettings(Event):
     """Settings are being chosen for the data and the machine."""
+
+
+@dataclass(frozen=True)
+class Downloading(Event):
+    """Pretrained weights are being downloaded."""
+
+    name: str
+    done: int
+    """Bytes."""
+    total: int | None
+    """Bytes of the whole file, if the server says it."""
+
+
+@dataclass(frozen=True)
+class StartChosen(Event):
+    """It is known what the run starts from."""
+
+    text: str
+    """One line: which start, why, and how to get a better one."""
 
 
 @dataclass(frozen=True)

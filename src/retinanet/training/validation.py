@@ -136,6 +136,8 @@ class Validation:
         """Write the checkpoints, evaluation.json and validation.png."""
         common = {"step": step, "split": self.data.split, "threshold": evaluation.threshold}
         state, extra = detector.model.state_dict(), {**common, "metrics": evaluation.stats}
+        if self.data.held_out is not None:
+            extra["held_out"] = self.data.held_out
         for path in [folder.best, folder.last] if best else [folder.last]:
             native.save(path, state, detector.model.settings, self.data.class_names, extra)
         facts = {

@@ -18,8 +18,8 @@ from retinanet.export.onnx import onnx_limits
 from retinanet.export.onnx.onnx_export import FORMAT, NETWORK_INPUT, output_names
 from retinanet.inference.detections import Detections
 from retinanet.inference.detector import DEFAULTS, Detector
-from retinanet.model.retinanet import Outputs
 from retinanet.ops.image_batch import ImageBatch
+from retinanet.ops.network_outputs import Outputs
 from retinanet.weight_files import metadata
 
 COMPUTES = "fp32 by ONNX Runtime"

@@ -1,4 +1,4 @@
-"""The output of commands: text for people, JSON for programs, both from the first process only."""
+"""The output of runs and commands: text for people, JSON for programs, both from the first process only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinanet.cli.options import Common
 from retinanet.common.atomic_files import replacing
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import NAME, printable
@@ -33,22 +32,29 @@ def rank() -> int:
 class Output:
     """Text for people, and one JSON value for programs."""
 
-    def __init__(self, common: Common | None) -> None:
-        from retinanet.cli.terminal import Terminal
+    def __init__(self, json: str | None = None, quiet: bool = False) -> None:
+        """
+        Args:
+            json: the file for the JSON value; "-" is standard output, and all text goes to standard error then.
+            quiet: print nothing but the JSON value.
 
-        self.common = common or Common()
-        self.silent = self.common.quiet or rank() > 0
-        if self.common.json not in (None, "-"):
+        Raises:
+            RequestError: the file cannot be written there.
+        """
+        from retinanet.terminal.printable_console import Terminal
+
+        self.target = json
+        self.silent = quiet or rank() > 0
+        if json not in (None, "-"):
             # Checked before the work begins. The ending protects an image that was meant as an argument.
-            path = Path(self.common.json or "").absolute()
+            path = Path(json or "").absolute()
             if path.suffix.lower() != ".json" or path.is_dir():
                 raise RequestError(
-                    f"--json {self.common.json}: the name of the file must end in .json; for standard output give "
-                    "--json -"
+                    f"--json {json}: the name of the file must end in .json; for standard output give --json -"
                 )
             if not path.parent.is_dir():
-                raise RequestError(f"--json {self.common.json}: there is no folder {path.parent}")
-        self.console: Console = Terminal(stderr=self.common.json == "-", quiet=self.silent)
+                raise RequestError(f"--json {json}: there is no folder {path.parent}")
+        self.console: Console = Terminal(stderr=json == "-", quiet=self.silent)
         """Results."""
         self.progress: Console = Terminal(stderr=True, quiet=self.silent)
         """Progress and notes."""
@@ -72,14 +78,14 @@ class Output:
         self.note(*(f"  {line}" for line in data.report.lines()))
 
     def json(self, value: Mapping[str, Any]) -> None:
-        """Write the result as JSON where ``--json`` says, if it is given."""
-        if self.common.json is None or rank() > 0:
+        """Write the result as JSON to its file, if there is one."""
+        if self.target is None or rank() > 0:
             return
         text = json.dumps(_to_json(value), indent=2) + "\n"
-        if self.common.json == "-":
+        if self.target == "-":
             sys.stdout.write(text)
             return
-        with replacing(self.common.json) as path:
+        with replacing(self.target) as path:
             path.write_text(text, encoding="utf-8")
 
 
@@ -103,15 +109,6 @@ def clock(seconds: float) -> str:
     minutes, left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
-
-
-def setting_text(value: Any) -> str:
-    """A setting's value as a user types it."""
-    if isinstance(value, list | tuple):
-        return " ".join(map(setting_text, value))
-    if value is None:
-        return "none"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def number(value: float | None) -> str:

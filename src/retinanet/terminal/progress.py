@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from retinanet.cli.console import Output, clock, number, setting_text
-from retinanet.common.printable import NAME, listed, printable
+from retinanet.common.printable import NAME, listed, printable, setting_text
+from retinanet.terminal.console import Output, clock, number
 from retinanet.training import events
 from retinanet.training.callbacks import Callback
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EVERY = 10.0  # seconds between plain lines
 FINDINGS = 5  # faults of the data that are shown before training
 TENSORS, CLASSES = 4, 10  # names of a checkpoint's tensors and classes in a line; run.json has all
+MB = 10**6
 PATIENCE = 2.0  # seconds before a count is shown as plain lines
 
 
@@ -64,12 +65,19 @@ class Progress(Callback):
         match event:
             case events.CheckingImages(done, total):
                 self.count("checking", done, total)
+            case events.ComparingImages(done, total):
+                self.count("comparing", done, total)
             case events.DataOpened(data, val):
+                self._end_count("comparing")
                 self._end_count("checking")
                 self.output.data(data)
                 self.output.data(val, label_map=False)
             case events.FittingSettings():
                 self.output.note("choosing settings for the data and this machine: takes some seconds")
+            case events.Downloading(name, done, total):
+                self.count(f"downloading {name}", done // MB, max(1, (total or 0) // MB), "MB")
+            case events.StartChosen(text):
+                self.output.note(f"start: {text}")
             case events.SettingsFitted(choices):
                 for choice in choices:
                     self.output.note(f"  {choice.setting} {setting_text(choice.value)}: {choice.reason}")
