@@ -118,7 +118,9 @@ def test_no_detection_is_right():
         ({"epochs": 6.0}, "--train.epochs 12"),
         ({"steps": 30}, "--train.steps 60"),
         ({"budget": "1.5h"}, "--train.budget 3h"),
-        ({"budget": "90s"}, "--train.budget 180s"),
+        ({"budget": "90s"}, "--train.budget 3m"),
+        ({"budget": "40s"}, "--train.budget 80s"),
+        ({"budget": "70m"}, "--train.budget 2.5h"),
         ({}, "--train.epochs 24"),
     ],
 )
@@ -132,6 +134,7 @@ def test_ap_was_still_rising(length, advice):
     ("length", "steps", "needed", "words", "advice"),
     [
         ({"budget": "2m"}, 68, 1000, "made 68 steps in its budget of 2m", "--train.budget 30m"),
+        ({"budget": "60s"}, 1, 1000, "made 1 step in its budget of 60s", "--train.budget 20h"),
         ({"budget": "2m"}, 800, 1000, "made 800 steps in its budget of 2m", "--train.budget 4m"),
         ({"steps": 68}, 68, 1000, "made 68 steps, as planned", "--train.steps 1000"),
         ({"steps": 68}, 68, 100, "made 68 steps, as planned", "--train.steps 136"),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from retinanet.config.settings import STARTS, Settings
+from retinanet.config.settings import STARTS, Settings, seconds
 from retinanet.evaluation.confusion import Confusion
 from retinanet.report.page import count, duration, known, plural, score, share
 from retinanet.report.run_charts import series, smooth
@@ -276,10 +276,13 @@ def _longer(facts: RunFacts) -> str:
     if train.steps is not None:
         return f"Train longer: `--train.steps {max(2 * train.steps, needed)}`"
     if train.budget is not None:
-        return f"Train longer: `--train.budget {_rounded(factor * float(train.budget[:-1]))}{train.budget[-1]}`"
+        longer = factor * seconds(train.budget)
+        unit, size = next(pair for pair in (("h", 3600), ("m", 60), ("s", 0)) if longer >= 2 * pair[1])
+        return f"Train longer: `--train.budget {_rounded(longer / (size or 1))}{unit}`"
     return f"Train longer: `--train.epochs {_rounded(factor * (train.epochs or 12))}`"
 
 
 def _rounded(length: float) -> str:
-    """A number from 10 on up to the next multiple of 5, unless it is whole."""
-    return f"{length if length < 10 or length == int(length) else 5 * math.ceil(length / 5):.3g}"
+    """A number up to the next half, or from 10 on to the next multiple of 5, unless it is whole."""
+    step = 0.5 if length < 10 else 1 if length == int(length) else 5
+    return f"{step * math.ceil(length / step):.6g}"
