@@ -58,7 +58,7 @@ def test_indices(data: DetectionData) -> None:
         with pytest.raises(IndexError):
             data[outside]
     for wrong in (slice(2), [1, 2], 1.5, "1"):
-        with pytest.raises(RequestError, match="one index.*Subset"):
+        with pytest.raises(RequestError, match=r"one index.*Subset"):
             data[wrong]  # type: ignore[index]
 
 
