@@ -349,7 +349,7 @@ def machine() -> str:
     import torchvision
 
     cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.exists() else []
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "CPU")
     precision = choose("auto", "cpu")
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"

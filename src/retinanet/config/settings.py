@@ -19,6 +19,9 @@ from retinanet.config.model_settings import ModelSettings
 LENGTHS = ("epochs", "steps", "budget")
 """Settings for the length of a run; a run has only one of them."""
 
+STARTS = ("auto", "coco", "imagenet", "none")
+"""Values of ``train.weights`` that are no source of weights."""
+
 
 @dataclass(frozen=True)
 class MatchingSettings(Section, where="matching"):
@@ -146,8 +149,11 @@ class TrainSettings(Section, where="train"):
     """The optimizer, its schedule, and the length of the run."""
 
     weights: str = "none"
-    """Detector to start from: a run folder or a checkpoint of any known project. Its classes may differ. Weights that
-    fit are kept. Model settings that are not given are taken from it."""
+    """What to start from. A detector: a run folder or a checkpoint of any known project. Its classes may differ.
+    Weights that fit are kept. Model settings that are not given are taken from it. A backbone: a weight file of a timm
+    model, recognised by its contents. "coco": torchvision's detector, trained on COCO. "imagenet": the backbone's
+    pretrained weights. "auto": the best of these that is within reach. "none": new weights. Without a recipe the
+    default is "auto"."""
     batch_size: Count = 16
     """Images of one optimizer step, over all devices and accumulated chunks."""
     accumulate: Count = 1
@@ -165,6 +171,8 @@ class TrainSettings(Section, where="train"):
     """Learning rate for a batch of ``lr_batch`` images. It scales linearly with the batch size."""
     lr_batch: Annotated[int, Within(0, 1e9)] = 16
     """Batch size that ``lr`` is meant for. 0 uses ``lr`` unscaled."""
+    backbone_lr: Annotated[float, Within(0, 100)] = 1.0
+    """Factor on the learning rate of the backbone. Below 1, pretrained weights change less than the new layers."""
     momentum: Score = 0.9
     """Momentum of SGD; beta1 of AdamW."""
     beta2: Score = 0.999
@@ -212,9 +220,8 @@ class TrainSettings(Section, where="train"):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.weights not in ("", "imagenet"),
-            f"train.weights must be a detector's run folder or checkpoint file, or none, not {self.weights!r}; "
-            "for the weights of a backbone set model.backbone.weights",
+            self.weights != "",
+            f"train.weights must be a run folder, a weight file, or one of {', '.join(STARTS)}, not {self.weights!r}",
         )
         require(
             self.accumulate <= self.batch_size,

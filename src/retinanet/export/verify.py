@@ -95,11 +95,11 @@ def verify_export(
         theirs, ours = ([detector.forward(batch) for batch in batches] for detector in (exported, reference))
         differences |= _compare_outputs(theirs, ours, precision)
     say("detections of the export")
-    detections = exported.predict(list(chosen))  # in one call: images of one size make a batch
+    detections = exported.detect_each(chosen)  # in one call: images of one size make a batch
     expected = []
     for i, image in enumerate(chosen):
         say(f"detections of the model, image {i + 1} of {len(chosen)}")
-        expected.append(reference.predict(image))
+        expected += reference.detect_each([image])
     if precision != "fp32":
         counts = [recall_counts(model_found, found) for model_found, found in zip(expected, detections, strict=True)]
         return differences | {"boxes": sum(n for n, _ in counts), "found again": sum(n for _, n in counts)}

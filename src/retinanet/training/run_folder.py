@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from retinanet.common.atomic_files import replacing, require_new, what_is_wrong
+from retinanet.common.devices import device_name, fastest_device
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.common.fields import SettingsError, from_plain, shown
 from retinanet.common.version import __version__
@@ -60,12 +61,14 @@ class RunFolder:
         command: Sequence[str],
         choices: Sequence[Mapping[str, Any]] = (),
         weights: Mapping[str, Any] | None = None,
+        start: str = "",
     ) -> None:
         """Create the folder and write settings.yaml and run.json.
 
         Args:
             choices: the settings that were chosen for the user, with reasons.
             weights: what was kept of the checkpoint that the run starts from.
+            start: the line about what the run starts from.
 
         Raises:
             RequestError: the folder is not empty.
@@ -77,12 +80,13 @@ class RunFolder:
             "classes": list(class_names),
             "command": list(command),
             "choices": list(choices),
+            "start": start,
             "weights": weights,
             "retinanet": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
             "job": job(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {_accelerator()}",
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {_device()}",
         }
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -147,15 +151,14 @@ class RunFolder:
     def open_logs(self, step: int) -> None:
         """Start logging after ``step``. Rows of later steps, which a killed run may have left, are dropped."""
         path = self.path / "metrics.csv"
-        kept = [row for row in read_metrics(self.path) if int(row["step"]) <= step] if path.exists() else []
         try:
-            temporary = self.path / ".metrics.csv.part"
-            self._rows = open(temporary, "w", newline="", encoding="utf-8")  # noqa: SIM115 (closed by close)
+            kept = [row for row in read_metrics(self.path) if int(row["step"]) <= step] if path.exists() else []
+            with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(kept)
+            self._rows = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115 (closed by close)
             self._writer = csv.DictWriter(self._rows, COLUMNS)
-            self._writer.writeheader()
-            self._writer.writerows(kept)
-            self._rows.flush()
-            os.replace(temporary, path)  # the open file is renamed too
         except OSError as error:
             raise WorkError(f"cannot write {path}: {what_is_wrong(error)}") from error
 
@@ -204,5 +207,6 @@ def read_run(folder: Path) -> tuple[Path, Settings]:
         raise SettingsError(f"{folder / 'settings.yaml'}: {error}") from None
 
 
-def _accelerator() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads, no GPU"
+def _device() -> str:
+    device = fastest_device()
+    return device_name(device) if device.type != "cpu" else f"{torch.get_num_threads()} threads, no GPU"

@@ -18,7 +18,7 @@ from retinanet.common.printable import setting_text
 from retinanet.common.run_names import RUNS, data_name, next_folder
 from retinanet.config import recipes
 from retinanet.config.convert import dotted, merge, to_plain
-from retinanet.config.settings import LENGTHS, Settings
+from retinanet.config.settings import LENGTHS, STARTS, Settings
 from retinanet.training import fitted_defaults, initial_weights
 from retinanet.training.launcher import begun_by_this_job
 from retinanet.training.preparation import Fit
@@ -82,7 +82,7 @@ def of_run(
         return resumed(resume, data, given)
     if data is None:
         raise RequestError("give a data set: retinanet train DATA; or a run to resume: retinanet train --resume RUN")
-    _require_data(data)
+    require_data(data)
     given_anchors = [name for name in dotted(given) if name.startswith("model.anchors.")]
     if anchors == "auto" and given_anchors:
         raise RequestError(f"--anchors auto chooses what {', '.join(given_anchors)} sets: leave out one of them")
@@ -106,7 +106,7 @@ def resumed(folder: Path, data: Path | None, given: Mapping[str, Any], notes: tu
         raise RequestError(f"cannot resume {folder}: there is no such folder")
     own_data, settings = read_run(folder)
     if data is not None:
-        _require_data(data)
+        require_data(data)
     own = to_plain(settings)
     changed = to_plain(from_plain(Settings, merge(_without_length(own), given)))
     before, after = dotted(own), dotted(changed)
@@ -131,15 +131,13 @@ def _begun_before(output: Path | None, data: Path) -> Path | None:
 def _fit(settings: Settings, given: Mapping[str, Any], config: str | None, anchors: Anchors | None) -> Fit | None:
     """What chooses settings for the data and the machine; None keeps all of ``settings``."""
     if config is None:
-        # The heads of a checkpoint were trained with its anchors, so other anchors need ``anchors="auto"``.
-        fitted_anchors = anchors == "auto" or (anchors is None and settings.train.weights == "none")
-        return partial(fitted_defaults.fit, given, fitted_anchors)
+        return partial(fitted_defaults.fit, given, None if anchors is None else anchors == "auto")
     return partial(fitted_defaults.fit_anchors_only, settings) if anchors == "auto" else None
 
 
 def _overruled(settings: Settings, config: str | None, given: Mapping[str, Any]) -> tuple[str, ...]:
     """A line about the model settings of a recipe that those of a checkpoint replace."""
-    if config is None or settings.train.weights == "none":
+    if config is None or settings.train.weights in STARTS:
         return ()
     given_too = dotted(given)
     names = [name for name in initial_weights.overruled(recipes.values(config)) if name not in given_too]
@@ -149,7 +147,7 @@ def _overruled(settings: Settings, config: str | None, given: Mapping[str, Any])
     return (f"{line} (to set them, give them beside the recipe)",)
 
 
-def _require_data(data: Path) -> None:
+def require_data(data: Path) -> None:
     """
     Raises:
         RequestError: there is no such file or folder.

@@ -10,6 +10,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
+from retinanet.common.devices import moved
 from retinanet.losses.criterion import Criterion
 from retinanet.model.retinanet import RetinaNet
 from retinanet.ops.iou_assigner import Targets
@@ -76,7 +77,7 @@ def backward(fabric: Fabric, learner: Any, chunks: Sequence[Batch], timer: StepT
     device = fabric.device
     timer = timer or StepTimer(device)
     with timer.time("forward"):
-        inputs = [(c.images.to(device, non_blocking=True), c.sizes.to(device, non_blocking=True)) for c in chunks]
+        inputs = [(moved(c.images, device), moved(c.sizes, device)) for c in chunks]
         targets = []
         for chunk, (images, _) in zip(chunks, inputs):
             anchors = torch.cat(learner.model.anchors(images.shape[2], images.shape[3], device))
