@@ -12,6 +12,7 @@ import retinanet
 from helpers.synthetic_data import bright_boxes, rectangles
 from retinanet.cli import main
 from retinanet.model import RetinaNet
+from retinanet.training import loggers
 
 TINY = [
     *("--model.backbone.name", "resnet18", "--model.head.depth", "1", "--model.head.width", "16"),
@@ -162,6 +163,19 @@ def test_runs_are_numbered(capsys, data, tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "tiny-2" / "best.safetensors").is_file()
     assert f"retinanet evaluate runs/tiny-2 {data}" in out.split("next:")[1]
     assert "step 1/1 · epoch 1 of 1 · " in err
+
+
+def test_loggers(capsys, data, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    options = ["train", str(data), "--output", str(folder), "--steps", "1", "-q", *TINY]
+    assert "--log" in error(capsys, *options, "--log", "clearml")
+    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    line = error(capsys, *options, "--log", "wandb")
+    assert "pip install 'retinanet[wandb]'" in line
+    assert not folder.exists()
+    monkeypatch.undo()
+    assert main([*options, "--log", "tensorboard"]) == 0
+    assert list((folder / "tensorboard").iterdir())
 
 
 @pytest.mark.slow
