@@ -69,7 +69,7 @@ ANYWHERE = {"add_signal_handler", "remove_signal_handler"}
 """Methods that asyncio's loops have on POSIX alone."""
 
 
-OTHERS = {"Image", "av", "opener", "os", "tarfile", "webbrowser", "zipfile"}
+OTHERS = {"Image", "av", "opener", "os", "self", "tarfile", "webbrowser", "zipfile"}
 """Whose ``open`` opens no text file."""
 
 

@@ -14,9 +14,8 @@ from helpers.tiny_run import tiny
 from retinanet import Detector, RetinaNet
 from retinanet.common.devices import choose_device, device_name, fastest_device, has_float64, moved
 from retinanet.common.errors import RequestError
-from retinanet.config.settings import LossSettings, MatchingSettings, OhemSettings
-from retinanet.losses import normalizer
-from retinanet.ops.iou_assigner import match
+from retinanet.config.settings import LossSettings, OhemSettings
+from retinanet.losses.criterion import Criterion
 from retinanet.training.step import Learner
 
 
@@ -119,10 +118,10 @@ def test_a_training_step_has_the_same_losses_without_float64(mps: torch.device, 
 
     def step(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """The losses, and the gradient of the first weights."""
-        learner = Learner(scattered(), LOSSES[name], ["a", "b", "c"]).to(device).train()
-        targets = match(torch.cat(learner.model.anchors(64, 96, device)), boxes, labels, MatchingSettings())
+        learner = Learner(scattered(), Criterion(LOSSES[name], class_names=["a", "b", "c"])).to(device).train()
+        targets = learner.criterion.match(torch.cat(learner.model.anchors(64, 96, device)), boxes, labels)
         losses = torch.stack(learner(moved(images, device), moved(sizes, device), targets))
-        (losses.sum() / normalizer(targets, learner.loss)).backward()
+        (losses.sum() / learner.criterion.normalizer(targets)).backward()
         gradient = next(learner.parameters()).grad
         assert gradient is not None
         assert losses.device == gradient.device == device
@@ -131,3 +130,13 @@ def test_a_training_step_has_the_same_losses_without_float64(mps: torch.device, 
     for here, there in zip(step(torch.device("cpu")), step(mps), strict=True):
         assert here.abs().sum() > 0
         torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-4)
+
+
+def test_the_networks_own_losses_are_the_same_without_float64(mps: torch.device) -> None:
+    """``model(images, targets)``, with images and targets in the CPU's memory."""
+    image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    targets = [{"boxes": torch.tensor([[5.0, 5.0, 40.0, 44.0]]), "labels": torch.tensor([2])}]
+    here, there = scattered()([image], targets), scattered().to(mps)([image], targets)
+    assert here.keys() == there.keys()
+    for name, loss in here.items():
+        torch.testing.assert_close(there[name].cpu(), loss, rtol=1e-3, atol=1e-4)

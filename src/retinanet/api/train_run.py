@@ -99,8 +99,8 @@ def train(
         epochs, steps: length in epochs (fractions are allowed) or optimizer steps. Give one of the three lengths, or
             none.
         output: a new folder for the run. By default the next free runs/DATA-1, runs/DATA-2, ...
-        weights: what to start from: a run folder, a weight file of any known project, "coco", "imagenet", "none" (from
-            scratch), or "auto", the best that there is, which is the default.
+        weights: what to start from: a run folder, a weight file of any known project, "coco", "imagenet", "auto" (the
+            best that there is, the default) or "none" (from scratch).
         config: a recipe: a YAML file of settings, or the name of one in the package. With a recipe nothing is fitted.
         anchors: "auto" fits the anchors to the data, "settings" takes those of the settings. By default they are fitted
             without a recipe and weights.

@@ -28,6 +28,7 @@ def train(
     output: Path | None = None,
     resume: Path | None = None,
     explain: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    log: list[Literal["tensorboard", "wandb", "mlflow"]] | None = None,
     settings: Annotated[GivenSettings | None, Parameter(name="*")] = None,
     common: Common | None = None,
 ) -> None:
@@ -57,6 +58,8 @@ def train(
         must be the same.
     explain
         Show each fitted setting with its reason.
+    log
+        Log to TensorBoard, W&B or MLflow too; may be given several times.
     """
     since = time.monotonic()
     out = output_of(common)
@@ -69,4 +72,4 @@ def train(
     from retinanet.training.run_request import of_run
 
     request = of_run(data, settings or {}, config=config, anchors=anchors, output=output, resume=resume)
-    out.json(run(request, out, since, explain=explain))
+    out.json(run(request, out, since, explain=explain, log=log or ()))

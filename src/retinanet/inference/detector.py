@@ -104,7 +104,7 @@ class Detector:
         """
         self._network.fuse(fast)
 
-    def to(self, device: str | torch.device) -> Detector:
+    def to(self, device: str | int | torch.device) -> Detector:
         """Move the network to another device, and make it as fast there as :func:`retinanet.load` would.
 
         The precision stays the requested one; "auto" is chosen anew.

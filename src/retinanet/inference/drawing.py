@@ -87,13 +87,15 @@ def to_image(image: Any) -> Image.Image:
 def line_width(size: tuple[int, int]) -> int:
     """Pixels of a line in an image of this size: 1 at 300 pixels, 2 at 640, 5 at 2000, 14 at 8000."""
     # Slower than the image, because people enlarge large images to see something.
-    return max(1, round((size[0] * size[1]) ** 0.375 / 60))
+    root: float = (size[0] * size[1]) ** 0.375
+    return max(1, round(root / 60))
 
 
 def font_size(size: tuple[int, int], labels: int = 1) -> int:
     """Pixels of the letters in an image of this size: 9 at 300 pixels, 14 at 640; fewer in a crowd."""
-    crowd = max(0.7, min(1.0, (CROWD / max(1, labels)) ** 0.5))
-    return max(9, round(crowd * (size[0] * size[1]) ** 0.375 / 8.2))
+    crowd: float = max(0.7, min(1.0, (CROWD / max(1, labels)) ** 0.5))
+    root: float = (size[0] * size[1]) ** 0.375
+    return max(9, round(crowd * root / 8.2))
 
 
 def paint(canvas: Image.Image, marks: Sequence[Mark], size: int) -> None:

@@ -246,8 +246,7 @@ def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, settings: Postproce
     scores, order = scores.sort(descending=True, stable=True)
     boxes, labels = boxes[order], labels[order]
     # Classes are kept apart by moving their boxes far from each other; float64 keeps every bit of a coordinate then.
-    wide = torch.float64 if boxes.device.type != "mps" else torch.float32  # Apple's GPUs have no float64
-    apart = boxes.to(wide)
+    apart = boxes.double()
     if len(boxes) and settings.nms == "class":
         apart = apart + (labels * (apart.max() - apart.min() + 1))[:, None]
     # What remains of the best n boxes does not depend on the others, and suppression takes time as n squared: twice

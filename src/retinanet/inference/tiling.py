@@ -94,7 +94,8 @@ def predict_sliced(
     height, width = pixels.shape[1:]
     views = tiles(height, width, slices, overlap)
     if len(views) == 1:
-        return replace(detector.predict([pixels], **options)[0], source=source, content=content)
+        whole_image: list[Detections] = detector.predict([pixels], **options)
+        return replace(whole_image[0], source=source, content=content)
     if whole:
         views.append((0, 0, width, height))
     per_tile = {name: value for name, value in options.items() if name != "max_detections"}

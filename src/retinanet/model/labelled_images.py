@@ -65,7 +65,7 @@ def boxes_of(targets: Any, images: int, num_classes: int) -> tuple[list[Tensor],
     return [boxes for boxes, _ in pairs], [labels for _, labels in pairs]
 
 
-def _pixels(index: int, image: Any, settings: PreprocessingSettings) -> Tensor:
+def _pixels(index: int, image: object, settings: PreprocessingSettings) -> Tensor:
     """The image on the CPU, in 0..255."""
     if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
         what = f"a tensor of shape {tuple(image.shape)}" if isinstance(image, Tensor) else shown(image)

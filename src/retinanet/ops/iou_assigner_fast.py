@@ -58,7 +58,7 @@ def _moved(tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype) 
     joined = torch.cat(list(tensors)).to(dtype)
     if device.type == "cuda" and joined.device.type == "cpu":
         joined = joined.pin_memory()  # from elsewhere the copy would wait for what the GPU is doing
-    return moved(joined, device).split([len(t) for t in tensors])
+    return torch.split(moved(joined, device), [len(t) for t in tensors])
 
 
 @dataclass(frozen=True)
