@@ -305,13 +305,17 @@ def _batch(
     while steps is not None and steps < wanted and batch > 1 and batch // 2 * density >= FEWEST_OBJECTS:
         batch //= 2
         steps = steps_within(budget, cost, batch)
-    reason = f"about {density * batch:.0f} objects a step"
+    reason, warning = f"about {density * batch:.0f} objects a step", ""
     if steps is not None:
         reason += f", about {steps:.0f} steps in {settings.train.budget}"
         if steps < wanted:
             classes = len(data.class_names)
-            reason += f"; {classes} classes need about {wanted} steps: give a longer --budget or smaller images"
-    return [Choice("train.batch_size", batch, reason)]
+            reason += f"; {classes} classes need about {wanted}"
+            warning = (
+                f"about {steps:.0f} steps fit into {settings.train.budget} here, and {classes} classes need about "
+                f"{wanted}: give a longer budget or smaller images"
+            )
+    return [Choice("train.batch_size", batch, reason, warning)]
 
 
 def _chunks(settings: Settings, cost: step_cost.Cost, device: torch.device, processes: int) -> list[Choice]:
