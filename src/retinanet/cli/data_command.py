@@ -65,7 +65,7 @@ def data(
     Parameters
     ----------
     data
-        A folder in COCO, Pascal VOC or YOLO layout (recognised by what lies in it), or a YOLO YAML.
+        A folder in COCO, Pascal VOC, YOLO or another layout (recognised by its files), or its YAML, JSON or CSV.
     config
         Check for the image size and anchors of this recipe; by default for those that ``retinanet train DATA`` would
         choose.

@@ -64,7 +64,7 @@ def evaluate(
         A run folder (its best checkpoint), a checkpoint file of this or another project, an https URL, user/name on
         the Hugging Face hub, or retinanet_resnet50_fpn(_v2) for torchvision's.
     data
-        A folder in COCO, Pascal VOC or YOLO layout, or a YOLO YAML. Classes are matched by name.
+        A folder in COCO, Pascal VOC, YOLO or another layout, or its YAML, JSON or CSV. Classes are matched by name.
     split
         The split to evaluate on.
     compare

@@ -58,7 +58,7 @@ def train(
     Parameters
     ----------
     data
-        A folder in COCO, Pascal VOC or YOLO layout (recognized by its files), or the YAML file of a YOLO data set.
+        A folder in COCO, Pascal VOC, YOLO or another layout (recognised by its files), or its YAML, JSON or CSV.
     config
         A recipe: a YAML file of settings, or the name of one in the package (scratch-small, finetune-adamw,
         paper-r50-1x, ...). Options replace its settings.
