@@ -133,7 +133,7 @@ def test_train_with_a_broken_image_says_so_and_goes_on(capsys, tmp_path):
     assert main(["train", str(root), *options]) == 0
     _, err = printed(capsys)
     assert "split train (COCO): 3 images, 6 boxes of 2 classes" in err
-    assert "  id 7 -> label 0: cat (3 boxes)" in err
+    assert "0 cat (3), 1 dog (3)" in err
     assert "002.png" in err
     assert json.loads(result.read_text())["steps"] == 1
 
@@ -160,8 +160,8 @@ def test_runs_are_numbered(capsys, data, tmp_path, monkeypatch):
     assert main(["train", str(data), "--steps", "1", *TINY]) == 0
     out, err = printed(capsys)
     assert (tmp_path / "runs" / "tiny-2" / "best.safetensors").is_file()
-    assert f"next: retinanet evaluate runs/tiny-2 {data}" in out
-    assert "step 1/1 · class " in err
+    assert f"retinanet evaluate runs/tiny-2 {data}" in out.split("next:")[1]
+    assert "step 1/1 · epoch 1 of 1 · " in err
 
 
 @pytest.mark.slow

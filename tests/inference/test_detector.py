@@ -375,6 +375,42 @@ def test_loading_fuses(tmp_path: Path) -> None:
             assert_same(each.predict(make_image(*size)), expected, 1e-2)
 
 
+def test_repr_is_one_line(detector: Detector) -> None:
+    text = repr(detector)
+    assert len(text.splitlines()) == 1
+    assert text.startswith("<Detector: 3 classes (dog, cat, bird), resnet18, 64 px, from this project, on cpu")
+    assert text.endswith("computes in fp32>")
+    many = Detector(RetinaNet(detector.settings, 80), [str(i) for i in range(80)], about={"origin": "a zoo"})
+    assert "80 classes (0, 1, 2 and 77 more)" in repr(many)
+    assert "from a zoo" in repr(many)
+    assert "images of any size" in repr(make(resize="none"))
+
+
+def test_to_another_device(tmp_path: Path) -> None:
+    make().save(tmp_path / "model.safetensors")
+    loaded = retinanet.load(tmp_path / "model.safetensors", "cpu", "auto")
+    network = loaded._network
+    assert loaded.to("cpu") is loaded
+    assert loaded._network is network  # nothing to do
+    with pytest.raises(RequestError, match="device"):
+        loaded.to("cudaa")
+    assert loaded.to("meta") is loaded  # the one other device that every machine has; it computes nothing
+    assert loaded.device == loaded.model.class_subnet.output.weight.device == torch.device("meta")
+    assert not loaded._network.fused
+    assert (loaded.precision, loaded.computes[:5]) == ("fp32", "fp32 ")  # chosen anew: bf16 was for this CPU alone
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_to_a_gpu_and_back(detector: Detector) -> None:
+    moved = copy.deepcopy(detector).to("cuda")
+    assert moved._network.fused
+    image = make_image(50, 90)
+    expected = detector.predict(image)
+    assert_agree(moved.predict(image), expected, detector.settings.postprocessing)
+    assert_agree(moved.to("cpu").predict(image), expected, detector.settings.postprocessing)
+    assert moved.precision == "fp32"
+
+
 def test_fusing_again_takes_new_weights() -> None:
     detector = make()
     detector.fuse()

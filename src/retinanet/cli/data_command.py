@@ -18,6 +18,7 @@ from retinanet.config.convert import dotted
 from retinanet.config.model_settings import AnchorSettings, ModelSettings
 from retinanet.config.settings import MatchingSettings
 from retinanet.terminal.console import Output
+from retinanet.terminal.data_lines import fault_lines, split_lines
 from retinanet.terminal.progress import Progress
 
 if TYPE_CHECKING:
@@ -297,7 +298,7 @@ def _convert(
         opened = {name: open_data(root, name, on_progress=progress.counter("checking")) for name in names}
         splits: dict[str, Any] = dict(opened)
         for each in opened.values():
-            out.data(each)
+            out.note(*split_lines(each), *(f"  {line}" for line in each.label_map_lines()), *fault_lines(each))
         if fraction is not None:
             (data,) = opened.values()
             splits = _split(out, progress, data, fraction, seed, keep_groups)

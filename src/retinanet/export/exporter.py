@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -43,6 +44,27 @@ class Exported:
     files: tuple[Path, ...]
     differences: dict[str, float] = field(default_factory=dict)
     """The largest differences to the model, by name; see :mod:`retinanet.export.verify`."""
+
+
+def default_output(model: str | Path, format: Format, precision: ExportPrecision = "fp32") -> Path:
+    """Where an export goes if no output is given: beside the model, or into this folder, and named after the model.
+
+    >>> default_output("runs/pets-1", "onnx")
+    PosixPath('runs/pets-1.onnx')
+
+    Args:
+        model: a run folder, a file, a URL or a name, as :func:`retinanet.load` takes it.
+    """
+    text = str(model)
+    if os.path.exists(text):
+        path = Path(model).resolve() if Path(model).name in ("", "..") else Path(model)
+        folder, name = path.parent, path.name if path.is_dir() else path.stem
+    else:
+        last = text.partition("?")[0].rstrip("/").rpartition("/")[2]
+        folder, name = Path(), Path(last.partition("@")[0]).name.removesuffix(Path(last).suffix)
+    if format == "openvino":
+        name += "-openvino" if precision == "fp32" else f"-openvino-{precision}"
+    return folder / f"{name}{ENDINGS[format]}"
 
 
 def require_request(

@@ -7,7 +7,7 @@ A run calls ``on_start``, then ``on_step`` and ``on_evaluation``, and ``on_end``
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from retinanet.training.events import Ended, EvaluationDone, Event, Started, StepDone
@@ -117,14 +117,25 @@ def notify(callbacks: Iterable[Callback], event: Event, trainer: Run | None = No
 
 @contextmanager
 def closing(callbacks: Sequence[Callback]) -> Iterator[None]:
-    """A block after which ``on_close`` of each callback is called, of the last one first."""
-    ended_by: BaseException | None = None
+    """A block after which ``on_close`` of each callback is called, of the last one first.
+
+    If one fails, the others are called all the same. Its error ends the run, unless the run failed before.
+    """
     try:
         yield
     except BaseException as error:
-        ended_by = error
+        for problem in _close(callbacks, error):
+            error.add_note(f"to close a callback failed too: {type(problem).__name__}: {problem}")
         raise
-    finally:
-        with ExitStack() as stack:  # it calls all of them, even if one fails
-            for callback in callbacks:
-                stack.callback(callback.on_close, ended_by)
+    for problem in _close(callbacks, None):
+        raise problem
+
+
+def _close(callbacks: Sequence[Callback], ended_by: BaseException | None) -> list[Exception]:
+    problems = []
+    for callback in reversed(callbacks):
+        try:
+            callback.on_close(ended_by)
+        except Exception as error:
+            problems.append(error)
+    return problems

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from retinanet.analysis.anchor_fit import Choice, lost_boxes
+from retinanet.analysis.anchor_fit import ENOUGH, Choice, lost_boxes
 from retinanet.analysis.doctor import examine
 from retinanet.analysis.holdout import open_held_out, wanted_share
 from retinanet.checkpoints.pretrained_weights import PretrainedWeights
@@ -123,7 +123,8 @@ def prepare(
         settings = dataclasses.replace(
             settings, data=dataclasses.replace(settings.data, val=f"{val.held_out['share']:g}")
         )
-    notify(events.AnchorsCover(*lost_boxes(data, settings.model, settings.matching)))
+    share, lost = lost_boxes(data, settings.model, settings.matching)
+    notify(events.AnchorsCover(share, lost, share >= ENOUGH))
     if fabric.is_global_zero:
         splits = {split.split: split for split in (data, val)}
         notify(events.DataExamined(examine(splits, settings.model, read=False)))

@@ -186,6 +186,7 @@ class Trainer:
                 device=str(self.fabric.device),
                 precision=self.precision,
                 output=self.folder.path,
+                settings=self.settings,
             )
         )
         try:

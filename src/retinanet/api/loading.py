@@ -1,4 +1,4 @@
-"""Functions of the public API, which :mod:`retinanet` exports."""
+"""Loads a detector from any source."""
 
 from __future__ import annotations
 
