@@ -15,6 +15,7 @@ from torch import Tensor
 
 import retinanet
 from retinanet.data import DetectionData
+from retinanet.evaluation.detector_evaluation import DetectorEvaluation
 from retinanet.inference.detections import Detection
 from retinanet.losses import sigmoid_focal_loss
 from retinanet.ops.boxes import decode, encode, iou
@@ -98,3 +99,18 @@ boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
 assert_type(iou(boxes, boxes), Tensor)
 assert_type(decode(encode(boxes, boxes), boxes), Tensor)
 retinanet.RetinaNet(settings, 3)  # wrong
+
+# Training, evaluation and export
+result = retinanet.train("shapes", budget="15m", output="runs/mine", lr=1e-3)
+assert_type(result, retinanet.TrainResult)
+assert_type(result.detector, retinanet.Detector)
+assert_type(result.metrics, dict[str, float])
+assert_type(result.path, Path)
+retinanet.train("shapes", progress="no")  # wrong
+retinanet.train("shapes", anchors="all")  # wrong
+evaluation = retinanet.evaluate(result.detector, data)
+assert_type(evaluation, DetectorEvaluation)
+assert_type(evaluation.metrics["AP"], float)
+assert_type(evaluation.threshold, float)
+assert_type(retinanet.export("runs/mine", "openvino"), Path)
+retinanet.export("runs/mine", "tflite")  # wrong

@@ -140,6 +140,12 @@ class DetectionData:
             IndexError: there is no such image.
             RequestError: ``index`` is not one whole number.
             WorkError: the image can no longer be read.
+
+        Example:
+            >>> import retinanet
+            >>> image, target = retinanet.open_data("animals", "train")[0]
+            >>> image.shape, target["labels"]
+            (torch.Size([3, 48, 64]), tensor([0, 1]))
         """
         if not isinstance(index, SupportsIndex):
             raise RequestError(

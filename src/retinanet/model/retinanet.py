@@ -92,6 +92,13 @@ class RetinaNet(nn.Module):
 
         Raises:
             RequestError: images of a list, or targets, cannot be used.
+
+        Example:
+            >>> from retinanet import RetinaNet, Settings
+            >>> model = RetinaNet(Settings().model, num_classes=3, load_weights=False)
+            >>> target = {"boxes": torch.tensor([[10.0, 10.0, 50.0, 40.0]]), "labels": torch.tensor([2])}
+            >>> sorted(model(torch.zeros(1, 3, 64, 64), [target]))
+            ['bbox_regression', 'classification']
         """
         scales = None
         if not isinstance(images, Tensor):
