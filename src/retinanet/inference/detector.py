@@ -57,6 +57,15 @@ class Detector:
     Attributes:
         threshold: the score above which detections had the best F1 when the model was evaluated, from ``about``; None
             if unknown.
+
+    Example:
+        >>> import retinanet
+        >>> detector = retinanet.load("runs/mine", device="cpu")
+        >>> detector.class_names
+        ('cat', 'dog')
+        >>> detections = detector.predict("image.jpg", threshold=0.01)
+        >>> detections.boxes.shape[1]
+        4
     """
 
     def __init__(
@@ -201,9 +210,8 @@ class Detector:
     ) -> Detections | list[Detections] | Iterator[Detections]:
         """Detect objects in one image, or in many.
 
-            detector.predict("image.jpg")  # Detections
-            detector.predict("holiday/")  # a list of them, as for "holiday/**/*.jpg" and ["a.jpg", "b.jpg"]
-            for detections in detector.predict(frames()):  # a generator is read lazily, ``batch_size`` images at a time
+        One image gives :class:`Detections`. A folder, a pattern such as "photos/**/*.jpg", or a list gives a list of
+        them. A generator is read lazily, ``batch_size`` images at a time.
 
         Args:
             images: a path, an http or https URL, the bytes of an image file, a PIL image, an RGB array (H, W, 3) or
@@ -228,6 +236,17 @@ class Detector:
 
         Warns:
             UserWarning: once for each kind of data that was scaled, ignored or left out, and once for skipped images.
+
+        Example:
+            >>> import retinanet
+            >>> detector = retinanet.load("runs/mine", device="cpu")
+            >>> type(detector.predict("image.jpg")).__name__
+            'Detections'
+            >>> len(detector.predict("photos"))
+            2
+            >>> frames = (torch.zeros(3, 48, 64, dtype=torch.uint8) for _ in range(3))
+            >>> [len(detections) for detections in detector.predict(frames, threshold=0.99)]
+            [0, 0, 0]
         """
         threshold = self.default_threshold if threshold is None else threshold
         options = PredictOptions(threshold, max_detections, size, batch_size, nms)
@@ -317,6 +336,13 @@ class Detector:
 
         Args:
             about: added to what is known of the weights (``self.about``).
+
+        Example:
+            >>> import retinanet
+            >>> detector = retinanet.load("runs/mine", device="cpu")
+            >>> detector.save("copy.safetensors", note="for the shop")
+            >>> retinanet.load("copy.safetensors", device="cpu").about["note"]
+            'for the shop'
         """
         native.save(path, self.weights(), self.settings, self.class_names, self.about | about)
 
