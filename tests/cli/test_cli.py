@@ -11,6 +11,7 @@ from helpers.synthetic_data import bright_boxes, rectangles
 from retinanet.cli import main
 from retinanet.config.recipes import read_yaml
 from retinanet.model import RetinaNet
+from retinanet.training import loggers
 
 TINY = [
     *("--model.backbone.name", "resnet18", "--model.head.depth", "1", "--model.head.width", "16"),
@@ -131,6 +132,19 @@ def test_runs_are_numbered(capsys, data, tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "tiny-2" / "best.safetensors").is_file()
     assert f"retinanet evaluate runs/tiny-2 {data}" in out.split("next:")[1]
     assert "step 1/1 · epoch 1 of 1 · " in err
+
+
+def test_loggers(capsys, data, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    options = ["train", str(data), "--output", str(folder), "--steps", "1", "-q", *TINY]
+    assert "--log" in error(capsys, *options, "--log", "clearml")
+    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    line = error(capsys, *options, "--log", "wandb")
+    assert "pip install 'retinanet[wandb]'" in line
+    assert not folder.exists()
+    monkeypatch.undo()
+    assert main([*options, "--log", "tensorboard"]) == 0
+    assert list((folder / "tensorboard").iterdir())
 
 
 @pytest.mark.slow

@@ -239,7 +239,17 @@ class TrainSettings(Section, where="train"):
 
 @dataclass(frozen=True)
 class Settings(Section):
-    """All settings of ``retinanet train``; the run folder keeps them as settings.yaml."""
+    """All settings of ``retinanet train``; the run folder keeps them as settings.yaml.
+
+    Example:
+        >>> from retinanet import Settings
+        >>> settings = Settings()
+        >>> settings.model.anchors.ratios, settings.loss.gamma
+        ((0.5, 1.0, 2.0), 2.0)
+        >>> LossSettings(gamma=-1.0)
+        Traceback (most recent call last):
+        retinanet.common.fields.SettingsError: loss.gamma ...
+    """
 
     model: ModelSettings = field(default_factory=ModelSettings)
     matching: MatchingSettings = field(default_factory=MatchingSettings)
