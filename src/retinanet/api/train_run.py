@@ -41,6 +41,12 @@ class TrainResult:
         path: the run folder. ``report.html`` in it is what to read first.
         summary: the length of the run, its last evaluation and its best one, see
             :data:`retinanet.training.preparation.Summary`.
+
+    Example:
+        >>> result = retinanet.train("DATA", budget="15m")  # doctest: +SKIP
+        >>> result  # doctest: +SKIP
+        <run runs/DATA-1: AP 0.526, AP50 0.818 at step 700 of 900>
+        >>> result.detector.predict("image.jpg").show()  # doctest: +SKIP
     """
 
     detector: Detector
