@@ -30,6 +30,7 @@ def detector():
     torch.manual_seed(3)
     model = RetinaNet(from_plain(Settings, TINY).model, 2)
     torch.nn.init.normal_(model.class_subnet.output.weight, std=0.2)
+    torch.nn.init.zeros_(model.class_subnet.output.bias)
     return Detector(model, ("dog", "cat"))
 
 
