@@ -88,6 +88,16 @@ class DetectionData:
         report: the faults of the data set.
         held_out: for a validation set that is a share of the training split, how its images were chosen
             (:class:`retinanet.analysis.holdout.HoldOut` as plain values); otherwise None.
+
+    Example:
+        >>> import retinanet
+        >>> data = retinanet.open_data("animals", "train")
+        >>> len(data), data.num_boxes, data.counts()
+        (4, 8, [4, 4])
+        >>> data.read(0).shape, data.size(0)
+        (torch.Size([3, 48, 64]), (48, 64))
+        >>> data.boxes(0).tolist(), data.labels(0).tolist()
+        ([[4.0, 10.0, 26.0, 34.0], [36.0, 10.0, 58.0, 34.0]], [0, 1])
     """
 
     held_out: dict[str, Any] | None = None
@@ -130,6 +140,12 @@ class DetectionData:
             IndexError: there is no such image.
             RequestError: ``index`` is not one whole number.
             WorkError: the image can no longer be read.
+
+        Example:
+            >>> import retinanet
+            >>> image, target = retinanet.open_data("animals", "train")[0]
+            >>> image.shape, target["labels"]
+            (torch.Size([3, 48, 64]), tensor([0, 1]))
         """
         if not isinstance(index, SupportsIndex):
             raise RequestError(
@@ -341,6 +357,12 @@ def open_data(
 
     Raises:
         RequestError: the data cannot be used, or ``strict`` found a fault. The message is one line that names the file.
+
+    Example:
+        >>> import retinanet
+        >>> data = retinanet.open_data("animals", "train")
+        >>> data.kind, data.split, data.class_names
+        ('COCO', 'train', ('cat', 'dog'))
     """
     root = Path(root)
     layout = find_layout(root)
