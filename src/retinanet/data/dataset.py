@@ -231,6 +231,8 @@ def find_layout(root: str | Path) -> Layout:
         raise RequestError(f"the data set {root} is an empty folder")
     lacking = coco.without_images(root)
     hint = f"; {shown(lacking, root)} is not a COCO detection file: it has no list 'images'" if lacking else ""
+    if broken := csv_table.unreadable(root):
+        hint = f"; {broken}"
     for inner in sorted(path for path in root.iterdir() if path.is_dir())[:20]:
         try:
             layout = _recognise(inner)
