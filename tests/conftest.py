@@ -1,4 +1,5 @@
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,10 @@ import torch
 if not torch.cuda.is_available():
     # Its kernels run without a GPU then; Triton looks at this when it is imported.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# No test downloads pretrained weights, or takes those in the user's caches. Tests of downloads change this.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = os.environ["TORCH_HOME"] = str(Path(tempfile.gettempdir()) / "retinanet-tests-have-no-cache")
 
 REAL = Path(__file__).parents[1] / "../shared/data"
 SLOW = {"bench", "export", "parity", "predict", "serve", "test_cpu_fusion"}

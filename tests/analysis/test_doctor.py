@@ -405,10 +405,12 @@ def test_images_of_strange_sizes(tmp_path, height, width, code):
 # ------------------------------------------------------------------------------------------------------------ splits
 
 
-def test_no_split_to_measure_on(tmp_path):
+def test_one_split_is_a_note(tmp_path):
     splits = sound()
     del splits["val"]
-    assert serious(diagnose(write(tmp_path, "yolo", splits))) == [("warning", "splits.no-val", "")]
+    findings = diagnose(write(tmp_path, "yolo", splits))
+    assert serious(findings) == []
+    assert "--val" in only(findings, "splits.no-val").remedy  # training holds out a share
 
 
 def test_test_instead_of_val_is_a_note(tmp_path):

@@ -254,7 +254,7 @@ def test_torchvisions_names(web: HubServer, monkeypatch: pytest.MonkeyPatch, nam
     url = get_model_weights(name).COCO_V1.url
     place = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     assert cache_path(url) == place
-    monkeypatch.setattr(downloads, "_chunks", lambda url: iter([url.encode()]))
+    monkeypatch.setattr(downloads, "_chunks", lambda url, watch: iter([url.encode()]))
     with pytest.raises(WorkError, match=rf"^{url} is not the file that its name promises"):
         find(name)
     assert not place.exists()
@@ -343,3 +343,10 @@ def test_a_disk_that_cannot_be_written(web: HubServer, tmp_path: Path) -> None:
     web.plain["/x.pth"] = (200, {}, CONTENT)
     with pytest.raises(WorkError, match=r"^cannot write into .*torch"):
         find(f"{web.url}/x.pth")
+
+
+@pytest.mark.parametrize("name", ["C:/models/a", "C:\\models\\a", "d:a", "C:/a.pth", "\\\\server\\share\\a"])
+def test_paths_of_windows_are_paths(here: Path, name: str) -> None:
+    """A drive is no scheme of a URL."""
+    with pytest.raises(RequestError, match="give a run folder or a checkpoint file"):
+        recognise(name)

@@ -143,14 +143,27 @@ def test_other_anchors_are_given(theirs: Path, tmp_path: Path, capsys: pytest.Ca
     assert any(tuple(box) in kept for box in detections.boxes.round(decimals=1).tolist())
 
 
+def test_names_without_the_background_drop_its_output(theirs: Path, tmp_path: Path) -> None:
+    """torchvision fine-tuning makes K + 1 outputs for K classes, whose labels start at 1."""
+    file = tmp_path / "two.safetensors"
+    assert main(["convert", str(theirs), str(file), "--classes", "red", "green"]) == 0
+    three = retinanet.load(theirs, precision="fp32", class_names=NAMES)
+    for two in (retinanet.load(file), retinanet.load(theirs, precision="fp32", class_names=["red", "green"])):
+        assert two.class_names == ("red", "green")
+        assert not [line for line in two.assumed if "names" in line]
+        images = torch.rand(1, 3, 64, 96)
+        logits, expected = (torch.cat(list(d.model(images).logits), 1) for d in (two, three))
+        torch.testing.assert_close(logits, expected[..., 1:])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["model.pkl", "x.safetensors"], "there is no model"),
         (["THEIRS", "x.pth"], "x.pth must be a safetensors file"),
         (["THEIRS", "nowhere/x.safetensors"], "there is no folder"),
-        (["THEIRS", "x.safetensors", "--classes", "a", "b"], "--classes has 2 names, but the checkpoint has 3 classes"),
-        (["THEIRS", "x.safetensors", "--classes", "a", "b", "a"], "--classes has 'a' twice"),
+        (["THEIRS", "x.safetensors", "--classes", "a", "b", "c", "d"], "4 class names"),
+        (["THEIRS", "x.safetensors", "--classes", "a", "b", "a"], "'a' again"),
         (["THEIRS", "x.safetensors", "--classes", "missing.txt"], "--classes missing.txt cannot be read"),
         (["THEIRS", "x.safetensors", "--model.head.depth", "3"], "not in its network"),
         (["THEIRS", "x.safetensors", "--model.preprocessing.size", "0"], "size must be at least 1"),

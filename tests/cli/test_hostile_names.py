@@ -1,7 +1,6 @@
 """Names of files, classes and splits that a terminal, a spreadsheet or a list would obey, through the command line."""
 
 import csv
-import io
 import json
 import os
 
@@ -13,11 +12,9 @@ from helpers.colour_finder import ColourFinder, draw
 from helpers.hostile_names import NAMES, obeyed
 from helpers.synthetic_data import bright_boxes
 from retinanet.cli import main
-from retinanet.cli.console import Output, class_table
-from retinanet.cli.progress import Progress
-from retinanet.cli.terminal import Terminal
 from retinanet.data import open_data
-from retinanet.inference.drawing import Row, draw_boxes, sheet
+from retinanet.inference.drawing import draw_boxes
+from retinanet.inference.image_sheet import Row, sheet
 from retinanet.predict.files import predict_files
 from retinanet.predict.outputs import OutputOptions
 
@@ -71,32 +68,6 @@ def test_a_copy_keeps_names_as_they_are(data, tmp_path, capsys, layout):
 def test_errors_show_what_was_typed(capsys, arguments):
     assert main([*arguments, "--debug"]) == 2
     assert obeyed("".join(capsys.readouterr())) == set()
-
-
-def test_no_markup_on_a_terminal():
-    """Colours of rich's own are allowed there, none of a name's."""
-    file = io.StringIO()
-    terminal = Terminal(file=file, force_terminal=True, width=200, color_system=None, legacy_windows=False)
-    for name in NAMES:
-        terminal.print(name, soft_wrap=True)
-    terminal.print(class_table([{"name": name, "AP": 0.5, "AP50": 0.5, "boxes": 1} for name in NAMES]))
-    text = file.getvalue().replace("\x1b[1m", "").replace("\x1b[0m", "")
-    assert obeyed(text) == set()
-    assert text.count("[red]x[/red][/][link=file:x]:car:") == 2
-
-
-def test_a_progress_bar_shows_names(monkeypatch):
-    output = Output(None)
-    file = io.StringIO()
-    output.progress = Terminal(file=file, force_terminal=True, width=200, color_system=None)
-    with Progress(output) as progress:
-        for name in NAMES:
-            progress.count(name, 1, 2)
-        progress._bars.refresh()
-    assert "[red]x[/red]" in file.getvalue()
-    assert r"\x1b]0;title\x07" in file.getvalue()
-    assert "\x1b]0" not in file.getvalue()
-    assert "\u202e" not in file.getvalue()
 
 
 class Hostile(ColourFinder):

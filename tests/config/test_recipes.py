@@ -60,7 +60,9 @@ def test_the_weights_to_begin_from_are_known_before_the_settings(tmp_path: Path)
     size = {"model": {"preprocessing": {"size": 2000}}}
     assert recipes.weights(str(file), size) == "a.safetensors"
     assert recipes.weights(str(file), {"train": {"weights": "b"}}) == "b"
-    assert recipes.weights(None, size) == recipes.weights("scratch-small", None) == "none"
+    assert recipes.weights("scratch-small", None) == "none"
+    assert recipes.weights(None, size) == "auto", "settings are fitted, and so is the start"
+    assert recipes.weights(None, {"model": {"backbone": {"weights": "b.pth"}}}) == "none"
 
 
 @pytest.mark.parametrize(

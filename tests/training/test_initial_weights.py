@@ -12,13 +12,13 @@ from helpers.recorder import Calling, Recorder
 from helpers.tiny_run import TINY, tiny
 from retinanet import checkpoints
 from retinanet.cli import main
-from retinanet.cli.progress import kept_lines
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import from_plain
 from retinanet.config import recipes
 from retinanet.config.settings import Settings
 from retinanet.data import open_data
 from retinanet.model import RetinaNet
+from retinanet.terminal.progress import kept_lines
 from retinanet.training import fitted_defaults, initial_weights
 from retinanet.training.events import Started, StateSaved, WeightsKept
 from retinanet.training.preparation import Machine
@@ -220,8 +220,8 @@ def test_sources_that_cannot_be_used(many, tmp_path):
         begin(tmp_path / "nan.safetensors", FEW)
     with pytest.raises(RequestError, match=r"there is no .*missing\.safetensors"):
         begin(tmp_path / "missing.safetensors", FEW)
-    with pytest.raises(RequestError, match=r"model\.backbone\.weights"):
-        tiny(weights="imagenet")
+    with pytest.raises(RequestError, match=r"one of auto, coco, imagenet, none"):
+        tiny(weights="")
 
 
 @pytest.mark.slow
@@ -230,7 +230,8 @@ def test_a_run_from_the_command_line(many, data, tmp_path, capsys):
     copy, run = tmp_path / "copy.safetensors", tmp_path / "run"
     copy.write_bytes(many.read_bytes())
     options = ["--data.workers", "0", "--train.precision", "fp32", "--train.accelerator", "cpu"]
-    assert main(["train", str(data), "--weights", str(copy), "--steps", "2", "--output", str(run), *options]) == 0
+    options += ["--weights", str(copy), "--explain"]
+    assert main(["train", str(data), "--steps", "2", "--output", str(run), *options]) == 0
     printed = capsys.readouterr().err
     assert f"weights of {copy} (a test): " in printed
     assert "class output kept for red; class output new for green\n" in printed

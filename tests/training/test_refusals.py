@@ -197,7 +197,7 @@ def test_one_process_saves_and_ends_with_its_code(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A signal during an evaluation does not wait for its end; resumed, the run evaluates there first."""
-    from retinanet.cli.progress import Progress
+    from retinanet.terminal.progress import Progress
 
     def on_event(self: Any, event: Event) -> None:
         if isinstance(event, during) and getattr(event, "step", 3) == 3:

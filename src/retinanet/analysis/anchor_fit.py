@@ -44,6 +44,8 @@ class Choice:
     """The setting's dotted name."""
     value: Any
     reason: str
+    warning: str = ""
+    """A line that the user has to see, if the choice is a poor one."""
 
     def plain(self) -> dict[str, Any]:
         value = list(self.value) if isinstance(self.value, tuple) else self.value
@@ -79,11 +81,16 @@ class FittedAnchors:
         ]
 
 
-def fit_anchors(data: DetectionData, model: ModelSettings, matching: MatchingSettings) -> FittedAnchors:
+def fit_anchors(
+    data: DetectionData, model: ModelSettings, matching: MatchingSettings, finest: int = 2
+) -> FittedAnchors:
     """Fit anchor sizes, ratios and levels to the boxes of ``data``, at the image size of ``model``.
 
     The number of anchors at a position (scales times ratios) stays, so that weights of a trained model fit. The present
     settings take part in the comparison, so the result covers no fewer of the boxes that the search uses.
+
+    Args:
+        finest: the finest pyramid level that may be chosen, 2 or 3.
     """
     boxes = boxes_at_training_size(data, model.preprocessing).sample(COUNTED)
     present = model.anchors
@@ -91,7 +98,7 @@ def fit_anchors(data: DetectionData, model: ModelSettings, matching: MatchingSet
         return FittedAnchors(present, 1.0, 1.0)
     search = _Search(boxes.sample(SEARCHED), present, matching.foreground)
     best = search.best(first_level=3)
-    if best.share < 1 - WORTH:
+    if finest == 2 and best.share < 1 - WORTH:
         finer = search.best(first_level=2)
         if finer.share > best.share + WORTH:
             best = finer

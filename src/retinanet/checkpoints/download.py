@@ -9,13 +9,15 @@ import hashlib
 import re
 import socket
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener, getproxies
+from urllib.request import HTTPRedirectHandler, Request, build_opener, getproxies, proxy_bypass
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
@@ -26,9 +28,11 @@ from retinanet.common.errors import RequestError, WorkError, first_line
 
 WAIT = 10.0
 """Seconds to wait for the next byte of a server."""
-CONNECT_WAIT = 3.0
-"""Seconds to wait for a server to accept a connection."""
+CONNECT_WAIT = 2.0
+"""Seconds to wait for a server's address and for it to accept a connection, in all."""
 CHUNK = 1 << 18
+Watch = Callable[[int, int | None], None]
+"""Called with the bytes so far, and those of the whole file where that is known. An error that it raises ends it."""
 _HASH = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
 _DATE = re.compile(r"^(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])$")
 
@@ -61,8 +65,11 @@ def cache_path(url: str) -> Path:
     return folder / name
 
 
-def cached_file(url: str) -> Path:
+def cached_file(url: str, watch: Watch | None = None) -> Path:
     """The file of ``url`` in the cache, downloaded where it is missing; always whole and of the hash in its name.
+
+    Args:
+        watch: shows the progress of a download. Without it there is a bar in a terminal.
 
     Raises:
         RequestError: there is no such file, or it is no checkpoint.
@@ -78,7 +85,7 @@ def cached_file(url: str) -> Path:
         raise WorkError(f"cannot write into {path.parent}: {what_is_wrong(error)}") from error
     with replacing(path) as temporary:
         with open(temporary, "wb") as file:
-            for chunk in _chunks(url):
+            for chunk in _chunks(url, watch):
                 file.write(chunk)
                 digest.update(chunk)
         if not digest.hexdigest().startswith(promised):
@@ -89,32 +96,38 @@ def cached_file(url: str) -> Path:
     return path
 
 
-def reachable(url: str) -> bool:
-    """Whether the server of ``url`` accepts connections, known within seconds; True behind a proxy."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    local = host in ("localhost", "127.0.0.1", "::1")
-    if {"http", "https", "all"} & getproxies().keys() and not local:
-        return True
-    try:
-        addresses = socket.getaddrinfo(
-            host, parts.port or (443 if parts.scheme == "https" else 80), 0, socket.SOCK_STREAM
-        )
-    except (OSError, UnicodeError):
+def reachable(url: str, wait: float = CONNECT_WAIT) -> bool:
+    """Whether the server of ``url``, or the proxy that leads to it, accepts a connection within ``wait`` seconds."""
+    host, port = _server(url)
+    if not host:
         return False
-    first = {family: (kind, protocol, address) for family, kind, protocol, _, address in reversed(addresses)}
-    for family, (kind, protocol, address) in first.items():
-        try:
-            with socket.socket(family, kind, protocol) as connection:
-                connection.settimeout(CONNECT_WAIT)
-                connection.connect(address)
-                return True
-        except OSError:
-            continue
-    return False
+    connected = threading.Event()
+
+    def connect() -> None:
+        with suppress(OSError, UnicodeError), socket.create_connection((host, port), wait):
+            connected.set()
+
+    # In a thread of its own, because a lookup of a name has no time limit.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(wait)
+    return connected.is_set()
 
 
-def _chunks(url: str) -> Iterator[bytes]:
+def _server(url: str) -> tuple[str, int]:
+    """Host and port to connect to for ``url``; an empty host if there is none."""
+    parts = urlsplit(url)
+    host, proxies = parts.hostname or "", getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if proxy and host not in ("localhost", "127.0.0.1", "::1") and not proxy_bypass(host):
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    try:
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:  # no number
+        return "", 0
+
+
+def _chunks(url: str, watch: Watch | None) -> Iterator[bytes]:
     """The bytes of ``url`` with progress on a terminal; errors are ours, to tell them from errors of the disk."""
     shown = _shown(url)
     try:
@@ -126,12 +139,14 @@ def _chunks(url: str) -> Iterator[bytes]:
             total = int(length) if length.isdigit() else None
             done = 0
             columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
-            hidden = not sys.stderr.isatty()
+            hidden = watch is not None or not sys.stderr.isatty()
             with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as progress:
                 bar = progress.add_task(PurePosixPath(urlsplit(url).path).name, total=total)
                 while chunk := response.read(CHUNK):
                     done += len(chunk)
                     progress.update(bar, completed=done)
+                    if watch is not None:
+                        watch(done, total)
                     yield chunk
             if total is not None and done != total:
                 raise WorkError(f"{shown} broke off after {done} of {total} bytes: try again")
@@ -145,7 +160,7 @@ def _chunks(url: str) -> Iterator[bytes]:
     except (OSError, HTTPException) as error:
         reason = first_line(getattr(error, "reason", None) or error)
         raise WorkError(f"{shown} cannot be downloaded ({reason}): connect to a network, or give a file") from error
-    except RequestError:
+    except (RequestError, WorkError):
         raise
     except ValueError as error:  # a URL that urllib cannot use
         raise RequestError(f"{shown} is not a URL that can be downloaded: {first_line(error)}") from error

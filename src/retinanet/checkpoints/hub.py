@@ -6,6 +6,8 @@ the settings and class names for readers and programs, and the model card README
 
 from __future__ import annotations
 
+import inspect
+import io
 import json
 import sys
 import tempfile
@@ -16,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from retinanet.checkpoints import native
-from retinanet.checkpoints.download import reachable
+from retinanet.checkpoints.download import Watch, reachable
 from retinanet.checkpoints.locate import Hub, choose, in_folder
 from retinanet.checkpoints.model_card import card_text
 from retinanet.checkpoints.native import Checkpoint, threshold
@@ -35,13 +37,20 @@ WAIT = 20.0
 LOG_IN = "run `hf auth login`, or set HF_TOKEN to a token of yours"
 
 
-def fetch(repo: str, revision: str | None = None, file: str | None = None, token: str | None = None) -> Path:
+def fetch(
+    repo: str,
+    revision: str | None = None,
+    file: str | None = None,
+    token: str | None = None,
+    watch: Watch | None = None,
+) -> Path:
     """The checkpoint file of a model on the hub, downloaded with the files that describe it.
 
     Without a network, the file in the cache, at once.
 
     Args:
         repo: "user/name". revision: a branch, tag or commit. file: in the repository, where it has several models.
+        watch: shows the progress of the checkpoint's download. Without it there is a bar in a terminal.
 
     Raises:
         RequestError: there is no such model, revision or file, or it needs a login.
@@ -62,7 +71,7 @@ def fetch(repo: str, revision: str | None = None, file: str | None = None, token
             name = file or choose([f for f in files if "/" not in f], repo) or choose(files, repo)
             if name is None:
                 raise RequestError(f"{repo} on the Hugging Face hub has no checkpoint, only {', '.join(files[:5])}")
-            path = Path(hf_hub_download(repo, name, revision=revision, token=token))
+            path = Path(hf_hub_download(repo, name, revision=revision, token=token, **_watched(watch)))
             commit = path.parents[len(PurePosixPath(name).parts) - 1].name
             for beside in (str(PurePosixPath(name).with_name(config)) for config in BESIDE):
                 if beside in files:
@@ -232,6 +241,28 @@ def _one_line_errors(failed: str, source: Hub, token: str | None) -> Iterator[No
         raise WorkError(f"{failed}: the hub returns status {status} ({reason}); try again later") from error
     except Exception as error:  # a full disk, or an error of the HTTP library that this version of the client uses
         raise WorkError(f"{failed}: {first_line(error)}") from error
+
+
+def _watched(watch: Watch | None) -> dict[str, Any]:
+    """Arguments of the client's download by which it reports to ``watch``; none if its version has no such argument."""
+    from huggingface_hub import hf_hub_download
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    if watch is None or "tqdm_class" not in inspect.signature(hf_hub_download).parameters:
+        return {}
+    report = watch
+
+    class Reporting(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            options.pop("name", None)  # the client's own class takes it
+            super().__init__(*arguments, **{**options, "file": io.StringIO(), "disable": False})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            report(int(self.n), int(self.total) if self.total else None)
+            return shown
+
+    return {"tqdm_class": Reporting}
 
 
 @contextmanager

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output
 from retinanet.cli.model_argument import require_model
-from retinanet.cli.options import Common, given
+from retinanet.cli.options import Common, given, output_of
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import listed
 from retinanet.common.text import TextError, lines, read_text
@@ -45,10 +44,13 @@ def convert(
 ) -> None:
     """Convert another project's checkpoint into ours, with the conventions that its boxes depend on.
 
-    Example: retinanet convert model_final_bfca0b.pkl r50.safetensors
-
     Every command takes such checkpoints as they are, too. A converted one is a single file that names its classes and
     loads faster.
+
+    Examples
+    --------
+    retinanet convert model_final_bfca0b.pkl r50.safetensors
+    retinanet convert fine-tuned.pth mine.safetensors --classes cat dog
 
     Parameters
     ----------
@@ -58,10 +60,11 @@ def convert(
     file
         The new file to write; its name ends in .safetensors.
     classes
-        Names of the classes in the order of the labels, or a text file with one in each line. By default those in the
-        checkpoint, or COCO's where the number of classes is the same.
+        Names of the classes in the order of the labels, or a text file with one in each line. A model fine-tuned with
+        torchvision has one output more than classes; give the names without the background. [default: those in the
+        checkpoint, or COCO's if the number of classes is the same]
     """
-    out = Output(common)
+    out = output_of(common)
     require_model(checkpoint, weights=True)
     if file.suffix != ".safetensors":
         raise RequestError(f"{file} must be a safetensors file: give it a name that ends in .safetensors")
@@ -71,11 +74,14 @@ def convert(
         raise RequestError(f"there is no folder {file.absolute().parent} to write {file.name} into")
 
     from retinanet import checkpoints
-    from retinanet.inference.detector import build
+    from retinanet.checkpoints.built_network import build
+    from retinanet.checkpoints.class_names import with_names
 
     loaded = checkpoints.load(checkpoint, (settings or {}).get("model"))
-    names = loaded.class_names if classes is None else _names(classes, len(loaded.class_names))
-    model = build(loaded._replace(class_names=names), checkpoint)
+    if classes is not None:
+        loaded = with_names(loaded, _names(classes, len(loaded.class_names)))
+    names = loaded.class_names
+    model = build(loaded, checkpoint)
     checkpoints.native.save(file, model.state_dict(), model.settings, names, loaded.extra)
 
     origin = checkpoints.origin(loaded.extra)
@@ -133,19 +139,12 @@ def _names(given: tuple[str, ...], count: int) -> tuple[str, ...]:
     """The class names that ``--classes`` gives, as a list or in a file.
 
     Raises:
-        RequestError: there are more or fewer than ``count``, or a name is repeated.
+        RequestError: the file cannot be read.
     """
-    names = given
-    if len(given) == 1 and (count > 1 or Path(given[0]).is_file()):
-        try:
-            text = read_text(given[0])
-        except TextError as error:
-            reason = error.reason
-            raise RequestError(f"--classes {given[0]} cannot be read as a text file of names: {reason}") from error
-        names = tuple(line.strip() for line in lines(text) if line.strip())
-    if len(names) != count:
-        raise RequestError(f"--classes has {len(names)} names, but the checkpoint has {count} classes")
-    if len(set(names)) < count:
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RequestError(f"--classes has {twice!r} twice")
-    return names
+    if len(given) > 1 or (count == 1 and not Path(given[0]).is_file()):
+        return given
+    try:
+        text = read_text(given[0])
+    except TextError as error:
+        raise RequestError(f"--classes {given[0]} cannot be read as a text file of names: {error.reason}") from error
+    return tuple(line.strip() for line in lines(text) if line.strip())

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output, setting_text
-from retinanet.cli.options import Common, given, limit_pixels
-from retinanet.cli.progress import Progress
+from retinanet.cli.options import Common, given, limit_pixels, output_of
+from retinanet.cli.shared_options import MORE, Data, MaxPixels
 from retinanet.common.atomic_files import require_new
 from retinanet.common.errors import RequestError, WorkError
-from retinanet.common.printable import NAME, printable
+from retinanet.common.printable import NAME, printable, setting_text
 from retinanet.config import recipes
 from retinanet.config.convert import dotted
 from retinanet.config.model_settings import AnchorSettings, ModelSettings
 from retinanet.config.settings import MatchingSettings
+from retinanet.terminal.console import Output
+from retinanet.terminal.data_lines import fault_lines, split_lines
+from retinanet.terminal.progress import Progress
 
 if TYPE_CHECKING:
     from retinanet.analysis.anchor_fit import Choice
@@ -43,41 +45,39 @@ Format = Literal["coco", "yolo", "voc"]
 
 
 def data(
-    data: Path,
+    data: Data,
     /,
     *,
-    config: str | None = None,
-    anchors: Literal["auto", "settings"] | None = None,
     report: Path | None = None,
-    images: int = INSPECTED,
-    max_pixels: int | None = None,
-    strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
-    convert: tuple[Format, Path] | None = None,
+    convert: Annotated[tuple[Format, Path] | None, Parameter(metavar="coco|voc|yolo FOLDER")] = None,
     split: float | None = None,
-    seed: int = 0,
+    strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    config: Annotated[str | None, Parameter(metavar="RECIPE")] = None,
+    anchors: Annotated[Literal["auto", "settings"] | None, Parameter(group=MORE)] = None,
+    images: Annotated[int, Parameter(group=MORE)] = INSPECTED,
+    max_pixels: MaxPixels = None,
+    seed: Annotated[int, Parameter(group=MORE)] = 0,
     settings: Annotated[GivenSettings | None, Parameter(name="*")] = None,
     common: Common | None = None,
 ) -> None:
     """Check labelled images before training: figures, faults, and the boxes that RetinaNet's anchors cover.
 
-    Example: retinanet data DATA --report data.html
+    Examples
+    --------
+    retinanet data DATA --report data.html
+    retinanet data DATA --convert coco NEW --split 0.8
 
     Parameters
     ----------
-    data
-        A folder in COCO, Pascal VOC, YOLO or another layout (recognised by its files), or its YAML, JSON or CSV.
     config
-        Check for the image size and anchors of this recipe; by default for those that ``retinanet train DATA`` would
-        choose.
+        Check for the image size and anchors of this recipe. [default: those that retinanet train DATA would choose]
     anchors
-        "auto" fits the anchors to the boxes (the default without a recipe); "settings" takes those of the settings.
+        "auto" fits the anchors to the boxes; "settings" takes those of the settings. [default: auto without a recipe]
     report
         Also write a page (.html) with charts and sample images; it needs no network.
     images
         Inspect at most this many images of each split for copies, wrong channels and blank images; 0 inspects none.
         With --split all are inspected, so that near-duplicates stay in one split; 0 splits images one by one.
-    max_pixels
-        Leave out images of more pixels; by default RETINANET_MAX_PIXELS of the environment, else 178956970.
     strict
         Exit with 1 if there are errors or warnings.
     convert
@@ -88,7 +88,7 @@ def data(
     seed
         Seed for --split.
     """
-    out = Output(common)
+    out = output_of(common)
     if not data.exists():
         raise RequestError(f"there is no data set {data}: no such file or folder")
     if images < 0:
@@ -116,13 +116,12 @@ def _check(
 ) -> None:
     settings = recipes.load(config or recipes.FITTED, given_settings)  # errors in the settings come first
 
-    import torch
-
     from retinanet.analysis.anchor_fit import fit_model, lost_boxes
     from retinanet.analysis.doctor import examine, open_all
     from retinanet.analysis.doctor.finding import rank
     from retinanet.analysis.near_duplicates import inspect_images
     from retinanet.analysis.survey import survey
+    from retinanet.common.devices import fastest_device
 
     with Progress(out) as progress:
 
@@ -136,7 +135,7 @@ def _check(
         choices: list[Choice] = []
         if config is None or anchors == "auto":
             fixed = [*dotted(given_settings), *(() if config is None else ("model.preprocessing.size",))]
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = fastest_device().type
             settings, choices = fit_model(first, settings, fixed, device, anchors != "settings")
         model, matching = settings.model, settings.matching
         figures = {
@@ -298,7 +297,7 @@ def _convert(
         opened = {name: open_data(root, name, on_progress=progress.counter("checking")) for name in names}
         splits: dict[str, Any] = dict(opened)
         for each in opened.values():
-            out.data(each)
+            out.note(*split_lines(each), *(f"  {line}" for line in each.label_map_lines()), *fault_lines(each))
         if fraction is not None:
             (data,) = opened.values()
             splits = _split(out, progress, data, fraction, seed, keep_groups)

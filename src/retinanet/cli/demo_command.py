@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from retinanet.cli.console import Output, class_table, number
-from retinanet.cli.options import Common
-from retinanet.cli.progress import Progress
-from retinanet.cli.train_command import next_folder
+from cyclopts import Parameter
+
+from retinanet.cli.options import Common, output_of
 from retinanet.common.atomic_files import require_new
+from retinanet.common.run_names import next_folder
 from retinanet.config import recipes
 from retinanet.config.settings import seconds
+from retinanet.terminal.console import class_table, number
+from retinanet.terminal.progress import Progress
 
 RECIPE = "digits"
 BUDGET = "240s"
@@ -20,25 +22,35 @@ THRESHOLD = 0.4  # score above which detections are drawn
 SCENES: dict[str, Any] = {"train": 1200, "val": 100, "digits": (3, 7)}  # arguments of retinanet.data.digits.write
 
 
-def demo(*, output: Path | None = None, budget: str = BUDGET, common: Common | None = None) -> None:
+def demo(
+    *,
+    output: Path | None = None,
+    budget: Annotated[str, Parameter(metavar="TIME")] = BUDGET,
+    common: Common | None = None,
+) -> None:
     """Train a small detector on scenes of handwritten digits, evaluate it, and draw its detections.
 
     Needs no data, no weights and no network. Takes about four minutes on two CPU cores.
 
+    Examples
+    --------
+    retinanet demo
+    retinanet demo --budget 90s --output digits
+
     Parameters
     ----------
     output
-        A new folder for the scenes, the run and the drawn detections. By default the next free runs/demo-1, ...
+        A new folder for the scenes, the run and the drawn detections. [default: next free runs/demo-1]
     budget
         Time for the training, such as 90s or 10m.
     """
-    out = Output(common)
+    out = output_of(common)
     seconds(budget, "--budget")
     folder = output or next_folder(Path("demo"))
     require_new(folder, "with --output")
     out.note(f"handwritten digits on photographs, a small RetinaNet from scratch, {budget} of training, in {folder}")
 
-    from retinanet import api
+    from retinanet.api import loading
     from retinanet.data import digits
     from retinanet.predict.files import predict_files
     from retinanet.predict.predictor import Callbacks
@@ -49,7 +61,7 @@ def demo(*, output: Path | None = None, budget: str = BUDGET, common: Common | N
     with Progress(out) as progress:
         scenes = digits.write(folder / "scenes", **SCENES, on_scene=progress.counter("making scenes"))
         summary = train(scenes, settings, run, callbacks=[progress])
-        detector = api.load(run)
+        detector = loading.load(run)
         drawing = Callbacks(on_images=progress.counter("drawing"))
         predict_files(detector, [scenes / "val"], predictions, threshold=THRESHOLD, callbacks=drawing)
     per_class = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["per_class"]

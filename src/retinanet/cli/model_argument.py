@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from retinanet.checkpoints import locate
+from retinanet.cli.shared_options import Precision
 from retinanet.common.errors import RequestError
 
 if TYPE_CHECKING:
-    from retinanet.cli.console import Output
     from retinanet.inference.detector import Detector
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"] | None
-"""As ``retinanet.load`` takes it, which is not imported for ``--help``."""
+    from retinanet.terminal.console import Output
 
 
 def require_model(source: str, weights: bool = False) -> None:
@@ -37,9 +35,9 @@ def load(
     Raises:
         RequestError: ``source`` is no model, or one that needs trust, or the device is not available.
     """
-    from retinanet import api
+    from retinanet.api import loading
 
-    detector = api.load(source, device=device, precision=precision, trust=trust)
+    detector = loading.load(source, device=device, precision=precision, trust=trust)
     if out is not None:
         out.note(f"{source} computes in {detector.computes}", *(f"  assumed: {line}" for line in detector.assumed))
     return detector

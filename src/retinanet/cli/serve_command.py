@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from retinanet.cli.console import Output
-from retinanet.cli.model_argument import Precision, load, require_model
-from retinanet.cli.options import Common
+from retinanet.cli.model_argument import load, require_model
+from retinanet.cli.options import Common, output_of
+from retinanet.cli.shared_options import MORE, BatchSize, Device, Model, NmsOption, Precision, Trust
+from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
+from retinanet.terminal.console import Output
 
 if TYPE_CHECKING:
     import socket
 
+    from retinanet.serve.batching import QueueOptions
     from retinanet.serve.token import Token
 
 NEEDED = {
@@ -41,11 +44,11 @@ class NetworkOptions:
     --token-file or --no-token."""
     port: int = 8000
     """Port to listen on; 0 takes a free one."""
-    allow_host: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = ()
+    allow_host: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=(), group=MORE)] = ()
     """Further names of this server in requests, such as that of a reverse proxy."""
     token_file: Path | None = None
     """File with a secret that requests must send: Authorization: Bearer SECRET. The page asks for it."""
-    no_token: Annotated[bool, Parameter(negative=())] = False
+    no_token: Annotated[bool, Parameter(negative=(), show_default=False)] = False
     """Let everybody who reaches the server use it."""
 
     def token(self) -> Token | None:
@@ -64,13 +67,12 @@ class NetworkOptions:
         return read_token(self.token_file) if self.token_file else None
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=MORE)
 @dataclass(frozen=True)
 class CapacityOptions:
     """Batches, and the limits that refuse what is too much."""
 
-    batch_size: int = 8
-    """The most images that go through the network together."""
+    batch_size: BatchSize = 8
     wait: float = 5.0
     """Milliseconds that an image waits for others when the server is idle."""
     queue: int = 64
@@ -82,10 +84,10 @@ class CapacityOptions:
     max_megapixels: float = 50.0
     """The most megapixels of an image."""
     max_images: int | None = None
-    """The most images of a request; 16 by default, or --queue where that is less."""
+    """The most images of a request. [default: 16, or --queue if that is less]"""
     max_connections: int | None = None
-    """The most open connections of all clients; 256 by default, less where the limit of open files is lower. Above it,
-    the connection that has waited longest for its client is closed."""
+    """The most open connections of all clients. Above it, the connection that has waited longest for its client is
+    closed. [default: 256, or less if the limit of open files is lower]"""
 
     @property
     def images(self) -> int:
@@ -116,34 +118,27 @@ class CapacityOptions:
 
 
 def serve(
-    model: str,
+    model: Model,
     /,
     *,
     network: NetworkOptions | None = None,
     capacity: CapacityOptions | None = None,
-    device: str | None = None,
+    nms: NmsOption = None,
+    device: Device = None,
     precision: Precision = None,
-    trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    trust: Trust = False,
     common: Common | None = None,
 ) -> None:
-    """Serve a model over HTTP, with a page to try it on; docs/serve.md describes everything.
+    """Serve a model over HTTP, with a page to try it on.
 
-    Example: retinanet serve runs/mine, and in another terminal: curl -F images=@a.jpg http://127.0.0.1:8000/predict
+    The page "Serving" of the documentation describes requests, limits and deployment.
 
-    Parameters
-    ----------
-    model
-        A run folder (its best checkpoint), a checkpoint or exported file, an https URL, user/name on the Hugging Face
-        hub, or retinanet_resnet50_fpn(_v2) for torchvision's.
-    device
-        cpu, cuda, cuda:1, ...; by default a GPU where there is one.
-    precision
-        "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
-        here, and "fp32" for those of other projects, so that their boxes are the same as there.
-    trust
-        Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
+    Examples
+    --------
+    retinanet serve runs/pets-1
+    curl -F images=@a.jpg http://127.0.0.1:8000/predict   (in another terminal)
     """
-    out = Output(common)
+    out = output_of(common)
     network, capacity = network or NetworkOptions(), capacity or CapacityOptions()
     require_model(model)
     for module, package in NEEDED.items():
@@ -153,6 +148,7 @@ def serve(
         raise RequestError(f"--port must be from 0 to 65535, not {network.port}")
     capacity.check()
 
+    from retinanet.serve.batching import QueueOptions
     from retinanet.serve.server import listen
 
     # Errors in these are reported before a model is loaded, which takes seconds.
@@ -161,7 +157,19 @@ def serve(
     try:
         out.note(f"opening {model}")
         detector = load(model, device, precision, out, trust)
-        _run(detector, model_name(model), bound, network, capacity, token, out)
+        detector.require(PredictOptions(nms=nms))
+        queue = QueueOptions(capacity.batch_size, capacity.queue, capacity.wait / 1000, nms)
+        _run(
+            detector,
+            model_name(model),
+            bound,
+            network,
+            capacity,
+            queue,
+            token,
+            out,
+            common is not None and common.debug,
+        )
     finally:
         bound.close()
 
@@ -172,15 +180,16 @@ def _run(
     bound: socket.socket,
     network: NetworkOptions,
     capacity: CapacityOptions,
+    queue: QueueOptions,
     token: Token | None,
     out: Output,
+    debug: bool,
 ) -> None:
     """Serve until a signal comes."""
     import torch
 
     from retinanet.serve import server
     from retinanet.serve.app import make_app
-    from retinanet.serve.batching import QueueOptions
     from retinanet.serve.guard import Hosts
     from retinanet.serve.limits import Limits
 
@@ -192,10 +201,10 @@ def _run(
         limits=Limits(
             capacity.max_megabytes, capacity.max_megapixels, capacity.images, capacity.timeout, capacity.connections
         ),
-        queue=QueueOptions(capacity.batch_size, capacity.queue, capacity.wait / 1000),
+        queue=queue,
         hosts=Hosts(network.host, network.allow_host),
         token=token,
-        debug=out.common.debug,
+        debug=debug,
     )
     url = server.url_of(bound)
     if not server.is_loopback(bound.getsockname()[0]):
@@ -223,12 +232,13 @@ def _run(
 
 def _most_connections() -> int:
     """The limit of open files, less some for everything else: each connection is one."""
-    try:
+    most = 10_000
+    if sys.platform != "win32":  # which has no such limit
         import resource
-    except ImportError:  # Windows
-        return 10_000
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 10_000 if soft == resource.RLIM_INFINITY else max(16, min(10_000, soft - 128))
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = most if soft == resource.RLIM_INFINITY else max(16, min(most, soft - 128))
+    return most
 
 
 def model_name(model: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 JOINERS = frozenset("\u200c\u200d")
 """Invisible letters that emoji and several scripts need; they change nothing around them."""
@@ -54,3 +55,12 @@ def amount(count: float) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count:.0f} bytes"
+
+
+def setting_text(value: Any) -> str:
+    """A setting's value as a user types it."""
+    if isinstance(value, list | tuple):
+        return " ".join(map(setting_text, value))
+    if value is None:
+        return "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

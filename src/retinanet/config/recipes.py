@@ -55,8 +55,13 @@ def over(values: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> dict
 
 
 def weights(recipe: str | None, overrides: Mapping[str, Any] | None) -> str:
-    """``train.weights`` in the recipe and the options: the checkpoint to start from, or "none"."""
-    return str(over(values(recipe), overrides).get("train", {}).get("weights", "none"))
+    """``train.weights`` in the recipe and the options: a file or checkpoint to start from, or one of ``STARTS``.
+
+    Without a recipe, where settings are fitted, the default is "auto", unless the options name the backbone's weights.
+    """
+    found = over(values(recipe), overrides)
+    default = "auto" if recipe is None and "weights" not in found.get("model", {}).get("backbone", {}) else "none"
+    return str(found.get("train", {}).get("weights", default))
 
 
 def _parse_options(overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from retinanet.config.model_settings import ModelSettings
 LENGTHS = ("epochs", "steps", "budget")
 """Settings for the length of a run; a run has only one of them."""
 
+STARTS = ("auto", "coco", "imagenet", "none")
+"""Values of ``train.weights`` that are no source of weights."""
+
 
 @dataclass(frozen=True)
 class MatchingSettings(Section, where="matching"):
@@ -126,9 +129,10 @@ class DataSettings(Section, where="data"):
     """The splits to train and to evaluate on, and how images are loaded."""
 
     train: str = "train"
-    """Name of the training split (train, trainval, ...)."""
+    """Training split: train, trainval, ..."""
     val: str = "val"
-    """Name of the validation split (val, test, ...)."""
+    """Validation split (val, test, ...), or the share of the training split to hold out, such as 0.2. Without it a data
+    set with one split holds out 0.2."""
     strict: bool = False
     """Refuse a data set with any fault. Without this, faults are repaired or left out, and reported."""
     workers: Annotated[int, Within(-1, 1024)] = -1
@@ -145,8 +149,11 @@ class TrainSettings(Section, where="train"):
     """The optimizer, its schedule, and the length of the run."""
 
     weights: str = "none"
-    """Detector to start from: a run folder or a checkpoint of any known project. Its classes may differ. Weights that
-    fit are kept. Model settings that are not given are taken from it."""
+    """Start from a run folder, a checkpoint of any known project, the weight file of a timm backbone, "coco",
+    "imagenet" or "none". The classes of a detector may differ: weights that fit are kept, and model settings that are
+    not given are those of the detector. A weight file is recognised by its contents. "coco" is torchvision's detector,
+    trained on COCO. "imagenet" is the pretrained weights of the backbone. "auto", the default without a recipe, is the
+    best of these that is within reach. "none" is new weights."""
     batch_size: Count = 16
     """Images of one optimizer step, over all devices and accumulated chunks."""
     accumulate: Count = 1
@@ -157,13 +164,15 @@ class TrainSettings(Section, where="train"):
     """Length of the run in optimizer steps."""
     budget: str | None = None
     """Length of the run in wall-clock time, such as 90s, 15m or 2h. It includes the final evaluation and the report.
-    Give one of epochs, steps and budget; the default is 12 epochs."""
+    Give one of epochs, steps and budget. A recipe without any of them takes 12 epochs."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """Optimizer."""
+    """Optimizer of the run."""
     lr: Annotated[float, Within(0, 1e38, above=True)] = 0.01
     """Learning rate for a batch of ``lr_batch`` images. It scales linearly with the batch size."""
     lr_batch: Annotated[int, Within(0, 1e9)] = 16
     """Batch size that ``lr`` is meant for. 0 uses ``lr`` unscaled."""
+    backbone_lr: Annotated[float, Within(0, 100)] = 1.0
+    """Factor on the learning rate of the backbone. Below 1, pretrained weights change less than the new layers."""
     momentum: Score = 0.9
     """Momentum of SGD; beta1 of AdamW."""
     beta2: Score = 0.999
@@ -211,9 +220,8 @@ class TrainSettings(Section, where="train"):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.weights not in ("", "imagenet"),
-            f"train.weights must be a detector's run folder or checkpoint file, or none, not {self.weights!r}; "
-            "for the weights of a backbone set model.backbone.weights",
+            self.weights != "",
+            f"train.weights must be a run folder, a weight file, or one of {', '.join(STARTS)}, not {self.weights!r}",
         )
         require(
             self.accumulate <= self.batch_size,

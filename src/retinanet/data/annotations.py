@@ -45,6 +45,21 @@ class Annotations:
         start, end = self.path_offsets[index], self.path_offsets[index + 1]
         return self.path_bytes[start:end].tobytes().decode("utf-8", "surrogateescape")
 
+    def take(self, indices: NDArray[np.int64]) -> Annotations:
+        """The images with these indices, in this order, with their boxes."""
+        counts = np.diff(self.offsets)[indices]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        boxes = np.arange(offsets[-1]) + np.repeat(self.offsets[indices] - offsets[:-1], counts)
+        path_bytes, path_offsets = packed_paths([self.path(i) for i in indices.tolist()])
+        return Annotations(
+            path_bytes=path_bytes,
+            path_offsets=path_offsets,
+            offsets=offsets,
+            **{name: getattr(self, name)[indices] for name in ("ids", "sizes", "exif", "listed")},
+            **{name: getattr(self, name)[boxes] for name in ("boxes", "labels", "crowds", "areas")},
+            references=self.references[boxes] if len(self.references) else self.references,
+        )
+
 
 def packed_paths(paths: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """``path_bytes`` and ``path_offsets`` of :class:`Annotations`."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -84,7 +86,11 @@ class DetectionData:
         root: the DATA argument. kind: the layout's name. split: the split's name on disk.
         class_names: the name of each label. category_ids: the data set's own id of each class.
         report: the faults of the data set.
+        held_out: for a validation set that is a share of the training split, how its images were chosen
+            (:class:`retinanet.analysis.holdout.HoldOut` as plain values); otherwise None.
     """
+
+    held_out: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -106,8 +112,49 @@ class DetectionData:
     def __len__(self) -> int:
         return len(self.annotations.ids)
 
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
+        """An image with its boxes, as torchvision's detection models are trained with.
+
+        For a ``DataLoader``, :func:`retinanet.data.collate` keeps images of different sizes apart:
+
+            loader = DataLoader(data, batch_size=8, shuffle=True, collate_fn=collate)
+            for images, targets in loader:
+                losses = model(images, targets)
+
+        Returns:
+            The image (3, H, W) uint8 RGB, and a dict: "boxes" (n, 4) float32 x1 y1 x2 y2 in its pixels, "labels" (n,)
+            int64 from 0, "image_id" an int, "area" (n,) float32 square pixels, "iscrowd" (n,) int64, 1 for a region to
+            ignore.
+
+        Raises:
+            IndexError: there is no such image.
+            RequestError: ``index`` is not one whole number.
+            WorkError: the image can no longer be read.
+        """
+        if not isinstance(index, SupportsIndex):
+            raise RequestError(
+                f"data[i] takes one index, not {printable(str(index), 50)}; for several images use "
+                "torch.utils.data.Subset(data, range(100))"
+            )
+        number = operator.index(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"image {number} of {len(self)}")
+        number %= len(self)
+        return self.read(number), {
+            "boxes": torch.from_numpy(self.boxes(number).copy()),
+            "labels": torch.from_numpy(self.labels(number)),
+            "image_id": self.image_id(number),
+            "area": torch.from_numpy(self.areas(number).astype(np.float32)),
+            "iscrowd": torch.from_numpy(self.crowd(number).astype(np.int64)),
+        }
+
     def __repr__(self) -> str:
         return f"<{self.kind} {self.root} {self.split}: {len(self)} images, {self.num_boxes} boxes>"
+
+    def subset(self, indices: NDArray[np.int64], split: str, report: Report) -> DetectionData:
+        """The images with these indices, as a data set of its own with another name of the split and another report."""
+        annotations, names, ids = self.annotations.take(indices), self.class_names, self.category_ids
+        return DetectionData(annotations, names, ids, report, self.root, self.kind, split, self._box_name)
 
     @property
     def num_boxes(self) -> int:
@@ -159,7 +206,8 @@ class DetectionData:
     def counts(self) -> list[int]:
         """Number of boxes of each class, without crowd regions."""
         notes = self.annotations
-        return np.bincount(notes.labels[~notes.crowds], minlength=len(self.class_names)).tolist()
+        counts: list[int] = np.bincount(notes.labels[~notes.crowds], minlength=len(self.class_names)).tolist()
+        return counts
 
     def read(self, index: int) -> Tensor:
         """(3, H, W) uint8 RGB.
@@ -197,6 +245,11 @@ class DetectionData:
         width = max(len(str(ident)) for ident in self.category_ids)
         rows = zip(self.category_ids, self.class_names, self.counts())
         return [f"id {ident:>{width}} -> label {i}: {name} ({n} boxes)" for i, (ident, name, n) in enumerate(rows)]
+
+
+def collate(samples: Sequence[tuple[Tensor, dict[str, Any]]]) -> tuple[list[Tensor], list[dict[str, Any]]]:
+    """Images and targets of a batch as two lists, for the argument ``collate_fn`` of a ``DataLoader``."""
+    return [image for image, _ in samples], [target for _, target in samples]
 
 
 def find_layout(root: str | Path) -> Layout:
@@ -336,8 +389,7 @@ def _choose(layout: Layout, split: str, root: Path) -> str:
     if plain_name(split) == "val" and test:
         hint = f"; to evaluate on {test}, give --data.val {test} (train) or --split {test} (evaluate)"
     elif plain_name(split) == "val" and len(layout.counts) == 1:
-        same = {"Pascal VOC": "voc", "YOLO": "yolo"}.get(layout.kind, "coco")
-        hint = f"; to split it: retinanet data {root} --convert {same} NEW --split 0.8"
+        hint = "; to hold out a share of it in training, give --val 0.2"
     raise RequestError(f"{root} has no split {split}; it has {' and '.join(there)}{hint}")
 
 

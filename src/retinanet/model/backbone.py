@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.config.model_settings import BackboneSettings
+from retinanet.model.pretrained import cached, flat, prefixes, wanted_names, without_prefix
 from retinanet.weight_files.reader import read
 
 LAST_LEVEL = 5
@@ -136,21 +140,22 @@ def _create(settings: BackboneSettings, load_weights: bool) -> Any:
     if fetching:  # Settings also come with other people's checkpoints, which must not name other files to read.
         raise RequestError(f"model.backbone.options cannot set {fetching[0]}: use model.backbone.weights")
     state: dict[str, Tensor] = {}
-    if load_weights and settings.weights not in ("none", "imagenet"):
-        state = _read(Path(settings.weights))
+    if load_weights and (path := _weight_file(settings)) is not None:
+        state = _read(path, settings)
         options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
     elif load_weights and settings.weights == "imagenet":
         options["pretrained"] = True
     try:
         if options.get("pretrained") and not state:
-            options |= _from_cache(settings.name)
-        body = timm.create_model(settings.name, features_only=True, **options)
+            _require_hub(settings.name)
+        with _without_notes():
+            body = timm.create_model(settings.name, features_only=True, **options)
     except Exception as error:
         if not options.get("pretrained"):
             raise RequestError(
                 f"timm cannot build {settings.name!r} as a feature extractor with options {settings.options}: {error}"
             ) from error
-        if settings.weights == "imagenet":
+        if settings.weights == "imagenet" and not state:
             raise WorkError(
                 f"the ImageNet weights of {settings.name!r} could not be downloaded ({first_line(error)}); connect to "
                 "a network, or set model.backbone.weights to a local file, or to none to train from scratch"
@@ -160,10 +165,8 @@ def _create(settings: BackboneSettings, load_weights: bool) -> Any:
         ) from error
     if state:
         # timm leaves out what does not fit by name, without an error: a file of another network would go unnoticed.
-        # It also flattens some names, "stages.0" to "stages_0", and wraps some models in one named "model".
-        given = {name.replace(".", "_") for name in state}
-        wanted = (name.removeprefix("model.") for name, _ in body.named_parameters())
-        missing = [name for name in wanted if name.replace(".", "_") not in given]
+        given = flat(state)
+        missing = [name for name in wanted_names(body) if name.replace(".", "_") not in given]
         if missing:
             raise RequestError(
                 f"{settings.weights} does not hold the weights of timm's {settings.name!r}: it has no {missing[0]}"
@@ -172,37 +175,55 @@ def _create(settings: BackboneSettings, load_weights: bool) -> Any:
     return body
 
 
-def _from_cache(name: str) -> dict[str, Any]:
-    """Options of timm that read a model's weights from the hub's cache where the hub cannot be reached, otherwise none.
+@contextmanager
+def _without_notes() -> Iterator[None]:
+    """A block in which timm does not warn about the tensors of the classifier, which a feature extractor leaves out."""
+    logger = logging.getLogger("timm.models._builder")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
-    Without a network the hub's client tries again for a minute, even where the file is in its cache.
 
+def _weight_file(settings: BackboneSettings) -> Path | None:
+    """The file of the pretrained weights; None if there are none, or timm has to download them."""
+    if settings.weights == "none":
+        return None
+    # The cache comes first: the hub's client would connect, and without a network try again for a minute.
+    return cached(settings.name) if settings.weights == "imagenet" else Path(settings.weights)
+
+
+def _require_hub(name: str) -> None:
+    """
     Raises:
-        OSError: the hub cannot be reached, and they are not in the cache.
+        OSError: the name of the hub's server is not known here, as without a network.
     """
     import timm
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import constants
 
     config = timm.get_pretrained_cfg(name)
-    if config is None or not config.hf_hub_id:
-        return {}
+    if config is None or not config.hf_hub_id or getproxies():  # behind a proxy, names may be unknown here
+        return
     try:
-        if not getproxies():  # behind a proxy, names may be unknown here though the network is there
-            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
-        return {}
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
     except OSError as error:
-        for file in [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]:
-            path = try_to_load_from_cache(config.hf_hub_id, file)
-            if isinstance(path, str):
-                return {"pretrained_cfg_overlay": {"file": path}}
         raise OSError(f"{constants.ENDPOINT} cannot be reached: {error}") from error
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """A weight file's tensors; nothing in the file is executed."""
+def _read(path: Path, settings: BackboneSettings) -> dict[str, Tensor]:
+    """A weight file's tensors for timm; nothing in the file is executed."""
     if not path.is_file():
         raise RequestError(f"model.backbone.weights: there is no file {path} (write none, imagenet, or a file's path)")
     try:
-        return read(path).tensors
+        tensors = read(path).tensors
     except RequestError as error:
         raise RequestError(f"model.backbone.weights: {error}") from error
+    if not prefixes(tensors):
+        return tensors
+    import timm
+
+    with torch.device("meta"):
+        wanted = timm.create_model(settings.name, **settings.options).state_dict()
+    return without_prefix(tensors, wanted.keys())

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from retinanet.common.atomic_files import replacing
+from retinanet.common.atomic_files import replacing, require_new
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
+from retinanet.inference.detection_rows import COLUMNS, csv_cells
 from retinanet.inference.detections import Detections
-
-
-def rows(detections: Detections) -> Iterator[tuple[str, int, float, list[float]]]:
-    """Class name, label, score and box of each detection."""
-    scores, boxes = detections.scores.tolist(), detections.boxes.tolist()
-    return zip(detections.names, detections.labels.tolist(), scores, boxes, strict=True)
+from retinanet.predict.inputs import Sources
 
 
 class Writer:
@@ -104,14 +100,6 @@ class CocoFile(_OneFile):
         self.file.write('],\n"unreadable": ' + json.dumps(self._unreadable) + "}\n")
 
 
-def _no_formula(text: str) -> str:
-    return (
-        f"'{text}"
-        if text.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"))
-        else text
-    )
-
-
 class CsvFile(_OneFile):
     """detections.csv: one row for each detection; x1 y1 x2 y2 in pixels of the image.
 
@@ -123,12 +111,10 @@ class CsvFile(_OneFile):
 
     def begin(self) -> None:
         self._rows = csv.writer(self.file)
-        self._rows.writerow(["image", "name", "score", "x1", "y1", "x2", "y2"])
+        self._rows.writerow(COLUMNS)
 
     def add(self, image: Path, name: str, size: tuple[int, int], detections: Detections) -> None:
-        file = str(image) if _no_formula(str(image)) == str(image) else f"./{image}"
-        for class_name, _, score, box in rows(detections):
-            self._rows.writerow([file, _no_formula(class_name), f"{score:.6g}", *(f"{side:.2f}" for side in box)])
+        self._rows.writerows(csv_cells(str(image), row) for row in detections.rows())
 
 
 class YoloFolder(Writer):
@@ -149,7 +135,7 @@ class YoloFolder(Writer):
     def add(self, image: Path, name: str, size: tuple[int, int], detections: Detections) -> None:
         height, width = size
         lines = []
-        for _, label, score, (x1, y1, x2, y2) in rows(detections):
+        for _, label, score, (x1, y1, x2, y2) in detections.rows():
             values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, score)
             lines.append(" ".join([str(label), *(f"{value:.6f}" for value in values)]))
         self._write((self.path / name).with_suffix(".txt"), lines)
@@ -176,7 +162,33 @@ class OutputOptions:
     """Whether to write images and videos with their detections drawn."""
     formats: Sequence[str] = ("json",)
     """Result files of images, keys of ``FORMATS``. Videos always have lines of JSON."""
+    overwrite: bool = False
+    """Write into a folder that has files: those of the same name are replaced, whole, and all others stay."""
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.formats if name not in FORMATS]:
             raise RequestError(f"there is no format {unknown[0]}: give {', '.join(FORMATS)}")
+
+    def require_folder(self, folder: Path) -> None:
+        """Check the output folder.
+
+        Raises:
+            RequestError: it is not empty, or it is a file.
+        """
+        if not self.overwrite:
+            require_new(folder, "with --output, or write into this one with --overwrite")
+        elif folder.exists() and not folder.is_dir():
+            raise RequestError(f"{folder} is a file: name a folder with --output")
+
+    def keep_sources(self, folder: Path, found: Sources) -> None:
+        """
+        Raises:
+            RequestError: a drawn image or video would replace the one that it is made from.
+        """
+        if not self.draw:
+            return
+        sources = {path.resolve() for path, _ in found.images}
+        sources |= {Path(video.source).resolve() for video in found.videos if video.kind == "file"}
+        drawn = [folder / name for _, name in found.images] + [folder / f"{video.name}.mp4" for video in found.videos]
+        if (own := next((path for path in drawn if path.resolve() in sources), None)) is not None:
+            raise RequestError(f"{own} would replace the source of that name: name another folder with --output")

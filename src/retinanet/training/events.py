@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retinanet.analysis.anchor_fit import Choice
     from retinanet.analysis.doctor import Finding
+    from retinanet.config.settings import Settings
     from retinanet.data import DetectionData
     from retinanet.training.initial_weights import Kept
 
@@ -22,6 +23,14 @@ class Event:
 @dataclass(frozen=True)
 class CheckingImages(Event):
     """A split is being opened."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class ComparingImages(Event):
+    """Near-duplicates are being looked for, so that they are not divided between training and validation."""
 
     done: int
     total: int
@@ -41,6 +50,25 @@ class FittingSettings(Event):
 
 
 @dataclass(frozen=True)
+class Downloading(Event):
+    """Pretrained weights are being downloaded."""
+
+    name: str
+    done: int
+    """Bytes."""
+    total: int | None
+    """Bytes of the whole file, if the server says it."""
+
+
+@dataclass(frozen=True)
+class StartChosen(Event):
+    """It is known what the run starts from."""
+
+    text: str
+    """One line: which start, why, and how to get a better one."""
+
+
+@dataclass(frozen=True)
 class SettingsFitted(Event):
     choices: Sequence[Choice]
 
@@ -50,7 +78,9 @@ class AnchorsCover(Event):
     share: float
     """Fraction of the training boxes that an anchor covers."""
     lost: str | None
-    """A line about the other boxes, if they are too many."""
+    """A line about the other boxes, if there are any."""
+    enough: bool = False
+    """Whether the share is high enough for a good detector."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +107,7 @@ class Started(Event):
     device: str
     precision: str
     output: Path
+    settings: Settings
 
 
 @dataclass(frozen=True)

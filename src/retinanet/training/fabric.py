@@ -12,6 +12,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import distributed as dist
 
+from retinanet.common.devices import fastest_device
 from retinanet.common.errors import RequestError, first_line
 from retinanet.common.precision import Precision, choose
 from retinanet.config.settings import TrainSettings
@@ -70,7 +71,7 @@ def make_fabric(settings: TrainSettings) -> tuple[Fabric, Precision]:
     sharded = next((name for name in ("fsdp", "deepspeed", "model_parallel") if name in settings.strategy), None)
     if sharded is not None:
         raise RequestError(f"train.strategy {settings.strategy}: sharded weights cannot be saved; use ddp")
-    accelerator = _default() if settings.accelerator == "auto" else settings.accelerator
+    accelerator = fastest_device().type if settings.accelerator == "auto" else settings.accelerator
     device = "cuda" if accelerator == "gpu" else accelerator
     try:
         precision = choose(settings.precision, device)
@@ -87,14 +88,8 @@ def make_fabric(settings: TrainSettings) -> tuple[Fabric, Precision]:
                 plugins=mixed,
             )
     except (ValueError, RuntimeError, TypeError, ImportError) as error:
-        raise RequestError(
-            f"train.accelerator {settings.accelerator}, devices {settings.devices}, nodes {settings.nodes}, "
-            f"strategy {settings.strategy} do not work here: {first_line(error)}"
-        ) from error
+        names = ("accelerator", "devices", "nodes", "strategy", "precision")
+        wanted = [(name, getattr(settings, name)) for name in names]
+        given = [f"train.{name} {str(value).rstrip(',')}" for name, value in wanted if value not in ("auto", 1)]
+        raise RequestError(f"{', '.join(given) or device} cannot be used here: {first_line(error)}") from error
     return fabric, precision
-
-
-def _default() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""The weights that a run starts from: new ones, or those of a detector that fit.
+"""The weights that a run starts from: new ones, those of a backbone, or those of a detector that fit.
 
 From a detector that was trained on other classes, the backbone, the pyramid and the hidden layers of both subnets are
 kept. Of the convolution that gives the class logits, the rows of classes with the same name are kept.
@@ -16,12 +16,14 @@ from torch import Tensor
 
 from retinanet import checkpoints
 from retinanet.checkpoints import Checkpoint
+from retinanet.checkpoints.backbone_file import BackboneFile
+from retinanet.checkpoints.pretrained_weights import COCO
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import from_plain
 from retinanet.config import recipes
 from retinanet.config.convert import dotted, merge, to_plain
 from retinanet.config.model_settings import ModelSettings
-from retinanet.config.settings import Settings
+from retinanet.config.settings import STARTS, Settings
 from retinanet.model import RetinaNet
 from retinanet.model.shapes import require_memory
 
@@ -43,13 +45,30 @@ def settings(config: str | None, given: Mapping[str, Any] | None) -> Settings:
         given: the settings of the user, as nested dicts.
     """
     source = recipes.weights(config, given)
-    if source == "none":
-        return recipes.load(config or recipes.FITTED, given)
+    if source == "coco":
+        source = COCO
+        given = merge(given or {}, {"train": {"weights": COCO}})
+    elif source in STARTS:
+        return recipes.load(config or recipes.FITTED, merge(given or {}, {"train": {"weights": source}}))
+    wanted = recipes.over({}, given).get("model", {}).get("backbone", {}).get("name")
+    if (file := checkpoints.backbone(source, wanted)) is not None:
+        return _beside_backbone(config, given or {}, file)
     values = recipes.values(config or recipes.FINETUNED)
     if overruled(values):
         del values["model"]
     values = recipes.over(values, given)
     return from_plain(Settings, merge({"model": _below(checkpoints.load(source).settings, values)}, values))
+
+
+def _beside_backbone(config: str | None, given: Mapping[str, Any], file: BackboneFile) -> Settings:
+    """The settings of a run that starts from the weight file of a backbone."""
+    values = recipes.values(config or recipes.FITTED)
+    backbone = {"name": file.name, "weights": str(file.path), "options": {}, "frozen_norm": True}
+    model: dict[str, Any] = {"backbone": backbone}
+    if file.mean is not None:
+        model["preprocessing"] = {"mean": list(file.mean), "std": list(file.std or ())}
+    values = recipes.over(merge(values, {"model": model}), given)
+    return from_plain(Settings, merge(values, {"train": {"weights": "none"}}))
 
 
 def overruled(values: Mapping[str, Any]) -> list[str]:

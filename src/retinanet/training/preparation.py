@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from retinanet.analysis.anchor_fit import Choice, lost_boxes
+from retinanet.analysis.anchor_fit import ENOUGH, Choice, lost_boxes
 from retinanet.analysis.doctor import examine
+from retinanet.analysis.holdout import open_held_out, wanted_share
+from retinanet.checkpoints.pretrained_weights import PretrainedWeights
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import from_plain
 from retinanet.common.precision import Precision
@@ -24,11 +26,12 @@ from retinanet.data import DetectionData, open_data
 from retinanet.data.loader import choose_workers
 from retinanet.evaluation import coco_metrics
 from retinanet.model import RetinaNet
-from retinanet.training import events, initial_weights, resume_state
+from retinanet.training import events, initial_weights, resume_state, start_choice
 from retinanet.training.collectives import broadcast_from_first, run_in_all, run_in_first
 from retinanet.training.resume_state import Progress
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.schedule import Plan
+from retinanet.training.step_cost import Machine
 from retinanet.weight_files import metadata
 
 NAMED = 3  # classes in the message about another data set
@@ -43,18 +46,8 @@ part of the budget for the last evaluation and the report. The last two are None
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Machine:
-    """The machine that a run computes on."""
-
-    device: torch.device
-    precision: Precision
-    processes: int
-    workers: int
-
-
-Fit = Callable[[DetectionData, DetectionData, Machine], tuple[Settings, list[Choice]]]
-"""(training set, validation set, machine) -> the settings of the run, and what was chosen why."""
+Fit = Callable[[DetectionData, DetectionData, Machine, Notify], tuple[Settings, list[Choice]]]
+"""(training set, validation set, machine, notify) -> the settings of the run, and what was chosen why."""
 
 
 @dataclasses.dataclass
@@ -76,6 +69,8 @@ class Prepared:
     resumed: bool = False
     saved: dict[str, Any] | None = None
     """The contents of resume.pt, until they are restored."""
+    start: str = ""
+    """The line about what a new run starts from."""
 
 
 def prepare(
@@ -113,12 +108,23 @@ def prepare(
     data, val = run_in_all(fabric, opening)
     workers = _workers(settings, fabric)
     choices: list[Choice] = []
+    start = ""
     if fit is not None and not resume:
         notify(events.FittingSettings())
         machine = Machine(fabric.device, precision, fabric.world_size, workers)
-        settings, choices = broadcast_from_first(fabric, lambda: fit(data, val, machine))
+        settings, choices = broadcast_from_first(fabric, lambda: fit(data, val, machine, notify))
         notify(events.SettingsFitted(choices))
-    notify(events.AnchorsCover(*lost_boxes(data, settings.model, settings.matching)))
+        start = next((choice.reason for choice in choices if choice.setting == "train.weights"), "")
+    if not resume and not start:
+        settings, start = broadcast_from_first(fabric, lambda: _start(settings, data, notify))
+    if start:
+        notify(events.StartChosen(start))
+    if val.held_out is not None:  # said in the settings, so that the default may change without changing saved runs
+        settings = dataclasses.replace(
+            settings, data=dataclasses.replace(settings.data, val=f"{val.held_out['share']:g}")
+        )
+    share, lost = lost_boxes(data, settings.model, settings.matching)
+    notify(events.AnchorsCover(share, lost, share >= ENOUGH))
     if fabric.is_global_zero:
         splits = {split.split: split for split in (data, val)}
         notify(events.DataExamined(examine(splits, settings.model, read=False)))
@@ -127,18 +133,30 @@ def prepare(
         notify(events.WeightsKept(kept))
     settings = dataclasses.replace(settings, model=model.settings)
     chosen = broadcast_from_first(fabric, lambda: folder.chosen() if resume else {c.setting: c.value for c in choices})
-    return Prepared(folder, settings, data, val, model, workers, choices, kept, chosen, resume, saved)
+    return Prepared(folder, settings, data, val, model, workers, choices, kept, chosen, resume, saved, start)
 
 
-def open_folder(run: Prepared, data_root: Path, step: int) -> None:
-    """Write the settings into the run folder, which is created for a new run, and start logging after ``step``."""
+def _start(settings: Settings, data: DetectionData, notify: Notify) -> tuple[Settings, str]:
+    """Settings that say what the run starts from, and a line about it, where settings are not fitted."""
+    sources = PretrainedWeights(lambda *done: notify(events.Downloading(*done)))
+    settings, start = start_choice.resolved(settings, data, sources)
+    return settings, start.text
+
+
+def open_folder(run: Prepared, data_root: Path, step: int, functions: Mapping[str, Any]) -> None:
+    """Write the settings into the run folder, which is created for a new run, and start logging after ``step``.
+
+    Args:
+        functions: names of the user's functions and callbacks, for run.json.
+    """
     if run.resumed:
         run.folder.write_settings(run.settings)
         run.folder.write_data(data_root)
     else:
         choices = [choice.plain() for choice in run.choices]
         kept = run.kept.plain() if run.kept is not None else None
-        run.folder.create(run.settings, data_root, run.data.class_names, sys.argv, choices, kept)
+        run.folder.create(run.settings, data_root, run.data.class_names, sys.argv, choices, kept, run.start)
+    run.folder.add_facts(**functions)
     run.folder.open_logs(step)
 
 
@@ -155,10 +173,24 @@ def open_splits(
     def checking(done: int, total: int) -> None:
         notify(events.CheckingImages(done, total))
 
-    data = open_data(data_root, options.train, strict=options.strict, on_progress=checking)
+    share = wanted_share(data_root, options.val)
+    if share is not None:
+        data, val = open_held_out(
+            data_root,
+            options.train,
+            share,
+            settings.train.seed,
+            strict=options.strict,
+            on_progress=checking,
+            on_compare=lambda done, total: notify(events.ComparingImages(done, total)),
+        )
+    else:
+        data = open_data(data_root, options.train, strict=options.strict, on_progress=checking)
     check(data)
     _require_boxes(data, "train")
-    val = open_data(data_root, options.val, strict=options.strict, class_names=data.class_names, on_progress=checking)
+    if share is None:
+        names = data.class_names
+        val = open_data(data_root, options.val, strict=options.strict, class_names=names, on_progress=checking)
     _require_boxes(val, "evaluate")
     notify(events.DataOpened(data, val))
     return data, val

@@ -44,10 +44,11 @@ def _roles(splits: Sequence[Split]) -> Iterator[Finding]:
     if not roles & {"train", "trainval"} and len(splits) > 1:
         text = f"there is no split to train on; there are {listed([split.name for split in splits])}"
         yield Finding("splits.no-train", "error", "", 0, text, "name one: --data.train NAME")
-    if not roles - {"train", "trainval"} or len(splits) == 1:
-        text = f"there is one split, {splits[0].name}, and none to evaluate on"
-        if len(splits) > 1:
-            text = f"there is none to evaluate on among {listed([split.name for split in splits])}"
+    if len(splits) == 1:
+        text = f"there is one split, {splits[0].name}: training holds out a fifth of it to validate on"
+        yield Finding("splits.no-val", "note", "", 0, text, "give --val 0.1 for another share, or a split of its own")
+    elif not roles - {"train", "trainval"}:
+        text = f"there is none to evaluate on among {listed([split.name for split in splits])}"
         remedy = "set apart a tenth to a fifth of the images as val, whole scenes or videos at a time"
         yield Finding("splits.no-val", "warning", "", 0, text, remedy)
     elif "val" not in roles and "test" in roles:

@@ -23,6 +23,7 @@ from retinanet.checkpoints.architecture import (
     shape,
     words,
 )
+from retinanet.checkpoints.class_names import assumption
 from retinanet.checkpoints.foreign import coco_classes
 from retinanet.checkpoints.foreign.detectron2_config import Detectron2Configuration
 from retinanet.checkpoints.native import Checkpoint
@@ -98,7 +99,7 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
     state, origins = renamed(contents, names, "Detectron2", UNUSED.fullmatch, hint)
     require_fit(path, state, origins, settings, count)
     by_ratio(state, settings.anchors)
-    assumed.append(f"the names of its {count} classes{', which are those of COCO' if count == 80 else ''}")
+    assumed.append(assumption(count))
     extra = {"origin": f"Detectron2, {words(settings.backbone.name)}", "assumed": assumed}
     return Checkpoint(state, settings, coco_classes.names(count), extra)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from retinanet.checkpoints.architecture import by_ratio, class_count, renamed, require_fit, resnet, words
+from retinanet.checkpoints.class_names import assumption
 from retinanet.checkpoints.foreign import coco_classes, mmdetection_config, mmdetection_settings
 from retinanet.checkpoints.foreign.mmdetection_config import Part
 from retinanet.checkpoints.foreign.mmdetection_settings import Meaning
@@ -84,7 +85,7 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
     names = _names(meta, count)
     if names is None:
         names = coco_classes.names(count)
-        assumed.append(f"the names of its {count} classes{', which are those of COCO' if count == 80 else ''}")
+        assumed.append(assumption(count))
     style = " (caffe)" if meaning.bgr else ""
     return Checkpoint(state, settings, names, {"origin": f"MMDetection, {words(name)}{style}", "assumed": assumed})
 

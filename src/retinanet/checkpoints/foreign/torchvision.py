@@ -13,6 +13,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from retinanet.checkpoints.architecture import class_count, count_batches, require_fit, resnet, shape, words
+from retinanet.checkpoints.class_names import assumption
 from retinanet.checkpoints.foreign import coco_classes, deepforest
 from retinanet.checkpoints.native import Checkpoint
 from retinanet.common.errors import RequestError
@@ -127,7 +128,7 @@ def convert(contents: Contents, given: Mapping[str, Any] | None = None) -> Check
     elif not {"preprocessing.size", "preprocessing.longer"} <= chosen.keys():
         assumed.append("images: the shorter side becomes 800 pixels, the longer at most 1333, torchvision's defaults")
     if forest is None and count != COCO_ROWS:
-        assumed.append("classes: the file does not name them")
+        assumed.append(assumption(count))
     if model.backbone.frozen_norm and "backbone.norm_eps" not in chosen:
         eps = forest.eps if forest is not None else _eps(contents.about, count)
         model = replace(model, backbone=replace(model.backbone, norm_eps=eps))

@@ -1,4 +1,4 @@
-"""The output of commands: text for people, JSON for programs, both from the first process only."""
+"""The output of runs and commands: text for people, JSON for programs, both from the first process only."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinanet.cli.options import Common
 from retinanet.common.atomic_files import replacing
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import NAME, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from retinanet.data.dataset import DetectionData
 
 
 def rank() -> int:
@@ -33,24 +30,36 @@ def rank() -> int:
 class Output:
     """Text for people, and one JSON value for programs."""
 
-    def __init__(self, common: Common | None) -> None:
-        from retinanet.cli.terminal import Terminal
+    def __init__(self, json: str | None = None, quiet: bool = False) -> None:
+        """
+        Args:
+            json: the file for the JSON value; "-" is standard output, and all text goes to standard error then.
+            quiet: print nothing but the JSON value.
 
-        self.common = common or Common()
-        self.silent = self.common.quiet or rank() > 0
-        if self.common.json not in (None, "-"):
+        Raises:
+            RequestError: the file cannot be written there.
+        """
+        from retinanet.terminal.notebook import in_notebook
+        from retinanet.terminal.printable_console import Terminal
+
+        self.target = json
+        self.silent = quiet or rank() > 0
+        if json not in (None, "-"):
             # Checked before the work begins. The ending protects an image that was meant as an argument.
-            path = Path(self.common.json or "").absolute()
+            path = Path(json or "").absolute()
             if path.suffix.lower() != ".json" or path.is_dir():
                 raise RequestError(
-                    f"--json {self.common.json}: the name of the file must end in .json; for standard output give "
-                    "--json -"
+                    f"--json {json}: the name of the file must end in .json; for standard output give --json -"
                 )
             if not path.parent.is_dir():
-                raise RequestError(f"--json {self.common.json}: there is no folder {path.parent}")
-        self.console: Console = Terminal(stderr=self.common.json == "-", quiet=self.silent)
+                raise RequestError(f"--json {json}: there is no folder {path.parent}")
+        self.notebook = in_notebook()
+        # The output of a notebook's cell says that it is a terminal, but lines that are overwritten would all stay.
+        plain = {"force_terminal": False, "color_system": None} if self.notebook else {}
+        self.console: Console = Terminal(stderr=json == "-", quiet=self.silent, **plain)
         """Results."""
-        self.progress: Console = Terminal(stderr=True, quiet=self.silent)
+        # A notebook shows standard error on red, as if something were wrong.
+        self.progress: Console = Terminal(stderr=not self.notebook, quiet=self.silent, **plain)
         """Progress and notes."""
 
     def say(self, *lines: str) -> None:
@@ -59,27 +68,23 @@ class Output:
             self.console.print(line, soft_wrap=True)
 
     def note(self, *lines: str) -> None:
-        """Print notes to standard error."""
+        """Print notes to standard error, or to the output of a notebook's cell."""
         for line in lines:
             self.progress.print(line, soft_wrap=True)
 
-    def data(self, data: DetectionData, label_map: bool = True) -> None:
-        """Note the size, the label map and the faults of an opened data set."""
-        boxes = f"{data.num_boxes} boxes of {len(data.class_names)} classes"
-        self.note(f"{data.root}, split {data.split} ({data.kind}): {len(data)} images, {boxes}")
-        if label_map:
-            self.note(*(f"  {line}" for line in data.label_map_lines()))
-        self.note(*(f"  {line}" for line in data.report.lines()))
+    def table(self, table: Any) -> None:
+        """Print a table of rich as a part of the result."""
+        self.console.print(table)
 
     def json(self, value: Mapping[str, Any]) -> None:
-        """Write the result as JSON where ``--json`` says, if it is given."""
-        if self.common.json is None or rank() > 0:
+        """Write the result as JSON to its file, if there is one."""
+        if self.target is None or rank() > 0:
             return
         text = json.dumps(_to_json(value), indent=2) + "\n"
-        if self.common.json == "-":
+        if self.target == "-":
             sys.stdout.write(text)
             return
-        with replacing(self.common.json) as path:
+        with replacing(self.target) as path:
             path.write_text(text, encoding="utf-8")
 
 
@@ -105,28 +110,37 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
-def setting_text(value: Any) -> str:
-    """A setting's value as a user types it."""
-    if isinstance(value, list | tuple):
-        return " ".join(map(setting_text, value))
-    if value is None:
-        return "none"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 def number(value: float | None) -> str:
     """A value of average precision or recall; a dash if there is no ground truth for it."""
     return "–" if value is None or not math.isfinite(value) or value < 0 else f"{value:.3f}"
 
 
-def class_table(per_class: Iterable[Mapping[str, Any]]) -> Any:
-    """A rich table of AP, AP50 and the number of ground-truth boxes of each class."""
+def class_table(per_class: Iterable[Mapping[str, Any]], most: int | None = None) -> Any:
+    """A rich table of AP, AP50 and the number of ground-truth boxes of each class.
+
+    Args:
+        most: rows at most. Of more classes those with the highest and the lowest AP are shown, in this order.
+    """
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("class")
     for column in ("AP", "AP50", "boxes"):
         table.add_column(column, justify="right")
-    for row in per_class:
-        table.add_row(printable(row["name"], NAME), number(row["AP"]), number(row["AP50"]), str(row["boxes"]))
+    best, worst = list(per_class), list[Mapping[str, Any]]()
+    left_out = 0
+    if most is not None and len(best) > most:
+        ranked = sorted(best, key=lambda row: -1.0 if row["AP"] is None else row["AP"], reverse=True)
+        best, worst = ranked[: most // 2], ranked[-(most - 1 - most // 2) :]
+        left_out = len(ranked) - len(best) - len(worst)
+    for row in best:
+        table.add_row(*_cells(row))
+    if left_out:
+        table.add_row(f"... {left_out} more ...")
+    for row in worst:
+        table.add_row(*_cells(row))
     return table
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return printable(row["name"], NAME), number(row["AP"]), number(row["AP50"]), str(row["boxes"])
