@@ -285,8 +285,8 @@ def _convert(
     out: Output, root: Path, convert: tuple[Format, Path], fraction: float | None, seed: int, keep_groups: bool
 ) -> None:
     from retinanet.data import open_data
-    from retinanet.data.dataset import find_layout
     from retinanet.data.formats.writers import write
+    from retinanet.data.layouts import find_layout
 
     layout, folder = convert
     require_new(folder, "")  # before the slow work
