@@ -64,7 +64,7 @@ def _nothing_right(facts: RunFacts) -> list[str]:
     if facts.settings.model.backbone.weights == facts.settings.train.weights == "none":
         advice.append(
             "The backbone started from random weights. A pretrained backbone needs far fewer of your images: "
-            "`--model.backbone.weights imagenet`."
+            "`--weights imagenet`, or `--weights FILE`."
         )
     return [*advice, *_waiting(facts)]
 

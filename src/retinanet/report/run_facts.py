@@ -35,6 +35,7 @@ class RunFacts:
         curves, errors, confusion: of these detections; the confusion is at the threshold with the best F1.
         images: the mistakes in each image at that threshold.
         loss_curves: how the class loss is distributed over examples; None if it was not measured.
+        start: what the run started from, and why; empty for runs of older versions.
         coverage: how the anchors cover the boxes of the training set; None if it was not measured.
     """
 
@@ -56,6 +57,7 @@ class RunFacts:
     images: Sequence[ImageResult] = ()
     loss_curves: LossCurves | None = None
     coverage: Coverage | None = None
+    start: str = ""
 
     @property
     def threshold(self) -> float:

@@ -52,6 +52,7 @@ def write_report(run: FinishedRun) -> None:
     evaluation, settings = run.evaluation, run.settings
     assert evaluation.curves is not None, "only the first process, which has the curves, writes the report"
     detections, indices, threshold = evaluation.detections, sorted(evaluation.detections), evaluation.curves.threshold
+    about = json.loads((run.folder.path / "run.json").read_text(encoding="utf-8"))
     seconds_in = {phase: run.seconds_in.get(phase, 0.0) for phase in PHASES}
     facts = RunFacts(
         folder=run.folder.path,
@@ -60,7 +61,7 @@ def write_report(run: FinishedRun) -> None:
         seconds=run.seconds,
         seconds_in=seconds_in | {"other": max(0.0, run.seconds - sum(seconds_in.values()))},
         settings=settings,
-        choices=json.loads((run.folder.path / "run.json").read_text(encoding="utf-8")).get("choices", []),
+        choices=about.get("choices", []),
         metrics=read_metrics(run.folder.path),
         stats=evaluation.stats,
         per_class=evaluation.per_class,
@@ -72,6 +73,7 @@ def write_report(run: FinishedRun) -> None:
         images=image_results(run.val, detections, threshold, indices=indices),
         loss_curves=None if run.brief else _loss_curves(run.detector, settings, run.val),
         coverage=cover(run.data, settings.model, settings.matching),
+        start=about.get("start", ""),
     )
     write_run_page(run.folder.report, facts)
 
