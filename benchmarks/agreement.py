@@ -28,10 +28,13 @@ def main() -> None:
     data = open_data(options.data, options.split)
     images = [data.read(index) for index in range(len(data))]
     plain = retinanet.load(options.model, "cpu", "fp32")
-    exact = [plain.predict(image) for image in images]
+    exact = plain.detect_each(images)
     for precision in options.precisions:
         fast = retinanet.load(options.model, "cpu", precision)
-        pairs = [recall_counts(e, fast.predict(p), options.score, options.iou) for e, p in zip(exact, images)]
+        pairs = [
+            recall_counts(*both, options.score, options.iou)
+            for both in zip(exact, fast.detect_each(images), strict=True)
+        ]
         total, again = (sum(column) for column in zip(*pairs))
         share = f"{100 * again / total:.2f} %" if total else "nothing to find"
         print(f"{precision} ({fast.precision}): {again} of {total} found again, {share}, in {len(data)} images")

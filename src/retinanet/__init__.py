@@ -1,6 +1,7 @@
 """RetinaNet (Lin et al., "Focal Loss for Dense Object Detection", 2017): train, evaluate, deploy.
 
     import retinanet
+    result = retinanet.train("DATA", budget="15m")
     detector = retinanet.load("runs/data-1")
     detections = detector.predict("image.jpg")
     detections.boxes, detections.scores, detections.names
@@ -16,25 +17,43 @@ from typing import TYPE_CHECKING, Any
 from retinanet.common.version import __version__
 
 if TYPE_CHECKING:
-    from retinanet.api import load as load
+    from retinanet.api.evaluation_run import evaluate as evaluate
+    from retinanet.api.export_run import export as export
+    from retinanet.api.loading import load as load
+    from retinanet.api.train_run import TrainResult as TrainResult
+    from retinanet.api.train_run import train as train
     from retinanet.config.settings import Settings as Settings
     from retinanet.data import open_data as open_data
     from retinanet.inference.detections import Detections as Detections
     from retinanet.inference.detector import Detector as Detector
     from retinanet.model.retinanet import RetinaNet as RetinaNet
-    from retinanet.training.trainer import train as train
 
 _MODULES = {
     "Detections": "retinanet.inference.detections",
     "Detector": "retinanet.inference.detector",
     "RetinaNet": "retinanet.model.retinanet",
     "Settings": "retinanet.config.settings",
-    "load": "retinanet.api",
+    "TrainResult": "retinanet.api.train_run",
+    "evaluate": "retinanet.api.evaluation_run",
+    "export": "retinanet.api.export_run",
+    "load": "retinanet.api.loading",
     "open_data": "retinanet.data",
-    "train": "retinanet.training.trainer",
+    "train": "retinanet.api.train_run",
 }
 
-__all__ = ["Detections", "Detector", "RetinaNet", "Settings", "__version__", "load", "open_data", "train"]
+__all__ = [
+    "Detections",
+    "Detector",
+    "RetinaNet",
+    "Settings",
+    "TrainResult",
+    "__version__",
+    "evaluate",
+    "export",
+    "load",
+    "open_data",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

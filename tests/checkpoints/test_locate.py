@@ -343,3 +343,10 @@ def test_a_disk_that_cannot_be_written(web: HubServer, tmp_path: Path) -> None:
     web.plain["/x.pth"] = (200, {}, CONTENT)
     with pytest.raises(WorkError, match=r"^cannot write into .*torch"):
         find(f"{web.url}/x.pth")
+
+
+@pytest.mark.parametrize("name", ["C:/models/a", "C:\\models\\a", "d:a", "C:/a.pth", "\\\\server\\share\\a"])
+def test_paths_of_windows_are_paths(here: Path, name: str) -> None:
+    """A drive is no scheme of a URL."""
+    with pytest.raises(RequestError, match="give a run folder or a checkpoint file"):
+        recognise(name)

@@ -133,7 +133,7 @@ def test_train_with_a_broken_image_says_so_and_goes_on(capsys, tmp_path):
     assert main(["train", str(root), *options]) == 0
     _, err = printed(capsys)
     assert "split train (COCO): 3 images, 6 boxes of 2 classes" in err
-    assert "  id 7 -> label 0: cat (3 boxes)" in err
+    assert "0 cat (3), 1 dog (3)" in err
     assert "002.png" in err
     assert json.loads(result.read_text())["steps"] == 1
 
@@ -160,8 +160,8 @@ def test_runs_are_numbered(capsys, data, tmp_path, monkeypatch):
     assert main(["train", str(data), "--steps", "1", *TINY]) == 0
     out, err = printed(capsys)
     assert (tmp_path / "runs" / "tiny-2" / "best.safetensors").is_file()
-    assert f"next: retinanet evaluate runs/tiny-2 {data}" in out
-    assert "step 1/1 · class " in err
+    assert f"retinanet evaluate runs/tiny-2 {data}" in out.split("next:")[1]
+    assert "step 1/1 · epoch 1 of 1 · " in err
 
 
 @pytest.mark.slow
@@ -316,6 +316,29 @@ def test_predict(capsys, run, data, tmp_path):
     assert drawn == ["001.png", "002.png", "003.png", "004.png"]
 
 
+def test_agnostic_nms(capsys, run, data, tmp_path):
+    """The same option of predict and evaluate."""
+    counts = {}
+    for nms in ("class", "agnostic"):
+        options = [
+            "--threshold",
+            "0",
+            "--max-detections",
+            "5000",
+            "--nms",
+            nms,
+            "--no-draw",
+            "--output",
+            str(tmp_path / nms),
+            "--json",
+        ]
+        assert main(["predict", str(run), str(data / "val"), *options]) == 0
+        counts[nms] = sum(json.loads(capsys.readouterr().out)["detections"].values())
+        assert main(["evaluate", str(run), str(data), "--nms", nms, "--resamples", "0", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["images"] == 4
+    assert 0 < counts["agnostic"] < counts["class"]
+
+
 def test_predict_on_a_text_file_named_jpg(capsys, run, data, tmp_path):
     text = tmp_path / "notes.jpg"
     text.write_text("these are notes")
@@ -344,7 +367,7 @@ def test_predictions_are_numbered(capsys, run, data, tmp_path, monkeypatch):
         (["{run}"], "retinanet predict MODEL SOURCE"),
         (["{run}", "{t}/no.jpg"], "no image or folder {t}/no.jpg"),
         (["{run}", "{t}/*.jpg"], r"pattern {t}/\*\.jpg"),
-        (["{run}", "{t}"], "no image in the folder {t}"),
+        (["{run}", "{t}"], "no image or video in the folder {t}"),
         (["{run}", "{run}", "--output", "{run}"], "{run} exists and is not empty: .*--output"),
         (["{run}", "{run}", "--threshold", "1"], r"--threshold must be in \[0, 1\), not 1"),
         (["{run}", "{run}", "--size", "0"], "--size must be at least 1, not 0"),

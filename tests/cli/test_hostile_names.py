@@ -13,7 +13,8 @@ from helpers.hostile_names import NAMES, obeyed
 from helpers.synthetic_data import bright_boxes
 from retinanet.cli import main
 from retinanet.data import open_data
-from retinanet.inference.drawing import Row, draw_boxes, sheet
+from retinanet.inference.drawing import draw_boxes
+from retinanet.inference.image_sheet import Row, sheet
 from retinanet.predict.files import predict_files
 from retinanet.predict.outputs import OutputOptions
 

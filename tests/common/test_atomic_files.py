@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from retinanet.common.atomic_files import beside, only_this, replacing, what_is_wrong
+from retinanet.common import atomic_files
+from retinanet.common.atomic_files import beside, only_this, rename, replacing, what_is_wrong
 from retinanet.common.errors import RequestError, WorkError
 
 
@@ -103,3 +104,29 @@ def test_words_for_errors():
     assert not only_this(None)
     assert not only_this(RequestError("no"))
     assert only_this(OSError("encoder error -2"))
+
+
+def test_a_file_that_another_program_holds_for_a_moment_is_waited_for(tmp_path, monkeypatch):
+    """As on Windows, where a file that is read cannot be replaced."""
+    monkeypatch.setattr(atomic_files, "WAITS", (0.0, 0.0, 0.0))
+    real, held = os.replace, 3
+
+    def replace(source, target):
+        nonlocal held
+        held -= 1
+        if held >= 0:
+            raise PermissionError(errno.EACCES, "access is denied")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    write(tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").read_text() == "new"
+    held = 9
+    with pytest.raises(WorkError, match="access is denied"):
+        write(tmp_path / "a.txt", "newer")
+    assert held == 5
+    assert entries(tmp_path) == ["a.txt"]
+    (tmp_path / "folder").mkdir()
+    held = 0
+    rename(tmp_path / "folder", tmp_path / "renamed")
+    assert entries(tmp_path) == ["a.txt", "renamed"]

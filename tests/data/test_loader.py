@@ -1,6 +1,7 @@
 """The stream of training images is one, whoever loads it; evaluation sees each image once, as predict does."""
 
 import itertools
+import multiprocessing
 import pickle
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from helpers.user_transform import flipped
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.config.model_settings import ModelSettings, PreprocessingSettings
 from retinanet.config.settings import AugmentationSettings, DataSettings, Settings, TrainSettings
@@ -355,3 +357,23 @@ def test_ctrl_c_ends_the_loader_processes_quietly(tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to the parent and its workers
     out, err = process.communicate(timeout=20)
     assert (out, err, process.returncode) == ("stopped\n", "", 0)
+
+
+@pytest.fixture
+def spawn():
+    """Processes start as on macOS and Windows: they share nothing with this one."""
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    multiprocessing.set_start_method(None, force=True)
+
+
+@pytest.mark.slow
+def test_spawned_workers_load_the_same(data, spawn):
+    expected = take(3, data, settings(), transform=flipped)
+    for here, there in zip(expected, take(3, data, settings(), workers=2, transform=flipped), strict=True):
+        for mine, theirs in zip(here, there, strict=True):
+            assert torch.equal(mine.images, theirs.images)
+            assert all(map(torch.equal, mine.boxes, theirs.boxes))
+            assert mine.indices == theirs.indices
+    images = [list(eval_batches(data, PREPROCESSING, range(IMAGES), 4, workers)) for workers in (0, 1)]
+    assert all(torch.equal(mine.images, theirs.images) for mine, theirs in zip(*images, strict=True))

@@ -11,6 +11,7 @@ import torch
 
 import retinanet
 from helpers import exported_models as models
+from retinanet.common.errors import RequestError
 from retinanet.export.detector_agreement import Agreement
 from retinanet.export.exporter import export
 from retinanet.inference.detector import Detector
@@ -52,6 +53,31 @@ def test_exported(kind: Any, detector: Detector, tmp_path: Path) -> None:
     export(detector, kind, place)  # compares what was written with the model, or fails
     if kind != "torch":
         assert_same(retinanet.load(place), detector)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_agnostic_suppression_is_written_into_the_export(kind: Any, detector: Detector, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime" if kind == "onnx" else "openvino")
+    place, image = tmp_path / ("m.onnx" if kind == "onnx" else "m"), models.make_image(50, 90)
+    export(detector, kind, place, nms="agnostic")
+    exported = retinanet.load(place)
+    assert exported.settings.postprocessing.nms == "agnostic"
+    assert detector.settings.postprocessing.nms == detector.model.settings.postprocessing.nms == "class"
+    expected = detector.predict(image, nms="agnostic")
+    for found in (exported.predict(image), exported.predict(image, nms="agnostic")):
+        together = Agreement()
+        together.add(found, expected, exported.settings.postprocessing)
+        assert together.good
+        assert together.detections > 20
+    other = Agreement()
+    other.add(expected, detector.predict(image), detector.settings.postprocessing)
+    assert not other.good  # the two rules tell apart here
+    if kind == "onnx":  # suppression is in the file
+        with pytest.raises(RequestError, match=r'by itself, with nms "agnostic": .* export it with --nms class'):
+            exported.predict(image, nms="class")
+    else:
+        assert exported.predict(image, nms="class").labels.tolist() == detector.predict(image).labels.tolist()
 
 
 def test_fused(detector: Detector) -> None:

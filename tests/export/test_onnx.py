@@ -209,6 +209,12 @@ def test_predict(complete: Path, detector: Detector, tmp_path: Path) -> None:
     assert exported.predict(tensor, threshold=middle).scores.tolist() == [s for s in once.scores.tolist() if s > middle]
     assert len(exported.predict(tensor, max_detections=2)) == 2
     assert exported.predict([]) == []
+    (alone,) = exported.predict(tmp_path)
+    assert (alone, alone.source) == (once, tmp_path / "p.png")
+    assert next(exported.predict(iter([tensor]))) == exported(tensor) == once
+    assert exported.to("cpu") is exported
+    with pytest.raises(RequestError, match="an exported model cannot be moved: load its file again"):
+        exported.to("meta")
     for wrong, words in (
         ({"size": 100}, "resizes images by itself"),
         ({"threshold": 0.2}, "drops scores at or below 0.3"),
@@ -216,6 +222,7 @@ def test_predict(complete: Path, detector: Detector, tmp_path: Path) -> None:
         ({"threshold": "0.5"}, "threshold must be a number"),
         ({"max_detections": 0}, "max_detections must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"nms": "agnostic"}, 'with nms "class": use the checkpoint, or export it with --nms agnostic'),
     ):
         with pytest.raises(RequestError, match=words):
             exported.predict(tensor, **wrong)

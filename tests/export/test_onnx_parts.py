@@ -84,9 +84,9 @@ def test_images(name: str) -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 3, 1000])
-@pytest.mark.parametrize("name", ["ours", "torchvision", "detectron2", "mmdetection", "detectron"])
+@pytest.mark.parametrize("name", ["ours", "agnostic", "torchvision", "detectron2", "mmdetection", "detectron"])
 def test_detections(classes: int, name: str) -> None:
-    values = models.CONVENTIONS[name]
+    values = {"postprocessing": {"nms": "agnostic"}} if name == "agnostic" else models.CONVENTIONS[name]
     anchors = replace(AnchorSettings(), **values.get("anchors", {}))
     after = PostprocessingSettings(threshold=0.5, candidates=300, max_detections=60)
     after = replace(after, **{"max_detections": 60, **values.get("postprocessing", {})})

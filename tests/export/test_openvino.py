@@ -79,6 +79,7 @@ def test_the_folder_finds_what_the_model_finds(detector: Detector, loaded: Detec
     for found, expected in zip(loaded.predict(images), detector.predict(images), strict=True):
         assert_same(found, expected)
     assert_same(loaded.predict(images[1], size=160), detector.predict(images[1], size=160))
+    assert_same(next(loaded.predict(iter(images))), detector(images[0]))
 
 
 def test_what_is_known_comes_along(detector: Detector, loaded: Detector) -> None:

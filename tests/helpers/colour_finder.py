@@ -28,7 +28,7 @@ class ColourFinder:
         self.smallest = smallest  # pixels; video codecs leave specks
         self.calls: list[int] = []
 
-    def predict(self, images: Any, *, threshold=None, max_detections=None, size=None, batch_size=8):
+    def predict(self, images: Any, *, threshold=None, max_detections=None, size=None, batch_size=8, nms=None):
         if not isinstance(images, list | tuple):
             return self.predict([images], threshold=threshold, max_detections=max_detections)[0]
         self.calls.append(len(images))

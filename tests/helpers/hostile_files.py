@@ -27,6 +27,7 @@ import torch
 
 from helpers import exported_models
 from retinanet import checkpoints
+from retinanet.checkpoints.built_network import build
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.config import recipes
 from retinanet.config.convert import to_plain
@@ -35,7 +36,6 @@ from retinanet.export.onnx import onnx_export
 from retinanet.export.openvino import openvino_export
 from retinanet.export.openvino.openvino_runtime import ABOUT, NETWORK, runtime
 from retinanet.export.runtimes import open_exported
-from retinanet.inference.detector import build
 from retinanet.training import resume_state, run_folder
 
 SECONDS = 5.0

@@ -34,7 +34,6 @@ def context():
             "retinanet.cli",
             "retinanet.training.trainer",
             "retinanet.training.run_report",
-            "torch.utils.tensorboard",
             "timm",
         ]
     )

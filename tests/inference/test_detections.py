@@ -1,5 +1,9 @@
 """The result type: what it says of itself, and what others get of it."""
 
+import copy
+import csv
+import json
+import pickle
 import sys
 
 import numpy as np
@@ -7,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from retinanet.common.errors import RequestError
-from retinanet.inference.detections import Detections
-from retinanet.inference.drawing import PALETTE
+from retinanet.common.errors import RequestError, WorkError
+from retinanet.inference.class_colours import PALETTE
+from retinanet.inference.detections import Detection, Detections
 
 NAMES = ("dog", "cat", "bird")
 
@@ -134,3 +138,194 @@ def test_what_is_drawn(found, empty):
     assert renamed.draw(source).tobytes() != image.tobytes()
     surer = Detections(found.boxes, found.scores + 0.1, found.labels, NAMES)
     assert surer.draw(source).tobytes() != image.tobytes()
+
+
+def test_it_is_a_sequence(found, empty):
+    assert [one.name for one in found] == ["bird", "dog", "bird"]
+    box, score, label, name = found[1]
+    assert (box, score, label, name) == ((0.0, 0.0, 5.0, 5.0), 0.5, 0, "dog")
+    assert found[-1] == found[2] == found[np.int64(2)] == found[torch.tensor(2)]
+    assert isinstance(found[0], Detection)
+    assert {type(value) for value in (*found[0].box, found[0].score)} == {float}
+    assert [one.score for one in reversed(found)] == [0.25, 0.5, 0.75]
+    assert found[0] in found
+    assert list(empty) == []
+    assert not empty
+    for wrong in (3, -4):
+        with pytest.raises(IndexError, match=f"there is no detection {wrong}: there are 3"):
+            found[wrong]
+    with pytest.raises(IndexError):
+        empty[0]
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        (slice(1, 3), [1, 2]),
+        (slice(None, None, 2), [0, 2]),
+        ([True, False, True], [0, 2]),
+        (np.array([True, False, True]), [0, 2]),
+        (torch.tensor([False, False, False]), []),
+        ([2, 0], [2, 0]),
+        (np.array([-1]), [2]),
+        (torch.tensor([1, 1], dtype=torch.int32), [1, 1]),
+        ([], []),
+        ((), []),
+    ],
+)
+def test_some_of_them(found, index, expected):
+    some = found[index]
+    assert isinstance(some, Detections)
+    assert some.labels.tolist() == [found.labels.tolist()[i] for i in expected]
+    assert some.boxes.tolist() == [found.boxes.tolist()[i] for i in expected]
+    assert some.boxes.shape == (len(expected), 4)
+    assert (some.scores.dtype, some.labels.dtype) == (torch.float32, torch.int64)
+
+
+def test_masks_of_its_own_tensors(found, empty):
+    assert found[found.scores > 0.3] == found[(found.boxes[:, 0] < 20).numpy()] == found.first(2)
+    assert found[found.labels == 2].names == ["bird", "bird"]
+    assert len(empty[empty.scores > 0.5]) == 0
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ([True, False], "the mask has 2 values for 3 detections"),
+        (torch.ones(4, dtype=torch.bool), "the mask has 4 values for 3 detections"),
+        ("cat", "an index must be .*, not 'cat'"),
+        (None, "an index must be"),
+        (1.0, "an index must be"),
+        (True, "an index must be"),
+        ([0.5, 1.0], "an index must be"),
+        (torch.ones((3, 3), dtype=torch.bool), "an index must be"),
+        ((0, slice(None)), "an index must be"),
+        (10**30, "an index must be"),
+        (torch.ones(3, dtype=torch.uint8), "an index of uint8"),
+    ],
+)
+def test_what_is_no_index(found, index, message):
+    with pytest.raises(RequestError, match=f"^{message}"):
+        found[index]
+
+
+def test_indices_out_of_range(found):
+    with pytest.raises(IndexError, match="there is no detection 7: there are 3"):
+        found[[0, 7]]
+
+
+def test_of_classes(found):
+    assert found.of("dog").scores.tolist() == [0.5]
+    assert found.of("bird", "dog") == found
+    assert len(found.of("cat")) == len(found.of()) == 0
+    with pytest.raises(RequestError, match=r"the detector has no class 'brid'; did you mean bird\?$"):
+        found.of("dog", "brid")
+    with pytest.raises(RequestError, match=r"no class 'zebra': it has dog, cat, bird$"):
+        found.of("zebra")
+    with pytest.raises(RequestError, match="class names are texts"):
+        found.of(["dog"])
+
+
+def test_equality(found, empty):
+    assert found == copy.copy(found) == copy.deepcopy(found) == pickle.loads(pickle.dumps(found))
+    assert found != empty
+    assert found != found[[1, 0, 2]]
+    assert found != Detections(found.boxes, found.scores, found.labels, ("a", "b", "c"))
+    assert found != 3
+    assert found in [empty, found]
+    with pytest.raises(TypeError):
+        hash(found)
+
+
+def test_repr_is_short(found, empty):
+    found.source = "a.jpg"
+    assert repr(found) == "<Detections: 3 in a.jpg: 2 bird, 1 dog, scores 0.25 to 0.75>"
+    assert repr(empty) == "<Detections: 0>"
+    assert repr(found[0]) == "Detection('bird', 0.75, box=(10.2, 20.0, 40.0, 60.5))"
+    many = Detections(torch.zeros(999, 4), torch.rand(999), torch.arange(999), tuple(map(str, range(999))))
+    assert len(repr(many)) < 120
+
+
+def test_the_image_is_remembered(found, tmp_path):
+    array = np.full((100, 120, 3), 90, np.uint8)
+    for source in kinds(array, tmp_path):
+        found.source = source
+        for one in (found, found[:], found.above(0), found.of("bird", "dog"), pickle.loads(pickle.dumps(found))):
+            assert one.draw().tobytes() == found.draw(array).tobytes()
+        assert found[:2].source is source
+    found.source = tmp_path / "gone.png"
+    with pytest.raises(RequestError, match=r"gone\.png: there is no such file"):
+        found.draw()
+    found.source = None
+    with pytest.raises(RequestError, match="which image"):
+        found.draw()
+
+
+def test_save(found, tmp_path):
+    found.source = Image.new("RGB", (120, 100), (90, 90, 90))
+    assert found.save(tmp_path / "a.png") == tmp_path / "a.png"
+    assert Image.open(tmp_path / "a.png").tobytes() == found.draw().tobytes()
+    for name, kind in (("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.webp", "WEBP")):
+        assert Image.open(found.save(str(tmp_path / name))).format == kind
+    found.source = tmp_path / "a.png"
+    assert json.loads(found.save(tmp_path / "a.json").read_text()) == found.to_dict()
+    with open(found.save(tmp_path / "a.csv"), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == found.names
+    assert {row["image"] for row in rows} == {str(tmp_path / "a.png")}
+    assert [float(rows[0][side]) for side in ("score", "x1", "y1", "x2", "y2")] == [0.75, 10.25, 20, 40, 60.5]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.JPEG", "a.csv", "a.jpg", "a.json", "a.png", "a.webp"]
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "a", "a.txt", ".png"])
+def test_save_under_another_ending(found, tmp_path, name):
+    found.source = np.zeros((9, 9, 3), np.uint8)
+    with pytest.raises(RequestError, match=r"an image is written as \.png or \.jpg"):
+        found.save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_save_where_there_is_no_folder(found, tmp_path):
+    found.source = np.zeros((9, 9, 3), np.uint8)
+    for name in ("no/a.png", "no/a.csv", "no/a.json"):
+        with pytest.raises(WorkError, match=f"cannot write {tmp_path}/{name}: no such file or directory"):
+            found.save(tmp_path / name)
+
+
+def test_a_spreadsheet_runs_no_name(found, tmp_path):
+    found.class_names = ("=1+1", "cat", "bird")
+    found.source = "-a.jpg"
+    text = found.save(tmp_path / "a.csv").read_text()
+    assert "./-a.jpg,'=1+1,0.5" in text
+
+
+def test_plain_values(found, empty):
+    found.source = "a.jpg"
+    expected = {
+        "image": "a.jpg",
+        "detections": [
+            {"name": "bird", "label": 2, "score": 0.75, "box": [10.25, 20, 40, 60.5]},
+            {"name": "dog", "label": 0, "score": 0.5, "box": [0, 0, 5, 5]},
+            {"name": "bird", "label": 2, "score": 0.25, "box": [30, 40, 90, 70]},
+        ],
+    }
+    assert found.to_dict() == json.loads(found.to_json()) == expected
+    assert empty.to_dict() == json.loads(empty.to_json()) == {"image": None, "detections": []}
+    found.source = np.zeros((9, 9, 3), np.uint8)
+    assert found.to_dict()["image"] is None
+
+
+def test_to_pandas(found, empty):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    found.source = "a.jpg"
+    frame = pandas.concat([found.to_pandas(), empty.to_pandas()])
+    assert list(frame.columns) == ["image", "name", "label", "score", "x1", "y1", "x2", "y2"]
+    assert frame[frame.score > 0.3].name.tolist() == ["bird", "dog"]
+    assert frame[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == found.boxes.tolist()
+    assert frame.image.tolist() == ["a.jpg"] * 3
+
+
+def test_pandas_is_not_installed(found, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)  # as if there were none
+    with pytest.raises(RequestError, match=r"pip install pandas$"):
+        found.to_pandas()

@@ -39,7 +39,7 @@ from retinanet.inference.detector import Detector
 from retinanet.inference.tiling import predict_sliced
 from retinanet.losses import detection_loss
 from retinanet.model import RetinaNet
-from retinanet.ops.boxes import decode
+from retinanet.ops.boxes import decode, iou
 from retinanet.ops.image_batch import ImageBatch, prepare_image
 from retinanet.ops.iou_assigner import match
 from retinanet.predict.files import predict_files
@@ -251,6 +251,8 @@ WRONG_NUMBERS: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
     ({"batch_size": None}, "batch_size must be a whole number of at least 1, not None"),
     ({"batch_size": "8"}, "batch_size must be a whole number of at least 1, not '8'"),
+    ({"nms": "all"}, "nms must be class or agnostic, not 'all'"),
+    ({"nms": True}, "nms must be class or agnostic, not True"),
 ]
 
 
@@ -275,6 +277,29 @@ def test_numbers_of_numpy_and_none(detector: Detector) -> None:
     numpy: dict[str, Any] = {"threshold": np.float32(0.25), **{k: np.int32(v) for k, v in given.items() if k[0] != "t"}}
     assert_same(detector.predict(image, **numpy), detector.predict(image, **given))
     assert_same(detector.predict(image, threshold=None, max_detections=None, size=None), detector.predict(image))
+
+
+def test_agnostic_nms_of_one_call_or_of_the_settings(detector: Detector) -> None:
+    """Boxes of different classes that overlap by more than the limit: none are left, and only the best stay."""
+    image = make_image(50, 90)
+    by_class = detector.predict(image, max_detections=10**6)
+    found = detector.predict(image, nms="agnostic", max_detections=10**6)
+    limit = detector.settings.postprocessing.nms_iou
+
+    def crossing(detections: Detections) -> int:
+        return int((iou(detections.boxes, detections.boxes).triu(1) > limit + 1e-4).sum())
+
+    assert crossing(by_class) > 0
+    assert crossing(found) == 0
+    assert 0 < len(found) < len(by_class)
+    assert (found.scores[0], found.labels[0]) == (by_class.scores[0], by_class.labels[0])
+    assert_same(detector.predict(image, nms="class", max_detections=10**6), by_class)
+    model = copy.copy(detector.model)
+    after = replace(detector.settings.postprocessing, nms="agnostic")
+    model.settings = replace(model.settings, postprocessing=after)
+    changed = Detector(model, detector.class_names)
+    assert_same(changed.predict(image, max_detections=10**6), found)
+    assert_same(changed.predict(image, nms="class", max_detections=10**6), by_class)
 
 
 def test_images_of_other_numbers_are_scaled_with_a_warning(detector: Detector) -> None:
@@ -343,11 +368,47 @@ def test_loading_fuses(tmp_path: Path) -> None:
     plain = [detector.predict(make_image(*size)) for size in sizes]
     detector.save(tmp_path / "model.safetensors")
     loaded = retinanet.load(tmp_path / "model.safetensors", "cpu", "fp32")
-    assert loaded._fused is not None
+    assert loaded._network.fused
     # It travels to other processes and can be copied, though oneDNN's weights cannot.
     for each in (loaded, copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
         for size, expected in zip(sizes, plain):
             assert_same(each.predict(make_image(*size)), expected, 1e-2)
+
+
+def test_repr_is_one_line(detector: Detector) -> None:
+    text = repr(detector)
+    assert len(text.splitlines()) == 1
+    assert text.startswith("<Detector: 3 classes (dog, cat, bird), resnet18, 64 px, from this project, on cpu")
+    assert text.endswith("computes in fp32>")
+    many = Detector(RetinaNet(detector.settings, 80), [str(i) for i in range(80)], about={"origin": "a zoo"})
+    assert "80 classes (0, 1, 2 and 77 more)" in repr(many)
+    assert "from a zoo" in repr(many)
+    assert "images of any size" in repr(make(resize="none"))
+
+
+def test_to_another_device(tmp_path: Path) -> None:
+    make().save(tmp_path / "model.safetensors")
+    loaded = retinanet.load(tmp_path / "model.safetensors", "cpu", "auto")
+    network = loaded._network
+    assert loaded.to("cpu") is loaded
+    assert loaded._network is network  # nothing to do
+    with pytest.raises(RequestError, match="device"):
+        loaded.to("cudaa")
+    assert loaded.to("meta") is loaded  # the one other device that every machine has; it computes nothing
+    assert loaded.device == loaded.model.class_subnet.output.weight.device == torch.device("meta")
+    assert not loaded._network.fused
+    assert (loaded.precision, loaded.computes[:5]) == ("fp32", "fp32 ")  # chosen anew: bf16 was for this CPU alone
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_to_a_gpu_and_back(detector: Detector) -> None:
+    moved = copy.deepcopy(detector).to("cuda")
+    assert moved._network.fused
+    image = make_image(50, 90)
+    expected = detector.predict(image)
+    assert_agree(moved.predict(image), expected, detector.settings.postprocessing)
+    assert_agree(moved.to("cpu").predict(image), expected, detector.settings.postprocessing)
+    assert moved.precision == "fp32"
 
 
 def test_fusing_again_takes_new_weights() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torchvision.ops import nms
 
 from retinanet.config.model_settings import AnchorSettings, PostprocessingSettings
 from retinanet.inference.postprocessing import postprocess, postprocess_reference
@@ -80,8 +82,8 @@ def plain(
                     scores.append(score[pair])
                     labels.append(label)
         kept = []
-        for label in sorted(set(labels)):
-            mine = [i for i, n in enumerate(labels) if n == label]
+        for label in sorted(set(labels)) if rules.nms == "class" else [None] if labels else []:
+            mine = [i for i, n in enumerate(labels) if label is None or n == label]
             remaining = suppress(
                 torch.stack([boxes[i] for i in mine]), torch.stack([scores[i] for i in mine]), rules.nms_iou
             )
@@ -131,6 +133,7 @@ def assert_same(found: Found, expected: Found) -> None:
     threshold=st.sampled_from([0.0, 0.05, 0.4]),
     nms_iou=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
     max_detections=st.sampled_from([1, 10, 300]),
+    nms=st.sampled_from(["class", "agnostic"]),
 )
 @settings(max_examples=12, deadline=None)
 def test_plain_algorithm(
@@ -141,8 +144,9 @@ def test_plain_algorithm(
     threshold: float,
     nms_iou: float,
     max_detections: int,
+    nms: Literal["class", "agnostic"],
 ) -> None:
-    rules = PostprocessingSettings(threshold, candidates, nms_iou, max_detections)
+    rules = PostprocessingSettings(threshold, candidates, nms_iou, max_detections, nms)
     out = outputs(len(sizes), classes, seed)
     expected = plain(out, torch.tensor(sizes), rules)
     assert_same(by_reference(out, torch.tensor(sizes), rules), expected)
@@ -188,8 +192,21 @@ def test_conventions_differ() -> None:
         {"limit_shrinking": True},
         {"coarsest_threshold": 0.0},
         {"inclusive": True},
+        {"nms": "agnostic"},
     ]
     assert len({found(**changed) for changed in every}) == len(every)
+
+
+@pytest.mark.parametrize("nms_iou", [0.3, 0.5])
+def test_agnostic_suppression_is_torchvisions_nms_over_all_classes(nms_iou: float) -> None:
+    """Suppression of everything above the threshold, however many boxes and classes there are."""
+    out, every = outputs(1, 5, shift=-2.0), PostprocessingSettings(nms_iou=1.0, candidates=4000, max_detections=10**6)
+    ((boxes, scores, labels),) = postprocess(out, ANCHORS, torch.tensor([[64, 96]]), every)
+    kept = nms(boxes, scores, nms_iou)
+    assert len(boxes) > 1000
+    rules = replace(every, nms_iou=nms_iou, nms="agnostic")
+    assert_same(postprocess(out, ANCHORS, torch.tensor([[64, 96]]), rules), [(boxes[kept], scores[kept], labels[kept])])
+    assert len(labels[kept].unique()) == 5
 
 
 def test_classes_stay_apart_where_boxes_are_outside() -> None:

@@ -12,11 +12,14 @@ from torch import nn
 from helpers.colour_finder import ColourFinder, draw
 from helpers.tiny_run import tiny
 from retinanet.common.errors import RequestError
+from retinanet.config.model_settings import PostprocessingSettings
 from retinanet.inference.detections import Detections
 from retinanet.inference.detector import Detector
 from retinanet.inference.tile_merging import merge
 from retinanet.inference.tiling import predict_sliced, shared_pixels, starts, tiles
 from retinanet.model import RetinaNet
+
+BY_CLASS = PostprocessingSettings()
 
 # ------------------------------------------------------------------------------------------------------------ tiles
 
@@ -169,7 +172,9 @@ def test_a_piece_that_no_other_view_confirms_is_kept():
     """What only one tile finds of an object larger than the overlap is better than nothing."""
     boxes = torch.tensor([[40.0, 10, 100, 50]])  # cut by the right edge of the first tile, over all of the overlap
     views = torch.tensor([[0, 0, 100, 100], [70, 0, 170, 100]])
-    merged = merge(boxes, torch.tensor([0.5]), torch.tensor([0]), torch.tensor([0]), views, 30, 0.5, False)
+    merged = merge(
+        boxes, torch.tensor([0.5]), torch.tensor([0]), torch.tensor([0]), views, 30, PostprocessingSettings(), False
+    )
     assert merged[0].tolist() == boxes.tolist()
 
 
@@ -177,10 +182,21 @@ def test_pieces_of_two_classes_are_not_joined():
     boxes = torch.tensor([[40.0, 10, 100, 50], [70, 10, 150, 50]])
     views = torch.tensor([[0, 0, 100, 100], [70, 0, 170, 100]])
     scores, view = torch.tensor([0.5, 0.7]), torch.tensor([0, 1])
-    joined = merge(boxes, scores, torch.tensor([0, 0]), view, views, 30, 0.5, False)
+    joined = merge(boxes, scores, torch.tensor([0, 0]), view, views, 30, BY_CLASS, False)
     assert joined[0].tolist() == [[40, 10, 150, 50]]
     torch.testing.assert_close(joined[1], torch.tensor([0.7]))
-    assert len(merge(boxes, scores, torch.tensor([0, 1]), view, views, 30, 0.5, False)[0]) == 2
+    assert len(merge(boxes, scores, torch.tensor([0, 1]), view, views, 30, BY_CLASS, False)[0]) == 2
+
+
+def test_pieces_of_two_classes_are_joined_where_all_classes_compete():
+    views = torch.tensor([[0, 0, 100, 100], [70, 0, 170, 100]])
+    boxes = torch.tensor([[20.0, 20, 100, 60], [70, 20, 150, 60], [20, 70, 60, 90], [21, 70, 61, 90]])
+    scores, labels, view = torch.tensor([0.6, 0.8, 0.5, 0.4]), torch.tensor([0, 1, 3, 2]), torch.tensor([0, 1, 0, 0])
+    settings = PostprocessingSettings(nms="agnostic")
+    found = merge(boxes, scores, labels, view, views, 30, settings, False)
+    assert found[0].tolist() == [[20, 20, 150, 60], [20, 70, 60, 90]]
+    assert (found[1].tolist(), found[2].tolist()) == (pytest.approx([0.8, 0.5]), [1, 3])
+    assert len(merge(boxes, scores, labels, view, views, 30, BY_CLASS, False)[0]) == 4
 
 
 def test_without_overlap_nothing_is_lost():

@@ -434,10 +434,86 @@ def test_errors() -> None:
         message = f"{name} must be of the shape (3,), not {tuple(tensor.shape)}"
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             sigmoid_focal_loss(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64), **wrong)
-    with pytest.raises(ValueError, match=r"^logits \(4, 3\) need labels \(4,\), not \(5,\)$"):
+    with pytest.raises(ValueError, match=r"^labels must be int64 indices \(4,\), .* \(4, 3\) .* not int64 \(5,\)$"):
         sigmoid_focal_loss(torch.zeros(4, 3), torch.zeros(5, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"^gamma must be 0 or more, not -1$"):
         sigmoid_focal_loss(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64), gamma=-1)
     for label in (3, -3):
         with pytest.raises(ValueError, match=r"^labels must be from -2 to 2, found "):
             sigmoid_focal_loss(torch.zeros(2, 3), torch.tensor([label, 0 if label < 0 else -2]))
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@given(cases(), GAMMAS, ALPHAS)
+@settings(max_examples=60, deadline=None)
+def test_one_hot_labels_as_torchvision_has_them(
+    reduction: Any, case: tuple[Tensor, Tensor], gamma: float, alpha: float | None
+) -> None:
+    from torchvision.ops import sigmoid_focal_loss as theirs
+
+    logits, labels = case
+    logits, targets = binary_targets(logits.reshape(-1, logits.shape[-1]) / 10, labels.reshape(-1))
+    mine, other = (logits.clone().requires_grad_() for _ in range(2))
+    found = sigmoid_focal_loss(mine, targets, gamma, alpha, reduction=reduction)
+    expected = theirs(other, targets, -1 if alpha is None else alpha, gamma, reduction)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12, equal_nan=True)
+    if len(logits):
+        found.sum().backward()
+        expected.sum().backward()
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_one_hot_and_index_labels_are_the_same_loss(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(2, 40, 3, generator=generator) * 30).to(dtype)
+    labels = torch.randint(-1, 3, (2, 40), generator=generator)
+    one_hot = F.one_hot(labels + 1, 4)[..., 1:].to(dtype)
+    weights, alpha = torch.tensor([1.0, 2.0, 0.5]), torch.tensor([0.25, 0.5, 0.75])
+    for balance in ((0.25, None), (None, weights), (alpha, weights)):
+        fast = sigmoid_focal_loss(logits, labels, 2.0, *balance)
+        for given_labels in (labels, one_hot):
+            each = sigmoid_focal_loss(logits, given_labels, 2.0, *balance, reduction="none")
+            assert each.shape == logits.shape
+            torch.testing.assert_close(each.sum(), fast, rtol=1e-5, atol=0)
+            mean = sigmoid_focal_loss(logits, given_labels, 2.0, *balance, reduction="mean")
+            torch.testing.assert_close(mean, fast / logits.numel(), rtol=1e-5, atol=0)
+        torch.testing.assert_close(sigmoid_focal_loss(logits, one_hot, 2.0, *balance), fast, rtol=1e-5, atol=0)
+
+
+def test_rows_that_take_no_part_and_the_reductions() -> None:
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, -1, -2, 2, -2, 1])
+    each = sigmoid_focal_loss(logits, labels, reduction="none")
+    assert (each[[2, 4]] == 0).all()
+    mean = sigmoid_focal_loss(logits, labels, reduction="mean")
+    torch.testing.assert_close(mean, each[labels != -2].mean())
+
+
+def test_soft_targets() -> None:
+    """Between 0 and 1 the formula is torchvision's too."""
+    from torchvision.ops import sigmoid_focal_loss as theirs
+
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(8, 4, dtype=torch.float64, generator=generator)
+    targets = torch.rand(8, 4, dtype=torch.float64, generator=generator)
+    torch.testing.assert_close(sigmoid_focal_loss(logits, targets, reduction="none"), theirs(logits, targets))
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (torch.zeros(3, 3, dtype=torch.int64), r"not int64 \(3, 3\)"),
+        (torch.zeros(3, 3, dtype=torch.bool), r"not bool \(3, 3\)"),
+        (torch.zeros(3), r"not float32 \(3,\)"),
+        (torch.zeros(3, 2), r"not float32 \(3, 2\)"),
+    ],
+)
+def test_labels_that_are_neither_indices_nor_one_hot(labels: Tensor, words: str) -> None:
+    for reduction in ("sum", "none"):
+        with pytest.raises(
+            RequestError, match=rf"^labels must be int64 indices \(3,\), or one-hot \(3, 3\) .*{words}$"
+        ):
+            sigmoid_focal_loss(torch.zeros(3, 3), labels, reduction=reduction)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="reduction must be one of sum, mean, none, not 'avg'"):
+        sigmoid_focal_loss(torch.zeros(3, 3), torch.zeros(3, 3), reduction="avg")  # type: ignore[arg-type]

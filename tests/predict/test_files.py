@@ -92,7 +92,7 @@ def test_a_file_with_the_signs_of_a_pattern_in_its_name(images, tmp_path):
         ([], "which images"),
         (["{t}/no.jpg"], "no image or folder {t}/no.jpg"),
         (["{t}/*.jpg"], r"pattern {t}/\*\.jpg"),
-        (["{t}"], "no image in the folder {t}"),
+        (["{t}"], "no image or video in the folder {t}"),
     ],
 )
 def test_sources_without_images(tmp_path, sources, message):
@@ -221,7 +221,7 @@ def test_skipped_files_of_a_folder_are_reported(detector, images, tmp_path):
     }
     for name in ("a.png", "inner/b.PNG", "empty.jpg", "phone.heic"):
         (folder / name).unlink()
-    with pytest.raises(RequestError, match=r"no image in the folder .*; skipped: .*e\.jxl \(JPEG XL"):
+    with pytest.raises(RequestError, match=r"no image or video in the folder .*; skipped: .*e\.jxl \(JPEG XL"):
         predict_files(detector, [folder], tmp_path / "none")
 
 

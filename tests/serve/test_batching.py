@@ -19,13 +19,14 @@ def image(seed: int, height: int = 64, width: int = 96) -> Any:
     return models.make_image(height, width, seed)
 
 
-def test_each_request_gets_the_detections_of_a_batch_of_its_own() -> None:
+@pytest.mark.parametrize("nms", [None, "agnostic"])
+def test_each_request_gets_the_detections_of_a_batch_of_its_own(nms: str | None) -> None:
     """One batch, many thresholds and limits: the detections are those of single calls."""
     detector, sizes = small_detector(), []
     options = [(0.05, 100), (0.5, 100), (0.5, 3), (0.9, 1000), (0.0, 7), (0.3, 1)]
     images = [image(seed, 64, 96 - 8 * (seed % 2)) for seed in range(len(options))]
-    alone = [detector.predict(p, threshold=t, max_detections=m) for p, (t, m) in zip(images, options)]
-    batcher = Batcher(detector, QueueOptions(batch_size=len(options), wait=0), on_batch=sizes.append)
+    alone = [detector.predict(p, threshold=t, max_detections=m, nms=nms) for p, (t, m) in zip(images, options)]
+    batcher = Batcher(detector, QueueOptions(batch_size=len(options), wait=0, nms=nms), on_batch=sizes.append)
     with batcher.reserve(len(options)) as slots:
         futures = [slots.put(p, t, m) for p, (t, m) in zip(images, options)]
         batcher.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 import helpers.serve_extra  # noqa: F401
 from helpers.browser import Page, browser, chromium
 from helpers.serving import Running, encoded, running, small_detector
+from retinanet.inference.class_colours import colour, hexadecimal, text_colour
 from retinanet.serve.limits import Limits
 
 pytest.importorskip("websockets", reason="websockets is not installed")
@@ -103,7 +105,7 @@ def test_an_image_is_added(page: Page, server: Running, how: str) -> None:
     assert [row.split(",")[0] for row in rows(page)] == [d["name"] for d in found]
     assert number(page, "#boxes .side") == len(found)
     drawn = page.run(
-        "[...document.querySelectorAll('#boxes g')].map((g) => [+g.dataset.index, ...['x', 'y', 'width', 'height']"
+        "[...document.querySelectorAll('#boxes g.box')].map((g) => [+g.dataset.index, ...['x', 'y', 'width', 'height']"
         ".map((k) => +g.querySelector('.side').getAttribute(k))])"
     )
     for index, x, y, width, height in drawn:
@@ -195,6 +197,47 @@ def test_saving(page: Page, server: Running) -> None:
         difference = np.abs(np.asarray(drawn.convert("RGB")).astype(int) - np.asarray(plain))
         changed = int((difference.max(axis=2) > 30).sum())
         assert 0.01 * 24000 < changed < 24000
+        labels = {detection["label"] for detection in found}
+        assert all((np.asarray(drawn.convert("RGB")) == colour(label)).all(axis=2).any() for label in labels)
+
+
+def test_colours_are_those_of_drawn_files(page: Page, server: Running) -> None:
+    count = len(server.service.detector.class_names)
+    assert server.get("/health").json["colours"] == [hexadecimal(colour(label)) for label in range(count)]
+    give(page, ("a.png", encoded(kind="PNG")))
+    wait_for_detections(page)
+    found = answer(server, encoded(kind="PNG"), 40)
+    drawn = page.run(
+        "[...document.querySelectorAll('#boxes g.box')].map((g) => [+g.dataset.index, "
+        "g.querySelector('.side').getAttribute('stroke')])"
+    )
+    assert len(drawn) == len(found)
+    assert all(stroke == hexadecimal(colour(found[index]["label"])) for index, stroke in drawn)
+    ours = [colour(label) for label in range(300)]
+    texts = page.run(
+        f"import('./drawing.js').then((m) => {json.dumps([hexadecimal(rgb) for rgb in ours])}.map(m.textColour))"
+    )
+    assert texts == [hexadecimal(text_colour(rgb)) for rgb in ours]
+
+
+def test_labels_lie_above_all_lines_and_hide_no_other_label(page: Page) -> None:
+    give(page, ("a.png", encoded(640, 400, "PNG")))
+    wait_for_detections(page)
+    parts = page.run("[...document.querySelectorAll('#boxes g')].map((g) => g.classList[0])")
+    assert parts == sorted(parts)  # box, ..., label
+    areas = page.run(
+        "[...document.querySelectorAll('#boxes .chip')].map((c) => ['x', 'y', 'width', 'height']"
+        ".map((k) => +c.getAttribute(k)))"
+    )
+    assert len(areas) > 3
+    for (x, y, w, h), (u, v, s, t) in itertools.combinations(areas, 2):
+        shared = max(0, min(x + w, u + s) - max(x, u)) * max(0, min(y + h, v + t) - max(y, v))
+        assert shared <= 0.031 * min(w * h, s * t) * max(w, s) / min(w, s)
+    for x, y, w, h in areas:
+        assert x >= 0
+        assert y >= 0
+        assert x + w <= 640.01
+        assert y + h <= 400.01
 
 
 def test_errors_are_shown(page: Page) -> None:
@@ -323,7 +366,10 @@ def test_the_page_for_programs(tab: Page, server: Running) -> None:
     tab.events.clear()
     tab.size(390, 844)
     tab.go(f"{server.url}/docs")
-    assert "/predict" in tab.run("document.querySelector('main').textContent")
+    assert f"http://127.0.0.1:{server.port}/predict?threshold=0.5" in tab.run(
+        "document.querySelector('pre').textContent"
+    )
+    assert ":8000" not in tab.run("document.querySelector('main').textContent")
     assert tab.run("document.documentElement.scrollWidth") <= 390
     assert {a.split("/")[2] for a in tab.urls() if a.startswith("http")} == {f"127.0.0.1:{server.port}"}
     assert tab.problems() == []

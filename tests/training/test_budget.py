@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from retinanet.cli.train_command import budget_lines
 from retinanet.config.settings import TrainSettings
+from retinanet.terminal.run_ending import budget_lines
 from retinanet.training.schedule import Plan, ema_decay
 from retinanet.training.step_decisions import ADAPTED, Decider
 

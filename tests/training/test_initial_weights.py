@@ -21,8 +21,8 @@ from retinanet.model import RetinaNet
 from retinanet.terminal.progress import kept_lines
 from retinanet.training import fitted_defaults, initial_weights
 from retinanet.training.events import Started, StateSaved, WeightsKept
-from retinanet.training.preparation import Machine
 from retinanet.training.run_folder import read_run
+from retinanet.training.step_cost import Machine
 from retinanet.training.trainer import train
 
 MANY = (*(f"thing {i}" for i in range(78)), "Person", "red")
@@ -230,7 +230,8 @@ def test_a_run_from_the_command_line(many, data, tmp_path, capsys):
     copy, run = tmp_path / "copy.safetensors", tmp_path / "run"
     copy.write_bytes(many.read_bytes())
     options = ["--data.workers", "0", "--train.precision", "fp32", "--train.accelerator", "cpu"]
-    assert main(["train", str(data), "--weights", str(copy), "--steps", "2", "--output", str(run), *options]) == 0
+    options += ["--weights", str(copy), "--explain"]
+    assert main(["train", str(data), "--steps", "2", "--output", str(run), *options]) == 0
     printed = capsys.readouterr().err
     assert f"weights of {copy} (a test): " in printed
     assert "class output kept for red; class output new for green\n" in printed

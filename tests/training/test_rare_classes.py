@@ -13,6 +13,7 @@ from retinanet.config.settings import LossSettings, MatchingSettings
 from retinanet.data import open_data
 from retinanet.data.loader import TrainingSteps
 from retinanet.data.sampler import Repeats, repeat_factors
+from retinanet.losses import Criterion
 from retinanet.model import RetinaNet
 from retinanet.ops.iou_assigner import match
 from retinanet.training.run_folder import read_metrics, read_run
@@ -92,9 +93,8 @@ def test_the_learner_counts_classes_by_their_weights():
     targets = match(anchors, [torch.tensor([[8.0, 8, 40, 40]])], [torch.tensor([1])], MatchingSettings())
 
     def loss(**changes):
-        return [
-            part.item() for part in Learner(model, LossSettings(**changes), ("red", "green"))(images, sizes, targets)
-        ]
+        learner = Learner(model, Criterion(LossSettings(**changes), class_names=("red", "green")))
+        return [part.item() for part in learner(images, sizes, targets)]
 
     plain, none = loss(), loss(class_weights={"red": 0.0, "green": 0.0})
     assert none == [0, plain[1]]
@@ -106,9 +106,9 @@ def test_the_learner_counts_classes_by_their_weights():
 
 
 def test_the_vectors_move_with_the_learner_and_are_not_saved():
-    learner = Learner(RetinaNet(rare().model, 2), rare().loss, ("red", "green"))
-    assert {name for name, _ in learner.named_buffers()} >= {"alphas", "class_weights"}
+    learner = Learner(RetinaNet(rare().model, 2), Criterion(rare().loss, class_names=("red", "green")))
+    assert {name for name, _ in learner.named_buffers()} >= {"criterion.alphas", "criterion.class_weights"}
     assert all(name.startswith("model.") for name in learner.state_dict())
     moved = learner.to("meta")
-    assert moved.alphas.device.type == moved.class_weights.device.type == "meta"
-    assert Learner(learner.model, LossSettings()).alphas is None
+    assert moved.criterion.alphas.device.type == moved.criterion.class_weights.device.type == "meta"
+    assert Criterion().alphas is None

@@ -39,6 +39,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DetectionData:
     return black_images(tmp_path_factory.mktemp("data"), [((64, 64), boxes)] * 16)
 
 
+@pytest.fixture(autouse=True)
+def cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial takes seconds; here each image costs the same."""
+    for module in (network_choice, fitted_defaults):
+        monkeypatch.setattr(module, "measure", lambda *_: step_cost.Cost(0.05, 1e6))
+
+
 @pytest.fixture
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the hub's and torch.hub's caches, which are empty."""
@@ -115,6 +122,7 @@ def test_imagenet_weights_from_the_web(web: HubServer, data: DetectionData) -> N
     assert not again[2]
 
 
+@pytest.mark.slow
 def test_coco_weights_where_they_can_be_afforded(
     web: HubServer, data: DetectionData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,9 +135,6 @@ def test_coco_weights_where_they_can_be_afforded(
     torch.save(theirs, folder)
     monkeypatch.setattr("retinanet.training.start_choice.COCO", str(folder))
     monkeypatch.setattr("retinanet.checkpoints.pretrained_weights.COCO", str(folder))
-    cost = step_cost.Cost(1e-3, 1e6)
-    monkeypatch.setattr(network_choice, "measure", lambda *_: cost)
-    monkeypatch.setattr(fitted_defaults, "measure", lambda *_: cost)
     settings, line, _ = fitted(data, budget("1h"))
     assert settings.train.weights == str(folder)
     assert settings.model.backbone.name == "resnet50"
@@ -186,8 +191,10 @@ def test_the_cache_of_torchvision(caches: Path, data: DetectionData) -> None:
 def test_a_download_that_breaks(web: HubServer, data: DetectionData) -> None:
     """The server is there but has no such file: the run starts from scratch, and the line has the reason."""
     settings, line, _ = fitted(data, budget("10s"))
-    assert settings.model.backbone.weights == "none"
-    assert line.startswith("from scratch: timm/")
+    assert (settings.model.backbone.weights, settings.model.backbone.frozen_stages) == ("none", 0)
+    assert settings.train.backbone_lr == 1
+    assert line.startswith("from scratch: ")
+    assert "the Hugging Face hub has no model timm/" in line
 
 
 def test_a_download_that_takes_too_much_of_the_budget(web: HubServer) -> None:

@@ -28,6 +28,7 @@ from retinanet.training.events import (
     Ended,
     EvaluationDone,
     EvaluationProgress,
+    StartChosen,
     Started,
     StateSaved,
     StepDone,
@@ -41,7 +42,8 @@ def test_run_folder(data, tmp_path):
     run = tmp_path / "run"
     expected = "best.safetensors evaluation.json last.safetensors metrics.csv resume.pt run.json settings.yaml"
     assert sorted(p.name for p in run.iterdir() if p.is_file()) == [*expected.split(), "validation.png"]
-    assert any((run / "tensorboard").iterdir())
+    assert [p.name for p in run.iterdir() if p.is_dir()] == []
+    assert json.loads((run / "run.json").read_text())["own"] == {}
     with Image.open(run / "validation.png") as image:
         image.load()
     with open(run / "metrics.csv", newline="") as file:
@@ -55,6 +57,7 @@ def test_run_folder(data, tmp_path):
         DataOpened,
         AnchorsCover,
         DataExamined,
+        StartChosen,
         Started,
         StepDone,
         EvaluationProgress,

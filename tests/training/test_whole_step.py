@@ -12,6 +12,7 @@ from helpers.tiny_run import tiny
 from retinanet.common import threads
 from retinanet.data import open_data
 from retinanet.data.loader import TrainingSteps
+from retinanet.losses import Criterion
 from retinanet.model import RetinaNet
 from retinanet.training.ema import Ema
 from retinanet.training.optimizer import make_optimizer, set_lr
@@ -43,7 +44,7 @@ def test_a_step_waits_for_nothing(data: Any, monkeypatch: pytest.MonkeyPatch) ->
     model = RetinaNet(settings.model, len(split.class_names))
     fabric = Fabric(accelerator="cpu", devices=1)
     average = Ema(model, 0.9)
-    learner: Any = Learner(model, settings.loss, split.class_names)
+    learner: Any = Learner(model, Criterion(settings.loss, settings.matching, split.class_names))
     learner, steps = fabric.setup(learner, make_optimizer(model, settings.train))
     batches = TrainingSteps(split, settings)
     monkeypatch.setattr(threads, "asynchronous", lambda device: True)
@@ -51,7 +52,7 @@ def test_a_step_waits_for_nothing(data: Any, monkeypatch: pytest.MonkeyPatch) ->
     for step in range(4):
         parts = batches[step % 2]
         with NoWaiting() if step >= 2 else torch.enable_grad():  # the first ones fill caches, of shapes too
-            losses.append(backward(fabric, learner, parts, settings.matching))
+            losses.append(backward(fabric, learner, parts))
             fabric.clip_gradients(learner, steps, max_norm=1.0, error_if_nonfinite=False)
             set_lr(steps, 1e-3)
             steps.step()

@@ -91,7 +91,7 @@ def compare(
                 for row, detector in zip(rows, detectors):
                     gc.collect()
                     begin = time.perf_counter()
-                    found = detector.predict(image)
+                    (found,) = detector.detect_each([image])
                     seconds = time.perf_counter() - begin
                     first = found if first is None else first
                     if number:

@@ -25,10 +25,11 @@ from retinanet.config.model_settings import AnchorSettings, PostprocessingSettin
 from retinanet.config.settings import LossSettings, MatchingSettings
 from retinanet.inference.detector import Detector
 from retinanet.inference.postprocessing import postprocess
-from retinanet.losses import sigmoid_focal_loss
-from retinanet.model import Outputs, RetinaNet
+from retinanet.losses import Criterion, sigmoid_focal_loss
+from retinanet.model import RetinaNet
 from retinanet.ops import iou_assigner
 from retinanet.ops.anchors import grid_shapes, make_anchors
+from retinanet.ops.network_outputs import Outputs
 
 CLASSES = 80
 
@@ -319,14 +320,14 @@ def training_step(
     truth = [fake_truth(boxes, size, size, classes, seed) for seed in range(batch)]
 
     fabric = Fabric(accelerator="cpu", devices=1, plugins=[Mixed("bf16-mixed", "cpu")] if precision == "bf16" else [])
-    learner, optimizer = fabric.setup(Learner(our_model, LossSettings(box="l1")), optimizers[0])
+    criterion = Criterion(LossSettings(box="l1"), MatchingSettings(low_quality=True))
+    learner, optimizer = fabric.setup(Learner(our_model, criterion), optimizers[0])
     sizes = torch.tensor([[size, size]] * batch)
     part = Batch(images, sizes, [b for b, _ in truth], [n for _, n in truth], list(range(batch)), [0] * batch)
-    rules = MatchingSettings(low_quality=True)
 
     def ours() -> Tensor:
         optimizer.zero_grad()
-        losses = backward(fabric, learner, [part], rules)
+        losses = backward(fabric, learner, [part])
         optimizer.step()
         return losses
 
@@ -348,7 +349,7 @@ def machine() -> str:
     import torchvision
 
     cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.exists() else []
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "CPU")
     precision = choose("auto", "cpu")
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"

@@ -43,7 +43,8 @@ WAYS = (
     "give a run folder, a checkpoint file, an https URL, the name of a model on the Hugging Face hub (user/name) "
     f"or one of torchvision's ({', '.join(TORCHVISION)})"
 )
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):/")
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/")
+_DRIVE = re.compile(r"^[A-Za-z]:")  # of a path of Windows
 _HUB = re.compile(r"^(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w.-][\w./-]*))?$", re.ASCII)
 
 
@@ -158,6 +159,7 @@ def _looks_like_a_path(text: str) -> bool:
     parts = text.split("/")
     return (
         text.startswith(("/", ".", "~"))
+        or _DRIVE.match(text) is not None
         or "\\" in text
         or text.endswith("/")
         or text.lower().endswith((*ENDINGS, *EXPORTED))

@@ -113,7 +113,7 @@ def described(settings: ModelSettings) -> list[tuple[str, str]]:
         ("anchors", f"sizes {numbers[0]} pixels, times {numbers[1]}; height to width {numbers[2]}"),
         ("image size", size),
         ("detections", f"at most {after.max_detections} an image, score above {after.threshold:.3g}, "
-         f"NMS at IoU {after.nms_iou:.3g}"),
+         f"NMS at IoU {after.nms_iou:.3g}{' over all classes' if after.nms == 'agnostic' else ''}"),
     ]  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def bench(
     images
         A folder of images for the models; at most twelve of them are used. The default are two synthetic images.
     device
-        The device of checkpoints: cpu, cuda, cuda:1, ...; by default a GPU if there is one.
+        The device of checkpoints: auto, cpu, cuda, mps, ...; auto: CUDA, else MPS, else the CPU.
     precision
         The precision of checkpoints, as for retinanet predict.
     rounds

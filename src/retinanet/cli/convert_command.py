@@ -71,8 +71,8 @@ def convert(
         raise RequestError(f"there is no folder {file.absolute().parent} to write {file.name} into")
 
     from retinanet import checkpoints
+    from retinanet.checkpoints.built_network import build
     from retinanet.checkpoints.class_names import with_names
-    from retinanet.inference.detector import build
 
     loaded = checkpoints.load(checkpoint, (settings or {}).get("model"))
     if classes is not None:

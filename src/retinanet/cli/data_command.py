@@ -18,6 +18,7 @@ from retinanet.config.convert import dotted
 from retinanet.config.model_settings import AnchorSettings, ModelSettings
 from retinanet.config.settings import MatchingSettings
 from retinanet.terminal.console import Output
+from retinanet.terminal.data_lines import fault_lines, split_lines
 from retinanet.terminal.progress import Progress
 
 if TYPE_CHECKING:
@@ -116,13 +117,12 @@ def _check(
 ) -> None:
     settings = recipes.load(config or recipes.FITTED, given_settings)  # errors in the settings come first
 
-    import torch
-
     from retinanet.analysis.anchor_fit import fit_model, lost_boxes
     from retinanet.analysis.doctor import examine, open_all
     from retinanet.analysis.doctor.finding import rank
     from retinanet.analysis.near_duplicates import inspect_images
     from retinanet.analysis.survey import survey
+    from retinanet.common.devices import fastest_device
 
     with Progress(out) as progress:
 
@@ -136,7 +136,7 @@ def _check(
         choices: list[Choice] = []
         if config is None or anchors == "auto":
             fixed = [*dotted(given_settings), *(() if config is None else ("model.preprocessing.size",))]
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = fastest_device().type
             settings, choices = fit_model(first, settings, fixed, device, anchors != "settings")
         model, matching = settings.model, settings.matching
         figures = {
@@ -298,7 +298,7 @@ def _convert(
         opened = {name: open_data(root, name, on_progress=progress.counter("checking")) for name in names}
         splits: dict[str, Any] = dict(opened)
         for each in opened.values():
-            out.data(each)
+            out.note(*split_lines(each), *(f"  {line}" for line in each.label_map_lines()), *fault_lines(each))
         if fraction is not None:
             (data,) = opened.values()
             splits = _split(out, progress, data, fraction, seed, keep_groups)

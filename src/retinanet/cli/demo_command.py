@@ -38,7 +38,7 @@ def demo(*, output: Path | None = None, budget: str = BUDGET, common: Common | N
     require_new(folder, "with --output")
     out.note(f"handwritten digits on photographs, a small RetinaNet from scratch, {budget} of training, in {folder}")
 
-    from retinanet import api
+    from retinanet.api import loading
     from retinanet.data import digits
     from retinanet.predict.files import predict_files
     from retinanet.predict.predictor import Callbacks
@@ -49,7 +49,7 @@ def demo(*, output: Path | None = None, budget: str = BUDGET, common: Common | N
     with Progress(out) as progress:
         scenes = digits.write(folder / "scenes", **SCENES, on_scene=progress.counter("making scenes"))
         summary = train(scenes, settings, run, callbacks=[progress])
-        detector = api.load(run)
+        detector = loading.load(run)
         drawing = Callbacks(on_images=progress.counter("drawing"))
         predict_files(detector, [scenes / "val"], predictions, threshold=THRESHOLD, callbacks=drawing)
     per_class = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["per_class"]

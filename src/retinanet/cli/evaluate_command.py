@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ from cyclopts import Parameter
 
 from retinanet.cli.model_argument import Precision, load, require_model
 from retinanet.cli.options import Common, limit_pixels, output_of
+from retinanet.common.arguments import Nms
 from retinanet.common.coco_numbers import METRICS
 from retinanet.common.errors import RequestError
 from retinanet.terminal.console import Output, class_table, number
@@ -22,20 +22,8 @@ if TYPE_CHECKING:
     from retinanet.data.dataset import DetectionData
     from retinanet.evaluation.bootstrap import Interval
     from retinanet.evaluation.coco_metrics import CocoResult
-    from retinanet.evaluation.pr_curves import Curves
-    from retinanet.inference.detections import Detections
+    from retinanet.evaluation.detector_evaluation import DetectorEvaluation
     from retinanet.inference.detector import Detector
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A model on the data set."""
-
-    model: str
-    detections: dict[int, Detections]
-    seconds: float
-    """Seconds per image, from its file to its boxes."""
-    result: CocoResult
 
 
 def evaluate(
@@ -47,6 +35,7 @@ def evaluate(
     compare: str | None = None,
     resamples: int = 1000,
     threshold: float | None = None,
+    nms: Nms | None = None,
     strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     batch_size: int = 8,
     workers: int = 0,
@@ -74,6 +63,9 @@ def evaluate(
         Number of bootstrap draws of the images for the 95 % intervals; 0 leaves the intervals out.
     threshold
         Drop detections with this score or a lower one. The model's default is low on purpose: a higher one lowers AP.
+    nms
+        "agnostic" lets boxes of all classes suppress each other; "class" only boxes of one class. By default the
+        model's own setting.
     strict
         Refuse a data set with any problem.
     batch_size
@@ -83,7 +75,7 @@ def evaluate(
     max_pixels
         Leave out images with more pixels; by default the environment's RETINANET_MAX_PIXELS, else 178956970.
     device
-        cpu, cuda, cuda:1, ...; by default a GPU if there is one.
+        auto, cpu, cuda, cuda:1, mps, ...; a number is that GPU. auto: CUDA, else MPS, else the CPU.
     precision
         "auto" computes in bf16 if the machine supports it natively, else in fp32. The default is "auto" for models of
         this project, and "fp32" for those of other projects, so that their boxes stay the same.
@@ -101,77 +93,75 @@ def evaluate(
 
     limit_pixels(max_pixels)
 
+    from retinanet.api.evaluation_run import images_of
+    from retinanet.evaluation.detector_evaluation import evaluate_detector
+
     detector = load(model, device, precision, out, trust)
-    images = _open(out, data, split, strict, detector.class_names)
+    images = images_of(data, split, detector, out, strict)
     detectors = [detector]
     if compare is not None:
         detectors.append(load(compare, device, precision, out, trust))
         _require_same_classes(detector, detectors[1], compare)
 
-    evaluated = [
-        _evaluate(out, source, each, images, batch_size, workers, threshold)
-        for source, each in zip(sources, detectors, strict=True)
-    ]
+    evaluated = []
+    for each in detectors:
+        with Progress(out) as progress:
+            evaluated.append(
+                evaluate_detector(
+                    each,
+                    images,
+                    batch_size=batch_size,
+                    workers=workers,
+                    threshold=threshold,
+                    nms=nms,
+                    on_progress=progress.counter("evaluating"),
+                )
+            )
     out.say(f"{model} on {data}, split {images.split}: {evaluated[0].result.images} images", "")
     content = {"model": model, "precision": detector.precision, "data": data, "split": images.split}
     out.json(content | _report(out, images, evaluated, resamples, compare))
 
 
-def _open(out: Output, data: Path, split: str, strict: bool, class_names: Sequence[str]) -> DetectionData:
-    from retinanet.data import open_data
-
-    with Progress(out) as progress:
-        checking = progress.counter("checking")
-        images = open_data(data, split, strict=strict, class_names=class_names, on_progress=checking)
-    out.data(images)
-    absent = [name for name, count in zip(images.class_names, images.counts()) if count == 0]
-    if absent:
-        out.note(f"  no boxes of {', '.join(absent)}: these classes have no AP and are left out of the means")
-    return images
-
-
 def _report(
-    out: Output, images: DetectionData, evaluated: Sequence[Evaluated], resamples: int, compare: str | None
+    out: Output, images: DetectionData, evaluated: Sequence[DetectorEvaluation], resamples: int, compare: str | None
 ) -> dict[str, Any]:
     """Print what was measured of one model or of two; return it for the JSON."""
-    from retinanet.evaluation.pr_curves import curves
-
     first, other = evaluated[0], evaluated[1] if len(evaluated) > 1 else None
     intervals, differences = _intervals(out, images, first, other, resamples)
-    best = curves(images, first.detections)
-    _print(out, first, intervals, best)
-    if other is not None:
-        out.say("", f"compared with {compare}, on the same images:", "")
-        out.console.print(_comparison(first.result, other.result, differences))
-        out.say(f"{1000 * other.seconds:.0f} ms per image")
-    return _json(first, intervals, best) | ({} if other is None else _json_of_other(other, differences))
+    _print(out, first, intervals)
+    content = _json(first, intervals)
+    if other is None:
+        return content
+    out.say("", f"compared with {compare}, on the same images:", "")
+    out.table(_comparison(first.result, other.result, differences))
+    out.say(f"{1000 * other.seconds:.0f} ms per image")
+    return content | {"compared_with": compare} | _json_of_other(other, differences)
 
 
-def _print(out: Output, first: Evaluated, intervals: Mapping[str, Interval], best: Curves) -> None:
-    out.console.print(_table(first.result, intervals))
+def _print(out: Output, first: DetectorEvaluation, intervals: Mapping[str, Interval]) -> None:
+    out.table(_table(first.result, intervals))
     out.say("")
-    out.console.print(class_table([c.row() for c in first.result.per_class]))
-    out.say("", f"best F1 {best.best_f1:.3f} (mean over classes, IoU 0.50), with scores above {best.threshold:.3f}")
+    out.table(class_table(first.per_class))
+    out.say("", f"best F1 {first.best_f1:.3f} (mean over classes, IoU 0.50), with scores above {first.threshold:.3f}")
     out.say(f"{1000 * first.seconds:.0f} ms per image, with reading (retinanet bench MODEL... times the model alone)")
 
 
-def _json(first: Evaluated, intervals: Mapping[str, Interval], best: Curves) -> dict[str, Any]:
+def _json(first: DetectorEvaluation, intervals: Mapping[str, Interval]) -> dict[str, Any]:
     return {
         "images": first.result.images,
-        "stats": first.result.stats,
+        "stats": first.metrics,
         "intervals": {name: asdict(value) for name, value in intervals.items()},
-        "per_class": [c.row() for c in first.result.per_class],
+        "per_class": first.per_class,
         "seconds_per_image": first.seconds,
-        "threshold": best.threshold,
-        "best_f1": best.best_f1,
-        "thresholds": {curve.name: curve.threshold for curve in best.per_class},
+        "threshold": first.threshold,
+        "best_f1": first.best_f1,
+        "thresholds": first.thresholds,
     }
 
 
-def _json_of_other(other: Evaluated, differences: Mapping[str, Interval]) -> dict[str, Any]:
+def _json_of_other(other: DetectorEvaluation, differences: Mapping[str, Interval]) -> dict[str, Any]:
     return {
-        "compared_with": other.model,
-        "other_stats": other.result.stats,
+        "other_stats": other.metrics,
         "other_seconds_per_image": other.seconds,
         "differences": {name: asdict(value) for name, value in differences.items()},
     }
@@ -184,7 +174,7 @@ def _require_same_classes(first: Detector, other: Detector, path: str) -> None:
 
 
 def _intervals(
-    out: Output, data: DetectionData, first: Evaluated, other: Evaluated | None, resamples: int
+    out: Output, data: DetectionData, first: DetectorEvaluation, other: DetectorEvaluation | None, resamples: int
 ) -> tuple[dict[str, Interval], dict[str, Interval]]:
     """The intervals of AP and AP50, and of their differences from the other model."""
     from retinanet.evaluation.bootstrap import confidence_intervals, match_detections
@@ -199,42 +189,6 @@ def _intervals(
             return intervals, {}
         others = match_detections(data, other.detections)
         return intervals, confidence_intervals(matches, others, resamples=resamples, on_progress=show)
-
-
-def _evaluate(
-    out: Output,
-    model: str,
-    detector: Detector,
-    data: DetectionData,
-    batch_size: int,
-    workers: int,
-    threshold: float | None,
-) -> Evaluated:
-    """Run a model on the data. Its labels become those of ``data``, which may have the classes in another order."""
-    import torch
-
-    from retinanet.evaluation import coco_metrics
-    from retinanet.evaluation.runner import detect_all
-    from retinanet.inference.detections import Detections
-
-    begin = time.perf_counter()
-    with Progress(out) as progress:
-        detections = detect_all(
-            detector,
-            data,
-            batch_size=batch_size,
-            workers=workers,
-            threshold=threshold,
-            on_progress=progress.counter("evaluating"),
-        )
-    seconds = (time.perf_counter() - begin) / max(1, len(data))
-    if detector.class_names != data.class_names:
-        label_of = torch.tensor([data.class_names.index(name) for name in detector.class_names])
-        detections = {
-            index: Detections(d.boxes, d.scores, label_of[d.labels], data.class_names)
-            for index, d in detections.items()
-        }
-    return Evaluated(model, detections, seconds, coco_metrics.evaluate(data, detections))
 
 
 def _table(result: CocoResult, intervals: Mapping[str, Interval]) -> Any:

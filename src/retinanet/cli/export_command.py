@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from retinanet.cli.model_argument import load, require_model
 from retinanet.cli.options import Common, output_of
+from retinanet.common.arguments import Nms
 from retinanet.common.errors import RequestError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def export(
     output: Path,
     network_only: bool = False,
     precision: Literal["fp32", "bf16", "int8"] = "fp32",
+    nms: Nms | None = None,
     calibrate: Path | None = None,
     check: Path | None = None,
     triton: Path | None = None,
@@ -43,6 +45,9 @@ def export(
         Of onnx: without resizing, decoding and suppression, for those who bring their own.
     precision
         Of openvino: bf16, or int8 with --calibrate.
+    nms
+        Write into the export: "agnostic" lets boxes of all classes suppress each other; "class" only boxes of one
+        class. By default the model's own setting.
     calibrate
         A folder of images like those to come, or a data set, from which int8 learns the range of values.
     check
@@ -71,6 +76,7 @@ def export(
         check=images,
         calibrate=calibrate,
         precision=precision,
+        nms=nms,
         on_progress=out.note,
     )
     differences = made.differences

@@ -37,9 +37,9 @@ def load(
     Raises:
         RequestError: ``source`` is no model, or one that needs trust, or the device is not available.
     """
-    from retinanet import api
+    from retinanet.api import loading
 
-    detector = api.load(source, device=device, precision=precision, trust=trust)
+    detector = loading.load(source, device=device, precision=precision, trust=trust)
     if out is not None:
         out.note(f"{source} computes in {detector.computes}", *(f"  assumed: {line}" for line in detector.assumed))
     return detector

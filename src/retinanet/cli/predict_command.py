@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from retinanet.cli.model_argument import Precision, load, require_model
 from retinanet.cli.options import Common, output_of
-from retinanet.common.arguments import PredictOptions, whole
+from retinanet.common.arguments import Nms, PredictOptions, whole
 from retinanet.common.atomic_files import require_new
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import listed
@@ -60,6 +60,7 @@ def predict(
     threshold: float | None = None,
     max_detections: int | None = None,
     size: int | None = None,
+    nms: Nms | None = None,
     formats: Annotated[tuple[Format, ...], Parameter(name="--format", consume_multiple=True, negative=())] = ("json",),
     draw: bool = True,
     options: Options | None = None,
@@ -92,6 +93,9 @@ def predict(
         The most in one image; by default the model's own setting.
     size
         Resize images to this many pixels, mostly the shorter side, instead of the model's size.
+    nms
+        "agnostic" lets boxes of all classes suppress each other, so that an object has one label; "class" only boxes of
+        one class. By default the model's own setting, mostly "class".
     formats
         Result files of images. json: detections.json in COCO's format; csv: detections.csv; yolo: labels/, a text file
         for each image. A video always has NAME.jsonl, a line of JSON for each frame.
@@ -100,7 +104,7 @@ def predict(
     batch_size
         Images that go through the network together.
     device
-        cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+        auto, cpu, cuda, cuda:1, mps, ...; a number is that GPU. auto: CUDA, else MPS, else the CPU.
     precision
         "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
         here, and "fp32" for those of other projects, so that their boxes are the same as there.
@@ -109,10 +113,10 @@ def predict(
     """
     out, options = output_of(common), options or Options()
     require_model(model)
-    PredictOptions(threshold, max_detections, size, batch_size, lambda name: "--" + name.replace("_", "-"))
+    PredictOptions(threshold, max_detections, size, batch_size, nms, lambda name: "--" + name.replace("_", "-"))
     found = _find(sources, output, options)  # errors in these are reported before a model is loaded
     detector = load(model, device, precision, out, trust)
-    run = {"threshold": threshold, "max_detections": max_detections, "size": size, "batch_size": batch_size}
+    run = {"threshold": threshold, "max_detections": max_detections, "size": size, "batch_size": batch_size, "nms": nms}
     folder = output or next_folder(Path("predict"))
     _run(out, model, detector, found, folder, run | {"formats": formats, "draw": draw}, options)
 

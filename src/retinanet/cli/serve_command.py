@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from retinanet.cli.model_argument import Precision, load, require_model
 from retinanet.cli.options import Common, output_of
+from retinanet.common.arguments import Nms, PredictOptions
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
 from retinanet.terminal.console import Output
@@ -20,6 +21,7 @@ from retinanet.terminal.console import Output
 if TYPE_CHECKING:
     import socket
 
+    from retinanet.serve.batching import QueueOptions
     from retinanet.serve.token import Token
 
 NEEDED = {
@@ -121,6 +123,7 @@ def serve(
     *,
     network: NetworkOptions | None = None,
     capacity: CapacityOptions | None = None,
+    nms: Nms | None = None,
     device: str | None = None,
     precision: Precision = None,
     trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
@@ -135,8 +138,11 @@ def serve(
     model
         A run folder (its best checkpoint), a checkpoint or exported file, an https URL, user/name on the Hugging Face
         hub, or retinanet_resnet50_fpn(_v2) for torchvision's.
+    nms
+        "agnostic" lets boxes of all classes suppress each other, so that an object has one label; "class" only boxes of
+        one class. By default the model's own setting, mostly "class".
     device
-        cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+        auto, cpu, cuda, cuda:1, mps, ...; a number is that GPU. auto: CUDA, else MPS, else the CPU.
     precision
         "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
         here, and "fp32" for those of other projects, so that their boxes are the same as there.
@@ -153,6 +159,7 @@ def serve(
         raise RequestError(f"--port must be from 0 to 65535, not {network.port}")
     capacity.check()
 
+    from retinanet.serve.batching import QueueOptions
     from retinanet.serve.server import listen
 
     # Errors in these are reported before a model is loaded, which takes seconds.
@@ -161,7 +168,19 @@ def serve(
     try:
         out.note(f"opening {model}")
         detector = load(model, device, precision, out, trust)
-        _run(detector, model_name(model), bound, network, capacity, token, out, common is not None and common.debug)
+        detector.require(PredictOptions(nms=nms))
+        queue = QueueOptions(capacity.batch_size, capacity.queue, capacity.wait / 1000, nms)
+        _run(
+            detector,
+            model_name(model),
+            bound,
+            network,
+            capacity,
+            queue,
+            token,
+            out,
+            common is not None and common.debug,
+        )
     finally:
         bound.close()
 
@@ -172,6 +191,7 @@ def _run(
     bound: socket.socket,
     network: NetworkOptions,
     capacity: CapacityOptions,
+    queue: QueueOptions,
     token: Token | None,
     out: Output,
     debug: bool,
@@ -181,7 +201,6 @@ def _run(
 
     from retinanet.serve import server
     from retinanet.serve.app import make_app
-    from retinanet.serve.batching import QueueOptions
     from retinanet.serve.guard import Hosts
     from retinanet.serve.limits import Limits
 
@@ -193,7 +212,7 @@ def _run(
         limits=Limits(
             capacity.max_megabytes, capacity.max_megapixels, capacity.images, capacity.timeout, capacity.connections
         ),
-        queue=QueueOptions(capacity.batch_size, capacity.queue, capacity.wait / 1000),
+        queue=queue,
         hosts=Hosts(network.host, network.allow_host),
         token=token,
         debug=debug,
@@ -224,12 +243,13 @@ def _run(
 
 def _most_connections() -> int:
     """The limit of open files, less some for everything else: each connection is one."""
-    try:
+    most = 10_000
+    if sys.platform != "win32":  # which has no such limit
         import resource
-    except ImportError:  # Windows
-        return 10_000
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 10_000 if soft == resource.RLIM_INFINITY else max(16, min(10_000, soft - 128))
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = most if soft == resource.RLIM_INFINITY else max(16, min(most, soft - 128))
+    return most
 
 
 def model_name(model: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import InitVar, dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal, get_args
 
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
@@ -16,6 +16,8 @@ LARGEST = 16384
 MOST_CLASSES = 100_000
 LONGEST_NAME = 1000
 """Characters of a class name."""
+Nms = Literal["class", "agnostic"]
+"""Which boxes non-maximum suppression compares: those of one class, or all."""
 
 
 def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
@@ -58,6 +60,17 @@ def threshold_of(name: str, value: Any) -> float:
     return number
 
 
+def one_of(name: str, value: Any, values: Sequence[str]) -> str:
+    """``value``, which is one of ``values``.
+
+    Raises:
+        RequestError: it is not. The message begins with ``name``.
+    """
+    if value not in values:
+        raise RequestError(f"{name} must be {' or '.join(values)}, not {shown(value)}")
+    return str(value)
+
+
 def class_names_of(names: Any, count: int | None = None) -> tuple[str, ...]:
     """Class names in the order of their labels, as a tuple.
 
@@ -94,7 +107,7 @@ class PredictOptions:
         named: how messages write a field's name; the command line writes ``--batch-size``.
 
     Raises:
-        RequestError: a field is no number, or out of range; the message begins with its name.
+        RequestError: a field is no number, out of range or unknown; the message begins with its name.
     """
 
     threshold: float | None = None
@@ -105,6 +118,8 @@ class PredictOptions:
     """Resize images to this many pixels instead of the model's size."""
     batch_size: int = 8
     """How many images of one padded size go through the network at once."""
+    nms: Nms | None = None
+    """"class": boxes of one class suppress each other; "agnostic": boxes of all classes do."""
     named: InitVar[Callable[[str], str]] = str
 
     def __post_init__(self, named: Callable[[str], str]) -> None:
@@ -113,6 +128,7 @@ class PredictOptions:
             "max_detections": _whole_or_none(named("max_detections"), self.max_detections),
             "size": _whole_or_none(named("size"), self.size, LARGEST),
             "batch_size": whole(named("batch_size"), self.batch_size),
+            "nms": self.nms if self.nms is None else one_of(named("nms"), self.nms, get_args(Nms)),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)

@@ -7,6 +7,8 @@ import os
 import re
 import secrets
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +16,8 @@ from pathlib import Path
 from retinanet.common.errors import RequestError, WorkError, first_line
 
 LONGEST_ENDING = 32  # bytes; no file format has a longer one
+WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6) if sys.platform == "win32" else ()
+"""Seconds between attempts to rename a file."""
 NAME_FAULTS = frozenset([errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST])
 
 
@@ -51,6 +55,23 @@ def beside(path: Path) -> Path:
     return path.with_name(f".{secrets.token_hex(8)}.part{ending}")
 
 
+def rename(source: Path, target: Path) -> None:
+    """Give a file or a folder its final name, at which a file may stand.
+
+    On Windows a file cannot be replaced while another program reads it, as virus scanners do for a moment: then this
+    tries again for some seconds.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    for wait in WAITS:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            time.sleep(wait)
+    os.replace(source, target)
+
+
 @contextmanager
 def replacing(path: str | Path, *also: type[Exception], needs: int | None = None) -> Iterator[Path]:
     """A context that gives a temporary file to write to, and renames it to ``path`` at its end.
@@ -71,7 +92,7 @@ def replacing(path: str | Path, *also: type[Exception], needs: int | None = None
     temporary = beside(path)
     try:
         yield temporary
-        os.replace(temporary, path)
+        rename(temporary, path)
     except Exception as error:
         if not isinstance(error, (OSError, *also)):
             raise

@@ -97,7 +97,7 @@ def choose(precision: str, device: torch.device | str) -> Precision:
 def computes_bf16(device: torch.device) -> bool:
     """Whether ``device`` multiplies bf16 numbers in hardware (a check that costs microseconds)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         # These names are private. Without them fp32 is used, which is always right, only slower.
         checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

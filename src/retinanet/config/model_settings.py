@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from retinanet.common.arguments import Nms
 from retinanet.common.fields import Section, Within, require, require_small
 from retinanet.config.bounds import Fraction, Interpolation, Mean, Normalization, Pixels, Positive, Score, Std, Width
 
@@ -169,10 +170,13 @@ class PostprocessingSettings(Section, where="model.postprocessing"):
     candidates: Annotated[int, Within(1, 1e6)] = 1000
     """Decode at most this many (anchor, class) pairs of each level, the highest-scoring first."""
     nms_iou: Fraction = 0.5
-    """IoU threshold of non-maximum suppression. Of two boxes of one class that overlap by more, the one with the lower
-    score is dropped."""
+    """IoU threshold of non-maximum suppression. Of two boxes that overlap by more, the one with the lower score is
+    dropped; see ``nms``."""
     max_detections: Annotated[int, Within(1, 1e6)] = 100
     """Keep at most this many detections of an image."""
+    nms: Nms = "class"
+    """Which boxes compete in non-maximum suppression: those of one class, as in the paper, or with "agnostic" all, so
+    that an object has one label."""
     coarsest_threshold: Score | None = None
     """Score threshold of the coarsest level, if it differs from ``threshold``. Detectron uses 0."""
     limit_shrinking: bool = False

@@ -1,13 +1,15 @@
-"""``open_data``: one split of labelled images, from a folder, a YAML or a JSON of any known layout."""
+"""``open_data``: one split of labelled images, from a folder or file of any known layout."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,19 +18,49 @@ from retinanet.common.printable import printable
 from retinanet.data import image_io
 from retinanet.data.annotations import Annotations
 from retinanet.data.faults import Report
-from retinanet.data.formats import coco, voc, yolo
-from retinanet.data.formats.listing import Layout, Listing, shown
+from retinanet.data.formats import coco, csv_table, cvat, hugging_face, label_studio, labelme, voc, voc_pairs, yolo
+from retinanet.data.formats.listing import INCOMPLETE, Layout, Listing, shown
+from retinanet.data.formats.split_folders import plain_name
 from retinanet.data.validate import Progress, check, require_images
 from retinanet.ops.iou_assigner import IGNORED
 
 T = TypeVar("T")
-SAME_SPLIT = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 LONGEST_NAME = 1000  # characters of a class name: it is drawn beside each detection
 KNOWN = (
     "COCO (annotations/*.json, or train/_annotations.coco.json as from Roboflow), "
-    "Pascal VOC (JPEGImages, Annotations, ImageSets/Main) or "
-    "YOLO (a YAML with train, val and names; obj.data; classes.txt beside images)"
+    "Pascal VOC (JPEGImages, Annotations, ImageSets/Main; an XML beside each image), "
+    "YOLO (a YAML with train, val and names; obj.data; classes.txt beside images; images and labels), "
+    "CSV (path, x1, y1, x2, y2, class), Hugging Face (Parquet or metadata.jsonl with objects), "
+    "CVAT (annotations.xml), Label Studio (JSON) and labelme (a JSON beside each image)"
 )
+Finder = Callable[[Path], Layout | None]
+FOLDERS: tuple[Finder, ...] = (
+    yolo.find_usable,  # a description that fits is somebody's intent; the others may be left over from a conversion
+    voc.find,
+    coco.find,
+    yolo.find,
+    hugging_face.find,
+    cvat.find,
+    label_studio.find,
+    labelme.find,
+    voc_pairs.find,
+    csv_table.find,
+    yolo.find_nameless,
+    yolo.find_described,
+)
+"""Recognise the layout of a folder; the first that does decides. Files that describe a whole data set come first, then
+those of a tool, then those of single images; what is guessed comes last."""
+FILES: dict[str, tuple[Finder, ...]] = {
+    ".json": (label_studio.find, labelme.find, coco.find),
+    ".xml": (cvat.find,),
+    ".parquet": (hugging_face.find,),
+    ".jsonl": (hugging_face.find,),
+    ".csv": (hugging_face.find, csv_table.find),
+    ".yaml": (yolo.find,),
+    ".yml": (yolo.find,),
+    ".data": (yolo.find,),
+}
+"""Recognise the layout of a file, by its suffix."""
 
 
 def spread(total: int, limit: int | None) -> NDArray[np.int64]:
@@ -79,6 +111,42 @@ class DetectionData:
 
     def __len__(self) -> int:
         return len(self.annotations.ids)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
+        """An image with its boxes, as torchvision's detection models are trained with.
+
+        For a ``DataLoader``, :func:`retinanet.data.collate` keeps images of different sizes apart:
+
+            loader = DataLoader(data, batch_size=8, shuffle=True, collate_fn=collate)
+            for images, targets in loader:
+                losses = model(images, targets)
+
+        Returns:
+            The image (3, H, W) uint8 RGB, and a dict: "boxes" (n, 4) float32 x1 y1 x2 y2 in its pixels, "labels" (n,)
+            int64 from 0, "image_id" an int, "area" (n,) float32 square pixels, "iscrowd" (n,) int64, 1 for a region to
+            ignore.
+
+        Raises:
+            IndexError: there is no such image.
+            RequestError: ``index`` is not one whole number.
+            WorkError: the image can no longer be read.
+        """
+        if not isinstance(index, SupportsIndex):
+            raise RequestError(
+                f"data[i] takes one index, not {printable(str(index), 50)}; for several images use "
+                "torch.utils.data.Subset(data, range(100))"
+            )
+        number = operator.index(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"image {number} of {len(self)}")
+        number %= len(self)
+        return self.read(number), {
+            "boxes": torch.from_numpy(self.boxes(number).copy()),
+            "labels": torch.from_numpy(self.labels(number)),
+            "image_id": self.image_id(number),
+            "area": torch.from_numpy(self.areas(number).astype(np.float32)),
+            "iscrowd": torch.from_numpy(self.crowd(number).astype(np.int64)),
+        }
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.root} {self.split}: {len(self)} images, {self.num_boxes} boxes>"
@@ -138,7 +206,8 @@ class DetectionData:
     def counts(self) -> list[int]:
         """Number of boxes of each class, without crowd regions."""
         notes = self.annotations
-        return np.bincount(notes.labels[~notes.crowds], minlength=len(self.class_names)).tolist()
+        counts: list[int] = np.bincount(notes.labels[~notes.crowds], minlength=len(self.class_names)).tolist()
+        return counts
 
     def read(self, index: int) -> Tensor:
         """(3, H, W) uint8 RGB.
@@ -178,8 +247,13 @@ class DetectionData:
         return [f"id {ident:>{width}} -> label {i}: {name} ({n} boxes)" for i, (ident, name, n) in enumerate(rows)]
 
 
+def collate(samples: Sequence[tuple[Tensor, dict[str, Any]]]) -> tuple[list[Tensor], list[dict[str, Any]]]:
+    """Images and targets of a batch as two lists, for the argument ``collate_fn`` of a ``DataLoader``."""
+    return [image for image, _ in samples], [target for _, target in samples]
+
+
 def find_layout(root: str | Path) -> Layout:
-    """Recognise the layout of a folder, YAML or JSON by its content.
+    """Recognise the layout of a folder or file by its content.
 
     Raises:
         RequestError: it does not exist, is empty, or has no known layout.
@@ -190,15 +264,18 @@ def find_layout(root: str | Path) -> Layout:
             raise RequestError(f"the data set {root} is a link in a circle or to a folder that is not there")
         raise RequestError(f"there is no data set {root}: no such file or folder")
     if root.is_file():
-        suffix = root.suffix.lower()
-        finder = {".json": coco.find, ".yaml": yolo.find, ".yml": yolo.find, ".data": yolo.find}.get(suffix)
-        if finder is None:
-            raise RequestError(f"{root} is not a data set: give a folder, a YOLO YAML or a COCO JSON")
-        layout = finder(root)
-        assert layout is not None
+        finders = FILES.get(root.suffix.lower(), ())
+        layout = next((layout for find in finders if (layout := find(root))), None)
+        if layout is None:
+            raise RequestError(
+                f"{root} is not a data set: give a folder, or a YAML (YOLO), JSON (COCO, Label Studio), CSV, "
+                "XML (CVAT) or Parquet file"
+            )
         return layout
     if not root.is_dir():
         raise RequestError(f"{root} is neither a file nor a folder")
+    if (root / INCOMPLETE).exists():
+        raise RequestError(f"{root} is a copy of a data set that was interrupted: remove it, and copy again")
     layout = _recognise(root)
     if layout is not None:
         return layout
@@ -220,15 +297,21 @@ def find_layout(root: str | Path) -> Layout:
 
 
 def _recognise(root: Path) -> Layout | None:
-    """The layout of a folder, or None. A usable YOLO description takes precedence over the other layouts."""
-    try:
-        layout = voc.find(root) or coco.find(root)
-    except RequestError:
-        layout = yolo.find_usable(root)
-        if layout is None:
-            raise
-        return layout
-    return yolo.find(root) if layout is None else yolo.find_usable(root) or layout
+    """The layout of a folder, or None."""
+    return next((layout for find in FOLDERS if (layout := find(root))), None)
+
+
+def _other_kinds(root: Path, kind: str) -> list[str]:
+    """The other layouts that a folder has too."""
+    kinds: list[str] = []
+    for find in FOLDERS:
+        try:
+            layout = find(root)
+        except RequestError:  # it is not read, so its faults do not matter
+            continue
+        if layout is not None and layout.kind not in (kind, *kinds):
+            kinds.append(layout.kind)
+    return kinds
 
 
 def splits(root: str | Path) -> dict[str, int]:
@@ -248,7 +331,7 @@ def open_data(
     """Open one split of a data set and check its images and boxes.
 
     Args:
-        root: a folder in COCO, Pascal VOC or YOLO layout, a YOLO YAML, or a COCO JSON.
+        root: a folder or file of a known layout, such as a folder in COCO, Pascal VOC or YOLO layout, a YAML or a CSV.
         split: train, val, test, trainval, …; ``val``, ``valid`` and ``validation`` are the same.
         strict: refuse any fault. By default harmless faults are repaired, and what cannot be used is left out.
         class_names: the classes of a trained model. Labels become indices into this list, mapped by name.
@@ -269,6 +352,8 @@ def open_data(
         if not (reason := report.reason()):
             raise
         raise RequestError(f"{error}; {reason}") from None
+    if root.is_dir() and (others := _other_kinds(root, layout.kind)):
+        report.notes.append(f"{root} is read as {layout.kind}; it also has the layout of {' and '.join(others)}")
     if layout.any_split:
         report.notes.append(f"{root} is one list of images without the name of a split: it is used as {split}")
     names, ids = listing.class_names, listing.category_ids
@@ -283,12 +368,6 @@ def open_data(
     require_images(annotations, listing, where, report)
     box_name = listing.box_name if references else None
     return DetectionData(annotations, names, ids, report, root, layout.kind, name, box_name)
-
-
-def plain_name(split: str) -> str:
-    """train2017 -> train, valid -> val."""
-    bare = split.lower().rstrip("0123456789").rstrip("_-. ") or split
-    return SAME_SPLIT.get(bare, bare)
 
 
 def _choose(layout: Layout, split: str, root: Path) -> str:

@@ -78,7 +78,9 @@ def write(
             categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
             path = root / "annotations" / f"instances_{split}.json"
             path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+            path.write_text(
+                json.dumps({"images": images, "annotations": annotations, "categories": categories}), encoding="utf-8"
+            )
     except OSError as error:
         raise WorkError(f"{root}: the digit scenes cannot be written: {error}") from None
     return root

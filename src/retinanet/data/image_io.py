@@ -6,6 +6,7 @@ faster for an image of 640 x 480 (1.5 against 2.0 ms), but reads fewer formats.
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections.abc import Iterator
@@ -119,9 +120,9 @@ def to_tensor(image: Any, notes: list[str] | None = None, max_pixels: int | None
     """Convert any accepted kind of image to (3, H, W) uint8 RGB.
 
     Args:
-        image: a path, a PIL image, an (H, W, 3), (H, W, 1) or (H, W) array (RGB or grey), or a (3, H, W) or (1, H, W)
-            tensor. uint8 is used as it is, without a copy where possible; other numbers are scaled by
-            :func:`retinanet.data.pixel_formats.scaled`.
+        image: a path, the bytes of an image file, a PIL image, an (H, W, 3), (H, W, 1) or (H, W) array (RGB or grey),
+            or a (3, H, W) or (1, H, W) tensor. uint8 is used as it is, without a copy where possible; other numbers are
+            scaled by :func:`retinanet.data.pixel_formats.scaled`.
         notes, max_pixels: as of :func:`read`.
 
     Raises:
@@ -129,6 +130,9 @@ def to_tensor(image: Any, notes: list[str] | None = None, max_pixels: int | None
     """
     if isinstance(image, str | os.PathLike):
         return read(image, notes=notes, max_pixels=max_pixels)
+    if isinstance(image, bytes):
+        with opened(io.BytesIO(image), max_pixels) as file:
+            return _tensor(file, True, notes)
     try:
         if isinstance(image, Image.Image):
             return _tensor(image, True, notes)

@@ -8,6 +8,7 @@ nor processes and can be entered at any step, so a run can be resumed exactly.
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import signal
 import sys
@@ -287,8 +288,7 @@ def _load(source: Source[T], keys: Iterable[int], workers: int) -> Iterator[T]:
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # DataLoader draws a seed for its workers, which must not change training's draws
-        # A forked process shares the annotations. Elsewhere they are pickled once, when the process starts.
-        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        multiprocessing_context=_start_method() if workers else None,
     )
     try:
         for item in loader:
@@ -298,10 +298,19 @@ def _load(source: Source[T], keys: Iterable[int], workers: int) -> Iterator[T]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error) or "ErrorsAsValues" in str(error):
             raise
+        script = "" if _start_method() == "fork" else ', or a script without if __name__ == "__main__"'
         raise WorkError(
             f"a process that loads images died ({first_line(error)}): too little memory, or shared memory "
-            "(/dev/shm) as in containers; use fewer with --data.workers, 0 loads without them"
+            f"(/dev/shm) as in containers{script}; use fewer with --data.workers, 0 loads without them"
         ) from error
+
+
+def _start_method() -> str | None:
+    """How a worker starts: as the program has chosen, else "fork" on Linux; None is the system's default.
+
+    A forked process shares the annotations. Others get them pickled, once, when they start.
+    """
+    return multiprocessing.get_start_method(allow_none=True) or ("fork" if sys.platform == "linux" else None)
 
 
 @dataclass

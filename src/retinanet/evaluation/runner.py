@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from retinanet.common.arguments import PredictOptions
+from retinanet.common.arguments import Nms, PredictOptions
 from retinanet.data.loader import eval_batches
 from retinanet.inference.detections import Detections
 
@@ -31,6 +31,7 @@ def detect_all(
     rank: int = 0,
     world: int = 1,
     threshold: float | None = None,
+    nms: Nms | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Detections]:
     """Detections in every image of a data set.
@@ -44,6 +45,7 @@ def detect_all(
         workers: subprocesses that load images, for each process.
         rank, world: the number of this process, and how many there are.
         threshold: drop detections with this score or a lower one; the model's own setting by default.
+        nms: "class" or "agnostic", see :meth:`Detector.predict`.
         on_progress: called with (images done, all images), both of this process.
 
     Returns:
@@ -51,7 +53,7 @@ def detect_all(
     """
     chosen = list(range(len(data))) if indices is None else list(dict.fromkeys(int(i) for i in indices))
     share = chosen[rank::world]
-    options = PredictOptions(threshold)
+    options = PredictOptions(threshold, nms=nms)
     detector.require(options)
     detections: dict[int, Detections] = {}
 

@@ -71,7 +71,7 @@ def _at_limit(side: Detections, other: Detections, settings: PostprocessingSetti
         near |= (side.boxes[:, 2:] - side.boxes[:, :2]).amin(dim=1) <= PIXELS
     if len(other):
         overlap = geometry.iou(side.boxes, other.boxes)
-        same = side.labels[:, None] == other.labels[None]
+        same = (side.labels[:, None] == other.labels[None]) | (settings.nms == "agnostic")
         # Its overlap with a box is at the limit, or a box of nearly its score suppressed it there and not here.
         level = (overlap - settings.nms_iou).abs() <= NEAR_IOU
         level |= (overlap > settings.nms_iou) & ((side.scores[:, None] - other.scores[None]).abs() <= SCORE)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from retinanet.config.model_settings import ModelSettings
-from retinanet.model.retinanet import Outputs
 from retinanet.ops.anchors import make_anchors
+from retinanet.ops.network_outputs import Outputs
 
 Run = Callable[[Tensor], Sequence[Tensor]]
 """(B, 3, H, W) float32, normalised, both sides a multiple of 32 -> logits of each level, then deltas of each level."""

@@ -7,14 +7,15 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
-from retinanet.common.atomic_files import beside, what_is_wrong
+from retinanet.common.arguments import Nms, PredictOptions
+from retinanet.common.atomic_files import beside, rename, what_is_wrong
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.data.dataset import evenly
 from retinanet.data.image_io import read
@@ -43,6 +44,27 @@ class Exported:
     files: tuple[Path, ...]
     differences: dict[str, float] = field(default_factory=dict)
     """The largest differences to the model, by name; see :mod:`retinanet.export.verify`."""
+
+
+def default_output(model: str | Path, format: Format, precision: ExportPrecision = "fp32") -> Path:
+    """Where an export goes if no output is given: beside the model, or into this folder, and named after the model.
+
+    >>> default_output("runs/pets-1", "onnx")
+    PosixPath('runs/pets-1.onnx')
+
+    Args:
+        model: a run folder, a file, a URL or a name, as :func:`retinanet.load` takes it.
+    """
+    text = str(model)
+    if os.path.exists(text):
+        path = Path(model).resolve() if Path(model).name in ("", "..") else Path(model)
+        folder, name = path.parent, path.name if path.is_dir() else path.stem
+    else:
+        last = text.partition("?")[0].rstrip("/").rpartition("/")[2]
+        folder, name = Path(), Path(last.partition("@")[0]).name.removesuffix(Path(last).suffix)
+    if format == "openvino":
+        name += "-openvino" if precision == "fp32" else f"-openvino-{precision}"
+    return folder / f"{name}{ENDINGS[format]}"
 
 
 def require_request(
@@ -81,6 +103,7 @@ def export(
     check: Sequence[Tensor] | None = None,
     calibrate: Path | None = None,
     precision: ExportPrecision = "fp32",
+    nms: Nms | None = None,
     on_progress: Callable[[str], None] | None = None,
 ) -> Exported:
     """Write ``detector`` for another runtime, compare it with the model, and only then move it to ``output``.
@@ -91,6 +114,7 @@ def export(
         check: (3, H, W) uint8 images on which both are compared; by default some of ``calibrate``, or synthetic ones.
         calibrate: a folder of images on which int8 is calibrated.
         precision: of "openvino"; the others are fp32.
+        nms: "class" or "agnostic", written into the export; the detector's own setting by default.
         on_progress: called with what is being done.
 
     Raises:
@@ -101,7 +125,7 @@ def export(
     say = on_progress or (lambda text: None)
     output = Path(output)
     require_request(format, output, network_only, precision, calibrate)
-    reference = _reference(detector)
+    reference = _reference(detector, PredictOptions(nms=nms).nms)
     if check is None and calibrate is not None:
         check = _images_to_compare(calibrate)
     temporary = beside(output)
@@ -113,7 +137,7 @@ def export(
         else:
             openvino_export.write(reference, temporary, precision, calibrate, say)
         differences = verify_export(temporary, reference, LOADERS[format], check, precision, say)
-        os.replace(temporary, output)
+        rename(temporary, output)
     except OSError as error:
         raise WorkError(f"cannot write {output}: {what_is_wrong(error)}") from error
     finally:
@@ -125,12 +149,15 @@ def export(
     return Exported(tuple(files), differences)
 
 
-def _reference(detector: Detector) -> Detector:
-    """The detector as it was trained: float32, on the CPU, without faster algorithms."""
+def _reference(detector: Detector, nms: Nms | None) -> Detector:
+    """The detector as it was trained: float32, on the CPU, without faster algorithms; with ``nms`` as its setting."""
     model = getattr(detector, "model", None)
     if not isinstance(model, RetinaNet):
         raise RequestError("this model is an exported one: export the checkpoint that it was made from")
-    model = model if detector.device.type == "cpu" else copy.deepcopy(model).cpu()
+    model = copy.copy(model) if detector.device.type == "cpu" else copy.deepcopy(model).cpu()
+    if nms is not None:
+        after = replace(model.settings.postprocessing, nms=nms)
+        model.settings = replace(model.settings, postprocessing=after)
     return Detector(model.float(), detector.class_names, "fp32", detector.about)
 
 

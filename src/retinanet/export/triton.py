@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from retinanet.common.atomic_files import beside, what_is_wrong
+from retinanet.common.atomic_files import beside, rename, what_is_wrong
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.config.model_settings import ModelSettings
 
@@ -49,7 +49,7 @@ def write(model: Path, repository: Path, name: str, settings: ModelSettings, cla
         shutil.copyfile(model, temporary / "1" / "model.onnx")
         (temporary / "labels.txt").write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
         (temporary / "config.pbtxt").write_text(text, encoding="utf-8")
-        temporary.rename(folder)
+        rename(temporary, folder)
     except OSError as error:
         raise WorkError(f"cannot write {folder}: {what_is_wrong(error)}") from error
     finally:

@@ -27,8 +27,8 @@ from retinanet.export.box_recall import recall_counts
 from retinanet.export.detector_agreement import Agreement
 from retinanet.export.onnx.onnx_runtime import OnnxDetector, open_inside
 from retinanet.inference.detector import Detector
-from retinanet.model.retinanet import Outputs
 from retinanet.ops.image_batch import ImageBatch
+from retinanet.ops.network_outputs import Outputs
 
 OUTPUTS = 1e-3
 """The largest difference of the network's outputs, in standard deviations of the outputs."""
@@ -95,11 +95,11 @@ def verify_export(
         theirs, ours = ([detector.forward(batch) for batch in batches] for detector in (exported, reference))
         differences |= _compare_outputs(theirs, ours, precision)
     say("detections of the export")
-    detections = exported.predict(list(chosen))  # in one call: images of one size make a batch
+    detections = exported.detect_each(chosen)  # in one call: images of one size make a batch
     expected = []
     for i, image in enumerate(chosen):
         say(f"detections of the model, image {i + 1} of {len(chosen)}")
-        expected.append(reference.predict(image))
+        expected += reference.detect_each([image])
     if precision != "fp32":
         counts = [recall_counts(model_found, found) for model_found, found in zip(expected, detections, strict=True)]
         return differences | {"boxes": sum(n for n, _ in counts), "found again": sum(n for _, n in counts)}

@@ -111,6 +111,7 @@ class _Shapes(fx.Interpreter):
 class _Tracer(fx.Tracer):
     def __init__(self, opaque: tuple[type[nn.Module], ...] = ()) -> None:
         super().__init__()
+        self.traced_func_name = "outputs"  # ``forward`` branches on its arguments
         self.opaque = opaque
 
     def is_leaf_module(self, m: nn.Module, qualname: str) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from retinanet.common.errors import first_line
-from retinanet.model.retinanet import Outputs
+from retinanet.ops.network_outputs import Outputs
 
 MOST_GRAPHS = 16  # the last used are kept; each holds the memory of its activations
 MOST_SHAPES = 256  # shapes that are remembered as seen once

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
+import numpy as np
 import torch
+from PIL.Image import Image as PILImage
 from torch import Tensor
 
 from retinanet import checkpoints
 from retinanet.checkpoints import Checkpoint, hub, native
-from retinanet.checkpoints.architecture import require_fit
-from retinanet.common.arguments import PredictOptions, class_names_of
-from retinanet.common.errors import RequestError, first_line
+from retinanet.checkpoints.built_network import build
+from retinanet.common.arguments import Nms, PredictOptions, class_names_of
+from retinanet.common.devices import choose_device
+from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
 from retinanet.common.precision import DTYPES, Precision, Request, for_model, require_known
-from retinanet.common.printable import printable
+from retinanet.common.printable import NAME, listed, printable
 from retinanet.config.model_settings import PreprocessingSettings
-from retinanet.data.image_io import to_tensor
-from retinanet.inference import cpu_fusion, cuda_graphs
 from retinanet.inference.detections import Detections
+from retinanet.inference.fast_network import FastNetwork
+from retinanet.inference.image_inputs import (
+    OnError,
+    PredictArguments,
+    Reader,
+    detect_in_batches,
+    given_images,
+    in_windows,
+    load_image,
+)
 from retinanet.inference.postprocessing import postprocess
-from retinanet.model.retinanet import Outputs, RetinaNet
+from retinanet.model.retinanet import RetinaNet
 from retinanet.ops import boxes as geometry
-from retinanet.ops.image_batch import ImageBatch, PreparedImage, batches_by_size, prepare_image
-from retinanet.ops.resize import padded_size
+from retinanet.ops.image_batch import ImageBatch, PreparedImage, prepare_image
+from retinanet.ops.network_outputs import Outputs
 
-LARGEST_TRIAL = 2048 * 2048
-"""The most pixels that a fused network is tried on: settings of a file may ask for far larger images."""
 DEFAULTS = PredictOptions()
 
 
@@ -48,7 +56,7 @@ class Detector:
 
     Attributes:
         threshold: the score above which detections had the best F1 when the model was evaluated, from ``about``; None
-            if unknown. :meth:`predict` gives lower scores too, as AP needs them: ``found.above(detector.threshold)``.
+            if unknown.
     """
 
     def __init__(
@@ -69,11 +77,19 @@ class Detector:
         self.precision = precision
         self.computes = computes or precision
         self.about = dict(about or {})
-        self._fused: Callable[[Tensor], Outputs] | None = None
-        self._fused_for = self.device
+        self._network = FastNetwork(self.model, precision)
+        self._requested: Request | None = precision
 
     def __repr__(self) -> str:
-        about = [f"{len(self.class_names)} classes", self.settings.backbone.name]
+        count = len(self.class_names)
+        names = listed([printable(name, NAME) for name in self.class_names], 3)
+        resizing = self.settings.preprocessing
+        about = [
+            f"{count} class{'es' * (count != 1)} ({names})",
+            self.settings.backbone.name,
+            "images of any size" if resizing.resize == "none" else f"{resizing.size} px",
+            f"from {checkpoints.origin(self.about) or 'this project'}",
+        ]
         if self.assumed:
             about.append(f"{len(self.assumed)} assumptions")
         return f"<Detector: {', '.join(about)}, on {self.device}, computes in {self.computes}>"
@@ -86,31 +102,51 @@ class Detector:
         Args:
             fast: see :func:`retinanet.inference.cpu_fusion.fuse`.
         """
-        self._fused = None
-        dtype = DTYPES[self.precision]
-        if self.device.type == "cuda":
-            self._fused, self._fused_for = cuda_graphs.Graphs(self._network), self.device
-        if self.device.type != "cpu" or not cpu_fusion.available(dtype):
-            return
-        try:
-            network = cpu_fusion.fuse(self.model, dtype, fast)
-            height, width = padded_size([(1, 1)], self.settings.preprocessing)
-            if height * width > LARGEST_TRIAL:
-                height = width = self.settings.preprocessing.multiple
-            network(torch.zeros((1, 3, height, width), dtype=dtype))
-        except Exception as error:  # Some backbones cannot be traced. They work as they are, only slower.
-            reason = first_line(error)
-            warnings.warn(f"the network stays as it is, which is slower: {reason}", stacklevel=2)
-        else:
-            self._fused, self._fused_for = network, self.device
+        self._network.fuse(fast)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Neither oneDNN's weights nor CUDA graphs can be copied or sent to another process.
-        return self.__dict__ | {"_fused": None}
+    def to(self, device: str | int | torch.device) -> Detector:
+        """Move the network to another device, and make it as fast there as :func:`retinanet.load` would.
+
+        The precision stays the requested one; "auto" is chosen anew.
+
+            detector = retinanet.load("runs/mine").to("cuda:1")
+
+        Returns:
+            This detector.
+
+        Raises:
+            RequestError: there is no such device here, or it is an exported model, whose device is chosen by ``load``.
+        """
+        device = choose_device(device)
+        if device == self.device:
+            return self
+        if next(self.model.parameters(), None) is None:
+            raise RequestError(
+                f'an exported model cannot be moved: load its file again with device="{device}", or use the checkpoint'
+            )
+        self.model.to(device)
+        self._choose(self._requested, device)
+        return self
+
+    def _choose(self, requested: Request | None, device: torch.device) -> None:
+        """The precision and the way to compute that fit a request on a device."""
+        chosen = for_model(requested, device, checkpoints.origin(self.about))
+        self._requested, self.precision = requested, chosen.precision
+        self.computes = f"{chosen.precision} ({chosen.why})"
+        self._network = FastNetwork(self.model, chosen.precision)
+        self.fuse(chosen.fast)
 
     @property
     def threshold(self) -> float | None:
         return checkpoints.threshold(self.about)
+
+    @property
+    def default_threshold(self) -> float | None:
+        """The threshold of :meth:`predict`: that of the best F1 where it is known; None for the model's own setting.
+
+        Evaluation does not use it: AP needs the detections with low scores too.
+        """
+        return None if self.threshold is None else max(self.threshold, self.least_threshold)
 
     @property
     def assumed(self) -> tuple[str, ...]:
@@ -121,8 +157,7 @@ class Detector:
 
     @property
     def device(self) -> torch.device:
-        parameter = next(self.model.parameters(), None)
-        return torch.device("cpu") if parameter is None else parameter.device  # an exported network has none
+        return self._network.device
 
     @property
     def preprocessing(self) -> PreprocessingSettings | None:
@@ -142,27 +177,20 @@ class Detector:
         if options.size is not None and self.settings.preprocessing.resize == "none":
             raise RequestError("this model does not resize images, so a size has no effect: leave it out")
 
-    @overload
-    def predict(
-        self,
-        images: list[Any] | tuple[Any, ...],
-        *,
-        threshold: float | None = None,
-        max_detections: int | None = None,
-        size: int | None = None,
-        batch_size: int = 8,
-    ) -> list[Detections]: ...
+    def __call__(self, images: Any, **options: Any) -> Any:
+        """As :meth:`predict`."""
+        return self.predict(images, **options)
 
     @overload
+    def predict(self, images: list[Any] | tuple[Any, ...], **options: Unpack[PredictArguments]) -> list[Detections]: ...
+    @overload
+    def predict(self, images: Iterator[Any], **options: Unpack[PredictArguments]) -> Iterator[Detections]: ...
+    @overload
     def predict(
-        self,
-        images: Any,
-        *,
-        threshold: float | None = None,
-        max_detections: int | None = None,
-        size: int | None = None,
-        batch_size: int = 8,
+        self, images: PILImage | np.ndarray[Any, Any] | Tensor | bytes, **options: Unpack[PredictArguments]
     ) -> Detections: ...
+    @overload
+    def predict(self, images: Any, **options: Unpack[PredictArguments]) -> Any: ...  # a path may be a folder
 
     def predict(
         self,
@@ -172,37 +200,88 @@ class Detector:
         max_detections: int | None = None,
         size: int | None = None,
         batch_size: int = 8,
-    ) -> Detections | list[Detections]:
-        """Detections of one image, or a list of them for a list of images.
+        nms: Nms | None = None,
+        bgr: bool = False,
+        on_error: OnError = "raise",
+    ) -> Detections | list[Detections] | Iterator[Detections]:
+        """Detect objects in one image, or in many.
+
+            detector.predict("image.jpg")  # Detections
+            detector.predict("holiday/")  # a list of them, as for "holiday/**/*.jpg" and ["a.jpg", "b.jpg"]
+            for detections in detector.predict(frames()):  # a generator is read lazily, ``batch_size`` images at a time
 
         Args:
-            images: a path, a PIL image, an RGB array (H, W, 3) or tensor (3, H, W) of uint8, or a list of these.
-                Other numbers are scaled to 8 bits, see :func:`retinanet.data.pixel_formats.scaled`.
-            threshold: scores at or below it are dropped, in [0, 1); the model's own setting by default.
+            images: a path, an http or https URL, the bytes of an image file, a PIL image, an RGB array (H, W, 3) or
+                tensor (3, H, W) of uint8; a folder (with its subfolders) or a pattern; a list or tuple of images; or
+                any other iterable of images. Other numbers than uint8 are scaled to 8 bits, see
+                :func:`retinanet.data.pixel_formats.scaled`.
+            threshold: scores at or below it are dropped, in [0, 1). By default it is :attr:`default_threshold`; 0 gives
+                everything up to ``max_detections``.
             max_detections: the most per image, at least 1; the model's own setting by default.
             size: resize images to this many pixels instead of the model's size, for this call.
             batch_size: how many images of one padded size go through the network at once.
+            nms: "agnostic" lets boxes of all classes suppress each other, so that an object has one label; "class"
+                only boxes of one class; the model's own setting by default.
+            bgr: arrays have the channels blue, green, red, as OpenCV reads them. Files are not concerned.
+            on_error: what to do where one of several images cannot be read: "raise", or "skip" to leave it out.
+
+        Returns:
+            Detections for one image; a list of them for a folder, a pattern, a list or a tuple; otherwise an iterator.
+            :attr:`Detections.source` is the path, URL or image of each.
 
         Raises:
             RequestError: an image cannot be read or is of a form not listed above, a number is out of range, or the
                 model cannot predict with these options (see :meth:`require`).
 
         Warns:
-            UserWarning: once for each kind of data that was scaled, ignored or left out, with the count of images.
+            UserWarning: once for each kind of data that was scaled, ignored or left out, with the count of images, and
+                once for the images that were skipped.
         """
-        options = PredictOptions(threshold, max_detections, size, batch_size)
+        threshold = self.default_threshold if threshold is None else threshold
+        options = PredictOptions(threshold, max_detections, size, batch_size, nms)
         self.require(options)
-        single = not isinstance(images, list | tuple)
-        sources = [images] if single else images
-        notes: list[str] = []
-        prepared = ((i, self.prepare(source, options.size, notes)) for i, source in enumerate(sources))
-        results: dict[int, Detections] = {}
-        for group in batches_by_size(prepared, lambda item: item[1].padded, options.batch_size):
-            indices, batch = zip(*group, strict=True)
-            results.update(zip(indices, self.detect(ImageBatch.stack(batch), options), strict=True))
-        for note, count in Counter(notes).items():
-            warnings.warn(f"{count} of {len(sources)} images: {note}", stacklevel=2)
-        return results[0] if single else [results[i] for i in range(len(sources))]
+        form, given = given_images(images)
+        reader = Reader(form, on_error, bgr)
+        if form == "stream":
+            detect = partial(self._detect_each, options=options, reader=reader)
+            return in_windows(given, options.batch_size, detect, reader.report)
+        results = self._detect_each(given, options, reader)
+        reader.report()
+        return results[0] if form == "one" else results
+
+    def detect_each(self, images: Iterable[Any], options: PredictOptions = DEFAULTS) -> list[Detections]:
+        """Detections of each image by the options as they are, without :attr:`default_threshold`.
+
+        Comparisons of models use this, as :meth:`predict` would drop scores below the best F1.
+
+        Args:
+            images: each a single image, as :meth:`predict` takes it.
+            options: None in them stands for the model's own setting.
+        """
+        self.require(options)
+        return self._detect_each(images, options, Reader())
+
+    def _detect_each(self, images: Iterable[Any], options: PredictOptions, reader: Reader) -> list[Detections]:
+        def prepare(pixels: Tensor) -> PreparedImage:
+            return prepare_image(pixels, self.preprocessing, options.size)
+
+        def detect(batch: Sequence[PreparedImage]) -> list[Detections]:
+            return self.detect(ImageBatch.stack(batch), options)
+
+        return detect_in_batches(reader.read_all(images), prepare, detect, options.batch_size)
+
+    def evaluate(self, data: Any, **options: Any) -> Any:
+        """Evaluate the detector on a data set: :func:`retinanet.evaluate` with the same arguments."""
+        import retinanet
+
+        return retinanet.evaluate(self, data, **options)
+
+    def export(self, format: str = "onnx", output: str | Path | None = None, **options: Any) -> Path:
+        """Write the detector for another runtime: :func:`retinanet.export` with the same arguments."""
+        import retinanet
+
+        face: Any = retinanet
+        return Path(face.export(self, format, output, **options))
 
     def prepare(self, image: Any, size: int | None = None, notes: list[str] | None = None) -> PreparedImage:
         """Read an image of any kind and resize it for the network: the first step of :meth:`predict`.
@@ -211,7 +290,7 @@ class Detector:
             image: as :meth:`predict` takes it. size: stands in for the model's size.
             notes: what was scaled, ignored or left out of the image is added to this list.
         """
-        return prepare_image(to_tensor(image, notes), self.preprocessing, size)
+        return prepare_image(load_image(image, notes).pixels, self.preprocessing, size)
 
     @torch.inference_mode()
     def forward(self, batch: ImageBatch) -> Outputs:
@@ -219,11 +298,7 @@ class Detector:
 
         On a GPU the next batch of the same shape may overwrite them.
         """
-        device = self.device
-        images = batch.normalized(self.settings.preprocessing, device)
-        if self._fused is not None and device == self._fused_for:
-            return self._fused(images.to(DTYPES[self.precision]) if device.type == "cpu" else images)
-        return self._network(images)
+        return self._network(batch.normalized(self.settings.preprocessing, self.device))
 
     @torch.inference_mode()
     def decode(self, outputs: Outputs, batch: ImageBatch, options: PredictOptions = DEFAULTS) -> list[Detections]:
@@ -233,6 +308,8 @@ class Detector:
             settings = replace(settings, threshold=options.threshold, coarsest_threshold=None)
         if options.max_detections is not None:
             settings = replace(settings, max_detections=options.max_detections)
+        if options.nms is not None:
+            settings = replace(settings, nms=options.nms)
         anchors = self.model.anchors(batch.images.shape[2], batch.images.shape[3], outputs.logits[0].device)
         found = postprocess(outputs, anchors, batch.originals * batch.scales, settings, batch.scales)
         results = []
@@ -244,13 +321,6 @@ class Detector:
     def detect(self, batch: ImageBatch, options: PredictOptions = DEFAULTS) -> list[Detections]:
         """:meth:`forward`, then :meth:`decode`; ``size`` and ``batch_size`` of the options are ignored."""
         return self.decode(self.forward(batch), batch, options)
-
-    def _network(self, images: Tensor) -> Outputs:
-        # No cache of converted weights on GPUs: a CUDA graph would read tensors that it does not own.
-        kind, dtype = self.device.type, DTYPES[self.precision]
-        with torch.autocast(kind, dtype=dtype, enabled=self.precision != "fp32", cache_enabled=kind != "cuda"):
-            outputs: Outputs = self.model(images)
-        return outputs
 
     def save(self, path: str | Path, **about: Any) -> None:
         """Write the detector as one safetensors file that :func:`retinanet.load` takes.
@@ -295,12 +365,10 @@ class Detector:
         Raises:
             RequestError: the weights do not fit the settings.
         """
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = choose_device(device)
         model = build(checkpoint, source).to(device)
-        chosen = for_model(precision, device, checkpoints.origin(checkpoint.extra))
-        computes = f"{chosen.precision} ({chosen.why})"
-        detector = cls(model, checkpoint.class_names, chosen.precision, checkpoint.extra, computes)
-        detector.fuse(fast=chosen.fast)
+        detector = cls(model, checkpoint.class_names, about=checkpoint.extra)
+        detector._choose(precision, device)
         return detector
 
     @classmethod
@@ -338,29 +406,3 @@ class Detector:
             RequestError: the name is invalid, or nobody is logged in. WorkError: the hub cannot be reached.
         """
         return hub.push(self.checkpoint(), repo, private=private, token=token, **card)
-
-
-def build(checkpoint: Checkpoint, source: str | Path) -> RetinaNet:
-    """The network of a checkpoint, on the CPU.
-
-    Raises:
-        RequestError: the weights do not fit the settings, or are not finite; the message names ``source``.
-    """
-    require_fit(source, checkpoint.state, {}, checkpoint.settings, len(checkpoint.class_names))
-    model = RetinaNet(checkpoint.settings, len(checkpoint.class_names), load_weights=False)
-    model.load_state_dict(checkpoint.state)
-    return model
-
-
-def usable_device(device: str | torch.device) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        RequestError: there is no such device here.
-    """
-    if not isinstance(device, str | torch.device) or device == "":
-        raise RequestError(f'device must be a text such as "cpu" or "cuda:0", not {shown(device)}')
-    try:
-        return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise RequestError(f"device {device} cannot be used here: {first_line(error).rstrip('.')}") from error

@@ -1,44 +1,39 @@
-"""Boxes drawn in images, and sheets of images beside each other, with Pillow alone."""
+"""Labelled boxes drawn in images, with Pillow alone."""
 
 from __future__ import annotations
 
-import colorsys
-import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from retinanet.common.printable import NAME, printable
 from retinanet.data.image_io import to_tensor
+from retinanet.inference.class_colours import Colour, colour, text_colour
+from retinanet.inference.fonts import font_with, load_font, one_line, shortened
 
-Colour = tuple[int, int, int]
-Area = tuple[float, float, float, float]
+Area = tuple[int, int, int, int]
+"""left, top, right, bottom in pixels; right and bottom are not inside."""
 
-# Bright enough to stand out from photographs, and as easy as possible to distinguish for people with colour blindness.
-# Neighbours in the list differ most, since few classes are the common case.
-PALETTE: tuple[Colour, ...] = (
-    (255, 92, 92),  # coral
-    (38, 208, 206),  # turquoise
-    (255, 196, 37),  # amber
-    (122, 140, 255),  # periwinkle
-    (139, 220, 80),  # lime
-    (255, 122, 214),  # pink
-    (64, 170, 255),  # sky
-    (255, 146, 51),  # orange
-    (190, 130, 255),  # violet
-    (80, 224, 150),  # mint
-    (240, 232, 92),  # lemon
-    (255, 160, 150),  # salmon
-)
-DARK: Colour = (18, 20, 26)
-PAPER: Colour = (250, 250, 248)
-INK: Colour = (40, 42, 48)
-FAINT: Colour = (125, 128, 136)
+NAME = 32
+"""Characters of a class name in a label."""
+CROWD = 20
+"""With more labels than this, text is smaller."""
+HIDDEN = 0.03
+"""The largest share of a label that another one may hide."""
+GAP = 1
+"""Pixels between two labels."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box to draw: corners x1 y1 x2 y2 in pixels, a line around it, and a label, which may be empty."""
+
+    box: Sequence[float]
+    colour: Colour
+    text: str = ""
+    line: int = 2
 
 
 def draw_boxes(
@@ -53,8 +48,9 @@ def draw_boxes(
 ) -> Image.Image:
     """The image as an RGB image of its own size with labelled boxes.
 
-    Each class has a colour, the same in every image. Lines and text grow with the image. A label stands where it
-    hides no other label and stays inside the image; in a crowd lower-scoring boxes may have none.
+    Each class has a colour, the same in every image. Lines and text grow with the image. All boxes are drawn before the
+    labels, so no line crosses a label. A label stands where it hides no other one, inside the image; in a crowd
+    lower-scoring boxes may have none.
 
     Args:
         image: a path, a PIL image, an RGB array (H, W, 3) uint8 or a tensor (3, H, W) uint8; it is not changed.
@@ -66,25 +62,20 @@ def draw_boxes(
         line: width of the lines in pixels.
     """
     canvas = to_image(image)
-    corners = np.asarray(boxes, np.float64).reshape(-1, 4)
+    corners = np.asarray(boxes, np.float64).reshape(-1, 4).tolist()
     values = None if scores is None else np.asarray(scores, np.float64).tolist()
     order = {name: i for i, name in enumerate(class_names if class_names is not None else sorted(set(names)))}
-    unit = (canvas.width * canvas.height) ** 0.5
-    line = line or max(2, round(unit / 320))
-    drawing = ImageDraw.Draw(canvas)
-
-    drawn = range(len(corners)) if values is None else sorted(range(len(corners)), key=lambda i: -values[i])
-    for i in reversed(drawn):  # the highest-scoring on top
-        frame(drawing, corners[i], colour(order.get(names[i], len(order))), line, canvas.size)
-
-    crowded = len(corners) > 24
-    font = load_font(max(11, round(unit / (48 if crowded else 38))))
-    taken: list[Area] = []
-    for i in drawn:
+    line = line or line_width(canvas.size)
+    size = font_size(canvas.size, len(corners))
+    marks = []
+    for i in range(len(corners)) if values is None else sorted(range(len(corners)), key=lambda i: -values[i]):
+        label = order.get(names[i], len(order))
         number = None if numbers is None else numbers[i]
-        name = names[i] if number is None else f"#{number} {names[i]}"
-        text = name if values is None else f"{name} {values[i]:.2f}"
-        label(drawing, corners[i], text, colour(order.get(names[i], len(order))), font, line, canvas.size, taken)
+        front = "" if number is None else f"#{number} "
+        back = "" if values is None else f" {values[i]:.2f}"
+        text = _label_text(front, names[i], back, label, size, canvas.width)
+        marks.append(Mark(corners[i], colour(label), text, line))
+    paint(canvas, marks, size)
     return canvas
 
 
@@ -93,164 +84,96 @@ def to_image(image: Any) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(to_tensor(image).permute(1, 2, 0).cpu().numpy()))
 
 
-def colour(index: int) -> Colour:
-    """The colour of a class: the palette, then hues a golden angle apart."""
-    if index < len(PALETTE):
-        return PALETTE[index]
-    step = index - len(PALETTE)
-    red, green, blue = colorsys.hls_to_rgb(step * 0.618034 % 1, (0.66, 0.56, 0.76)[step % 3], 0.85)
-    return round(255 * red), round(255 * green), round(255 * blue)
+def line_width(size: tuple[int, int]) -> int:
+    """Pixels of a line in an image of this size: 1 at 300 pixels, 2 at 640, 5 at 2000, 14 at 8000."""
+    # Slower than the image, because people enlarge large images to see something.
+    root: float = (size[0] * size[1]) ** 0.375
+    return max(1, round(root / 60))
 
 
-@lru_cache(maxsize=64)
-def load_font(size: int, bold: bool = False) -> Any:
-    # Pillow's own font has no letter beyond English ones. Matplotlib's wheel brings one that has, and draws no curve.
-    found = importlib.util.find_spec("matplotlib")
-    for folder in (found and found.submodule_search_locations) or ():
-        path = Path(folder) / "mpl-data" / "fonts" / "ttf" / f"DejaVuSans{'-Bold' * bold}.ttf"
-        if path.is_file():
-            return ImageFont.truetype(path, size)
-    return ImageFont.load_default(size)
+def font_size(size: tuple[int, int], labels: int = 1) -> int:
+    """Pixels of the letters in an image of this size: 9 at 300 pixels, 14 at 640; fewer in a crowd."""
+    crowd: float = max(0.7, min(1.0, (CROWD / max(1, labels)) ** 0.5))
+    root: float = (size[0] * size[1]) ** 0.375
+    return max(9, round(crowd * root / 8.2))
 
 
-def frame(drawing: ImageDraw.ImageDraw, box: np.ndarray, inner: Colour, line: int, size: tuple[int, int]) -> None:
-    """A box of ``line`` pixels in colour with a thin dark edge on both sides, kept inside the image."""
-    edge = max(1, line // 3)
-    width, height = size
-    x1, y1 = (int(min(max(v, 0), limit - 1)) for v, limit in zip(np.floor(box[:2]), size))
-    x2 = int(min(max(np.ceil(box[2]) - 1, x1), width - 1))
-    y2 = int(min(max(np.ceil(box[3]) - 1, y1), height - 1))
-    drawing.rectangle((x1 - edge, y1 - edge, x2 + edge, y2 + edge), outline=DARK, width=line + 2 * edge)
-    drawing.rectangle((x1, y1, x2, y2), outline=inner, width=line)
-
-
-def label(
-    drawing: ImageDraw.ImageDraw,
-    box: np.ndarray,
-    text: str,
-    back: Colour,
-    font: Any,
-    line: int,
-    size: tuple[int, int],
-    taken: list[Area],
-) -> None:
-    """Write the text where it hides no other label: above the box, in its upper corner, below it, in its lower one."""
-    text = _one_line(text, NAME)
-    ascent, descent = font.getmetrics()
-    pad = max(2, font.size // 4)
-    width = min(drawing.textlength(text, font=font) + 2 * pad, size[0])
-    height = ascent + descent + pad // 2
-    edge = max(1, line // 3)
-    x1, y1, x2, y2 = (float(v) for v in box)
-    left, right = x1 - edge, x2 + edge - width
-    above, below, top, bottom = y1 - height, y2, y1 + line, y2 - line - height
-    positions = [
-        (left, above),
-        (left, top),
-        (right, above),
-        (left, below),
-        (right, below),
-        (right, top),
-        (left, bottom),
-    ]
-    best, least = None, 0.12  # the largest share of a label that may be hidden
-    for x, y in positions:
-        x, y = max(0.0, min(x, size[0] - width)), max(0.0, min(y, size[1] - height))
-        area = (x, y, x + width, y + height)
-        hidden = sum(_overlap(area, other) for other in taken) / (width * height)
-        if hidden < least:
-            best, least = area, hidden
-        if hidden == 0:
-            break
-    if best is None:
-        return
-    taken.append(best)
-    x, y = round(best[0]), round(best[1])
-    drawing.rectangle((x, y, round(best[2]) - 1, round(best[3]) - 1), fill=back, outline=DARK, width=edge)
-    drawing.text(
-        (x + pad, y + height / 2), text, fill=DARK if _bright(back) else (255, 255, 255), font=font, anchor="lm"
-    )
-
-
-def _one_line(text: str, most: int) -> str:
-    """Class and file names may hold line breaks, which Pillow refuses to measure, and be of any length."""
-    return printable(" ".join(text.split()), most)
-
-
-def _overlap(a: Area, b: Area) -> float:
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-
-
-def _bright(rgb: Colour) -> bool:
-    return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] > 110
-
-
-# ------------------------------------------------------------------------------------------------------------- sheets
-
-
-@dataclass
-class Row:
-    """One image of a sheet: boxes (n, 4) and names of the ground truth; those of the detections, with scores."""
-
-    image: Any
-    truth: tuple[Any, Sequence[str]]
-    found: tuple[Any, Sequence[str], Any]
-    title: str = ""
-
-
-def sheet(
-    rows: Iterable[Row], *, class_names: Sequence[str] | None = None, limit: int = 8, width: int = 560
-) -> Image.Image:
-    """Images below each other, the ground truth of each on the left and its detections on the right.
+def paint(canvas: Image.Image, marks: Sequence[Mark], size: int) -> None:
+    """Draw the marks into the image, those that come first on top: all lines first, then all labels.
 
     Args:
-        rows: the images; no more than ``limit`` of them are read.
-        class_names: all classes, whose order gives the colours.
-        limit: the most images.
-        width: of one panel in pixels; images are scaled to it, tall ones to less.
+        size: of the letters, in pixels.
     """
-    pairs = []
-    for _, row in zip(range(limit), rows):
-        image = to_image(row.image)
-        scale = min(width / image.width, width / image.height)
-        small = image.resize(
-            (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
-        )
-        panels = []
-        for boxes, names, scores in ((*row.truth, None), row.found):
-            scaled = np.asarray(boxes, np.float64).reshape(-1, 4) * scale
-            panels.append((draw_boxes(small, scaled, names, scores, class_names=class_names), len(names)))
-        pairs.append((row.title, panels))
-    if not pairs:
-        raise ValueError("a sheet needs at least one image")
-
-    margin, gap = width // 20, width // 40
-    caption, small_font = load_font(max(13, width // 32), bold=True), load_font(max(11, width // 42))
-    head = 2 * caption.size
-    heights = [head + panels[0][0].height + gap for _, panels in pairs]
-    page = Image.new("RGB", (2 * width + gap + 2 * margin, sum(heights) + 2 * margin - gap), PAPER)
-    drawing = ImageDraw.Draw(page)
-    y = margin
-    for (title, panels), height in zip(pairs, heights):
-        base = y + head - caption.size * 0.55
-        for column, (word, (panel, count)) in enumerate(zip(("truth", "found"), panels)):
-            left = margin + column * (width + gap)
-            drawing.text((left, base), word, fill=INK, font=caption, anchor="ls")
-            start = left + drawing.textlength(word + " ", font=caption)
-            drawing.text((start, base), str(count), fill=FAINT, font=caption, anchor="ls")
-            page.paste(panel, (left + (width - panel.width) // 2, y + head))
-        if title:
-            room = width - drawing.textlength("truth 0000 ", font=caption)
-            text = _shorten(drawing, _one_line(title, 300), small_font, room)
-            drawing.text((margin + width, base), text, fill=FAINT, font=small_font, anchor="rs")
-        y += height
-    return page
+    drawing = ImageDraw.Draw(canvas)
+    frames = [_frame(mark.box, canvas.size) for mark in marks]
+    for mark, (x1, y1, x2, y2) in zip(reversed(marks), reversed(frames)):
+        if min(x2 - x1, y2 - y1) > 2 * mark.line:
+            drawing.rectangle((x1, y1, x2 - 1, y2 - 1), outline=mark.colour, width=mark.line)
+        else:  # all of it is line, which Pillow would draw beyond the box
+            drawing.rectangle((x1, y1, x2 - 1, y2 - 1), fill=mark.colour)
+    taken: list[Area] = []
+    for mark, frame in zip(marks, frames):
+        if not mark.text:
+            continue
+        font = font_with(mark.text, size, bold=True) or load_font(size, bold=True)
+        ascent, descent = font.getmetrics()
+        pad = max(2, round(0.3 * size))
+        text = shortened(mark.text, font, canvas.width - 2 * pad)
+        width = min(round(font.getlength(text)) + 2 * pad, canvas.width)
+        area = _free_area(frame, (width, ascent + descent + pad // 2), mark.line, canvas.size, taken)
+        if area is None:
+            continue
+        taken.append(area)
+        left, top, right, bottom = area
+        drawing.rectangle((left, top, right - 1, bottom - 1), fill=mark.colour)
+        baseline = top + (bottom - top + ascent - descent) / 2
+        drawing.text((left + pad, round(baseline)), text, fill=text_colour(mark.colour), font=font, anchor="ls")
 
 
-def _shorten(drawing: ImageDraw.ImageDraw, text: str, font: Any, room: float) -> str:
-    """The end of a long text, which tells file names apart better than their beginning."""
-    if drawing.textlength(text, font=font) <= room:
-        return text
-    while text and drawing.textlength("…" + text, font=font) > room:
-        text = text[1:]
-    return "…" + text
+def _label_text(front: str, name: str, back: str, label: int, size: int, width: int) -> str:
+    """A label of track number, class name and score; of a long name the beginning, so that its score stays."""
+    name = one_line(name, NAME)
+    font = font_with(name, size, bold=True)
+    if font is None:  # squares would stand for every letter
+        return f"{front}class {label}{back}"
+    return front + shortened(name, font, width - size - font.getlength(front + back)) + back
+
+
+def _frame(box: Sequence[float], size: tuple[int, int]) -> Area:
+    """The pixels that a box reaches into, inside the image; at least one."""
+    width, height = size
+    x1, y1 = (int(min(max(v, 0), limit - 1)) for v, limit in zip(np.floor(box[:2]), size))
+    x2 = int(min(max(np.ceil(box[2]), x1 + 1), width))
+    y2 = int(min(max(np.ceil(box[3]), y1 + 1), height))
+    return x1, y1, x2, y2
+
+
+def _free_area(
+    frame: Area, label: tuple[int, int], line: int, size: tuple[int, int], taken: Iterable[Area]
+) -> Area | None:
+    """Where a label (width, height) hides no other one, or hides least; None where it hides too much."""
+    width, height = label
+    best, least = None, HIDDEN
+    for x, y in _positions(frame, label, line):
+        x, y = max(0, min(x, size[0] - width)), max(0, min(y, size[1] - height))
+        around = (x - GAP, y - GAP, x + width + GAP, y + height + GAP)
+        hidden = sum(_overlap(around, other) for other in taken) / (width * height)
+        if hidden < least:
+            best, least = (x, y, x + width, y + height), hidden
+        if hidden == 0:
+            break
+    return best
+
+
+def _positions(frame: Area, label: tuple[int, int], line: int) -> Iterator[tuple[int, int]]:
+    """Left and top of a label: above the box, inside it at the top, below it, inside it at the bottom."""
+    x1, y1, x2, y2 = frame
+    width, height = label
+    middle = (x1 + x2 - width) // 2
+    for y, inset in ((y1 - height, 0), (y1 + line, line), (y2, 0), (y2 - line - height, line)):
+        for x in (x1 + inset, x2 - inset - width, middle):
+            yield x, y
+
+
+def _overlap(a: Area, b: Area) -> int:
+    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from retinanet.config.model_settings import PostprocessingSettings
 from retinanet.inference.postprocessing_fast import Found, postprocess_batch
-from retinanet.model.retinanet import Outputs
 from retinanet.ops import boxes as geometry
+from retinanet.ops.network_outputs import Outputs
 
 
 def postprocess_reference(
@@ -50,8 +50,9 @@ def postprocess_reference(
     if settings.clip == "before":
         boxes, scores, labels, clipped = (tensor[has_area] for tensor in (clipped, scores, labels, clipped))
         has_area = has_area[has_area]
-    # In float64: classes are kept apart by an offset to their boxes, which would cost coordinates some digits.
-    kept = batched_nms(boxes.double(), scores.double(), labels, settings.nms_iou)[: settings.max_detections]
+    groups = labels if settings.nms == "class" else torch.zeros_like(labels)  # boxes of a group suppress each other
+    # In float64: groups are kept apart by an offset to their boxes, which would cost coordinates some digits.
+    kept = batched_nms(boxes.double(), scores.double(), groups, settings.nms_iou)[: settings.max_detections]
     kept = kept[has_area[kept]]
     return clipped[kept], scores[kept], labels[kept]
 
@@ -66,8 +67,9 @@ def postprocess(
     """Boxes, scores and labels of every image of a batch.
 
     On each level the (anchor, class) pairs with a score above the threshold, at most ``candidates`` of them, the best
-    first, are decoded and clipped to the image; over all levels together non-maximum suppression is applied class by
-    class; the best ``max_detections`` remain. Of equal scores either may come first.
+    first, are decoded and clipped to the image; over all levels together non-maximum suppression is applied, class by
+    class, or with ``nms`` "agnostic" to all classes at once; the best ``max_detections`` remain. Of equal scores either
+    may come first.
 
     Args:
         outputs: per level logits (B, N_l, K) and deltas (B, N_l, 4).

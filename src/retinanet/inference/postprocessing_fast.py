@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from retinanet.common.devices import has_float64
 from retinanet.common.threads import map_slices, one_thread_each
 from retinanet.config.model_settings import PostprocessingSettings
-from retinanet.model.retinanet import Outputs
 from retinanet.ops import boxes as geometry
+from retinanet.ops.network_outputs import Outputs
 
 Found = tuple[Tensor, Tensor, Tensor]
 """Boxes (n, 4), scores (n,), labels (n,)."""
@@ -53,13 +54,17 @@ def postprocess_batch(
         thresholds[-1] = settings.coarsest_threshold
     with one_thread_each(outputs.logits[0].device) as threads:
         levels = _maxima([_Level.of(logits) for logits in outputs.logits], threads)
-        sizes = sizes.to(levels[0].highest.device, torch.float32)
-        pixels = torch.ones_like(sizes) if scales is None else scales.to(sizes)
+        sizes = sizes.float().to(levels[0].highest.device)
+        pixels = torch.ones_like(sizes) if scales is None else scales.float().to(sizes.device)
 
         def finish(images: slice) -> list[Found]:
             own = [level.of_images(images) for level in levels]
             candidates = _candidates(own, [d[images] for d in outputs.deltas], anchors, thresholds, settings)
-            return _detections(candidates, sizes[images], pixels[images], settings)
+            own_sizes, own_pixels = sizes[images], pixels[images]
+            if not has_float64(own_sizes.device):  # which suppression needs
+                candidates = _Candidates(*(tensor.cpu() for tensor in candidates))
+                own_sizes, own_pixels = own_sizes.cpu(), own_pixels.cpu()
+            return _detections(candidates, own_sizes, own_pixels, settings)
 
         length = max(1, math.ceil(len(sizes) / threads))
         images = [slice(start, start + length) for start in range(0, len(sizes), length)]
@@ -235,21 +240,20 @@ def _detections(
 
 
 def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, settings: PostprocessingSettings) -> Found:
-    """Class-wise non-maximum suppression of one image."""
+    """Non-maximum suppression of one image."""
     from torchvision.ops import nms  # here, so that importing retinanet does not import torchvision
 
     scores, order = scores.sort(descending=True, stable=True)
     boxes, labels = boxes[order], labels[order]
     # Classes are kept apart by moving their boxes far from each other; float64 keeps every bit of a coordinate then.
-    wide = torch.float64 if boxes.device.type != "mps" else torch.float32  # Apple's GPUs have no float64
-    apart = boxes.to(wide)
-    if len(boxes):
+    apart = boxes.double()
+    if len(boxes) and settings.nms == "class":
         apart = apart + (labels * (apart.max() - apart.min() + 1))[:, None]
     # What remains of the best n boxes does not depend on the others, and suppression takes time as n squared: twice
     # as many as are wanted often suffice.
     first = FIRST * settings.max_detections
     while True:
-        keep = nms(apart[:first], scores[:first].to(wide), settings.nms_iou)
+        keep = nms(apart[:first], scores[:first].double(), settings.nms_iou)
         if len(keep) >= settings.max_detections or first >= len(scores):
             break
         first *= 4

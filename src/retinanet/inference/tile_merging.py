@@ -8,7 +8,9 @@ of a neighbouring tile nor suppress it. The steps, in this order:
 2. A larger object may be whole nowhere. Two boxes of a class from two views, at least one of them cut, are the same
    object if they agree where both views see. Of such a set the whole boxes remain; where all are cut, one box around
    all of them does, with the highest score.
-3. Non-maximum suppression, class by class, for what two views found whole.
+3. Non-maximum suppression for what two views found whole.
+
+Steps 2 and 3 go class by class, or with class-agnostic suppression over all classes together.
 
 The whole image may be one more view, for objects larger than a tile. Of it only boxes larger than the overlap count:
 the others are whole in a tile, and larger there.
@@ -22,6 +24,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from retinanet.config.model_settings import PostprocessingSettings
+
 AGREE = 0.5  # IoU, where both views see, from which two boxes are the same object
 TOUCHING = 0.01  # of a tile's side: nearer to an edge a box counts as touching it, as detectors end boxes about there
 PAIRS = 1_000_000  # that are compared at a time, which bounds the memory
@@ -34,7 +38,7 @@ def merge(
     view: Tensor,
     views: Tensor,
     shared: int,
-    nms_iou: float,
+    settings: PostprocessingSettings,
     whole: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Merge detections of overlapping views into those of the image, by the steps above.
@@ -44,7 +48,9 @@ def merge(
         view: (n,) int64, the row of ``views`` in which each was found.
         views: (v, 4) int64, x1 y1 x2 y2, covering the image.
         shared: pixels that neighbouring views share at least.
-        nms_iou: IoU of two whole boxes of a class above which the lower-scoring one is dropped.
+        settings: its ``nms_iou`` is the IoU of two whole boxes above which the lower-scoring one is dropped. With
+            ``nms`` "agnostic" boxes of different classes are compared too; a joined box has the label of its
+            highest-scoring piece.
         whole: the last view is the whole image.
 
     Returns:
@@ -62,7 +68,8 @@ def merge(
     keep = ~seen_better
     boxes, scores, labels, view, cut = boxes[keep], scores[keep], labels[keep], view[keep], cut[keep]
 
-    same = _components(len(boxes), _links(boxes, labels, view, views, cut))  # (n,), the first of its set
+    groups = labels if settings.nms == "class" else torch.zeros_like(labels)
+    same = _components(len(boxes), _links(boxes, groups, view, views, cut))  # (n,), the first of its set
     has_whole = torch.zeros(len(boxes), dtype=torch.bool).index_put((same[~cut],), torch.tensor(True))
     keep = ~cut | (~has_whole[same] & (same == torch.arange(len(boxes))))
     pieces = same[cut]
@@ -71,9 +78,11 @@ def merge(
     joined[:, :2].scatter_reduce_(0, rows, boxes[cut, :2], "amin")
     joined[:, 2:].scatter_reduce_(0, rows, boxes[cut, 2:], "amax")
     best = scores.scatter_reduce(0, pieces, scores[cut], "amax")
-    boxes = torch.where(cut[:, None], joined, boxes)[keep]
-    scores, labels = torch.where(cut, best, scores)[keep], labels[keep]
-    kept = batched_nms(boxes.double(), scores.double(), labels, nms_iou)
+    highest = cut & (scores == best[same])
+    labels = labels.scatter_reduce(0, same[highest], labels[highest], "amin", include_self=False)
+    boxes, scores = torch.where(cut[:, None], joined, boxes)[keep], torch.where(cut, best, scores)[keep]
+    labels, groups = labels[keep], groups[keep]
+    kept = batched_nms(boxes.double(), scores.double(), groups, settings.nms_iou)
     return boxes[kept], scores[kept], labels[kept]
 
 
@@ -101,7 +110,7 @@ def _cut_boxes(boxes: Tensor, view: Tensor, views: Tensor, near: float, count: i
     return cut, better
 
 
-def _links(boxes: Tensor, labels: Tensor, view: Tensor, views: Tensor, cut: Tensor) -> Iterator[tuple[int, int]]:
+def _links(boxes: Tensor, groups: Tensor, view: Tensor, views: Tensor, cut: Tensor) -> Iterator[tuple[int, int]]:
     """Pairs of boxes that are the same object as two views see it, the first of them cut."""
     for chunk in cut.nonzero()[:, 0].split(max(1, PAIRS // max(1, len(boxes)))):
         own = views[view[chunk], None]  # (s, 1, 4)
@@ -111,7 +120,7 @@ def _links(boxes: Tensor, labels: Tensor, view: Tensor, views: Tensor, cut: Tens
         start = torch.maximum(first[..., :2], second[..., :2])
         both = (torch.minimum(first[..., 2:], second[..., 2:]) - start).clamp(min=0).prod(dim=2)
         areas = (first[..., 2:] - first[..., :2]).prod(dim=2) + (second[..., 2:] - second[..., :2]).prod(dim=2)
-        same = (both > AGREE * (areas - both)) & (labels[chunk, None] == labels) & (view[chunk, None] != view)
+        same = (both > AGREE * (areas - both)) & (groups[chunk, None] == groups) & (view[chunk, None] != view)
         for i, j in same.nonzero().tolist():
             yield int(chunk[i]), j
 

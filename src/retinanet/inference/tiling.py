@@ -6,8 +6,8 @@ Their detections are merged by :mod:`retinanet.inference.tile_merging`.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,8 +15,8 @@ import torch
 from retinanet.common.arguments import PredictOptions, real
 from retinanet.common.arguments import whole as whole_number
 from retinanet.common.errors import RequestError
-from retinanet.data.image_io import to_tensor
 from retinanet.inference.detections import Detections
+from retinanet.inference.image_inputs import load_image, warn
 from retinanet.inference.tile_merging import merge
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def predict_sliced(
     and of the resized image where ``whole`` is set.
 
     Args:
-        image: as :meth:`Detector.predict` takes it.
+        image: one image, as :meth:`Detector.predict` takes it.
         slices: side of a tile in pixels of the image. Each is resized as the detector resizes images.
         overlap: the share of a tile that its neighbours see too. Objects smaller than that are seen whole by some tile.
         whole: predict the whole image as well, resized as usual, for objects larger than the overlap.
@@ -88,13 +88,14 @@ def predict_sliced(
     shared = shared_pixels(slices, overlap)
     checked = PredictOptions(**options)
     notes: list[str] = []
-    pixels = to_tensor(image, notes)
+    pixels, source, content = load_image(image, notes)
     for note in notes:
-        warnings.warn(note, stacklevel=2)
+        warn(note)
     height, width = pixels.shape[1:]
     views = tiles(height, width, slices, overlap)
     if len(views) == 1:
-        return detector.predict([pixels], **options)[0]
+        whole_image: list[Detections] = detector.predict([pixels], **options)
+        return replace(whole_image[0], source=source, content=content)
     if whole:
         views.append((0, 0, width, height))
     per_tile = {name: value for name, value in options.items() if name != "max_detections"}
@@ -105,6 +106,7 @@ def predict_sliced(
         if on_progress:
             on_progress(len(detections), len(views))
     corners = [torch.tensor([x1, y1, x1, y1]) for x1, y1, _, _ in views]
+    settings = detector.settings.postprocessing
     merged = merge(
         torch.cat([found.boxes + corner for found, corner in zip(detections, corners)]),
         torch.cat([found.scores for found in detections]),
@@ -112,8 +114,8 @@ def predict_sliced(
         torch.arange(len(views)).repeat_interleave(torch.tensor([len(found) for found in detections])),
         torch.tensor(views),
         shared,
-        detector.settings.postprocessing.nms_iou,
+        settings if checked.nms is None else replace(settings, nms=checked.nms),
         whole,
     )
     boxes, scores, labels = (values[: checked.max_detections] for values in merged)
-    return Detections(boxes, scores, labels, tuple(detector.class_names))
+    return Detections(boxes, scores, labels, tuple(detector.class_names), source, content)

@@ -8,7 +8,8 @@ gamma = 0 leaves balanced cross entropy, alpha = None (both weights 1) cross ent
 
 - :mod:`retinanet.losses.focal_cpu` on CPUs,
 - :mod:`retinanet.losses.focal_triton` on GPUs that Triton can compile for,
-- :mod:`retinanet.losses.focal_dense` on other devices, and for weights per class.
+- :mod:`retinanet.losses.focal_dense` on other devices, and for weights per class;
+- :mod:`retinanet.losses.focal_reductions` for one-hot labels, and without a sum.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from retinanet.common.errors import RequestError, first_line
 from retinanet.losses.class_weights import term_weights
 from retinanet.losses.focal_cpu import FocalLossWithGradient, sliced_loss
 from retinanet.losses.focal_dense import dense_loss
+from retinanet.losses.focal_reductions import Reduction, reduced_loss, require_shape
 from retinanet.ops.iou_assigner import IGNORED
 
 
@@ -57,31 +59,39 @@ def sigmoid_focal_loss(
     gamma: float = 2.0,
     alpha: float | Tensor | None = 0.25,
     weights: Tensor | None = None,
+    reduction: Reduction = "sum",
 ) -> Tensor:
-    """Sum of the focal loss over all anchors and classes; divide it by the number of positive anchors.
+    """Focal loss of anchors and classes, summed; divide it by the number of positive anchors.
+
+        loss = sigmoid_focal_loss(logits, labels) / (labels >= 0).sum().clamp(min=1)
+
+    Index labels with the reduction "sum" are the fast way. One-hot labels and other reductions are for code written for
+    :func:`torchvision.ops.sigmoid_focal_loss`, whose defaults are one-hot and "none".
 
     Args:
         logits: (..., K) float32, bfloat16, float16 or float64, one sigmoid per class.
-        labels: (...) int64: the class from 0 to K - 1, -1 for background, -2 for anchors that take no part.
+        labels: (...) int64: the class from 0 to K - 1, -1 for background, -2 for anchors that take no part. Or one-hot,
+            (..., K) of a floating-point type: 1 for the class, 0 for others, all 0 for background.
         gamma: focusing parameter, 0 or more.
         alpha: weight of the positive term, 1 - alpha that of the negative; None weighs both with 1. A tensor (K,) has
             one for each class.
         weights: (K,), a factor for both terms of each class. No gradient reaches it or ``alpha``.
+        reduction: "sum"; "mean" over the classes of all anchors that take part; or "none".
 
     Returns:
-        () float32 (float64 for float64 logits). Exact and finite, with exact gradients, for logits up to +-100.
+        () float32 (float64 for float64 logits); with "none" (..., K), 0 for anchors that take no part. Exact and
+        finite, with exact gradients, for logits up to +-100.
 
     Raises:
         ValueError: where the shapes do not fit, gamma or alpha is out of range, or a label is out of range
             (labels are checked on CPUs only).
     """
-    if logits.shape[:-1] != labels.shape:
-        raise ValueError(
-            f"logits {tuple(logits.shape)} need labels {tuple(logits.shape[:-1])}, not {tuple(labels.shape)}"
-        )
     gamma = real("gamma", gamma)
     if not 0 <= gamma < math.inf:
         raise RequestError(f"gamma must be 0 or more, not {gamma:g}")
+    if labels.is_floating_point() or reduction != "sum":
+        return reduced_loss(logits, labels, gamma, alpha, weights, reduction)
+    require_shape(logits, labels)
     rows = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
     positive, negative = term_weights(alpha, weights, logits)
     by_class = isinstance(positive, Tensor)  # the kernels know one alpha only

@@ -36,7 +36,7 @@ def _softplus(z):  # type: ignore[no-untyped-def]
     return tl.maximum(z, 0.0) + tl.where(e < 1e-3, e * (1.0 - e * (0.5 - e * 0.33333333)), tl.log(1.0 + e))
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _loss(  # type: ignore[no-untyped-def]
     logits, labels, partial, count, classes, gamma, positive_weight, negative_weight, BLOCK: tl.constexpr
 ):
@@ -49,7 +49,7 @@ def _loss(  # type: ignore[no-untyped-def]
     tl.store(partial + block, tl.sum(tl.where(counts, weight * tl.exp(gamma * (z - ce)) * ce, 0.0)))
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _gradient(  # type: ignore[no-untyped-def]
     logits, labels, upstream, gradient, count, classes, gamma, positive_weight, negative_weight, BLOCK: tl.constexpr
 ):

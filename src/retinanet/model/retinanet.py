@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +12,16 @@ from retinanet.common.arguments import MOST_CLASSES, whole
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
 from retinanet.config.model_settings import ModelSettings
+from retinanet.losses.criterion import Criterion
 from retinanet.model.backbone import Backbone
 from retinanet.model.fpn import FeaturePyramid
 from retinanet.model.heads import box_subnet, class_subnet
+from retinanet.model.labelled_images import batch_of, boxes_of
 from retinanet.ops.anchors import make_anchors
+from retinanet.ops.network_outputs import Outputs as Outputs
 
-
-class Outputs(NamedTuple):
-    """The network's output for a batch of B images; one entry per level, the finest first."""
-
-    logits: list[Tensor]
-    """(B, N_l, K), N_l = h * w * A, in the order of the anchors."""
-    deltas: list[Tensor]
-    """(B, N_l, 4): dx, dy, dw, dh."""
+LOSSES = ("classification", "bbox_regression")
+"""Names of the losses, as in torchvision."""
 
 
 class RetinaNet(nn.Module):
@@ -61,14 +58,62 @@ class RetinaNet(nn.Module):
         )
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor) -> Outputs:
-        """(B, 3, H, W) normalised RGB images, both sides a multiple of 32, preferably in channels-last memory."""
+    def forward(
+        self,
+        images: Tensor | Sequence[Tensor],
+        targets: Sequence[Mapping[str, Tensor]] | None = None,
+        criterion: Criterion | None = None,
+    ) -> Outputs | dict[str, Tensor]:
+        """The network's outputs; with ``targets`` the losses, as torchvision's RetinaNet gives them.
+
+            losses = model([image], [{"boxes": boxes, "labels": labels}])
+            sum(losses.values()).backward()
+
+        Args:
+            images: (B, 3, H, W) normalised RGB images, both sides a multiple of 32, preferably in channels-last
+                memory. Or a list of images (3, H, W) of any size, uint8 or float from 0 to 1: they are resized,
+                normalised and padded as ``settings.preprocessing`` says, with their boxes.
+            targets: for each image "boxes" (n, 4) float32, x1 y1 x2 y2 in pixels of the given image, and "labels" (n,)
+                int64 from 0. Boxes with the label -2, or a true "iscrowd", are regions to ignore; n may be 0. On a GPU,
+                targets in the CPU's memory take less time.
+            criterion: matching and losses; by default ``Criterion()``, the paper's.
+
+        Returns:
+            Without targets :class:`retinanet.ops.network_outputs.Outputs`. With targets "classification" and
+            "bbox_regression", () float32 each, in training and in evaluation mode alike: the mean over the positive
+            anchors of the batch, or as the criterion's ``settings.normalizer`` says.
+
+        Raises:
+            RequestError: images of a list, or targets, cannot be used.
+        """
+        scales = None
+        if not isinstance(images, Tensor):
+            device = next(self.parameters()).device
+            images, scales = batch_of(images, self.settings.preprocessing, device)
+        if targets is None:
+            return self.outputs(images)
+        boxes, labels = boxes_of(targets, len(images), self.num_classes)
+        if scales is not None:
+            boxes = [box * box.new_tensor([x, y, x, y]) for box, (y, x) in zip(boxes, scales, strict=True)]
+        return self._losses(images, boxes, labels, criterion or Criterion())
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """The network alone, (B, 3, H, W) normalised; this is what is traced and exported."""
         if self.settings.preprocessing.channels == "bgr":
             images = images.flip(1)
         features = self.backbone(images)
         # One by one, so that the network can be traced with the backbone as a whole (retinanet.inference.cpu_fusion).
         levels = self.pyramid([features[i] for i in range(len(self.backbone.channels))])
         return Outputs(self.class_subnet(levels), self.box_subnet(levels))
+
+    def _losses(
+        self, images: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor], criterion: Criterion
+    ) -> dict[str, Tensor]:
+        anchors = self.anchors(images.shape[2], images.shape[3], images.device)
+        matched = criterion.match(torch.cat(anchors), boxes, labels)
+        sums = criterion(self.outputs(images), matched, anchors, self.settings.head.box_weights)
+        divisor = criterion.normalizer(matched).clamp(min=1)
+        return {name: loss / divisor for name, loss in zip(LOSSES, sums, strict=True)}
 
     def anchors(self, height: int, width: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
         """Per level (N_l, 4) float32, for an input of height x width pixels; shared, do not write into them."""

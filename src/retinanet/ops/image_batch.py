@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import torch
 from torch import Tensor
 
+from retinanet.common.devices import moved
 from retinanet.config.model_settings import PreprocessingSettings
 from retinanet.ops.resize import box_scale, normalize, pad_batch, padded_size, resize_image, resized_size
 
@@ -63,7 +64,7 @@ class ImageBatch:
         """(B, 3, H, W) float32, the network's input, on ``device`` (the CPU by default)."""
         assert settings.mean is not None, "the model fills it in"
         assert settings.std is not None, "the model fills it in"
-        images = self.images if device is None else self.images.to(device, non_blocking=True)
+        images = self.images if device is None else moved(self.images, device)
         return normalize(images, self.sizes, settings.mean, settings.std)
 
     def pin_memory(self) -> Self:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from retinanet.common import threads
+from retinanet.common.devices import moved
 from retinanet.common.threads import map_slices, one_thread_each
 from retinanet.config.settings import MatchingSettings
 from retinanet.ops import boxes as geometry
@@ -57,7 +58,7 @@ def _moved(tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype) 
     joined = torch.cat(list(tensors)).to(dtype)
     if device.type == "cuda" and joined.device.type == "cpu":
         joined = joined.pin_memory()  # from elsewhere the copy would wait for what the GPU is doing
-    return joined.to(device, non_blocking=True).split([len(t) for t in tensors])
+    return torch.split(moved(joined, device), [len(t) for t in tensors])
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from retinanet.common.devices import moved
 from retinanet.config.bounds import Interpolation
 from retinanet.config.model_settings import PreprocessingSettings
 from retinanet.ops import opencv_resize
@@ -157,7 +158,7 @@ def normalize(images: Tensor, sizes: Tensor, mean: Sequence[float], std: Sequenc
     images = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
     shift, scale = _shift_and_scale(tuple(mean), tuple(std), images.device)
     images.sub_(shift).mul_(scale)
-    sizes = sizes.to(images.device, non_blocking=True)
+    sizes = moved(sizes, images.device)
     rows = torch.arange(images.shape[2], device=images.device) < sizes[:, :1]  # (B, H)
     columns = torch.arange(images.shape[3], device=images.device) < sizes[:, 1:]  # (B, W)
     return images.mul_(rows[:, None, :, None] & columns[:, None, None, :])

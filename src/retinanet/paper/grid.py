@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -80,8 +81,9 @@ def make_run(settings: Settings, dotted: Mapping[str, Any], seed: int, recipe: s
     words = [recipe] * bool(recipe)
     for name, value in sorted(dotted.items()):
         shown = ",".join(f"{v:g}" for v in value) if isinstance(value, list | tuple) else str(value)
-        words.append(f"{name.removeprefix('model.').removeprefix('loss.')}={shown.replace('/', '-')}")
+        words.append(f"{name.removeprefix('model.').removeprefix('loss.')}={shown}")
     key = " ".join([*words, f"seed={seed}"]).replace(" ", "_")
+    key = re.sub(r'[\\/:*?"<>|]', "-", key)  # which file names cannot have, some of them on Windows only
     if len(key) > 150:  # file systems allow names of 255 bytes
         key = f"{key[:130]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     return Run(key, changed(settings, {**dotted, "train.seed": seed, "train.report": False}))

@@ -20,9 +20,9 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from retinanet import api
+from retinanet.api import loading
 from retinanet.bench.torchvision_bench import machine
-from retinanet.common.atomic_files import replacing
+from retinanet.common.atomic_files import rename, replacing
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.config.settings import MatchingSettings, Settings
 from retinanet.data import digits, open_data
@@ -114,7 +114,7 @@ class Plan:
                 part = self.root / "scenes.part"
                 shutil.rmtree(part, ignore_errors=True)
                 digits.write(part, **SCENES, on_scene=on_scene)
-                part.rename(scenes)
+                rename(part, scenes)
         return Grid(self.root, scenes)
 
 
@@ -224,11 +224,11 @@ def _first_images(data: Path, split: str) -> list[Tensor]:
 
 def seconds_per_image(model: Path, images: Sequence[Tensor]) -> float:
     """Median time from a decoded image to its boxes, one image at a time, with the run's best detector."""
-    detector = api.load(model)
+    detector = loading.load(model)
     times = []
     for image in (images[0], *images):  # the first image is a warm-up and does not count
         begin = time.perf_counter()
-        detector.predict(image)
+        detector.detect_each([image])  # with all low scores, as evaluated
         times.append(time.perf_counter() - begin)
     return statistics.median(times[1:])
 
@@ -237,7 +237,7 @@ def write_figure_4(
     model: str | Path, data: Path, split: str, folder: Path, *, images: int | None, on_progress: Count | None = None
 ) -> tuple[list[str], dict[str, Any]]:
     """Write figure 4 of any model and data set; returns its summary in words and its numbers."""
-    detector = api.load(model)
+    detector = loading.load(model)
     opened = open_data(data, split, class_names=detector.class_names)
     counts = loss_distribution.count_logits(
         detector, opened, MatchingSettings(), indices=spread(len(opened), images).tolist(), on_progress=on_progress

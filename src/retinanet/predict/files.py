@@ -77,7 +77,8 @@ def predict_files(
         output: a new or empty folder. A drawn image has its name below the given folder, or its bare name. Where two
             would have the same name, the later one gets a number.
         tiling: detect in overlapping tiles.
-        options: threshold (0.3 by default), max_detections, size and batch_size, as of :meth:`Detector.predict`.
+        options: threshold (by default that of the best F1 where it is known, else 0.3), max_detections, size,
+            batch_size and nms, as of :meth:`Detector.predict`.
 
     Raises:
         RequestError: a source does not exist or holds no image and no video, the output folder is not empty, a number
@@ -86,7 +87,7 @@ def predict_files(
     """
     output = Path(output)
     if options.get("threshold") is None:
-        options["threshold"] = THRESHOLD
+        options["threshold"] = usual_threshold(detector)
     run = Predictor(detector, PredictOptions(**options), tiling)
     outputs, videos, callbacks = outputs or OutputOptions(), videos or VideoOptions(), callbacks or Callbacks()
     found = sources if isinstance(sources, Sources) else find_sources(sources)

@@ -221,11 +221,9 @@ def _open(av: Any, video: Video) -> Any:
 
 def _camera(name: str) -> tuple[str, str, str]:
     """Device, mode and format for av.open; each system has its own names."""
-    if sys.platform == "darwin":
-        return name, "r", "avfoundation"
-    if sys.platform == "win32":
-        return f"video={name}", "r", "dshow"
-    return (f"/dev/video{name}" if name.isdigit() else name), "r", "v4l2"
+    systems = {"darwin": (name, "r", "avfoundation"), "win32": (f"video={name}", "r", "dshow")}
+    linux = (f"/dev/video{name}" if name.isdigit() else name), "r", "v4l2"
+    return systems.get(sys.platform, linux)
 
 
 def _reason(error: BaseException) -> str:

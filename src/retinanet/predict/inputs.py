@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from retinanet.common.arguments import whole
-from retinanet.common.atomic_files import what_is_wrong
 from retinanet.common.errors import RequestError
 from retinanet.data.image_io import SUFFIXES
+from retinanet.data.image_sources import Kinds, expand
 
 VIDEOS = frozenset([".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"])
+MEDIA = Kinds(SUFFIXES | VIDEOS, "image or video")
 SCHEMES = frozenset(["http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt"])
 STILL_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")  # images in the same container as MP4
-SHOWN = 3  # files named in a message
-RAW = "a camera's raw file"
-UNREAD = {
-    ".jxl": "JPEG XL",
-    ".pdf": "PDF",
-    ".svg": "SVG",
-    ".psd": "PSD",
-    ".eps": "EPS",
-    ".exr": "OpenEXR",
-    ".dcm": "DICOM",
-    **dict.fromkeys(
-        [".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2"], RAW
-    ),
-    **dict.fromkeys([".pef", ".srw", ".x3f", ".3fr", ".iiq", ".erf", ".kdc", ".raw"], RAW),
-}
-"""Suffixes of images that are not read, and their formats."""
 SIGNATURES = (
     b"\x1aE\xdf\xa3",
     b"FLV\x01",
@@ -104,7 +88,7 @@ def find_sources(sources: Sequence[str | Path], max_pixels: int | None = None) -
                 name = free_name(Path(f"{special.name}.mp4"), video_names)
                 found.videos.append(Video(special.source, special.kind, name))
             continue
-        for path, below in _expand(source, found.skipped):
+        for path, below in expand(source, found.skipped, MEDIA):
             absolute = os.path.abspath(path)
             if absolute in seen:
                 continue
@@ -166,71 +150,6 @@ def _special(source: str) -> Video | None:
         raise RequestError(f"{Video(source, 'url', '').shown} is an image: download it, and name the file")
     stem = Path(path).stem or host or scheme
     return Video(source, "url", re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "stream")
-
-
-def _expand(source: str | Path, skipped: list[tuple[str, str]]) -> Iterator[tuple[Path, Path]]:
-    """Files of one source, and their names below it. Unused files of its folders are added to ``skipped``."""
-    path = Path(source)
-    if os.path.isdir(path):
-        before, files = len(skipped), _files(path, skipped)
-        if not files:
-            others = ", ".join(f"{name} ({why})" for name, why in skipped[before:][:SHOWN])
-            more = f"; skipped: {others}" if others else ""
-            raise RequestError(f"there is no image in the folder {path} or its subfolders{more}")
-        yield from ((file, file.relative_to(path)) for file in files)
-    elif os.path.isfile(path):
-        yield path, Path(path.name)
-    elif os.path.exists(path):
-        raise RequestError(f"{path} is neither a file nor a folder")
-    elif glob.has_magic(str(source)):
-        empty = True
-        for match in map(Path, sorted(glob.glob(str(source), recursive=True))):
-            folder = os.path.isdir(match)
-            for file in _files(match, skipped) if folder else [match]:
-                empty = False
-                yield file, file.relative_to(match if folder else match.parent)
-        if empty:
-            raise RequestError(f"nothing matches the pattern {source}")
-    else:
-        raise RequestError(f"there is no {'video' if path.suffix.lower() in VIDEOS else 'image or folder'} {source}")
-
-
-def _files(folder: Path, skipped: list[tuple[str, str]]) -> list[Path]:
-    """Images and videos in a folder and its subfolders, by their suffixes. All others are added to ``skipped``."""
-    files: list[Path] = []
-    others: list[tuple[str, str]] = []
-
-    def unreadable(error: OSError) -> None:
-        others.append((str(error.filename), what_is_wrong(error)))
-
-    for parent, folders, names in os.walk(folder, onerror=unreadable):
-        for name in list(folders):
-            path = Path(parent, name)
-            if name.startswith("."):
-                others.append((str(path), "hidden"))
-                folders.remove(name)
-            elif path.is_symlink():  # os.walk does not follow it
-                others.append((str(path), "a link to a folder, not followed: give the folder itself"))
-        for path in (Path(parent, name) for name in names):
-            reason = _unused(path)
-            if reason:
-                others.append((str(path), reason))
-            else:
-                files.append(path)
-    skipped += sorted(others)
-    return sorted(files)
-
-
-def _unused(path: Path) -> str:
-    """Why a file in a folder is not used; empty where it is an image or video."""
-    suffix = path.suffix.lower()
-    if path.name.startswith("."):
-        return "hidden"
-    if not os.path.isfile(path):
-        return "not a regular file" if os.path.exists(path) else "a link to nothing"
-    if suffix in UNREAD:
-        return f"{UNREAD[suffix]} is not read: convert it to JPEG or PNG"
-    return "" if suffix in SUFFIXES or suffix in VIDEOS else "not an image or video by its suffix"
 
 
 def free_name(name: Path, taken: dict[str, int]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,8 @@ from typing import Any, Self
 from retinanet.common.atomic_files import replacing
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
+from retinanet.inference.detection_rows import COLUMNS, csv_cells
 from retinanet.inference.detections import Detections
-
-
-def rows(detections: Detections) -> Iterator[tuple[str, int, float, list[float]]]:
-    """Class name, label, score and box of each detection."""
-    scores, boxes = detections.scores.tolist(), detections.boxes.tolist()
-    return zip(detections.names, detections.labels.tolist(), scores, boxes, strict=True)
 
 
 class Writer:
@@ -104,14 +99,6 @@ class CocoFile(_OneFile):
         self.file.write('],\n"unreadable": ' + json.dumps(self._unreadable) + "}\n")
 
 
-def _no_formula(text: str) -> str:
-    return (
-        f"'{text}"
-        if text.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"))
-        else text
-    )
-
-
 class CsvFile(_OneFile):
     """detections.csv: one row for each detection; x1 y1 x2 y2 in pixels of the image.
 
@@ -123,12 +110,10 @@ class CsvFile(_OneFile):
 
     def begin(self) -> None:
         self._rows = csv.writer(self.file)
-        self._rows.writerow(["image", "name", "score", "x1", "y1", "x2", "y2"])
+        self._rows.writerow(COLUMNS)
 
     def add(self, image: Path, name: str, size: tuple[int, int], detections: Detections) -> None:
-        file = str(image) if _no_formula(str(image)) == str(image) else f"./{image}"
-        for class_name, _, score, box in rows(detections):
-            self._rows.writerow([file, _no_formula(class_name), f"{score:.6g}", *(f"{side:.2f}" for side in box)])
+        self._rows.writerows(csv_cells(str(image), row) for row in detections.rows())
 
 
 class YoloFolder(Writer):
@@ -149,7 +134,7 @@ class YoloFolder(Writer):
     def add(self, image: Path, name: str, size: tuple[int, int], detections: Detections) -> None:
         height, width = size
         lines = []
-        for _, label, score, (x1, y1, x2, y2) in rows(detections):
+        for _, label, score, (x1, y1, x2, y2) in detections.rows():
             values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, score)
             lines.append(" ".join([str(label), *(f"{value:.6f}" for value in values)]))
         self._write((self.path / name).with_suffix(".txt"), lines)

@@ -21,7 +21,6 @@ from retinanet.common.errors import WorkError
 from retinanet.inference.detections import Detections
 from retinanet.predict.frames import Frame, Frames, VideoError, require
 from retinanet.predict.inputs import Video
-from retinanet.predict.outputs import rows
 from retinanet.predict.predictor import Callbacks, Pace, Predictor, chunked
 from retinanet.predict.tracking import Tracks
 
@@ -155,7 +154,7 @@ class _Lines:
         """Write one line. ``ids`` has an object's number for each detection; None without tracking."""
         entries: list[dict[str, Any]] = [
             {"name": name, "label": label, "score": round(score, 4), "box": [round(side, 2) for side in box]}
-            for name, label, score, box in rows(detections)
+            for name, label, score, box in detections.rows()
         ]
         for entry, number in zip(entries, ids or (), strict=ids is not None):
             entry["id"] = number

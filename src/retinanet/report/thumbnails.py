@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from retinanet.inference import drawing
+from retinanet.inference.class_colours import PALETTE, Colour
 from retinanet.report.page import plural
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 SIDE = 480
 """Pixels of the longer side of an image in a page; smaller images are enlarged to at least half of this."""
 QUALITY = 78
-RIGHT: drawing.Colour = (40, 205, 170)
-WRONG: drawing.Colour = (255, 84, 84)
+LETTERS = 12
+"""Pixels of the letters of a label."""
+RIGHT: Colour = (40, 205, 170)
+WRONG: Colour = PALETTE[0]
 
 
 @dataclass(frozen=True)
@@ -135,19 +138,12 @@ def _small(data: DetectionData, index: int) -> tuple[Image.Image, NDArray[np.flo
 
 
 def _marked(image: Image.Image, boxes: Any, names: Sequence[str], bad: NDArray[np.bool_]) -> Image.Image:
-    """The image with correct boxes as thin frames, and above them wrong boxes as thick frames with their names."""
+    """The image with correct boxes as thin lines, and above them wrong boxes as thick lines with their names."""
     image = image.copy()
-    draw = ImageDraw.Draw(image)
-    corners = np.asarray(boxes, np.float64).reshape(-1, 4)
-    font = drawing.load_font(12)
-    for box in corners[~bad]:
-        x1, y1, x2, y2 = np.clip(np.round(box), 0, [*image.size, *image.size]).tolist()
-        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=RIGHT, width=2)
-    for box in corners[bad]:
-        drawing.frame(draw, box, WRONG, 3, image.size)
-    taken: list[drawing.Area] = []
-    for index in np.flatnonzero(bad).tolist():
-        drawing.label(draw, corners[index], names[index], WRONG, font, 3, image.size, taken)
+    corners = np.asarray(boxes, np.float64).reshape(-1, 4).tolist()
+    wrong = [drawing.Mark(corners[i], WRONG, names[i], 3) for i in np.flatnonzero(bad).tolist()]
+    right = [drawing.Mark(corners[i], RIGHT) for i in np.flatnonzero(~bad).tolist()]
+    drawing.paint(image, wrong + right, LETTERS)
     return image
 
 

@@ -27,7 +27,7 @@ FOLDER = Path(__file__).parent / "page"
 PAGES = {
     "/": "index.html",
     "/docs": "docs.html",
-    **{f"/{file}": file for file in ("style.css", "script.js", "drawing.js", "icon.svg")},
+    **{f"/{file}": file for file in ("style.css", "script.js", "drawing.js", "docs.js", "icon.svg")},
 }
 PUBLIC = (*PAGES, "/openapi.json", "/health")
 """Paths that need no token: they show nothing of the model. /health shows more to requests with the token."""

@@ -24,6 +24,7 @@ from typing import Any
 
 from torch import Tensor
 
+from retinanet.common.arguments import Nms
 from retinanet.common.printable import printable
 from retinanet.inference.detections import Detections
 
@@ -119,7 +120,7 @@ class Reservation:
 
 @dataclass(frozen=True)
 class QueueOptions:
-    """How images are gathered into batches."""
+    """How images are gathered into batches, and predicted."""
 
     batch_size: int = 8
     """The most images of a batch."""
@@ -128,6 +129,8 @@ class QueueOptions:
     wait: float = 0.005
     """Seconds that the first image of a batch waits for others. Only an idle server spends this time: while a batch is
     computed the next one gathers."""
+    nms: Nms | None = None
+    """Of :meth:`retinanet.Detector.predict`."""
 
 
 class Batcher:
@@ -138,7 +141,7 @@ class Batcher:
     takes the highest-scoring boxes first, so boxes below a threshold never remove boxes above it.
 
     Args:
-        detector: has ``predict(images, threshold=, max_detections=, batch_size=)``.
+        detector: has ``predict(images, threshold=, max_detections=, batch_size=, nms=)``.
         on_batch: called with the number of images of each batch.
     """
 
@@ -302,6 +305,7 @@ class Batcher:
                 threshold=min(job.threshold for job in jobs),
                 max_detections=max(job.max_detections for job in jobs),
                 batch_size=self.options.batch_size,
+                nms=self.options.nms,
             )
             return [
                 detections.above(job.threshold).first(job.max_detections)

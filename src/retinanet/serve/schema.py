@@ -77,6 +77,7 @@ class Health(BaseModel):
     status: str
     model: str
     classes: list[str]
+    colours: list[str] = Field(description="Of each class in drawn images, as #rrggbb")
     computes: str = Field(description="The number format that the network computes in, and why")
     threshold: float
     least_threshold: float = Field(description="The lowest threshold that a request may have")

@@ -15,9 +15,9 @@ from torch import Tensor
 from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import RequestError
 from retinanet.common.version import __version__
+from retinanet.inference.class_colours import colour, hexadecimal
 from retinanet.inference.detections import Detections
 from retinanet.predict.files import usual_threshold
-from retinanet.predict.outputs import rows
 from retinanet.serve.batching import Batcher, Closed, Full, QueueOptions, Reservation
 from retinanet.serve.bodies import Upload, read_uploads
 from retinanet.serve.decoding import decode
@@ -76,6 +76,7 @@ class Service:
             "status": self.status,
             "model": self.name,
             "classes": list(self.detector.class_names),
+            "colours": [hexadecimal(colour(label)) for label in range(len(self.detector.class_names))],
             "computes": self.detector.computes,
             "threshold": self.threshold,
             "least_threshold": self.detector.least_threshold,
@@ -177,7 +178,7 @@ def as_json(detections: Detections) -> list[dict[str, Any]]:
     """Detections of a response: boxes to a thousandth of a pixel, scores to a millionth."""
     return [
         {"box": [round(side, 3) for side in box], "score": round(score, 6), "label": label, "name": name}
-        for name, label, score, box in rows(detections)
+        for name, label, score, box in detections.rows()
     ]
 
 

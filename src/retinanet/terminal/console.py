@@ -17,8 +17,6 @@ from retinanet.common.printable import NAME, printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from retinanet.data.dataset import DetectionData
-
 
 def rank() -> int:
     """The rank of this process in its run, as torchrun, Slurm or Fabric's launcher set it; 0 by default."""
@@ -41,6 +39,7 @@ class Output:
         Raises:
             RequestError: the file cannot be written there.
         """
+        from retinanet.terminal.notebook import in_notebook
         from retinanet.terminal.printable_console import Terminal
 
         self.target = json
@@ -54,9 +53,13 @@ class Output:
                 )
             if not path.parent.is_dir():
                 raise RequestError(f"--json {json}: there is no folder {path.parent}")
-        self.console: Console = Terminal(stderr=json == "-", quiet=self.silent)
+        self.notebook = in_notebook()
+        # The output of a notebook's cell says that it is a terminal, but lines that are overwritten would all stay.
+        plain = {"force_terminal": False, "color_system": None} if self.notebook else {}
+        self.console: Console = Terminal(stderr=json == "-", quiet=self.silent, **plain)
         """Results."""
-        self.progress: Console = Terminal(stderr=True, quiet=self.silent)
+        # A notebook shows standard error on red, as if something were wrong.
+        self.progress: Console = Terminal(stderr=not self.notebook, quiet=self.silent, **plain)
         """Progress and notes."""
 
     def say(self, *lines: str) -> None:
@@ -65,17 +68,13 @@ class Output:
             self.console.print(line, soft_wrap=True)
 
     def note(self, *lines: str) -> None:
-        """Print notes to standard error."""
+        """Print notes to standard error, or to the output of a notebook's cell."""
         for line in lines:
             self.progress.print(line, soft_wrap=True)
 
-    def data(self, data: DetectionData, label_map: bool = True) -> None:
-        """Note the size, the label map and the faults of an opened data set."""
-        boxes = f"{data.num_boxes} boxes of {len(data.class_names)} classes"
-        self.note(f"{data.root}, split {data.split} ({data.kind}): {len(data)} images, {boxes}")
-        if label_map:
-            self.note(*(f"  {line}" for line in data.label_map_lines()))
-        self.note(*(f"  {line}" for line in data.report.lines()))
+    def table(self, table: Any) -> None:
+        """Print a table of rich as a part of the result."""
+        self.console.print(table)
 
     def json(self, value: Mapping[str, Any]) -> None:
         """Write the result as JSON to its file, if there is one."""
@@ -116,14 +115,32 @@ def number(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) or value < 0 else f"{value:.3f}"
 
 
-def class_table(per_class: Iterable[Mapping[str, Any]]) -> Any:
-    """A rich table of AP, AP50 and the number of ground-truth boxes of each class."""
+def class_table(per_class: Iterable[Mapping[str, Any]], most: int | None = None) -> Any:
+    """A rich table of AP, AP50 and the number of ground-truth boxes of each class.
+
+    Args:
+        most: rows at most. Of more classes those with the highest and the lowest AP are shown, in this order.
+    """
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("class")
     for column in ("AP", "AP50", "boxes"):
         table.add_column(column, justify="right")
-    for row in per_class:
-        table.add_row(printable(row["name"], NAME), number(row["AP"]), number(row["AP50"]), str(row["boxes"]))
+    best, worst = list(per_class), list[Mapping[str, Any]]()
+    left_out = 0
+    if most is not None and len(best) > most:
+        ranked = sorted(best, key=lambda row: -1.0 if row["AP"] is None else row["AP"], reverse=True)
+        best, worst = ranked[: most // 2], ranked[-(most - 1 - most // 2) :]
+        left_out = len(ranked) - len(best) - len(worst)
+    for row in best:
+        table.add_row(*_cells(row))
+    if left_out:
+        table.add_row(f"... {left_out} more ...")
+    for row in worst:
+        table.add_row(*_cells(row))
     return table
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return printable(row["name"], NAME), number(row["AP"]), number(row["AP50"]), str(row["boxes"])

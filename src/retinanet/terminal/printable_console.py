@@ -14,7 +14,8 @@ class Terminal(Console):
     """Rich's console without markup and emoji codes. All strings are made printable, in tables too."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(markup=False, emoji=False, highlight=False, **options)
+        # In a notebook rich would make an HTML block of every line.
+        super().__init__(markup=False, emoji=False, highlight=False, force_jupyter=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from retinanet.common.printable import NAME, listed, printable, setting_text
+from retinanet.common.printable import listed, setting_text
+from retinanet.terminal.bars import Bars, NotebookBars, TerminalBars
 from retinanet.terminal.console import Output, clock, number
+from retinanet.terminal.data_lines import class_line, fault_lines, split_lines
+from retinanet.terminal.plan_line import plan_line
 from retinanet.training import events
 from retinanet.training.callbacks import Callback
 
 if TYPE_CHECKING:
+    from retinanet.analysis.anchor_fit import Choice
     from retinanet.analysis.doctor import Finding
+    from retinanet.data.dataset import DetectionData
     from retinanet.training.initial_weights import Kept
 
 EVERY = 10.0  # seconds between plain lines
+KNOWN = 0.02  # of the training; before, the length of a run with a budget cannot be estimated
+EXAMPLES = 1  # of each fault of the data
 FINDINGS = 5  # faults of the data that are shown before training
 TENSORS, CLASSES = 4, 10  # names of a checkpoint's tensors and classes in a line; run.json has all
 MB = 10**6
@@ -26,38 +34,44 @@ PATIENCE = 2.0  # seconds before a count is shown as plain lines
 class Progress(Callback):
     """Shows the events of :func:`retinanet.training.trainer.train`, and counts of other work.
 
-    Use it in a ``with`` block. At its end the bar is removed, so that later text starts on a new line.
+    Use it in a ``with`` block. At its end the bars are removed, so that later text starts on a new line.
+
+    Args:
+        every: seconds between plain lines, where there are no bars.
+        explain: show each fitted setting with its reason.
+
+    Attributes:
+        warnings: the warnings so far, to be repeated at the end.
+        images: what the run is evaluated on, in words.
     """
 
-    def __init__(self, output: Output, every: float = EVERY) -> None:
-        self.output = output
-        self.every = every
-        self.live = output.progress.is_terminal and not output.silent
+    def __init__(self, output: Output, every: float = EVERY, explain: bool = False) -> None:
+        self.output, self.every, self.explain = output, every, explain
+        self.warnings: list[str] = []
+        self.images = "the validation set"
         self._shown = -float("inf")  # time of the last plain line
         self._ap: float | None = None
-        self._task: Any = None
-        self._counts: dict[str, Any] = {}
+        self._choices: Sequence[Choice] = ()
         self._starts: dict[str, float] = {}
-        if self.live:
-            from rich.progress import BarColumn, TextColumn
-            from rich.progress import Progress as Bars
+        self._bars: Bars | None = None
+        if not output.silent:
+            if output.notebook:
+                self._bars = NotebookBars()
+            elif output.progress.is_terminal:
+                self._bars = TerminalBars(output.progress)
 
-            self._bars = Bars(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=14),
-                TextColumn("{task.percentage:3.0f}%"),
-                TextColumn("{task.fields[text]}", markup=False),
-                console=output.progress,
-                transient=True,
-            )
+    @property
+    def live(self) -> bool:
+        """Whether progress is shown by bars and not by lines."""
+        return self._bars is not None
 
     def __enter__(self) -> Self:
-        if self.live:
+        if self._bars is not None:
             self._bars.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.live:
+        if self._bars is not None:
             self._bars.stop()
 
     def on_event(self, event: events.Event) -> None:
@@ -70,8 +84,7 @@ class Progress(Callback):
             case events.DataOpened(data, val):
                 self._end_count("comparing")
                 self._end_count("checking")
-                self.output.data(data)
-                self.output.data(val, label_map=False)
+                self._data(data, val)
             case events.FittingSettings():
                 self.output.note("choosing settings for the data and this machine: takes some seconds")
             case events.Downloading(name, done, total):
@@ -79,10 +92,11 @@ class Progress(Callback):
             case events.StartChosen(text):
                 self.output.note(f"start: {text}")
             case events.SettingsFitted(choices):
-                for choice in choices:
-                    self.output.note(f"  {choice.setting} {setting_text(choice.value)}: {choice.reason}")
-            case events.AnchorsCover(lost=str(lost)):
-                self.output.note(f"warning: {lost}")
+                self._choices = choices
+                if self.explain:
+                    self.output.note(*(f"  {c.setting} {setting_text(c.value)}: {c.reason}" for c in choices))
+            case events.AnchorsCover(lost=str(lost), enough=enough):
+                self.output.note(f"note: {lost}") if enough else self.warn(lost)
             case events.WeightsKept(kept):
                 self.output.note(*kept_lines(kept))
             case events.DataExamined(findings):
@@ -93,7 +107,7 @@ class Progress(Callback):
                     f"{summary['steps']} steps or {clock(summary['seconds'])}, give --steps or --budget"
                 )
             case events.Problem(text):
-                self.output.note(f"warning: {text}")
+                self.warn(text)
             case events.Started():
                 self._start(event)
             case events.StepDone():
@@ -105,6 +119,11 @@ class Progress(Callback):
                 self._ap = metrics["AP"]
                 suffix = ", the best so far" if best else ""
                 self.output.note(f"step {step}: AP {number(metrics['AP'])}, AP50 {number(metrics['AP50'])}{suffix}")
+
+    def warn(self, text: str, severity: str = "warning") -> None:
+        """Show a warning, and keep it for the end of the run."""
+        self.output.note(f"{severity}: {text}")
+        self.warnings.append(text)
 
     def counter(self, what: str, unit: str = "images") -> Callable[[int, int], None]:
         """A callback that shows (done, total)."""
@@ -132,50 +151,47 @@ class Progress(Callback):
             self._end_count(what)
             return
         text = f"{done} of {total} {unit}"
-        if self.live:
-            if what not in self._counts:
-                self._counts[what] = self._bars.add_task(printable(what, NAME), total=total, text="")
-            self._bars.update(self._counts[what], completed=done, total=total, text=text)
+        if self._bars is not None:
+            self._bars.show(what, done / total, text)
         elif time.monotonic() - self._starts.setdefault(what, time.monotonic()) > PATIENCE:
             self._line(f"{what}: {text}")
 
     def _end_count(self, what: str) -> None:
         self._starts.pop(what, None)
-        if what in self._counts:
-            self._bars.remove_task(self._counts.pop(what))
+        if self._bars is not None:
+            self._bars.remove(what)
+
+    def _data(self, data: DetectionData, val: DetectionData) -> None:
+        self.images = f"split {val.split}" if val.held_out is None else "the held-out images"
+        self.output.note(*split_lines(data, val), class_line(data.class_names, data.counts()))
+        self.output.note(*fault_lines(data, EXAMPLES), *fault_lines(val, EXAMPLES))
 
     def _start(self, event: events.Started) -> None:
-        steps = f"{event.steps} step{'s' * (event.steps != 1)}"
-        length = steps if event.budget is None else clock(event.budget)
-        processes = f", {event.processes} processes" if event.processes > 1 else ""
-        resumed = f", from step {event.step}" if event.step else ""
-        device = f"{event.device} in {event.precision}{processes}"
-        self.output.note(f"training on {event.images} images for {length}{resumed}: {device}, in {event.output}")
+        reasons = ", with the reasons for the plan in run.json" if self._choices and not self.explain else ""
+        self.output.note(plan_line(event, self._choices), f"the run is in {event.output}{reasons}")
 
     def _findings(self, findings: Sequence[Finding]) -> None:
         bad = [finding for finding in findings if finding.severity != "note"]
         for finding in bad[:FINDINGS]:
             where = f" ({finding.split})" if finding.split else ""
-            self.output.note(f"{finding.severity}{where}: {finding.text}; to do: {finding.remedy}")
+            self.warn(f"{finding.text}; to do: {finding.remedy}", f"{finding.severity}{where}")
         if len(bad) > FINDINGS:
             codes = ", ".join(finding.code for finding in bad[FINDINGS:])
             self.output.note(f"and {len(bad) - FINDINGS} more ({codes}): retinanet data DATA shows them")
 
     def _step(self, event: events.StepDone) -> None:
-        of = f"/{event.steps}" if event.steps else ""
         fields = [
+            epoch_text(event),
+            f"{clock(event.seconds_left)} left",
             f"class {event.class_loss:.3f} box {event.box_loss:.3f}",
             f"{event.images_per_second:.1f} images/s",
-            f"{clock(event.seconds_left)} left",
         ]
         if self._ap is not None:
-            fields.append(f"AP {number(self._ap)}")
-        if self.live:
-            if self._task is None:
-                self._task = self._bars.add_task("training", total=1.0, text="")
-            text = " · ".join([*fields, f"step {event.step}{of}"])
-            self._bars.update(self._task, completed=event.fraction, text=text)
+            fields.insert(2, f"AP {number(self._ap)}")
+        if self._bars is not None:
+            self._bars.show("training", event.fraction, " · ".join(fields))
         else:
+            of = f"/{event.steps}" if event.steps else ""
             self._line(" · ".join([f"step {event.step}{of}", *fields, f"lr {event.lr:.2g}"]))
 
     def _line(self, text: str) -> None:
@@ -183,6 +199,19 @@ class Progress(Callback):
         if now - self._shown >= self.every:
             self._shown = now
             self.output.note(text)
+
+
+def epoch_text(event: events.StepDone) -> str:
+    """The number of the epoch and how many there are; "about" with a budget, whose end is estimated."""
+    per_step = event.epoch / max(1, event.step)
+    if event.steps:
+        total, about = event.steps * per_step, ""
+    else:
+        total, about = event.epoch / max(event.fraction, 1e-9), "about "
+    count = max(1, math.ceil(total - 1e-6)) if event.fraction >= KNOWN or event.steps else 0
+    # The step that ends an epoch still belongs to it.
+    present = max(1, math.ceil(event.epoch - 1e-6))
+    return f"epoch {present} of {about}{max(present, count)}" if count else f"epoch {present}"
 
 
 def kept_lines(kept: Kept) -> list[str]:

@@ -1,13 +1,20 @@
-"""Callbacks: how progress bars, logs, early stopping and a user's own code attach to a training run."""
+"""Callbacks: how progress bars, logs, early stopping and a user's own code attach to a training run.
+
+A run calls ``on_start``, then ``on_step`` and ``on_evaluation``, and ``on_end`` if it gets to its end. It calls
+``on_close`` last, also when it was interrupted or failed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from retinanet.training.events import Ended, EvaluationDone, Event, StepDone
+from retinanet.training.events import Ended, EvaluationDone, Event, Started, StepDone
 
 if TYPE_CHECKING:
+    from retinanet.config.settings import Settings
+    from retinanet.data import DetectionData
     from retinanet.inference.detector import Detector
     from retinanet.model.retinanet import RetinaNet
     from retinanet.training.resume_state import Progress
@@ -22,13 +29,22 @@ class Run(Protocol):
     """The network that is trained."""
     detector: Detector
     """The detector that is evaluated and saved; it has the averaged weights if there are any."""
+    settings: Settings
+    data: DetectionData
+    """The training set."""
+    val: DetectionData
+    """The validation set."""
     progress: Progress
+    """Steps and seconds so far, and the best evaluation."""
     folder: RunFolder
     evaluation: Evaluation | None
     """The last evaluation."""
 
     def finish_early(self, reason: str) -> None:
         """End the run after the current step as if its length were reached."""
+
+    def notify(self, event: Event) -> None:
+        """Report an event to all callbacks, such as a :class:`retinanet.training.events.Problem`."""
 
 
 class Callback:
@@ -41,6 +57,9 @@ class Callback:
     def on_event(self, event: Event) -> None:
         """Called with every event (:mod:`retinanet.training.events`), before the other methods."""
 
+    def on_start(self, trainer: Run, event: Started) -> None:
+        """Called before the first step, of a resumed run too. The run folder exists."""
+
     def on_step(self, trainer: Run, event: StepDone) -> None:
         """Called after each optimiser step, as soon as its losses are known."""
 
@@ -49,6 +68,14 @@ class Callback:
 
     def on_end(self, trainer: Run, event: Ended) -> None:
         """Called when the run is finished and its report is written."""
+
+    def on_close(self, error: BaseException | None) -> None:
+        """Called once at the very end, whatever happened: the place to close files and connections.
+
+        Args:
+            error: what ended the run: :class:`retinanet.training.signals.Stopped` after Ctrl-C or SIGTERM, or the
+                error with which it failed, perhaps before ``on_start``. None for a run that is finished.
+        """
 
 
 class EarlyStopping(Callback):
@@ -63,7 +90,7 @@ class EarlyStopping(Callback):
 
 
 class MetricsLog(Callback):
-    """Writes metrics.csv and TensorBoard's files."""
+    """Writes metrics.csv."""
 
     def on_step(self, trainer: Run, event: StepDone) -> None:
         trainer.folder.log(event.row())
@@ -78,9 +105,37 @@ def notify(callbacks: Iterable[Callback], event: Event, trainer: Run | None = No
         callback.on_event(event)
         if trainer is None:
             continue
-        if isinstance(event, StepDone):
+        if isinstance(event, Started):
+            callback.on_start(trainer, event)
+        elif isinstance(event, StepDone):
             callback.on_step(trainer, event)
         elif isinstance(event, EvaluationDone):
             callback.on_evaluation(trainer, event)
         elif isinstance(event, Ended):
             callback.on_end(trainer, event)
+
+
+@contextmanager
+def closing(callbacks: Sequence[Callback]) -> Iterator[None]:
+    """A block after which ``on_close`` of each callback is called, of the last one first.
+
+    If one fails, the others are called all the same. Its error ends the run, unless the run failed before.
+    """
+    try:
+        yield
+    except BaseException as error:
+        for problem in _close(callbacks, error):
+            error.add_note(f"to close a callback failed too: {type(problem).__name__}: {problem}")
+        raise
+    for problem in _close(callbacks, None):
+        raise problem
+
+
+def _close(callbacks: Sequence[Callback], ended_by: BaseException | None) -> list[Exception]:
+    problems = []
+    for callback in reversed(callbacks):
+        try:
+            callback.on_close(ended_by)
+        except Exception as error:
+            problems.append(error)
+    return problems

@@ -29,13 +29,22 @@ def require_finite(model: nn.Module, step: int, folder: RunFolder) -> None:
 
 
 def of_loss(
-    step: int, class_loss: float, box_loss: float, data: DetectionData, settings: Settings, folder: RunFolder
+    step: int,
+    losses: tuple[float, float],
+    data: DetectionData,
+    settings: Settings,
+    folder: RunFolder,
+    hint: str = "",
 ) -> DivergedError:
-    """The error for a loss that is not finite; it names the images of the step."""
+    """The error for a loss that is not finite; it names the images of the step.
+
+    Args:
+        losses: class loss and box loss. hint: a remark on the losses.
+    """
     images = [data.path(index).name for _, index in TrainingSteps(data, settings).images(step - 1)]
     good = folder.last if folder.last.is_file() else folder.resume
     return DivergedError(
-        f"the loss is not finite at step {step} (class {class_loss:.4g}, box {box_loss:.4g}); the last good checkpoint "
-        f"is {good}; the images of that step are {listed(images, NAMED)}; "
+        f"the loss is not finite at step {step} (class {losses[0]:.4g}, box {losses[1]:.4g}){hint}; the last good "
+        f"checkpoint is {good}; the images of that step are {listed(images, NAMED)}; "
         "try a smaller train.lr, train.clip or train.precision fp32"
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retinanet.analysis.anchor_fit import Choice
     from retinanet.analysis.doctor import Finding
+    from retinanet.config.settings import Settings
     from retinanet.data import DetectionData
     from retinanet.training.initial_weights import Kept
 
@@ -77,7 +78,9 @@ class AnchorsCover(Event):
     share: float
     """Fraction of the training boxes that an anchor covers."""
     lost: str | None
-    """A line about the other boxes, if they are too many."""
+    """A line about the other boxes, if there are any."""
+    enough: bool = False
+    """Whether the share is high enough for a good detector."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Started(Event):
     device: str
     precision: str
     output: Path
+    settings: Settings
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import distributed as dist
 
+from retinanet.common.devices import fastest_device
 from retinanet.common.errors import RequestError, first_line
 from retinanet.common.precision import Precision, choose
 from retinanet.config.settings import TrainSettings
@@ -70,7 +71,7 @@ def make_fabric(settings: TrainSettings) -> tuple[Fabric, Precision]:
     sharded = next((name for name in ("fsdp", "deepspeed", "model_parallel") if name in settings.strategy), None)
     if sharded is not None:
         raise RequestError(f"train.strategy {settings.strategy}: sharded weights cannot be saved; use ddp")
-    accelerator = _default() if settings.accelerator == "auto" else settings.accelerator
+    accelerator = fastest_device().type if settings.accelerator == "auto" else settings.accelerator
     device = "cuda" if accelerator == "gpu" else accelerator
     try:
         precision = choose(settings.precision, device)
@@ -92,9 +93,3 @@ def make_fabric(settings: TrainSettings) -> tuple[Fabric, Precision]:
             f"strategy {settings.strategy} do not work here: {first_line(error)}"
         ) from error
     return fabric, precision
-
-
-def _default() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

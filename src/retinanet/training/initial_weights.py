@@ -62,6 +62,13 @@ def settings(config: str | None, given: Mapping[str, Any] | None) -> Settings:
     return from_plain(Settings, merge({"model": _below(checkpoints.load(source).settings, values)}, values))
 
 
+def twin(given: Mapping[str, Any]) -> str | None:
+    """Another timm model with the same tensors as the backbone's file that the user gave, if it is not named."""
+    source, name = recipes.weights(None, given), given.get("model", {}).get("backbone", {}).get("name")
+    file = None if source in STARTS or name is not None else _backbone_file(source, None)
+    return file.twin if file is not None else None
+
+
 def _backbone_file(source: str, name: str | None) -> BackboneFile | None:
     """:func:`retinanet.checkpoints.backbone`, once for a file that does not change."""
     state = os.stat(source) if os.path.isfile(source) else None

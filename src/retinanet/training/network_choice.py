@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from retinanet.analysis.anchor_fit import Choice
+from retinanet.common.devices import release_memory
 from retinanet.common.errors import RequestError
 from retinanet.config.convert import changed, dotted
 from retinanet.config.model_settings import BackboneSettings
@@ -156,11 +157,12 @@ def measure(settings: Settings, data: DetectionData, here: Machine) -> step_cost
     shape = common_shape(data, settings)
     try:
         return step_cost.measure(settings, len(data.class_names), shape, here.device, here.precision)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if "out of memory" not in str(error).lower():  # OutOfMemoryError on CUDA, without a type of its own on MPS
+            raise
         return None
     finally:
-        if here.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release_memory(here.device)
 
 
 def steps_within(budget: float | None, cost: step_cost.Cost, batch: int) -> float | None:

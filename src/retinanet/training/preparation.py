@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from retinanet.analysis.anchor_fit import Choice, lost_boxes
+from retinanet.analysis.anchor_fit import ENOUGH, Choice, lost_boxes
 from retinanet.analysis.doctor import examine
 from retinanet.analysis.holdout import open_held_out, wanted_share
 from retinanet.checkpoints.pretrained_weights import PretrainedWeights
@@ -123,7 +123,8 @@ def prepare(
         settings = dataclasses.replace(
             settings, data=dataclasses.replace(settings.data, val=f"{val.held_out['share']:g}")
         )
-    notify(events.AnchorsCover(*lost_boxes(data, settings.model, settings.matching)))
+    share, lost = lost_boxes(data, settings.model, settings.matching)
+    notify(events.AnchorsCover(share, lost, share >= ENOUGH))
     if fabric.is_global_zero:
         splits = {split.split: split for split in (data, val)}
         notify(events.DataExamined(examine(splits, settings.model, read=False)))
@@ -142,8 +143,12 @@ def _start(settings: Settings, data: DetectionData, notify: Notify) -> tuple[Set
     return settings, start.text
 
 
-def open_folder(run: Prepared, data_root: Path, step: int) -> None:
-    """Write the settings into the run folder, which is created for a new run, and start logging after ``step``."""
+def open_folder(run: Prepared, data_root: Path, step: int, functions: Mapping[str, Any]) -> None:
+    """Write the settings into the run folder, which is created for a new run, and start logging after ``step``.
+
+    Args:
+        functions: names of the user's functions and callbacks, for run.json.
+    """
     if run.resumed:
         run.folder.write_settings(run.settings)
         run.folder.write_data(data_root)
@@ -151,6 +156,7 @@ def open_folder(run: Prepared, data_root: Path, step: int) -> None:
         choices = [choice.plain() for choice in run.choices]
         kept = run.kept.plain() if run.kept is not None else None
         run.folder.create(run.settings, data_root, run.data.class_names, sys.argv, choices, kept, run.start)
+    run.folder.add_facts(**functions)
     run.folder.open_logs(step)
 
 

@@ -3,7 +3,6 @@
     settings.yaml      the settings of the run; also a recipe for --config
     run.json           data set, class names, initial weights, versions, machine
     metrics.csv        one row for each step and each evaluation
-    tensorboard/       the same for TensorBoard
     last.safetensors   the detector of the last evaluation
     best.safetensors   the detector of the evaluation with the highest AP
     evaluation.json    the last evaluation: COCO's twelve numbers, AP per class
@@ -23,11 +22,12 @@ import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from retinanet.common.atomic_files import replacing, require_new, what_is_wrong
+from retinanet.common.devices import device_name, fastest_device
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.common.fields import SettingsError, from_plain, shown
 from retinanet.common.version import __version__
@@ -35,13 +35,9 @@ from retinanet.config import recipes
 from retinanet.config.convert import to_plain
 from retinanet.config.settings import Settings
 from retinanet.evaluation import coco_metrics
+from retinanet.training.events import STEP_COLUMNS
 from retinanet.training.launcher import begun_by_this_job, job
 from retinanet.weight_files import metadata
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
-from retinanet.training.events import STEP_COLUMNS
 
 COLUMNS = STEP_COLUMNS + coco_metrics.NAMES
 
@@ -56,7 +52,6 @@ class RunFolder:
         self.report = path / "report.html"
         self._rows: Any = None
         self._writer: Any = None
-        self._board: SummaryWriter | None = None
 
     def create(
         self,
@@ -91,7 +86,7 @@ class RunFolder:
             "torch": torch.__version__,
             "python": platform.python_version(),
             "job": job(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {_accelerator()}",
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {_device()}",
         }
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -142,8 +137,11 @@ class RunFolder:
     def write_data(self, root: Path) -> None:
         """Write the new path of the data set to run.json."""
         if not self.trained_on(root):
-            facts = self.facts()
-            self.write("run.json", json.dumps({**facts, "data": str(root.resolve())}, indent=1) + "\n")
+            self.add_facts(data=str(root.resolve()))
+
+    def add_facts(self, **facts: Any) -> None:
+        """Write facts to run.json, in place of those of the same names."""
+        self.write("run.json", json.dumps({**self.facts(), **facts}, indent=1) + "\n")
 
     def write(self, name: str, text: str) -> None:
         """Write a text file, whole or not at all."""
@@ -152,40 +150,30 @@ class RunFolder:
 
     def open_logs(self, step: int) -> None:
         """Start logging after ``step``. Rows of later steps, which a killed run may have left, are dropped."""
-        from torch.utils.tensorboard import SummaryWriter
-
         path = self.path / "metrics.csv"
-        kept = [row for row in read_metrics(self.path) if int(row["step"]) <= step] if path.exists() else []
         try:
-            temporary = self.path / ".metrics.csv.part"
-            self._rows = open(temporary, "w", newline="", encoding="utf-8")  # noqa: SIM115 (closed by close)
+            kept = [row for row in read_metrics(self.path) if int(row["step"]) <= step] if path.exists() else []
+            with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(kept)
+            self._rows = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115 (closed by close)
             self._writer = csv.DictWriter(self._rows, COLUMNS)
-            self._writer.writeheader()
-            self._writer.writerows(kept)
-            self._rows.flush()
-            os.replace(temporary, path)  # the open file is renamed too
-            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1 if step else None)
         except OSError as error:
-            raise WorkError(f"cannot write {path} or TensorBoard's log: {what_is_wrong(error)}") from error
+            raise WorkError(f"cannot write {path}: {what_is_wrong(error)}") from error
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Add a row to metrics.csv and to TensorBoard. Its keys are among COLUMNS; ``step`` is required."""
+        """Add a row to metrics.csv. Its keys are among COLUMNS; ``step`` is required."""
         try:
             self._writer.writerow({k: str(v) if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()})
             self._rows.flush()
         except OSError as error:
             raise WorkError(f"cannot write {self.path / 'metrics.csv'}: {what_is_wrong(error)}") from error
-        assert self._board is not None
-        for key, value in row.items():
-            if key not in ("step", "seconds"):
-                self._board.add_scalar(key, value, int(row["step"]))
 
     def close(self) -> None:
         if self._rows is not None:
             with suppress(OSError):  # a full disk, which was reported before
                 self._rows.close()
-        if self._board is not None:
-            self._board.close()
 
 
 def read_metrics(folder: Path) -> list[dict[str, str]]:
@@ -219,5 +207,6 @@ def read_run(folder: Path) -> tuple[Path, Settings]:
         raise SettingsError(f"{folder / 'settings.yaml'}: {error}") from None
 
 
-def _accelerator() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads, no GPU"
+def _device() -> str:
+    device = fastest_device()
+    return device_name(device) if device.type != "cpu" else f"{torch.get_num_threads()} threads, no GPU"

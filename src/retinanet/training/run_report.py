@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from retinanet.analysis.coverage import cover
+from retinanet.common.errors import first_line
 from retinanet.config.settings import Settings
 from retinanet.data import DetectionData
 from retinanet.data.dataset import spread
@@ -16,50 +16,41 @@ from retinanet.evaluation.tide import error_costs
 from retinanet.inference.detector import Detector
 from retinanet.report.run_facts import RunFacts
 from retinanet.report.run_page import write_run_page
-from retinanet.training.run_folder import RunFolder, read_metrics
-from retinanet.training.validation import Evaluation
+from retinanet.training.callbacks import Run
+from retinanet.training.events import Problem
+from retinanet.training.run_folder import read_metrics
 
 LOSS_IMAGES = 32
 """Images whose loss distribution is measured; each has some ten million examples."""
 PHASES = ("data", "forward", "backward", "optimiser", "evaluation")
 
 
-@dataclass(frozen=True)
-class FinishedRun:
-    """What a run hands over to its report.
+def write_report(run: Run, seconds_in: Mapping[str, float], brief: bool = False) -> None:
+    """Write report.html of a run that has ended. If that fails, a :class:`retinanet.training.events.Problem` says why.
 
-    Attributes:
-        data, val: the training set and the validation set.
-        evaluation: the last one.
-        step, seconds: the length of the whole run. seconds_in: seconds by phase, see ``PHASES``.
-        brief: leave out the loss distribution, which takes longest.
+    Args:
+        seconds_in: seconds by phase, see ``PHASES``.
+        brief: leave out the distribution of the focal loss, which takes longest.
     """
-
-    folder: RunFolder
-    settings: Settings
-    data: DetectionData
-    val: DetectionData
-    detector: Detector
-    evaluation: Evaluation
-    step: int
-    seconds: float
-    seconds_in: Mapping[str, float]
-    brief: bool = False
+    try:
+        write_run_page(run.folder.report, _facts(run, seconds_in, brief))
+    except Exception as error:  # a run of hours must not fail because of its report
+        run.notify(Problem(f"{run.folder.report} could not be written: {first_line(error)}"))
 
 
-def write_report(run: FinishedRun) -> None:
-    """Write report.html."""
+def _facts(run: Run, seconds_in: Mapping[str, float], brief: bool) -> RunFacts:
     evaluation, settings = run.evaluation, run.settings
+    assert evaluation is not None, "a run ends with an evaluation"
     assert evaluation.curves is not None, "only the first process, which has the curves, writes the report"
     detections, indices, threshold = evaluation.detections, sorted(evaluation.detections), evaluation.curves.threshold
     about = json.loads((run.folder.path / "run.json").read_text(encoding="utf-8"))
-    seconds_in = {phase: run.seconds_in.get(phase, 0.0) for phase in PHASES}
-    facts = RunFacts(
+    in_phase = {phase: seconds_in.get(phase, 0.0) for phase in PHASES}
+    return RunFacts(
         folder=run.folder.path,
         source=run.data.root,
-        steps=run.step,
-        seconds=run.seconds,
-        seconds_in=seconds_in | {"other": max(0.0, run.seconds - sum(seconds_in.values()))},
+        steps=run.progress.step,
+        seconds=run.progress.elapsed,
+        seconds_in=in_phase | {"other": max(0.0, run.progress.elapsed - sum(in_phase.values()))},
         settings=settings,
         choices=about.get("choices", []),
         metrics=read_metrics(run.folder.path),
@@ -71,11 +62,10 @@ def write_report(run: FinishedRun) -> None:
         errors=error_costs(run.val, detections, indices),
         confusion=confusion_matrix(run.val, detections, threshold, indices=indices),
         images=image_results(run.val, detections, threshold, indices=indices),
-        loss_curves=None if run.brief else _loss_curves(run.detector, settings, run.val),
+        loss_curves=None if brief else _loss_curves(run.detector, settings, run.val),
         coverage=cover(run.data, settings.model, settings.matching),
         start=about.get("start", ""),
     )
-    write_run_page(run.folder.report, facts)
 
 
 def _loss_curves(detector: Detector, settings: Settings, val: DetectionData) -> LossCurves | None:

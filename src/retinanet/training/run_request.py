@@ -82,7 +82,7 @@ def of_run(
         return resumed(resume, data, given)
     if data is None:
         raise RequestError("give a data set: retinanet train DATA; or a run to resume: retinanet train --resume RUN")
-    _require_data(data)
+    require_data(data)
     given_anchors = [name for name in dotted(given) if name.startswith("model.anchors.")]
     if anchors == "auto" and given_anchors:
         raise RequestError(f"--anchors auto chooses what {', '.join(given_anchors)} sets: leave out one of them")
@@ -106,7 +106,7 @@ def resumed(folder: Path, data: Path | None, given: Mapping[str, Any], notes: tu
         raise RequestError(f"cannot resume {folder}: there is no such folder")
     own_data, settings = read_run(folder)
     if data is not None:
-        _require_data(data)
+        require_data(data)
     own = to_plain(settings)
     changed = to_plain(from_plain(Settings, merge(_without_length(own), given)))
     before, after = dotted(own), dotted(changed)
@@ -147,7 +147,7 @@ def _overruled(settings: Settings, config: str | None, given: Mapping[str, Any])
     return (f"{line} (to set them, give them beside the recipe)",)
 
 
-def _require_data(data: Path) -> None:
+def require_data(data: Path) -> None:
     """
     Raises:
         RequestError: there is no such file or folder.

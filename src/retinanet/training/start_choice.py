@@ -141,8 +141,12 @@ def scratch_text(why: str, data: DetectionData, remedy: str) -> str:
     return f"from scratch: {why}; {hope}: {remedy}"
 
 
-def given_start(settings: Settings, data: DetectionData) -> Start:
-    """The start that the settings themselves name."""
+def given_start(settings: Settings, data: DetectionData, twin: str | None = None) -> Start:
+    """The start that the settings themselves name.
+
+    Args:
+        twin: another timm model that has the same tensors as the backbone's file.
+    """
     source, backbone = settings.train.weights, settings.model.backbone
     if source != "none":
         return Start(source, f"weights of the detector {source}")
@@ -150,7 +154,10 @@ def given_start(settings: Settings, data: DetectionData) -> Start:
         remedy = "leave out --weights none, or give --weights FILE"
         return Start("none", scratch_text("the settings say so", data, remedy))
     where = "ImageNet weights" if backbone.weights == "imagenet" else f"the weights in {backbone.weights}"
-    return Start("none", f"{where}, of the backbone {backbone.name}; pyramid and heads are new")
+    text = f"{where}, of the backbone {backbone.name}; pyramid and heads are new"
+    if twin is not None:
+        text += f"; {twin} has the same tensors: if the file is of that, give --model.backbone.name {twin}"
+    return Start("none", text)
 
 
 def resolved(settings: Settings, data: DetectionData, sources: PretrainedWeights) -> tuple[Settings, Start]:

@@ -10,10 +10,10 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
-from retinanet.config.settings import LossSettings, MatchingSettings
-from retinanet.losses import ClassBalance, class_balance, detection_loss, normalizer
+from retinanet.common.devices import moved
+from retinanet.losses.criterion import Criterion
 from retinanet.model.retinanet import RetinaNet
-from retinanet.ops.iou_assigner import Targets, match
+from retinanet.ops.iou_assigner import Targets
 from retinanet.ops.resize import normalize
 from retinanet.training.collectives import all_reduce
 from retinanet.training.step_timer import StepTimer
@@ -27,26 +27,11 @@ class Learner(nn.Module):
 
     Distributed wrappers hook into the ``forward`` of a module. With the loss inside, its output is two numbers instead
     of millions of logits.
-
-    Args:
-        class_names: the names of the model's classes, for loss settings of single classes.
-
-    Raises:
-        RequestError: a loss setting names an unknown class.
     """
 
-    alphas: Tensor | None
-    class_weights: Tensor | None
-
-    def __init__(self, model: RetinaNet, loss: LossSettings, class_names: Sequence[str] = ()) -> None:
+    def __init__(self, model: RetinaNet, criterion: Criterion) -> None:
         super().__init__()
-        self.model = model
-        self.loss = loss
-        balance = class_balance(loss, class_names)
-        # Buffers move to the device once. They follow from the settings, so no checkpoint needs them.
-        alphas = balance.alpha if isinstance(balance.alpha, Tensor) else None
-        self.register_buffer("alphas", alphas, persistent=False)
-        self.register_buffer("class_weights", balance.weights, persistent=False)
+        self.model, self.criterion = model, criterion
 
     def forward(self, images: Tensor, sizes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Class and box loss, () float32 each: summed over anchors, and not divided by the normalizer.
@@ -59,10 +44,8 @@ class Learner(nn.Module):
         assert preprocessing.std is not None, "the model sets it"
         outputs = self.model(normalize(images, sizes, preprocessing.mean, preprocessing.std))
         anchors = self.model.anchors(images.shape[2], images.shape[3], images.device)
-        with torch.autocast(images.device.type, enabled=False):
-            balance = ClassBalance(self.loss.alpha if self.alphas is None else self.alphas, self.class_weights)
-            weights = self.model.settings.head.box_weights
-            return detection_loss(outputs, targets, anchors, self.loss, balance, weights)
+        losses: tuple[Tensor, Tensor] = self.criterion(outputs, targets, anchors, self.model.settings.head.box_weights)
+        return losses
 
 
 class Mixed(MixedPrecision):
@@ -75,9 +58,7 @@ class Mixed(MixedPrecision):
         return data
 
 
-def backward(
-    fabric: Fabric, learner: Any, chunks: Sequence[Batch], matching: MatchingSettings, timer: StepTimer | None = None
-) -> Tensor:
+def backward(fabric: Fabric, learner: Any, chunks: Sequence[Batch], timer: StepTimer | None = None) -> Tensor:
     """Add the gradient of the global batch's loss to the parameters' ``grad``.
 
     The loss is the sum over all anchors of all images, divided by the positives of the global batch (at least 1), or as
@@ -96,12 +77,12 @@ def backward(
     device = fabric.device
     timer = timer or StepTimer(device)
     with timer.time("forward"):
-        inputs = [(c.images.to(device, non_blocking=True), c.sizes.to(device, non_blocking=True)) for c in chunks]
+        inputs = [(moved(c.images, device), moved(c.sizes, device)) for c in chunks]
         targets = []
         for chunk, (images, _) in zip(chunks, inputs):
             anchors = torch.cat(learner.model.anchors(images.shape[2], images.shape[3], device))
-            targets.append(match(anchors, chunk.boxes, chunk.labels, matching))  # moves the boxes to the device
-        divisor = torch.stack([normalizer(t, learner.loss) for t in targets]).sum()
+            targets.append(learner.criterion.match(anchors, chunk.boxes, chunk.labels))  # moves the boxes to the device
+        divisor = torch.stack([learner.criterion.normalizer(t) for t in targets]).sum()
     divisor = all_reduce(divisor).clamp(min=1)
 
     total = torch.zeros(2, device=device)

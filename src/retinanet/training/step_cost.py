@@ -12,10 +12,11 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from retinanet.common.devices import wait_for
 from retinanet.common.precision import DTYPES, Precision
 from retinanet.config.settings import Settings
+from retinanet.losses.criterion import Criterion
 from retinanet.model import RetinaNet
-from retinanet.ops.iou_assigner import match
 from retinanet.training.step import Learner
 
 MOST_STEPS, ENOUGH = 6, 1.5  # a trial has at most so many steps, and no new one after so many seconds
@@ -53,11 +54,12 @@ def measure(
         size: height and width of the images, multiples of 32.
 
     Raises:
-        torch.cuda.OutOfMemoryError: two images do not fit.
+        RuntimeError: two images do not fit.
     """
     height, width = size
     model = RetinaNet(settings.model, classes, load_weights=False).to(device).train()
-    learner = Learner(model, dataclasses.replace(settings.loss, alphas={}, class_weights={}))
+    criterion = Criterion(dataclasses.replace(settings.loss, alphas={}, class_weights={}), settings.matching)
+    learner = Learner(model, criterion)
     images = torch.full((IMAGES, 3, height, width), 128, dtype=torch.uint8, device=device)
     sizes = torch.tensor([[height, width]] * IMAGES, device=device)
     anchors = torch.cat(model.anchors(height, width, device))
@@ -78,13 +80,12 @@ def measure(
     while len(took) < 2 or (len(took) < MOST_STEPS and sum(took) < ENOUGH):
         saved_bytes = 0
         begin = time.perf_counter()
-        targets = match(anchors, [box] * IMAGES, [torch.zeros(1, dtype=torch.int64)] * IMAGES, settings.matching)
+        targets = criterion.match(anchors, [box] * IMAGES, [torch.zeros(1, dtype=torch.int64)] * IMAGES)
         autocast = torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), autocast:
             loss = sum(learner(images, sizes, targets))
         torch.as_tensor(loss).backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
         took.append(time.perf_counter() - begin)
     if device.type == "cuda":
         needed = float(torch.cuda.max_memory_allocated(device) - before)
@@ -98,13 +99,15 @@ def free_memory(device: torch.device) -> float | None:
     """Free bytes on ``device``; None if that is unknown."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":  # its memory is the computer's, of which it takes no more than this
+        return float(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration, ValueError):
         return None
     try:  # a container may have less
-        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        limit, used = ((CGROUP / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
         if limit != "max":
             free = min(free, float(limit) - float(used))
     except (OSError, ValueError):

@@ -12,7 +12,7 @@ from typing import Any
 
 from retinanet.config.settings import TrainSettings, seconds
 from retinanet.training.collectives import Decision
-from retinanet.training.schedule import Plan, interval
+from retinanet.training.schedule import REPORT_IMAGES, Plan, interval
 
 SYNC_SECONDS = 1.0  # seconds between two points at which the processes synchronise; a signal waits for the next one
 MOST_STEPS = 50  # between two such points
@@ -78,6 +78,16 @@ class Decider:
     def stepped(self, seconds: float) -> None:
         """Record that each step since the last call took ``seconds`` on average."""
         self._pace.append(seconds)
+
+    def report_is_brief(self, images: float, elapsed: float) -> bool:
+        """Whether the rest of the budget is too short for a whole report.
+
+        Args:
+            images: how many a process evaluated in the last evaluation.
+        """
+        if self.plan.budget is None:
+            return False
+        return self.plan.budget - elapsed < REPORT_IMAGES * self.evaluation_seconds / images
 
     def trial_due(self, step: int, elapsed: float) -> bool:
         """Whether to time a few images now: at first, at intervals, and before the training ends.

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -21,9 +22,9 @@ class StepTimer:
     """
 
     def __init__(self, device: torch.device, before: Mapping[str, float] | None = None) -> None:
-        self._cuda = device.type == "cuda"
+        self._event: Any = {"cuda": torch.cuda.Event, "mps": torch.mps.event.Event}.get(device.type)
         self._seconds = dict(before or {})
-        self._events: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
+        self._events: deque[tuple[str, Any, Any]] = deque()
 
     @contextmanager
     def time(self, phase: str, on_device: bool = True) -> Iterator[None]:
@@ -32,8 +33,8 @@ class StepTimer:
         Args:
             on_device: the device does the work; otherwise the CPU does it, as when images are loaded.
         """
-        if self._cuda and on_device:
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        if self._event is not None and on_device:
+            start, end = self._event(enable_timing=True), self._event(enable_timing=True)
             start.record()
             yield
             end.record()

@@ -10,29 +10,33 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from lightning.fabric import Fabric
 
-from retinanet.common.errors import first_line
 from retinanet.common.precision import Precision
 from retinanet.config.convert import to_plain
 from retinanet.config.settings import Settings
 from retinanet.data.loader import Transform, train_batches
 from retinanet.inference.detector import Detector
+from retinanet.losses.own_losses import BoxLossFunction, ClassLoss
+from retinanet.ops.own_matching import Matcher
 from retinanet.training import divergence, events, resume_state
-from retinanet.training.callbacks import Callback, EarlyStopping, MetricsLog, notify
+from retinanet.training.callbacks import Callback, EarlyStopping, MetricsLog, closing, notify
 from retinanet.training.collectives import Decision, agree, broadcast_from_first, end_together, run_in_first
 from retinanet.training.ema import Ema
 from retinanet.training.fabric import launch, make_fabric, quiet, seed
-from retinanet.training.optimizer import make_optimizer, set_lr
+from retinanet.training.loggers import make_loggers
+from retinanet.training.optimizer import set_lr
+from retinanet.training.own_parts import OptimizerFunction, OwnParts, name_of
 from retinanet.training.preparation import Fit, Prepared, Summary, open_folder, prepare
 from retinanet.training.resume_state import Progress, Resumable
 from retinanet.training.run_folder import RunFolder
-from retinanet.training.run_report import FinishedRun, write_report
-from retinanet.training.schedule import REPORT_IMAGES, Plan, ema_decay, lr_factor, scaled_lr
+from retinanet.training.run_report import write_report
+from retinanet.training.schedule import Plan, ema_decay, lr_factor
 from retinanet.training.signals import Interrupt, Stopped
 from retinanet.training.step import Learner, backward
 from retinanet.training.step_decisions import Decider
@@ -49,7 +53,12 @@ def train(
     resume: bool = False,
     fit: Fit | None = None,
     transform: Transform | None = None,
+    loss: ClassLoss | None = None,
+    box_loss: BoxLossFunction | None = None,
+    matcher: Matcher | None = None,
+    optimizer: OptimizerFunction | None = None,
     callbacks: Sequence[Callback] = (),
+    log: str | Callback | Sequence[str | Callback] = (),
     since: float | None = None,
 ) -> Summary:
     """Train a detector, evaluate it, and return the :data:`summary <retinanet.training.preparation.Summary>`.
@@ -65,7 +74,11 @@ def train(
         fit: called with the opened data; returns the settings to train with, see
             :mod:`retinanet.training.fitted_defaults`. Its settings for data, devices and precision are ignored.
         transform: called on each training image, see :func:`retinanet.data.loader.train_batches`.
+        loss, box_loss, matcher: functions in place of the class loss, the box loss and the rule that assigns anchors to
+            boxes, see :class:`retinanet.losses.Criterion`. A resumed run needs the same functions again.
+        optimizer: makes the optimizer from the parameters, see :mod:`retinanet.training.own_parts`.
         callbacks: see :mod:`retinanet.training.callbacks`.
+        log: "tensorboard", "wandb", "mlflow", or several of them, see :mod:`retinanet.training.loggers`.
         since: ``time.monotonic()`` when the budget starts to count; the time of this call by default.
 
     Raises:
@@ -74,17 +87,21 @@ def train(
         Stopped: (a KeyboardInterrupt) any process received Ctrl-C or SIGTERM. The run is saved and can be resumed.
     """
     begin = time.monotonic() if since is None else since
+    own = OwnParts(loss, box_loss, matcher, optimizer, transform)
+    listeners = (*callbacks, *make_loggers(log))
     fabric, precision = make_fabric(settings.train)
     with end_together(fabric):
         launch(fabric)
-        listeners = tuple(callbacks) if fabric.is_global_zero else ()
-        folder = RunFolder(Path(fabric.broadcast(str(output))))
-        prepared = prepare(
-            fabric, precision, Path(data_root), settings, folder, resume, fit, lambda event: notify(listeners, event)
-        )
-        if isinstance(prepared, dict):
-            return prepared
-        return Trainer(fabric, precision, prepared, listeners, transform, begin).run(Path(data_root))
+        listeners = listeners if fabric.is_global_zero else ()
+        with closing(listeners):
+            folder = RunFolder(Path(fabric.broadcast(str(output))))
+            if resume:
+                own.require_as_in(folder)
+            tell, root = partial(notify, listeners), Path(data_root)
+            prepared = prepare(fabric, precision, root, settings, folder, resume, fit, tell)
+            if isinstance(prepared, dict):
+                return prepared
+            return Trainer(fabric, precision, prepared, listeners, own, begin).run(root)
 
 
 class Trainer:
@@ -103,24 +120,23 @@ class Trainer:
         precision: Precision,
         run: Prepared,
         callbacks: Sequence[Callback] = (),
-        transform: Transform | None = None,
+        own: OwnParts | None = None,
         begin: float = 0.0,
     ) -> None:
-        self.fabric, self.precision, self.transform = fabric, precision, transform
+        self.fabric, self.precision, self.own = fabric, precision, own or OwnParts()
         self.main, self.several = fabric.is_global_zero, fabric.world_size > 1
         self.prepared, self.settings, self.folder = run, run.settings, run.folder
         self.data, self.val, self.model = run.data, run.val, run.model
         train = self.settings.train
-        self.callbacks = [MetricsLog(), *callbacks] if self.main else []
-        if self.main and train.patience is not None:
-            self.callbacks.insert(1, EarlyStopping(train.patience))
+        stopping = [EarlyStopping(train.patience)] if train.patience is not None else []
+        self.callbacks = [MetricsLog(), *stopping, *callbacks] if self.main else []
 
         self.progress = Progress()
         self.average = Ema(self.model, train.ema) if train.ema is not None else None
-        self.learner: Any = Learner(self.model, self.settings.loss, self.data.class_names)
-        self.optimizer: Any = make_optimizer(self.model, train)
+        self.learner: Any = Learner(self.model, self.own.criterion(self.settings, self.data.class_names))
+        optimizer, self._full_lr = self.own.make_optimizer(self.model, self.settings)
         with quiet():
-            self.learner, self.optimizer = fabric.setup(self.learner, self.optimizer)
+            self.learner, self.optimizer = fabric.setup(self.learner, optimizer)
         if self.average is not None:
             self.average.model.to(fabric.device)
         if run.saved is not None:
@@ -158,7 +174,8 @@ class Trainer:
 
     def run(self, data_root: Path) -> Summary:
         """Train to the end and return the summary."""
-        run_in_first(self.fabric, lambda: open_folder(self.prepared, data_root, self.progress.step))
+        functions = {"own": self.own.names(), "callbacks": [name_of(callback) for callback in self.callbacks]}
+        run_in_first(self.fabric, lambda: open_folder(self.prepared, data_root, self.progress.step, functions))
         self.notify(
             events.Started(
                 step=self.progress.step,
@@ -169,6 +186,7 @@ class Trainer:
                 device=str(self.fabric.device),
                 precision=self.precision,
                 output=self.folder.path,
+                settings=self.settings,
             )
         )
         try:
@@ -190,7 +208,7 @@ class Trainer:
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
             workers=self.prepared.workers,
-            transform=self.transform,
+            transform=self.own.transform,
         )
         if not self.prepared.resumed:
             self.save()  # a run that is killed early can resume, and a full disk is reported now
@@ -235,13 +253,13 @@ class Trainer:
             now: seconds since the run began. It has to be the same number in all processes.
         """
         train, progress = self.settings.train, self.progress
-        lr = scaled_lr(train) * lr_factor(train, progress.step, self.plan.progress(progress.step, now))
+        lr = self._full_lr * lr_factor(train, progress.step, self.plan.progress(progress.step, now))
         set_lr(self.optimizer, lr)
         with self.timer.time("data", on_device=False):
             chunks = next(self.batches)
         # Dropout depends on the step only, so that a resumed run draws the same numbers.
         seed(self.fabric.device, hash((train.seed, progress.step, self.fabric.global_rank)) % (1 << 62))
-        losses = backward(self.fabric, self.learner, chunks, self.settings.matching, self.timer)
+        losses = backward(self.fabric, self.learner, chunks, self.timer)
         with self.timer.time("optimiser"):
             if train.clip is not None:
                 self.fabric.clip_gradients(self.learner, self.optimizer, max_norm=train.clip, error_if_nonfinite=False)
@@ -266,7 +284,8 @@ class Trainer:
         plan, batch, now = self.plan, self.settings.train.batch_size, self.elapsed()
         for step, lr, class_loss, box_loss in losses:
             if not math.isfinite(class_loss + box_loss):
-                raise divergence.of_loss(step, class_loss, box_loss, self.data, self.settings, self.folder)
+                where = self.data, self.settings, self.folder
+                raise divergence.of_loss(step, (class_loss, box_loss), *where, self.own.hint())
             self.notify(
                 events.StepDone(
                     step=step,
@@ -350,7 +369,9 @@ class Trainer:
         progress.finished = broadcast_from_first(self.fabric, lambda: self._early or "finished")
         self.save()
         if self.settings.train.report:
-            run_in_first(self.fabric, self._write_report)
+            images = len(self.val) / self.fabric.world_size
+            brief = self.own.loss is not None or self.decider.report_is_brief(images, self.elapsed())
+            run_in_first(self.fabric, lambda: write_report(self, self.timer.seconds(), brief))
         return progress.summary(self.folder.path, self.evaluation.stats if self.evaluation else {}) | {
             "budget": self.plan.budget,
             "reserved": reserved if self.plan.budget is not None else None,
@@ -377,24 +398,3 @@ class Trainer:
         self.validation.write(self.folder, step, evaluation, self.detector, best)
         epoch = step * self.settings.train.batch_size / len(self.data)
         self.notify(events.EvaluationDone(step, epoch, self.elapsed(), best, evaluation.stats))
-
-    def _write_report(self) -> None:
-        assert self.evaluation is not None, "a run ends with an evaluation"
-        try:
-            left = math.inf if self.plan.budget is None else self.plan.budget - self.elapsed()
-            seconds_each = self.decider.evaluation_seconds * self.fabric.world_size / len(self.evaluation.detections)
-            run = FinishedRun(
-                self.folder,
-                self.settings,
-                self.data,
-                self.val,
-                self.detector,
-                self.evaluation,
-                self.progress.step,
-                self.progress.elapsed,
-                self.timer.seconds(),
-                brief=left < REPORT_IMAGES * seconds_each,
-            )
-            write_report(run)
-        except Exception as error:  # a run of hours must not fail because of its report
-            self.notify(events.Problem(f"{self.folder.report} could not be written: {first_line(error)}"))

@@ -18,7 +18,7 @@ from retinanet.evaluation import coco_metrics
 from retinanet.evaluation.pr_curves import Curves, curves
 from retinanet.evaluation.runner import detect_all, gather
 from retinanet.inference.detections import Detections
-from retinanet.inference.drawing import Row, sheet
+from retinanet.inference.image_sheet import Row, sheet
 from retinanet.training.collectives import any_process, run_in_all
 from retinanet.training.run_folder import RunFolder
 

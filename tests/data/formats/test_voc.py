@@ -194,7 +194,7 @@ def test_layouts_without_what_is_needed(make, refused):
         f"none of the 1 images of train has an annotation file in {root}/Annotations, such as a.xml"
     )
     for file in (root / "ImageSets/Main").iterdir():
-        file.unlink()
+        file.write_text("")
     assert refused(root, "train") == (
         f"{root} looks like Pascal VOC, but ImageSets/Main has no list of images such as train.txt"
     )

@@ -230,13 +230,12 @@ def test_a_folder_that_is_not_there(make, refused):
     assert refused(root, "train") == f"{root}/data.yaml: train is nowhere, which is neither in {root}"
 
 
-def test_without_a_yaml(make, refused):
+def test_without_a_yaml(make, opened):
     root = make({"a": GOOD})
     (root / "data.yaml").unlink()
-    assert refused(root, "train") == (
-        f"{root} looks like YOLO, but has no YAML with the class names: write data.yaml with the lines "
-        "'train: images/train', 'val: images/val' and 'names: [first, second]'"
-    )
+    note = "no classes.txt, obj.names or YAML names the classes: they are called by their numbers"
+    data = opened(root, "train", notes=[note])
+    assert (data.class_names, data.category_ids) == (("0",), (0,))
 
 
 def test_several_yamls(make, refused):

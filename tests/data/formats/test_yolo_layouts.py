@@ -6,6 +6,7 @@ import unicodedata
 import numpy as np
 import pytest
 from PIL import Image
+from tests.helpers.annotated import Annotated, annotated, classes_of, put, require_same, voc_sheet, yolo_label
 
 from retinanet.cli import main
 from retinanet.common.errors import RequestError
@@ -344,3 +345,78 @@ def test_a_path_that_is_missing_is_the_yamls_folder(files, path):
     root = files(**{"train/images/a.png": None, "train/labels/a.txt": LINE, "data.yaml": f"{path}{YAML}"})
     assert splits(root) == {"train": 1, "val": 0}
     one_box(open_data(root, "train"))
+
+
+# -------------------------------------------------------------------------------- without a list of the class names
+
+
+NUMBERED = "no classes.txt, obj.names or YAML names the classes: they are called by their numbers"
+
+
+@pytest.mark.parametrize(
+    ("pictures", "texts"),
+    [
+        ("images/{}", "labels/{}"),
+        ("{}/images", "{}/labels"),
+        ("{}", "{}"),
+        ("images/{}2017", "labels/{}2017"),
+        ("{}2017", "{}2017"),
+    ],
+)
+@pytest.mark.parametrize("names", [None, "classes.txt", "obj.names", "in the folder of labels"])
+def test_splits_without_a_yaml(real, tmp_path, pictures, texts, names):
+    images = annotated(real("dice"), "val")
+    classes = classes_of(images)
+    for split, part in {"train": images[:3], "val": images[3:]}.items():
+        for image in part:
+            image.copy(tmp_path / pictures.format(split))
+            put(tmp_path / texts.format(split) / f"{image.stem}.txt", yolo_label(image, classes))
+        if names == "in the folder of labels":  # labelImg, with that folder as its save directory
+            put(tmp_path / texts.format(split) / "classes.txt", "\n".join(classes))
+    if names in ("classes.txt", "obj.names"):
+        put(tmp_path / names, "\n".join(classes))
+    for split, part in {"train": images[:3], "val": images[3:]}.items():
+        data = open_data(tmp_path, split, strict=True)
+        assert data.report.notes == ([] if names else [NUMBERED])
+        if not names:
+            numbers = sorted({str(classes.index(box[0])) for image in images for box in image.boxes}, key=int)
+            assert data.class_names == tuple(numbers)
+            part = [
+                Annotated(image.path, image.size, [(str(classes.index(box[0])), *box[1:]) for box in image.boxes])
+                for image in part
+            ]
+        require_same(data, part)
+
+
+@pytest.mark.parametrize(("pictures", "texts"), [(".", "."), ("images", "labels"), ("Images", "Labels")])
+def test_one_list_without_a_yaml(real, tmp_path, pictures, texts):
+    images = annotated(real("dice"), "val")
+    for image in images:
+        image.copy(tmp_path / pictures)
+        put(tmp_path / texts / f"{image.stem}.txt", yolo_label(image, classes_of(images)))
+    data = open_data(tmp_path, "train", strict=pictures != "Images")
+    assert NUMBERED in data.report.notes
+    assert data.num_boxes == sum(len(image.boxes) for image in images)
+    put(tmp_path / texts / "classes.txt", "\n".join(classes_of(images)))
+    require_same(open_data(tmp_path, "train", strict=pictures != "Images"), images)
+
+
+def test_lists_of_classes_that_differ(files):
+    root = files(**{"train/images/a.png": None, "train/labels/a.txt": LINE, "train/labels/classes.txt": "red\n"})
+    files(**{"val/images/a.png": None, "val/labels/a.txt": LINE, "val/labels/classes.txt": "blue\n"})
+    assert "list different classes" in refused(root)
+
+
+def test_texts_beside_images_that_are_no_labels(files):
+    root = files(**{"a.png": None, "a.txt": "a photo of a cat\n"})
+    assert "none of the known layouts" in refused(root)
+
+
+def test_two_layouts_in_one_folder_are_named(real, tmp_path):
+    (image,) = annotated(real("dice"), "val", 2)[:1]
+    image.copy(tmp_path)
+    put(tmp_path / f"{image.stem}.xml", voc_sheet(image))
+    put(tmp_path / f"{image.stem}.txt", yolo_label(image, classes_of([image])))
+    data = require_same(open_data(tmp_path, "train"), [image])
+    assert data.kind == "Pascal VOC"
+    assert f"{tmp_path} is read as Pascal VOC; it also has the layout of YOLO" in data.report.notes

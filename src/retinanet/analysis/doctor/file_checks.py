@@ -51,8 +51,8 @@ def _clashes(split: Split) -> Iterator[Finding]:
             "rename them: on Windows and macOS one file would replace the other",
             tuple(" and ".join(_shown(split, name) for name in names) for names in same[:EXAMPLES]),
         )
-    if split.data.kind == "COCO":
-        return  # COCO's annotations name images with their suffix
+    if split.data.kind not in ("Pascal VOC", "YOLO", "labelme"):
+        return  # the annotations name images with their suffix
     stems: dict[str, list[str]] = {}
     for name in times:
         stems.setdefault(os.path.splitext(name)[0], []).append(name)

@@ -15,7 +15,8 @@ from retinanet.analysis.doctor.overlaps import overlapping
 from retinanet.common.printable import NAME, printable
 from retinanet.config.model_settings import ModelSettings
 from retinanet.data.annotations import resized_sizes
-from retinanet.data.dataset import DetectionData, plain_name
+from retinanet.data.dataset import DetectionData
+from retinanet.data.formats.split_folders import plain_name
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")

@@ -9,8 +9,9 @@ from pathlib import Path
 from retinanet.analysis.doctor.finding import Finding, Severity, counted
 from retinanet.common.errors import RequestError
 from retinanet.common.text import LIST, read_text
-from retinanet.data.dataset import DetectionData, find_layout, open_data, plain_name
+from retinanet.data.dataset import DetectionData, find_layout, open_data
 from retinanet.data.formats import voc
+from retinanet.data.formats.split_folders import plain_name
 
 SplitProgress = Callable[[str, int, int], None]
 ORDER = ("train", "trainval", "val", "test")  # the training set first: its classes are used for the others
@@ -66,7 +67,7 @@ def _stems(root: Path, name: str) -> frozenset[str]:
 
 def _unions(root: Path, kind: str, names: Sequence[str]) -> list[tuple[str, Finding]]:
     """Lists that are the union of others, with a finding for each: VOC's lists overlap by intent."""
-    if kind != "Pascal VOC" or len(names) < 3:
+    if kind != "Pascal VOC" or len(names) < 3 or not (root / "ImageSets/Main").is_dir():
         return []
     stems = {name: _stems(root, name) for name in names}
     findings = []

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.analysis.doctor.finding import EXAMPLES, Finding, Split, counted, listed, percent
-from retinanet.data.dataset import plain_name
+from retinanet.data.formats.split_folders import plain_name
 
 FEW_IMAGES = 20  # on fewer images, each image changes AP by whole points
 SMALL_SHARE = 0.05  # of all images; only for splits below ENOUGH images

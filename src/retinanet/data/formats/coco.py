@@ -26,33 +26,54 @@ from retinanet.data.formats.coco_json import (
 from retinanet.data.formats.listing import Layout, Listing, number, shown
 from retinanet.data.formats.path_matching import without_first
 from retinanet.data.formats.safe_paths import OUTSIDE, leaves
+from retinanet.data.formats.split_folders import child, split_folders, subfolders
 
 ROBOFLOW = "_annotations.coco.json"
+FOLDERS = 20  # subfolders in which a JSON is looked for
 SMALL = 1 << 20  # bytes: a JSON up to this size is parsed to see whether it is COCO's
 LIST = re.compile(rb'"images"\s{0,99}:\s{0,99}[\[{]')
 MEANINGLESS = re.compile(r"^(instances|annotations?|coco|labels?)[_.-]|[_.-](instances|annotations?|coco|labels?)$")
 
 
 def find(root: Path) -> Layout | None:
-    """Recognise annotations/*.json, Roboflow's _annotations.coco.json in the folder of each split, or a JSON."""
+    """Recognise annotations/*.json, a JSON in the folder of each split (as from Roboflow), or one JSON."""
     if root.is_file():
         name = root.parent.name if root.name == ROBOFLOW else split_name(root)
-        named = bool(re.search("(?<![a-z])(train|val|test)", name))
-        return _layout(root.parent, {name: root}, any_split=not named)
+        return _layout(root.parent, {name: root}, any_split=_is_unnamed(name))
     files = {path.parent.name: path for path in sorted(root.glob(f"*/{ROBOFLOW}"))}
     if not files and (root / ROBOFLOW).is_file():
         return find(root / ROBOFLOW)
+    if files:
+        return _layout(root, files)
+    inner = child(root, ("annotations", "annotation"))
+    candidates = (inner is not None and _candidates(inner)) or _candidates(root)
+    instances = [path for path in candidates if path.name.startswith("instances")]
+    for path in instances or candidates:
+        _add_file(files, split_name(path), path, root)
     if not files:
-        candidates = _candidates(root / "annotations") or _candidates(root)
-        instances = [path for path in candidates if path.name.startswith("instances")]
-        for path in instances or candidates:
-            other = files.setdefault(split_name(path), path)
-            if other is not path:
-                raise RequestError(
-                    f"{root} has two files for the split {split_name(path)}, {shown(other, root)} and "
-                    f"{shown(path, root)}: leave one of them, or name the file instead of the folder"
-                )
-    return _layout(root, files) if files else None
+        for folder in split_folders(root).values():
+            for path in _candidates(folder) or _candidates(folder / "annotations"):
+                _add_file(files, folder.name, path, root)
+    if not files:
+        for path in (path for folder in subfolders(root)[:FOLDERS] for path in _candidates(folder)):
+            _add_file(files, split_name(path), path, root)
+        if len(files) > 1:  # data sets of their own
+            return None
+    return _layout(root, files, any_split=len(files) == 1 and all(map(_is_unnamed, files))) if files else None
+
+
+def _is_unnamed(name: str) -> bool:
+    """Whether a name is not that of a split."""
+    return not re.search("(?<![a-z])(train|val|test)", name.lower())
+
+
+def _add_file(files: dict[str, Path], split: str, path: Path, root: Path) -> None:
+    other = files.setdefault(split, path)
+    if other is not path:
+        raise RequestError(
+            f"{root} has two files for the split {split}, {shown(other, root)} and {shown(path, root)}: leave one of "
+            "them, or name the file instead of the folder"
+        )
 
 
 def _candidates(folder: Path) -> list[Path]:
@@ -68,14 +89,17 @@ def _has_images(path: Path) -> int:
     """
     try:
         if path.stat().st_size < SMALL:
-            content = json.loads(read_text(path))
+            text = read_text(path)
+            if '"images"' not in text:  # as the JSON files of other tools, of which there may be one for each image
+                return 0
+            content = json.loads(text)
             if not isinstance(content, dict) or not isinstance(images := content.get("images"), list | dict):
                 return 0
             return 2 if any(key in content for key in LISTS[1:]) else int(bool(images))
     except (TextError, RecursionError):
         pass
     except ValueError:  # not JSON: reading it reports line and column
-        return 2 * ('"images"' in read_text(path))
+        return 2
     end = b""
     try:
         with open(path, "rb") as file:

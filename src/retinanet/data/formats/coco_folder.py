@@ -43,7 +43,7 @@ def find_folder(images: list[Any], path: Path, split: str, root: Path) -> ImageF
     top = parent if root.is_relative_to(parent) else root
     bare = split.rstrip("0123456789_-") or split
     usual = (split, f"images/{split}", bare, f"images/{bare}", "", "images", "data", "JPEGImages")
-    folders = list(dict.fromkeys([*(parent / name for name in usual), path.parent, root]))
+    folders = list(dict.fromkeys([*(parent / name for name in usual), path.parent, root, root / "images"]))
     inside = [[name for name in names if not leaves(name, folder, top)] for folder in folders]
     counts = [sum(os.path.isfile(folder / name) for name in safe) for folder, safe in zip(folders, inside)]
     locator = Locator()
@@ -73,7 +73,7 @@ def _has_name(image: Any) -> bool:
 
 def _parent(path: Path) -> Path:
     """The folder of a JSON, or the one above it if that is called ``annotations``."""
-    return path.parent.parent if path.parent.name == "annotations" else path.parent
+    return path.parent.parent if path.parent.name.lower() in ("annotations", "annotation") else path.parent
 
 
 def file_of_url(url: str, folder: Path) -> str | None:

@@ -20,6 +20,12 @@ Meaning = Literal["corners", "corner and sides", "centre and sides"]
 """The meaning of the four numbers of a box: x1 y1 x2 y2, x1 y1 w h or cx cy w h."""
 
 
+INCOMPLETE = ".retinanet-incomplete"
+"""A file of this name marks a folder as a copy that is being written."""
+WHOLE = "images"
+"""The name of the split, where there is one list of images without the name of a split."""
+
+
 @dataclass
 class Listing:
     """A layout's reader adds images and boxes to it; boxes may come in any order."""
@@ -88,7 +94,7 @@ class Layout:
     """A data set as recognised on disk."""
 
     kind: str
-    """COCO, Pascal VOC or YOLO."""
+    """The name of the layout, such as COCO or Pascal VOC."""
     root: Path
     counts: Mapping[str, Callable[[], int]]
     """For each split, by its name on disk, a function that counts its images."""

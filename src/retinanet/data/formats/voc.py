@@ -1,55 +1,25 @@
-"""Reads Pascal VOC's layout: an XML for each image, and lists of the images of each split.
-
-VOC counts pixels from 1 and includes the last one. So xmin 1 and xmax 640 span an image 640 pixels wide, and the box is
-(xmin - 1, ymin - 1, xmax, ymax) in continuous coordinates. Some tools write continuous coordinates in this format. VOC
-itself has no 0: where any xmin or ymin of the data set is 0, all numbers are used as they are. A box whose last pixel
-is not behind its first is a slip of the mouse, and has no area in either case.
-"""
+"""Reads Pascal VOC's layout: an XML for each image, and lists of the images of each split."""
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from xml.parsers import expat
 
 from retinanet.common.errors import RequestError
-from retinanet.common.text import LIST, SHEET, TextError, decode, lines, read_bytes, read_text
+from retinanet.common.text import LIST, lines, read_text
 from retinanet.data.faults import RENAMED, Report
-from retinanet.data.formats.listing import Layout, Listing, image_files, number, numbered, shown
+from retinanet.data.formats.listing import Layout, Listing, image_files, numbered, shown
 from retinanet.data.formats.path_matching import Locator, folded, without_first
 from retinanet.data.formats.safe_paths import OUTSIDE, leaves
+from retinanet.data.formats.voc_sheets import FROM_ZERO, Sheet, add_object, gather
 from retinanet.data.image_io import SUFFIXES
 
-NO_XML = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode_escape", "unicode-escape")
-"""Python's encodings that no XML has; some take hours for a few megabytes."""
-DEEPEST = 50  # nested elements; VOC's own are four deep
-TRUE, FALSE = ("1", "1.0", "true", "yes"), ("", "0", "0.0", "false", "no", "unspecified")  # of <difficult>
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FOLDERS = ("JPEGImages", "Annotations")
-DECLARED = re.compile(rb"""^<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 PAIR = re.compile(rf"(.+(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))}))[\s,]+([^\s,].*\.xml)", re.IGNORECASE)
-
-
-@dataclass
-class Entry:
-    """An <object> of an annotation file."""
-
-    line: int
-    values: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Sheet:
-    """The content of an annotation file."""
-
-    size: dict[str, str] = field(default_factory=dict)
-    entries: list[Entry] = field(default_factory=list)
 
 
 def find(root: Path) -> Layout | None:
@@ -58,6 +28,8 @@ def find(root: Path) -> Layout | None:
         return None
     lists = {path.stem: stems for path in sorted((root / "ImageSets/Main").glob("*.txt")) if (stems := listed(path))}
     if not lists:
+        if not any((root / "ImageSets/Main").glob("*.txt")):
+            return None  # all images are one list: see voc_pairs
         raise RequestError(f"{root} looks like Pascal VOC, but ImageSets/Main has no list of images such as train.txt")
     counts = {name: partial(len, stems) for name, stems in lists.items()}
     return Layout("Pascal VOC", root, counts, lambda name, report: _read(root, name, lists, report))
@@ -95,108 +67,12 @@ def _stem(name: str) -> str:
     return "/".join(steps[last + 1 :])
 
 
-def parse(path: Path) -> Sheet:
-    """Read one annotation file.
-
-    Raises:
-        expat.ExpatError: it is not XML.
-        TextError: it cannot be read, is not text in the encoding that it declares, declares entities, or is nested too
-            deeply.
-    """
-    sheet, trail = Sheet(), list[str]()
-    text: list[str] = []
-    parser = expat.ParserCreate("utf-8")
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        trail.append(tag)
-        if len(trail) > DEEPEST:
-            raise TextError(path, f"line {parser.CurrentLineNumber}: more than {DEEPEST} nested elements")
-        text.clear()
-        if trail[1:] == ["object"]:
-            sheet.entries.append(Entry(parser.CurrentLineNumber))
-
-    def end(tag: str) -> None:
-        match trail[1:]:  # VOC's <part>s of an object are deeper, and not read
-            case ["size", name]:
-                sheet.size[name] = "".join(text).strip()
-            case ["object", name] | ["object", "bndbox", name]:
-                sheet.entries[-1].values[name] = "".join(text).strip()
-        trail.pop()
-        text.clear()
-
-    def entity(name: str, *_: object) -> None:  # a few entities can stand for gigabytes, or for another file
-        raise TextError(path, f"line {parser.CurrentLineNumber}: it declares the entity {name}, which is not read")
-
-    parser.EntityDeclHandler = entity
-    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text.append
-    parser.Parse(_xml(path), True)
-    return sheet
-
-
-def _xml(path: Path) -> bytes:
-    """An XML as UTF-8, decoded by its byte order mark, else by the encoding that it declares, else as UTF-8."""
-    content = read_bytes(path, SHEET)
-    declared = DECLARED.match(content)
-    name = declared[1].decode("ascii") if declared else "utf-8"
-    try:
-        codec = codecs.lookup(name).name
-        if codec in NO_XML:
-            raise LookupError
-        if codec.startswith(("utf-16", "utf-32")):
-            codec = "utf-8"  # the declaration is wrong: it could not be read as single bytes otherwise
-        return decode(content, path, codec).encode("utf-8")
-    except (LookupError, UnicodeError):
-        raise TextError(path, f"it declares the encoding {name}, which is not known") from None
-
-
-@dataclass
-class Sheets:
-    """The annotations of a split, with facts about all splits, because labels must not depend on the split."""
-
-    of: dict[str, Sheet] = field(default_factory=dict)
-    """The annotation file of each image, by the image's name."""
-    broken: dict[str, str] = field(default_factory=dict)
-    """The reason why an annotation file cannot be read, by the image's name; for all splits."""
-    classes: set[str] = field(default_factory=set)
-    from_zero: bool = False
-
-
-def _sheets(root: Path, everything: Iterable[str], wanted: Collection[str], files: _Files) -> Sheets:
-    sheets = Sheets()
-    for stem, sheet in _parsed(root, everything, files):
-        if isinstance(sheet, str):
-            sheets.broken[stem] = sheet
-            continue
-        sheets.classes.update(name for entry in sheet.entries if (name := entry.values.get("name")))
-        sheets.from_zero |= any(number(entry.values.get(key)) == 0 for entry in sheet.entries for key in CORNERS[:2])
-        if stem in wanted:
-            sheets.of[stem] = sheet
-    return sheets
-
-
-def _parsed(root: Path, stems: Iterable[str], files: _Files) -> Iterator[tuple[str, Sheet | str]]:
-    """Names of images, each with its annotations or the reason why these cannot be read."""
-    for stem in stems:
-        path = files.annotation(stem)
-        if path is None:
-            continue
-        try:
-            yield stem, parse(path)
-        except expat.ExpatError as error:
-            yield (
-                stem,
-                f"{shown(path, root)} line {error.lineno} column {error.offset + 1}: {expat.ErrorString(error.code)}",
-            )
-        except TextError as error:
-            yield stem, f"{shown(path, root)}: {error.reason}"
-
-
 def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -> Listing:
     everything = dict.fromkeys(stem for stems in lists.values() for stem in stems)
     in_list = f"ImageSets/Main/{split}.txt"
     files = _Files(root, everything)
     stems = dict.fromkeys(lists[split])
-    sheets = _sheets(root, everything, stems, files)
+    sheets = gather(((stem, path) for stem in everything if (path := files.annotation(stem)) is not None), stems, root)
     names = sorted(sheets.classes)
     label_of = {name: label for label, name in enumerate(names)}
     if not names:
@@ -207,7 +83,7 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
                 report.add(OUTSIDE, "left out", stem)
         raise _no_class(root, "" if report.count or sheets.of else _file(next(iter(stems))))
     if sheets.from_zero:
-        report.notes.append("box coordinates count from 0 (some are 0), not from 1 as in Pascal VOC")
+        report.notes.append(FROM_ZERO)
     stems_read: list[str] = []
     listing = Listing(
         names,
@@ -226,18 +102,16 @@ def _read(root: Path, split: str, lists: dict[str, list[str]], report: Report) -
             report.add(OUTSIDE, "left out", f"{in_list}: {stem}")
             continue
         sheet = sheets.of.get(stem, Sheet())
-        height, width = (number(sheet.size.get(side)) for side in ("height", "width"))
-        known = 0 < height < 1 << 31 and 0 < width < 1 << 31
         if stem in files.renamed:
             report.add(RENAMED, "repaired", files.renamed[stem])
         if path.stem != Path(stem).name:
             report.add(RENAMED, "repaired", f"{stem} is {shown(path, root)}")
-        image = listing.add_image(path, ident, (int(height), int(width)) if known else (0, 0))
+        image = listing.add_image(path, ident, sheet.image_size)
         stems_read.append(stem)
         if stem not in sheets.of:
             listing.unlabelled.append(image)
         for entry in sheet.entries:
-            _add(listing, image, entry, label_of, f"{_file(stem)} line {entry.line}", sheets.from_zero, report)
+            add_object(listing, image, entry, label_of, f"{_file(stem)} line {entry.line}", sheets.from_zero, report)
     if len(listing.unlabelled) == len(stems_read) > 0:
         raise RequestError(
             f"none of the {len(stems_read)} images of {split} has an annotation file in {root}/Annotations, such as "
@@ -304,27 +178,6 @@ class _Files:
         """Whether a file has exactly the name of another listed image."""
         name = path.relative_to(self._root / folder).with_suffix("").as_posix()
         return name != stem and name in self._stems
-
-
-def _add(
-    listing: Listing, image: int, entry: Entry, label_of: dict[str, int], where: str, from_zero: bool, report: Report
-) -> None:
-    name = entry.values.get("name")
-    if not name:
-        report.add("malformed annotation", "left out", f"{where}: the object has no name")
-        return
-    if missing := [key for key in CORNERS if key not in entry.values]:
-        report.add("malformed annotation", "left out", f"{where}: the object has no {' '.join(missing)}")
-        return
-    x1, y1, x2, y2 = (number(entry.values[key]) for key in CORNERS)
-    if not from_zero and x1 < x2 and y1 < y2:
-        x1, y1 = x1 - 1, y1 - 1
-    # "difficult" objects count neither for nor against a detector, like COCO's crowd regions.
-    difficult = entry.values.get("difficult", "").lower()
-    if difficult not in (*TRUE, *FALSE):
-        report.add("malformed annotation", "left out", f"{where}: difficult is {difficult}, neither 0 nor 1")
-        return
-    listing.add_box(image, (x1, y1, x2, y2), label_of[name], entry.line, difficult in TRUE)
 
 
 def _file(stem: str) -> str:

@@ -1,7 +1,8 @@
 """Writes a data set in any of the layouts that are read: copies of the images, and annotations in that layout.
 
 Other tools must read the same from it. What a layout cannot hold is left out and reported. Images are copied first, and
-the files that make the folder a data set come last: an interrupted copy is not taken for a complete one.
+the files that make the folder a data set come last. Until then a hidden file marks the folder: an interrupted copy is
+not taken for a complete one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from retinanet.data.dataset import DetectionData
 from retinanet.data.formats import image_copies
 from retinanet.data.formats.coco_writer import CocoWriter
 from retinanet.data.formats.layout_writer import Chosen, ImageEntry, Indices, LayoutWriter, Written, save_texts
+from retinanet.data.formats.listing import INCOMPLETE
 from retinanet.data.formats.voc_writer import VocWriter
 from retinanet.data.formats.yolo_writer import YoloWriter, yolo_splits
 from retinanet.data.validate import Progress
@@ -76,6 +78,7 @@ def write(
     names = _names(chosen, writer, written)
     label_of = {name: label for label, name in enumerate(classes)}
     total, copied = sum(map(len, names.values())), set[Path]()
+    save_texts([(root / INCOMPLETE, "")])
     for split, (data, indices) in chosen.items():
         ids = [data.image_id(i) for i in indices]
         if len(set(ids)) < len(ids):
@@ -93,6 +96,7 @@ def write(
             if on_progress and (done == total or done % EVERY == 0):
                 on_progress(done, total)
     save_texts(writer.final_files())
+    (root / INCOMPLETE).unlink()
     return written
 
 

@@ -6,6 +6,7 @@ background image.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections import Counter
@@ -19,28 +20,25 @@ from retinanet.data.faults import RENAMED, Report
 from retinanet.data.formats.listing import Layout, Listing, image_files, number, numbered, shown
 from retinanet.data.formats.path_matching import Locator, without_first
 from retinanet.data.formats.safe_paths import leaves
-from retinanet.data.formats.yolo_description import SPLITS, Description, describe, shorter
-from retinanet.data.formats.yolo_labels import LongLines, add_lines
+from retinanet.data.formats.yolo_description import SPLITS, Description, describe, describe_nameless, shorter
+from retinanet.data.formats.yolo_labels import LongLines, add_lines, numbered_classes
 from retinanet.data.image_io import SUFFIXES
 
 QUOTED = re.compile(r"""^(["'])(.*)\1,?$""")  # a row of a list, as some programs write it
+FEW = 20  # images whose label file is looked for in another spelling
+MANY = 2000  # images that are inspected for a label file, where no file describes the data set
 ELSEWHERE = ("labels", "label", "annotations")  # folders that may have label files that are not read
 FOLDERS = ("images", "jpegimages")  # of images: "labels" beside such a folder has their label files
 
-__all__ = ["SPLITS", "find", "find_usable", "label_file"]
+__all__ = ["SPLITS", "find", "find_described", "find_nameless", "find_usable", "label_file"]
 
 
 def find(root: Path) -> Layout | None:
-    """Recognise a description, or a folder that has one."""
+    """Recognise a description, or a folder that has one. A list of class names alone needs a label file too."""
     described = describe(root)
-    if described is not None:
-        return _layout(described)
-    if (root / "images").is_dir() and (root / "labels").is_dir():
-        raise RequestError(
-            f"{root} looks like YOLO, but has no YAML with the class names: write data.yaml with the lines "
-            "'train: images/train', 'val: images/val' and 'names: [first, second]'"
-        )
-    return None
+    if described is None or not (_is_complete(described) or _is_labelled(described)):
+        return None
+    return _layout(described)
 
 
 def find_usable(root: Path) -> Layout | None:
@@ -49,16 +47,40 @@ def find_usable(root: Path) -> Layout | None:
         described = describe(root)
     except RequestError:
         return None
-    if described is None or described.any_split or described.file.suffix.lower() not in (".yaml", ".yml", ".data"):
+    if described is None or not _is_complete(described):
         return None
+    return _layout(described) if _is_labelled(described) else None
+
+
+def find_nameless(root: Path) -> Layout | None:
+    """Recognise images and label files without the names of the classes: these are called "0", "1", …"""
+    described = describe_nameless(root)
+    return _layout(described) if described is not None and _is_labelled(described, MANY) else None
+
+
+def find_described(root: Path) -> Layout | None:
+    """As :func:`find`, but a list of class names beside images is enough. Reading it says which label files miss."""
+    described = describe(root)
+    return None if described is None else _layout(described)
+
+
+def _is_complete(described: Description) -> bool:
+    """Whether a file names classes and splits."""
+    return not described.any_split and described.file.suffix.lower() in (".yaml", ".yml", ".data")
+
+
+def _is_labelled(described: Description, most: int | None = None) -> bool:
+    """Whether one of the (first ``most``) images of a split has a label file."""
     for split in described.splits:
         try:
             images = _Images(described, Report()).of(split)
         except RequestError:
             continue
-        if any(label.is_file() for image in images for label in _label_files(image)):
-            return _layout(described)
-    return None
+        exact = (label for image in images[:most] for label in _label_files(image) if label.is_file())
+        respelled = (label for label in _labels(images[:FEW], described.bases[-1], Report()) if label is not None)
+        if any(described.names or _looks_like_labels(label) for label in itertools.chain(exact, respelled)):
+            return True
+    return False
 
 
 def _layout(described: Description) -> Layout:
@@ -193,7 +215,7 @@ def _label_files(image: Path) -> list[Path]:
 
 
 def _read(described: Description, split: str, report: Report) -> Listing:
-    root, names = described.bases[-1], described.names
+    root, names = described.bases[-1], described.names or _numbered_names(described, report)
     classes: dict[str, int] = {}
     label_of = {key: classes.setdefault(name.strip(), len(classes)) for key, name in names.items()}
     report.facts.classes = dict(names)
@@ -239,6 +261,17 @@ def _read(described: Description, split: str, report: Report) -> Listing:
         report.notes.append(f"images outside {root}: {len(outside)}, such as {outside[0]}")
     _unused_labels(images, labels, elsewhere, root, report)
     return listing
+
+
+def _numbered_names(described: Description, report: Report) -> dict[int, str]:
+    """The numbers of the classes in the label files of all splits, because labels must not depend on the split."""
+    root = described.bases[-1]
+    images = [image for split in described.splits for image in _Images(described, Report()).of(split)]
+    numbers = numbered_classes(label for label in _labels(images, root, Report()) if label is not None)
+    if not numbers:
+        raise RequestError(f"the label files of {root} have no line of the form: class cx cy w h")
+    report.notes.append("no classes.txt, obj.names or YAML names the classes: they are called by their numbers")
+    return {number: str(number) for number in numbers}
 
 
 def _labels(images: list[Path], root: Path, report: Report) -> list[Path | None]:

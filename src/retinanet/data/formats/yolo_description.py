@@ -15,13 +15,13 @@ from retinanet.common import safe_yaml
 from retinanet.common.errors import RequestError, first_line
 from retinanet.common.printable import printable
 from retinanet.common.text import DESCRIPTION, lines, read_text
-from retinanet.data.formats.listing import image_files
+from retinanet.data.formats.listing import WHOLE, image_files
 from retinanet.data.formats.safe_paths import leaves
+from retinanet.data.formats.split_folders import child, split_folders
 
 SPLITS = ("train", "val", "valid", "validation", "test")
-NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt")
+NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "predefined_classes.txt", "data/predefined_classes.txt")
 MOST_CLASSES = 100_000  # that nc may stand for without names
-WHOLE = "images"  # name of the split, where there is one list of images
 KEPT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")  # the only plain scalars of YAML that are not text
 
 
@@ -32,6 +32,7 @@ class Description:
     file: Path
     """The file that describes the data set."""
     names: dict[int, str]
+    """Empty where no file names the classes."""
     splits: dict[str, list[str]]
     """The entries of each split: folders, lists of images, or images."""
     bases: list[Path]
@@ -186,21 +187,69 @@ def _from_data(path: Path) -> Description:
 
 def _from_names(root: Path) -> Description | None:
     """Read a list of class names. The splits are given by the names of folders or of lists of images."""
-    file = next((root / name for name in NAME_FILES if (root / name).is_file()), None)
+    file = _names_file(root)
     if file is None:
         return None
+    splits = _splits(root)
+    if splits:
+        return Description(file, _listed_names(file), splits, [root])
+    whole = _image_folder(root)
+    if not _has_images(root / whole):
+        return None
+    return Description(file, _listed_names(file), {WHOLE: [whole]}, [root], any_split=True)
+
+
+def describe_nameless(root: Path) -> Description | None:
+    """Folders that may have images and label files, without a list of class names anywhere."""
+    splits = _splits(root)
+    if splits:
+        return Description(root, {}, splits, [root])
+    whole = _image_folder(root)
+    if whole == "." and not any(path.parent == root for path in image_files(root)):
+        return None  # one folder deeper is a data set of its own, perhaps with splits
+    return Description(root, {}, {WHOLE: [whole]}, [root], any_split=True)
+
+
+def _image_folder(root: Path) -> str:
+    """The folder of all images, relative to the data set."""
+    images = child(root, ("images",))
+    return "." if images is None else images.name
+
+
+def _names_file(root: Path) -> Path | None:
+    """The list of class names in a folder, or in the folders of its splits.
+
+    Raises:
+        RequestError: the splits have lists that differ.
+    """
+    file = next((root / name for name in NAME_FILES if (root / name).is_file()), None)
+    if file is not None:
+        return file
+    images, labels = split_folders(root / "images").values(), split_folders(root / "labels").values()
+    whole = (child(root, (name,)) for name in ("images", "labels"))
+    folders = [*filter(None, whole), *split_folders(root).values(), *images, *labels]
+    files = [folder / name for folder in folders for name in NAME_FILES if (folder / name).is_file()]
+    for other in files[1:]:
+        if read_text(other, DESCRIPTION).split() != read_text(files[0], DESCRIPTION).split():
+            raise RequestError(f"{files[0]} and {other} list different classes: make them the same")
+    return files[0] if files else None
+
+
+def _splits(root: Path) -> dict[str, list[str]]:
+    """The entry of each split, by the names of lists and folders."""
     splits = {}
     for split in SPLITS:
         entries = (f"{split}.txt", f"images/{split}", f"{split}/images", split)
         entry = next((entry for entry in entries if _has_images(root / entry)), None)
         if entry is not None:
             splits[split] = [entry]
-    if splits:
-        return Description(file, _listed_names(file), splits, [root])
-    whole = "images" if (root / "images").is_dir() else "."
-    if not _has_images(root / whole):
-        return None
-    return Description(file, _listed_names(file), {WHOLE: [whole]}, [root], any_split=True)
+    for base in () if splits else ("images/", ""):  # images/train2017, train2017/images
+        for name, folder in split_folders(root / base).items():
+            if _has_images(folder):
+                splits[name] = [f"{base}{name}/images" if _has_images(folder / "images") else f"{base}{name}"]
+        if splits:
+            break
+    return splits
 
 
 def _has_images(path: Path) -> bool:

@@ -11,13 +11,15 @@ import math
 import os
 from array import array
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.common.text import lines
+from retinanet.common.text import SHEET, TextError, lines, read_text
 from retinanet.data.faults import Report
 from retinanet.data.formats.listing import Listing, number
 
@@ -33,6 +35,7 @@ image (SHIFTED), the last column is a whole number above 1 (WHOLE)."""
 LOW, HIGH = -0.1, 1.1  # range of a coordinate: polygons that were drawn carelessly over the edge stay inside
 SURE = 3  # lines that fit the same two formats: chance does not explain so many
 ODD = 0.05  # share of lines that do not fit the format of the other lines of the same length
+MOST_NUMBERS = 100_000  # classes without names
 LONGEST_LINE = 1 << 20  # characters, a polygon of some 50 000 points
 CROSSING = 0.2  # share of self-crossing polygons above which the lines are not polygons
 SURE_SHARE = 0.2  # share of six-column lines that have no confidence before the box, from which no line has
@@ -232,6 +235,18 @@ def add_lines(
                 continue
         report.facts.used[int(key)] += 1
         listing.add_box(image, box, label_of[int(key)], line)
+
+
+def numbered_classes(files: Iterable[Path]) -> list[int]:
+    """The class numbers of all lines that may be a box, in ascending order."""
+    seen: set[str] = set()
+    for file in files:
+        try:
+            seen.update(columns[0] for row in lines(read_text(file, SHEET)) if len(columns := row.split(None, 5)) > 4)
+        except TextError:  # reported where it is read
+            continue
+    numbers = (number(text) for text in seen)
+    return sorted({int(value) for value in numbers if 0 <= value < MOST_NUMBERS and value.is_integer()})
 
 
 def _wrong_length(columns: int, keypoints: tuple[int, int] | None) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from retinanet.common.errors import RequestError
-from retinanet.data.dataset import plain_name
 from retinanet.data.formats import yolo
 from retinanet.data.formats.layout_writer import NO_OUTLINES, Chosen, ImageEntry, Written, save_texts
+from retinanet.data.formats.split_folders import plain_name
 
 
 class YoloWriter:

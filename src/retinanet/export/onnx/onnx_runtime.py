@@ -18,8 +18,8 @@ from retinanet.export.onnx import onnx_limits
 from retinanet.export.onnx.onnx_export import FORMAT, NETWORK_INPUT, output_names
 from retinanet.inference.detections import Detections
 from retinanet.inference.detector import DEFAULTS, Detector
-from retinanet.model.retinanet import Outputs
 from retinanet.ops.image_batch import ImageBatch
+from retinanet.ops.network_outputs import Outputs
 from retinanet.weight_files import metadata
 
 COMPUTES = "fp32 by ONNX Runtime"
@@ -162,7 +162,8 @@ class OnnxDetector(Detector):
         """What is written into the file can be made stricter, not looser.
 
         Raises:
-            RequestError: there is a size, the threshold is below the file's, or ``max_detections`` above.
+            RequestError: there is a size, the threshold is below the file's, ``max_detections`` above, or ``nms``
+                another.
         """
         if options.size is not None:
             raise RequestError("this ONNX model resizes images by itself: a size has no effect; leave it out")
@@ -170,6 +171,12 @@ class OnnxDetector(Detector):
             raise RequestError(
                 f"this ONNX model itself drops scores at or below {self.least_threshold:g}: give a threshold of at "
                 f"least that, not {options.threshold:g}, or use the checkpoint"
+            )
+        own = self.settings.postprocessing.nms
+        if options.nms is not None and options.nms != own:
+            raise RequestError(
+                f'this ONNX model suppresses boxes by itself, with nms "{own}": use the checkpoint, or export it with '
+                f"--nms {options.nms}"
             )
         most = self.settings.postprocessing.max_detections
         if options.max_detections is not None and options.max_detections > most:

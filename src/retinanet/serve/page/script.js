@@ -1,5 +1,5 @@
 // Each image is sent once, with a low threshold. The slider and the class filter then select among its detections.
-import { colour, drawn, overlay, percent } from "./drawing.js";
+import { colour, drawn, overlay, percent, setColours } from "./drawing.js";
 
 const $ = (id) => document.getElementById(id);
 const LOWEST = 0.05; // lower end of the slider
@@ -45,6 +45,7 @@ async function connect() {
   }
   showError("");
   server = health;
+  setColours(server.colours);
   const { model, classes } = server;
   $("model").textContent = model;
   document.title = `${model}: detect objects in an image`;
@@ -364,7 +365,7 @@ for (const id of ["detections", "boxes"]) {
 }
 on("detections", "focusin", ({ target }) => highlight(indexOf(target)));
 on("detections", "focusout", () => highlight(null));
-on("boxes", "click", ({ target }) => $("detections").querySelector(`[data-index="${indexOf(target)}"]`)?.focus());
+on("boxes", "click", ({ target }) => $("detections").querySelector(`[data-index="${indexOf(target)}"]`)?.focus({ preventScroll: true }));
 on("save-json", "click", saveJson);
 on("save-image", "click", saveImage);
 new ResizeObserver(renderBoxes).observe($("stage"));

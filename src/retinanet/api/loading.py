@@ -1,4 +1,4 @@
-"""Functions of the public API, which :mod:`retinanet` exports."""
+"""Loads a detector from any source."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retinanet import checkpoints
+from retinanet.common.devices import choose_device
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
 from retinanet.common.precision import Request, require_known
 from retinanet.export.runtimes import open_exported
-from retinanet.inference.detector import Detector, usable_device
+from retinanet.inference.detector import Detector
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def load(
     source: str | Path,
-    device: str | torch.device | None = None,
+    device: str | int | torch.device | None = None,
     precision: Request | None = None,
     trust: bool = False,
     class_names: Sequence[str] | None = None,
@@ -33,7 +34,8 @@ def load(
         source: a run folder (its best checkpoint), a checkpoint, an exported file, an https URL, a model on the
             Hugging Face hub ("user/name"), or a model of torchvision ("retinanet_resnet50_fpn_v2"). The project of a
             file is recognized by its contents; docs/checkpoints.md lists the projects.
-        device: "cpu", "cuda", ...; by default a GPU if there is one.
+        device: "cpu", "cuda", "cuda:1", "mps", ...; a number is that GPU. By default ("auto") the first of CUDA,
+            MPS (Apple's GPUs) and CPU that there is.
         precision: "fp32" is plain float32. "auto" is the fastest precision that keeps boxes visually the same:
             bfloat16 if the device multiplies in it, else float32 with fast algorithms. The environment variable
             RETINANET_PRECISION changes the meaning of "auto". The default is "auto" for our own models. For models of
@@ -48,8 +50,10 @@ def load(
     """
     if not isinstance(trust, bool):
         raise RequestError(f"trust must be True or False, not {shown(trust)}")
+    if device == "auto":
+        device = None
     if device is not None:
-        device = usable_device(device)
+        device = choose_device(device)
     if precision is not None:
         require_known(precision)
     path = checkpoints.find(source)
