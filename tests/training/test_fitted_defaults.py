@@ -13,8 +13,8 @@ from retinanet.config import recipes
 from retinanet.config.convert import dotted, to_plain
 from retinanet.config.settings import Settings
 from retinanet.training import fitted_defaults, step_cost
-from retinanet.training.preparation import Machine
 from retinanet.training.run_folder import read_run
+from retinanet.training.step_cost import Machine
 
 HERE = Machine(torch.device("cpu"), "fp32", 1, 0)
 SMALL = {"model": {"preprocessing": {"size": 64, "longer": 96}}}

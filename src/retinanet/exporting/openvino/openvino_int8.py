@@ -25,7 +25,6 @@ from retinanet.data.formats.listing import image_files
 from retinanet.data.formats.split_folders import plain_name
 from retinanet.data.image_io import read
 from retinanet.data.layouts import find_layout
-from retinanet.export.openvino.openvino_runtime import runtime, without_telemetry
 from retinanet.exporting.openvino.openvino_runtime import runtime, without_telemetry
 from retinanet.ops.image_batch import network_input
 
