@@ -130,7 +130,6 @@ class Trainer:
         train = self.settings.train
         stopping = [EarlyStopping(train.patience)] if train.patience is not None else []
         self.callbacks = [MetricsLog(), *stopping, *callbacks] if self.main else []
-
         self.progress = Progress()
         self.average = Ema(self.model, train.ema) if train.ema is not None else None
         self.learner: Any = Learner(self.model, self.own.criterion(self.settings, self.data.class_names))
