@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from retinanet.common.fields import from_plain
+from retinanet.config.keyword_settings import SHORT
 from retinanet.config.model_settings import ModelSettings, PreprocessingSettings
 from retinanet.config.settings import LossSettings, Settings, TrainSettings
 from retinanet.evaluation.confusion import Confusion
@@ -278,7 +279,7 @@ def test_waiting_for_images():
 
 
 def test_what_is_advised_can_be_set():
-    """Every dotted name in the advice is a setting."""
+    """Every option in the advice is a setting, by its dotted name or by its short one."""
     small = facts(
         stats={"AP": 0.5, "APs": 0.1, "APm": 0.5},
         seconds_in={"data": 9.0},
@@ -293,6 +294,6 @@ def test_what_is_advised_can_be_set():
     assert len(named) >= 10
     for name in named:
         holder = Settings()
-        for part in name.split("."):
+        for part in SHORT.get(name, name).split("."):
             assert hasattr(holder, part), name
             holder = getattr(holder, part)
