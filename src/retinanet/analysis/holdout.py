@@ -58,8 +58,9 @@ def wanted_share(root: str | Path, val: str) -> float | None:
     if (share := share_of(val)) is not None:
         return share
     layout = find_layout(root)
-    alone = layout.any_split or [plain_name(name) for name in layout.counts] == ["train"]
-    return SHARE if alone and plain_name(val) == "val" else None
+    alone = layout.any_split or len(layout.counts) == 1
+    has_val = not layout.any_split and "val" in map(plain_name, layout.counts)
+    return SHARE if alone and not has_val and plain_name(val) == "val" else None
 
 
 def open_held_out(

@@ -89,7 +89,7 @@ def require_request(
     if ending and output.suffix.lower() != ending:
         raise RequestError(f"{output}: give the output a name that ends in {ending}")
     if output.exists():
-        raise RequestError(f"{output} exists: name a new output, or remove it first")
+        raise RequestError(f"{output} exists: name a new output with --output, or remove it first")
     if not output.absolute().parent.is_dir():
         raise RequestError(f"there is no folder {output.absolute().parent} to write {output.name} into")
 
