@@ -5,9 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retinanet.cli.options import SHORT as OF_THE_COMMAND
 from retinanet.common.fields import SettingsError
-from retinanet.config import keyword_settings
 from retinanet.config.convert import dotted
 from retinanet.config.keyword_settings import of_keywords
 from retinanet.config.settings import LossSettings
@@ -68,12 +66,15 @@ def test_an_unknown_name_is_refused_with_the_nearest(name, meant):
     assert repr(name) in str(caught.value) or name in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("device", "accelerator", "devices"),
+    [("cpu", "cpu", "auto"), (0, "cuda", "0,"), ([0, 1], "cuda", "0,1,"), ("mps", "mps", "auto")],
+)
+def test_a_device(device, accelerator, devices):
+    assert of_keywords({"device": device}) == {"train": {"accelerator": accelerator, "devices": devices}}
+
+
 def test_a_setting_given_twice():
     with pytest.raises(SettingsError, match=r"train\.lr is given twice: as 0\.1 and as 0\.2"):
         of_keywords({"train": {"lr": 0.1}, "lr": 0.2})
     assert of_keywords({"train": {"lr": 0.1}, "lr": 0.1}) == {"train": {"lr": 0.1}}
-
-
-def test_the_command_has_the_same_short_names():
-    shown = {path: f"--{name.replace('_', '-')}" for name, path in keyword_settings.SHORT.items()}
-    assert OF_THE_COMMAND.items() <= shown.items()

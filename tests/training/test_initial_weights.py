@@ -21,8 +21,8 @@ from retinanet.model import RetinaNet
 from retinanet.terminal.progress import kept_lines
 from retinanet.training import fitted_defaults, initial_weights
 from retinanet.training.events import Started, StateSaved, WeightsKept
-from retinanet.training.preparation import Machine
 from retinanet.training.run_folder import read_run
+from retinanet.training.step_cost import Machine
 from retinanet.training.trainer import train
 
 MANY = (*(f"thing {i}" for i in range(78)), "Person", "red")

@@ -16,9 +16,10 @@ from retinanet.analysis.near_duplicates import inspect_images
 from retinanet.analysis.splitting import duplicate_groups, one_sided, split
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import listed
-from retinanet.data.dataset import DetectionData, find_layout, open_data
+from retinanet.data.dataset import DetectionData, open_data
 from retinanet.data.faults import Report
 from retinanet.data.formats.split_folders import plain_name
+from retinanet.data.layouts import find_layout
 from retinanet.data.validate import Progress
 
 SHARE = 0.2  # of the images, where the user gives no share

@@ -11,7 +11,7 @@ from retinanet.common.devices import choose_device
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
 from retinanet.common.precision import Request, require_known
-from retinanet.export.runtimes import open_exported
+from retinanet.exporting.runtimes import open_exported
 from retinanet.inference.detector import Detector
 
 if TYPE_CHECKING:

@@ -37,6 +37,7 @@ COMMON = (
 )
 """Backbones that people use, compared before the other ones."""
 MOST = 160  # models compared; each takes a tenth of a second
+FEWEST = 5  # convolutions of a backbone
 COUNTER = "num_batches_tracked"
 PADDED_TWIN = "tf_{}"
 """timm's name of the model with the same tensors that pads as TensorFlow does."""
@@ -100,7 +101,7 @@ def _below_prefixes(contents: Contents) -> Iterator[Shapes]:
     shapes = {name: tuple(tensor.shape) for name, tensor in contents.tensors.items() if not name.endswith(COUNTER)}
     for prefix in ("", *sorted(prefixes(shapes), key=len)):
         below = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
-        if any(len(shape) == 4 for shape in below.values()):  # a backbone has convolutions
+        if sum(len(shape) == 4 for shape in below.values()) >= FEWEST:
             yield below
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from retinanet.checkpoints.download import cache_path, cached_file, reachable
 from retinanet.checkpoints.hub import fetch
 from retinanet.checkpoints.locate import TORCHVISION
-from retinanet.common.errors import WorkError
+from retinanet.common.errors import RequestError, WorkError
 from retinanet.model.pretrained import cached
 
 COCO = "retinanet_resnet50_fpn_v2"
@@ -86,7 +86,7 @@ class PretrainedWeights:
                 cached_file(_coco_url(), watch)
             else:
                 _download(name, watch)
-        except WorkError as error:
+        except (RequestError, WorkError) as error:
             self.failed[name] = str(error)
             raise
         finally:

@@ -103,7 +103,7 @@ def _compare(
 
     from retinanet.bench import model_comparison
     from retinanet.bench.torchvision_bench import machine
-    from retinanet.export import box_recall
+    from retinanet.exporting import box_recall
 
     about = machine()
     out.say(about, "")

@@ -49,7 +49,7 @@ def data(
     /,
     *,
     report: Path | None = None,
-    convert: Annotated[tuple[Format, Path] | None, Parameter(metavar="coco|voc|yolo FOLDER")] = None,
+    convert: Annotated[tuple[Format, Path] | None, Parameter(metavar="coco|voc|yolo FOLDER", negative=())] = None,
     split: float | None = None,
     strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     config: Annotated[str | None, Parameter(metavar="RECIPE")] = None,
@@ -285,8 +285,8 @@ def _convert(
     out: Output, root: Path, convert: tuple[Format, Path], fraction: float | None, seed: int, keep_groups: bool
 ) -> None:
     from retinanet.data import open_data
-    from retinanet.data.dataset import find_layout
     from retinanet.data.formats.writers import write
+    from retinanet.data.layouts import find_layout
 
     layout, folder = convert
     require_new(folder, "")  # before the slow work

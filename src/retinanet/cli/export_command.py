@@ -60,7 +60,7 @@ def export(
     if triton is not None and (format != "onnx" or network_only):
         raise RequestError("--triton is for --format onnx, and for the whole model")
 
-    from retinanet.export import exporter as exporting
+    from retinanet.exporting import exporter as exporting
 
     output = output or exporting.default_output(model, format, precision)
     if triton is not None and (triton / output.stem).exists():
@@ -86,7 +86,7 @@ def export(
     out.say(f"written: {output}, {size:.1f} MB ({format})")
     repository = None
     if triton is not None:
-        from retinanet.export import triton as server
+        from retinanet.exporting import triton as server
 
         repository = server.write(output, triton, output.stem, detector.settings, detector.class_names)
         out.say(f"for Triton: {repository}", f"next: tritonserver --model-repository {triton.absolute()}")
@@ -110,8 +110,8 @@ def _images(folder: Path, count: int) -> list[Tensor]:
 
 
 def lines(differences: dict[str, float]) -> list[str]:
-    """What :func:`retinanet.export.verify.verify` found, in words."""
-    from retinanet.export.box_recall import IOU, SCORE
+    """What :func:`retinanet.exporting.verify.verify` found, in words."""
+    from retinanet.exporting.box_recall import IOU, SCORE
 
     d = differences
     if "boxes" in d:

@@ -12,28 +12,11 @@ from cyclopts import Group, Parameter
 
 from retinanet.cli.shared_options import COMMON, MORE, OPTIONS
 from retinanet.common.arguments import whole
-from retinanet.config import recipes
+from retinanet.config import keyword_settings, recipes
 from retinanet.config.convert import dotted
 from retinanet.terminal.console import Output
 
-SHORT = {
-    "train.budget": "--budget",
-    "train.epochs": "--epochs",
-    "train.weights": "--weights",
-    "model.preprocessing.size": "--size",
-    "train.batch_size": "--batch-size",
-    "data.val": "--val",
-    "data.train": "--train",
-    "data.strict": "--strict",
-    "data.workers": "--workers",
-    "train.steps": "--steps",
-    "train.lr": "--lr",
-    "train.optimizer": "--optimizer",
-    "train.precision": "--precision",
-    "train.patience": "--patience",
-    "train.devices": "--devices",
-    "train.seed": "--seed",
-}
+SHORT = {path: f"--{name.replace('_', '-')}" for name, path in keyword_settings.SHORT.items()}
 """Settings with a short name."""
 USUAL = ("train.budget", "train.epochs", "train.weights", "model.preprocessing.size", "train.batch_size", "data.val")
 """Settings that ``--help`` shows; the others are for ``--help-all``."""

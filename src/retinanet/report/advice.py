@@ -113,9 +113,8 @@ def _hardly_right(facts: RunFacts, length: list[str]) -> list[str]:
     if not length:
         advice.append(f"{count(facts.steps)} steps may be too few. {_longer(facts)}.")
     if facts.settings.model.backbone.weights == facts.settings.train.weights == "none":
-        reasons = [str(row.get("reason")) for row in facts.choices if row.get("setting") == "train.weights"]
-        usual = "from random weights. Pretrained ones need far fewer of your images: `--train.weights auto`"
-        advice.append(f"The run started {(reasons or [usual])[0]}.")
+        usual = "from random weights. Pretrained ones need far fewer of your images: `--weights imagenet`, or a file"
+        advice.append(f"The run started {facts.start or usual}.")
     return [*advice, *_waiting(facts)]
 
 

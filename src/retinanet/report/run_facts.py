@@ -37,6 +37,7 @@ class RunFacts:
         images: the mistakes in each image at that threshold.
         loss_curves: how the class loss is distributed over examples; None if it was not measured.
         steps_needed: with fewer steps a detector of these classes has learnt little; None if unknown.
+        start: what the run started from, and why; empty for runs of older versions.
         coverage: how the anchors cover the boxes of the training set; None if it was not measured.
     """
 
@@ -59,6 +60,7 @@ class RunFacts:
     loss_curves: LossCurves | None = None
     coverage: Coverage | None = None
     steps_needed: int | None = None
+    start: str = ""
 
     @property
     def threshold(self) -> float:

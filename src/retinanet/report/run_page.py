@@ -89,7 +89,7 @@ def write_run_page(path: str | Path, facts: RunFacts) -> None:
         title=f"{facts.folder.name}: a run of RetinaNet",
         kicker="Training run",
         heading=facts.folder.name or str(facts.folder),
-        under=f"Trained on {facts.source}, evaluated on its split {data.split} ({plural(len(data), 'image')}, {boxes})",
+        under=_under(facts, boxes),
         verdict=_verdict(facts),
         sections=(
             ("numbers", "Numbers"),
@@ -125,6 +125,13 @@ def write_run_page(path: str | Path, facts: RunFacts) -> None:
         changed=_settings(facts.settings, changed=True),
         settings=_settings(facts.settings, changed=False),
     )
+
+
+def _under(facts: RunFacts, boxes: str) -> str:
+    """The line under the heading: the data, and what the run started from."""
+    data = facts.data
+    line = f"Trained on {facts.source}, evaluated on its split {data.split} ({plural(len(data), 'image')}, {boxes})"
+    return f"{line}. Start: {facts.start}" if facts.start else line
 
 
 def choices_table(choices: Sequence[Mapping[str, Any]]) -> Table:

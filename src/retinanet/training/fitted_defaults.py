@@ -106,7 +106,7 @@ def fit(
         start = start or given_start(settings, data)
         fitting.finetuning(bool(fitted_anchors))
     else:
-        start = fitting.network(finder, fitted_anchors is not False)
+        start = fitting.network(finder, fitted_anchors is not False, initial_weights.twin(given))
     fitting.budget = budget - sources.seconds if budget is not None else None
     fitting.shrink(fitted_anchors is not False)
     fitting.rest(len(val))
@@ -152,8 +152,11 @@ class _Fitting:
         self.take(choices)
         self.fit_model(fitted_anchors)
 
-    def network(self, finder: Finder, fitted_anchors: bool) -> Start:
+    def network(self, finder: Finder, fitted_anchors: bool, twin: str | None) -> Start:
         """Choose the network, and what it starts from if ``train.weights`` does not say it.
+
+        Args:
+            twin: another model that has the same tensors as the backbone's file.
 
         Raises:
             WorkError: ``train.weights`` is "imagenet", and there are no such weights within reach.
@@ -162,6 +165,7 @@ class _Fitting:
         keyword, backbone, device = self.settings.train.weights, self.settings.model.backbone, self.here.device.type
         only_backbone = any(name.startswith(("model.pyramid.", "model.head.")) for name in self.fixed)
         own = any(name.startswith(NETWORK_SETTINGS) for name in self.fixed)
+        before = self.settings
         while keyword in ("auto", "imagenet") and (names := finder.backbones()):
             if own:
                 networks = pretrained_networks(backbone.name, "imagenet", device, only_backbone)
@@ -172,11 +176,12 @@ class _Fitting:
                 break
             if (start := finder.imagenet(network.backbone)) is not None:
                 return start
+            self.settings, self.cost, self.lengths = before, None, SCRATCH
         self.choices = [choice for choice in self.choices if choice.setting != "model"]
         if keyword == "imagenet":
             raise WorkError(finder.no_imagenet())
         self.settings = changed(self.settings, {"train.weights": "none"})
-        start = finder.scratch() if keyword == "auto" else given_start(self.settings, self.data)
+        start = finder.scratch() if keyword == "auto" else given_start(self.settings, self.data, twin)
         if backbone.weights != "none":
             self._choose(pretrained_networks(backbone.name, backbone.weights, device, only_backbone), PRETRAINED)
         elif not own:

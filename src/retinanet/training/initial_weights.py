@@ -7,8 +7,10 @@ kept. Of the convolution that gives the class logits, the rows of classes with t
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -51,13 +53,31 @@ def settings(config: str | None, given: Mapping[str, Any] | None) -> Settings:
     elif source in STARTS:
         return recipes.load(config or recipes.FITTED, merge(given or {}, {"train": {"weights": source}}))
     wanted = recipes.over({}, given).get("model", {}).get("backbone", {}).get("name")
-    if (file := checkpoints.backbone(source, wanted)) is not None:
+    if (file := _backbone_file(source, wanted)) is not None:
         return _beside_backbone(config, given or {}, file)
     values = recipes.values(config or recipes.FINETUNED)
     if overruled(values):
         del values["model"]
     values = recipes.over(values, given)
     return from_plain(Settings, merge({"model": _below(checkpoints.load(source).settings, values)}, values))
+
+
+def twin(given: Mapping[str, Any]) -> str | None:
+    """Another timm model with the same tensors as the backbone's file that the user gave, if it is not named."""
+    source, name = recipes.weights(None, given), given.get("model", {}).get("backbone", {}).get("name")
+    file = None if source in STARTS or name is not None else _backbone_file(source, None)
+    return file.twin if file is not None else None
+
+
+def _backbone_file(source: str, name: str | None) -> BackboneFile | None:
+    """:func:`retinanet.checkpoints.backbone`, once for a file that does not change."""
+    state = os.stat(source) if os.path.isfile(source) else None
+    return _recognised(source, name, None if state is None else (state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=2)
+def _recognised(source: str, name: str | None, state: tuple[int, int] | None) -> BackboneFile | None:
+    return checkpoints.backbone(source, name)
 
 
 def _beside_backbone(config: str | None, given: Mapping[str, Any], file: BackboneFile) -> Settings:

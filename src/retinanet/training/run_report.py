@@ -44,6 +44,7 @@ def _facts(run: Run, seconds_in: Mapping[str, float], brief: bool) -> RunFacts:
     assert evaluation is not None, "a run ends with an evaluation"
     assert evaluation.curves is not None, "only the first process, which has the curves, writes the report"
     detections, indices, threshold = evaluation.detections, sorted(evaluation.detections), evaluation.curves.threshold
+    about = json.loads((run.folder.path / "run.json").read_text(encoding="utf-8"))
     in_phase = {phase: seconds_in.get(phase, 0.0) for phase in PHASES}
     return RunFacts(
         folder=run.folder.path,
@@ -52,7 +53,7 @@ def _facts(run: Run, seconds_in: Mapping[str, float], brief: bool) -> RunFacts:
         seconds=run.progress.elapsed,
         seconds_in=in_phase | {"other": max(0.0, run.progress.elapsed - sum(in_phase.values()))},
         settings=settings,
-        choices=json.loads((run.folder.path / "run.json").read_text(encoding="utf-8")).get("choices", []),
+        choices=about.get("choices", []),
         metrics=read_metrics(run.folder.path),
         stats=evaluation.stats,
         per_class=evaluation.per_class,
@@ -65,6 +66,7 @@ def _facts(run: Run, seconds_in: Mapping[str, float], brief: bool) -> RunFacts:
         loss_curves=None if brief else _loss_curves(run.detector, settings, run.val),
         steps_needed=steps_needed(settings, len(run.val.class_names)),
         coverage=cover(run.data, settings.model, settings.matching),
+        start=about.get("start", ""),
     )
 
 

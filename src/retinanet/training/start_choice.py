@@ -17,10 +17,10 @@ from retinanet.config.convert import changed
 from retinanet.config.settings import LENGTHS, Settings
 from retinanet.data import DetectionData
 from retinanet.training import network_choice
-from retinanet.training.network_choice import NETWORK_SETTINGS
+from retinanet.training.network_choice import NETWORK_SETTINGS, TRAINING_SHARE
 from retinanet.training.step_cost import Machine
 
-SCALE = 4  # a trial of the COCO detector takes images of a quarter of the sides: a sixteenth of the time
+SCALE = 4  # on a CPU a trial of the COCO detector takes images of a quarter of the sides: a sixteenth of the time
 LONGEST = 3600.0  # seconds that training from COCO weights may take where the user gives no length
 FEW = 20  # training images for each class; with fewer, training from scratch is hopeless
 BETTER = "give --weights FILE, or run once with a network"
@@ -70,7 +70,7 @@ class Finder:
         if not self.sources.available(COCO):
             return None
         seconds = self._seconds_from_coco(batch)
-        if seconds is None or seconds * wanted > (LONGEST if self.budget is None else self.budget):
+        if seconds is None or seconds * wanted > (LONGEST if self.budget is None else TRAINING_SHARE * self.budget):
             why = "do not fit into memory" if seconds is None else f"would take {seconds:.2g} s a step here"
             self.reasons.append(f"COCO weights ({COCO}) {why}")
             return None
@@ -85,8 +85,9 @@ class Finder:
         """Seconds of a step of the COCO detector; None if it does not fit into memory."""
         model = torchvision.settings("v2")
         sides = self.settings.model.preprocessing if self._given("model.preprocessing.") else model.preprocessing
+        scale = SCALE if self.here.device.type == "cpu" else 1  # a GPU takes nearly as long for small images
         small = dataclasses.replace(
-            model.preprocessing, size=max(32, sides.size // SCALE), longer=max(32, sides.longer // SCALE)
+            model.preprocessing, size=max(32, sides.size // scale), longer=max(32, sides.longer // scale)
         )
         candidate = dataclasses.replace(self.settings, model=dataclasses.replace(model, preprocessing=small))
         full = dataclasses.replace(small, size=sides.size, longer=sides.longer)
@@ -140,8 +141,12 @@ def scratch_text(why: str, data: DetectionData, remedy: str) -> str:
     return f"from scratch: {why}; {hope}: {remedy}"
 
 
-def given_start(settings: Settings, data: DetectionData) -> Start:
-    """The start that the settings themselves name."""
+def given_start(settings: Settings, data: DetectionData, twin: str | None = None) -> Start:
+    """The start that the settings themselves name.
+
+    Args:
+        twin: another timm model that has the same tensors as the backbone's file.
+    """
     source, backbone = settings.train.weights, settings.model.backbone
     if source != "none":
         return Start(source, f"weights of the detector {source}")
@@ -149,7 +154,10 @@ def given_start(settings: Settings, data: DetectionData) -> Start:
         remedy = "leave out --weights none, or give --weights FILE"
         return Start("none", scratch_text("the settings say so", data, remedy))
     where = "ImageNet weights" if backbone.weights == "imagenet" else f"the weights in {backbone.weights}"
-    return Start("none", f"{where}, of the backbone {backbone.name}; pyramid and heads are new")
+    text = f"{where}, of the backbone {backbone.name}; pyramid and heads are new"
+    if twin is not None:
+        text += f"; {twin} has the same tensors: if the file is of that, give --model.backbone.name {twin}"
+    return Start("none", text)
 
 
 def resolved(settings: Settings, data: DetectionData, sources: PretrainedWeights) -> tuple[Settings, Start]:

@@ -6,7 +6,7 @@ import pytest
 
 from helpers import exported_models as models
 from retinanet.cli import main
-from retinanet.export.exporter import default_output
+from retinanet.exporting.exporter import default_output
 
 
 @pytest.mark.parametrize(
