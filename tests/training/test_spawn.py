@@ -72,7 +72,7 @@ def test_train_evaluate_and_predict_without_fork(data: Path, devices: int, tmp_p
         torch.testing.assert_close(weights[name], expected[name], rtol=1e-3, atol=1e-4)
     if devices == 1:
         run(tmp_path, "evaluate", "run", data, "--workers", 1, "--json", "numbers.json")
-        assert json.loads((tmp_path / "numbers.json").read_text(encoding="utf-8"))["metrics"]["AP"] >= 0
+        assert json.loads((tmp_path / "numbers.json").read_text(encoding="utf-8"))["stats"]["AP"] >= 0
         images = next(path.parent for path in data.rglob("*.png"))
         run(tmp_path, "predict", "run", images, "--output", "found")
         assert len(list((tmp_path / "found").rglob("*.png"))) == len(list(images.glob("*.png")))

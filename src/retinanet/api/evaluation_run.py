@@ -43,7 +43,7 @@ def evaluate(
 ) -> DetectorEvaluation:
     """Evaluate a detector on labelled images.
 
-    Example:
+    Examples:
         >>> import retinanet
         >>> result = retinanet.evaluate("runs/mine", "animals", progress=False)
         >>> len(result.detections), len(result.metrics), [row["name"] for row in result.per_class]

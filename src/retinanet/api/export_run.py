@@ -32,7 +32,7 @@ def export(
 ) -> Path:
     """Write a detector for another runtime, and compare the result with the model.
 
-    Example:
+    Examples:
         >>> retinanet.export("runs/mine")  # doctest: +SKIP
         PosixPath('runs/mine.onnx')
 

@@ -48,7 +48,7 @@ def load(
         RequestError: there is no such source, it needs ``trust``, or it holds no known RetinaNet.
         WorkError: it cannot be downloaded.
 
-    Example:
+    Examples:
         >>> import retinanet
         >>> detector = retinanet.load("runs/mine", device="cpu", precision="fp32")
         >>> detector.device, detector.precision

@@ -42,7 +42,7 @@ class TrainResult:
         summary: the length of the run, its last evaluation and its best one, see
             :data:`retinanet.training.preparation.Summary`.
 
-    Example:
+    Examples:
         >>> result = retinanet.train("DATA", budget="15m")  # doctest: +SKIP
         >>> result  # doctest: +SKIP
         <run runs/DATA-1: AP 0.526, AP50 0.818 at step 700 of 900>
@@ -93,7 +93,7 @@ def train(
     The settings that you do not give are chosen for the data and this machine: image size, anchors, network, batch
     size, learning rate and length. The run folder holds them with the reasons (``run.json``).
 
-    Example:
+    Examples:
         >>> result = retinanet.train("DATA", budget="15m")  # doctest: +SKIP
         >>> result.detector.predict("image.jpg")  # doctest: +SKIP
         >>> result = retinanet.train("DATA", epochs=20, batch_size=8, lr=1e-3, output="runs/mine")  # doctest: +SKIP

@@ -241,7 +241,7 @@ class TrainSettings(Section, where="train"):
 class Settings(Section):
     """All settings of ``retinanet train``; the run folder keeps them as settings.yaml.
 
-    Example:
+    Examples:
         >>> from retinanet import Settings
         >>> settings = Settings()
         >>> settings.model.anchors.ratios, settings.loss.gamma

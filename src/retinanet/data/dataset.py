@@ -54,7 +54,7 @@ class DetectionData:
         held_out: for a validation set that is a share of the training split, how its images were chosen
             (:class:`retinanet.analysis.holdout.HoldOut` as plain values); otherwise None.
 
-    Example:
+    Examples:
         >>> import retinanet
         >>> data = retinanet.open_data("animals", "train")
         >>> len(data), data.num_boxes, data.counts()
@@ -106,7 +106,7 @@ class DetectionData:
             RequestError: ``index`` is not one whole number.
             WorkError: the image can no longer be read.
 
-        Example:
+        Examples:
             >>> import retinanet
             >>> image, target = retinanet.open_data("animals", "train")[0]
             >>> image.shape, target["labels"]
@@ -261,7 +261,7 @@ def open_data(
     Raises:
         RequestError: the data cannot be used, or ``strict`` found a fault. The message is one line that names the file.
 
-    Example:
+    Examples:
         >>> import retinanet
         >>> data = retinanet.open_data("animals", "train")
         >>> data.kind, data.split, data.class_names

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Detection(NamedTuple):
     """One object found in an image: ``box, score, label, name = detections[0]``.
 
-    Example:
+    Examples:
         >>> box, score, label, name = Detection((10.0, 20.0, 50.0, 80.0), 0.9, 1, "dog")
         >>> name
         'dog'
@@ -63,7 +63,7 @@ class Detections:
             None if unknown. :meth:`draw`, :meth:`show` and :meth:`save` read it again.
         content: the image file behind a URL, so that the predicted image is drawn, not what the URL leads to by then.
 
-    Example:
+    Examples:
         >>> boxes = torch.tensor([[10.0, 20.0, 50.0, 80.0], [60.0, 20.0, 90.0, 45.0]])
         >>> detections = Detections(boxes, torch.tensor([0.9, 0.4]), torch.tensor([1, 0]), ("cat", "dog"), "image.jpg")
         >>> detections
@@ -143,7 +143,7 @@ class Detections:
         Raises:
             RequestError: the detector has no such class; the message says which is the most similar.
 
-        Example:
+        Examples:
             >>> found = Detections(torch.zeros(2, 4), torch.tensor([0.9, 0.4]), torch.tensor([1, 0]), ("cat", "dog"))
             >>> found.of("cat").names
             ['cat']
@@ -168,7 +168,7 @@ class Detections:
         Raises:
             RequestError: it is no number, or out of that range.
 
-        Example:
+        Examples:
             >>> found = Detections(torch.zeros(2, 4), torch.tensor([0.9, 0.4]), torch.tensor([1, 0]), ("cat", "dog"))
             >>> found.above(0.5).names
             ['dog']
@@ -183,7 +183,7 @@ class Detections:
         Raises:
             RequestError: it is no whole number, or negative.
 
-        Example:
+        Examples:
             >>> found = Detections(torch.zeros(2, 4), torch.tensor([0.9, 0.4]), torch.tensor([1, 0]), ("cat", "dog"))
             >>> len(found.first(1)), len(found.first(10))
             (1, 2)
@@ -203,7 +203,7 @@ class Detections:
         Returns:
             One dict a detection: image_id, category_id, bbox [x, y, width, height] in pixels, score.
 
-        Example:
+        Examples:
             >>> found = Detections(torch.tensor([[1.0, 2, 4, 8]]), torch.tensor([0.5]), torch.tensor([0]), ("cat",))
             >>> found.to_coco(image_id=7, category_ids=[17])
             [{'image_id': 7, 'category_id': 17, 'bbox': [1.0, 2.0, 3.0, 6.0], 'score': 0.5}]
@@ -249,7 +249,7 @@ class Detections:
             "image": the path or URL, None for pixels in memory. "detections": one dict each, with "name", "label",
             "score" and "box" [x1, y1, x2, y2] in pixels.
 
-        Example:
+        Examples:
             >>> found = Detections(torch.tensor([[1.0, 2, 4, 8]]), torch.tensor([0.5]), torch.tensor([0]), ("cat",))
             >>> found.to_dict()["detections"]
             [{'name': 'cat', 'label': 0, 'score': 0.5, 'box': [1.0, 2.0, 4.0, 8.0]}]
@@ -259,7 +259,7 @@ class Detections:
     def to_json(self) -> str:
         """:meth:`to_dict` as one line of JSON.
 
-        Example:
+        Examples:
             >>> nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long(), ("cat",), "a.jpg")
             >>> nothing.to_json()
             '{"image": "a.jpg", "detections": []}'
@@ -272,7 +272,7 @@ class Detections:
         Raises:
             RequestError: the package pandas is not installed.
 
-        Example:
+        Examples:
             >>> found = Detections(torch.tensor([[1.0, 2, 4, 8]]), torch.tensor([0.5]), torch.tensor([0]), ("cat",))
             >>> found.to_pandas()[["name", "score", "x2"]]
               name  score   x2
@@ -300,7 +300,7 @@ class Detections:
         Raises:
             RequestError: there is no source, or it cannot be read any more.
 
-        Example:
+        Examples:
             >>> found = Detections(torch.tensor([[5.0, 5, 40, 40]]), torch.tensor([0.5]), torch.tensor([0]), ("cat",))
             >>> found.draw("image.jpg").size
             (64, 48)
@@ -339,7 +339,7 @@ class Detections:
             RequestError: as of :meth:`draw`, or images cannot be written under that ending.
             WorkError: the file cannot be written.
 
-        Example:
+        Examples:
             >>> import retinanet
             >>> detections = retinanet.load("runs/mine", device="cpu").predict("image.jpg")
             >>> [str(detections.save(name)) for name in ("drawn.png", "found.json", "found.csv")]

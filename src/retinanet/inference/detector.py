@@ -58,7 +58,7 @@ class Detector:
         threshold: the score above which detections had the best F1 when the model was evaluated, from ``about``; None
             if unknown.
 
-    Example:
+    Examples:
         >>> import retinanet
         >>> detector = retinanet.load("runs/mine", device="cpu")
         >>> detector.class_names
@@ -237,7 +237,7 @@ class Detector:
         Warns:
             UserWarning: once for each kind of data that was scaled, ignored or left out, and once for skipped images.
 
-        Example:
+        Examples:
             >>> import retinanet
             >>> detector = retinanet.load("runs/mine", device="cpu")
             >>> type(detector.predict("image.jpg")).__name__
@@ -337,7 +337,7 @@ class Detector:
         Args:
             about: added to what is known of the weights (``self.about``).
 
-        Example:
+        Examples:
             >>> import retinanet
             >>> detector = retinanet.load("runs/mine", device="cpu")
             >>> detector.save("copy.safetensors", note="for the shop")

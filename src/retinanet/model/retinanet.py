@@ -37,7 +37,7 @@ class RetinaNet(nn.Module):
     Raises:
         RequestError: ``settings`` or ``num_classes`` is of another type or out of range.
 
-    Example:
+    Examples:
         >>> from retinanet import RetinaNet, Settings
         >>> model = RetinaNet(Settings().model, num_classes=3, load_weights=False)
         >>> outputs = model(torch.zeros(1, 3, 64, 64))
@@ -93,7 +93,7 @@ class RetinaNet(nn.Module):
         Raises:
             RequestError: images of a list, or targets, cannot be used.
 
-        Example:
+        Examples:
             >>> from retinanet import RetinaNet, Settings
             >>> model = RetinaNet(Settings().model, num_classes=3, load_weights=False)
             >>> target = {"boxes": torch.tensor([[10.0, 10.0, 50.0, 40.0]]), "labels": torch.tensor([2])}

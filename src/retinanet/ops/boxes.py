@@ -19,7 +19,7 @@ MAX_LOG_RATIO = math.log(1000 / 16)
 def area(boxes: Tensor) -> Tensor:
     """(..., 4) -> (...): areas in square pixels; 0 for a box whose x2 < x1 or y2 < y1.
 
-    Example:
+    Examples:
         >>> area(torch.tensor([[0.0, 0.0, 4.0, 3.0], [5.0, 5.0, 5.0, 9.0]]))
         tensor([12.,  0.])
     """
@@ -30,7 +30,7 @@ def area(boxes: Tensor) -> Tensor:
 def intersection(a: Tensor, b: Tensor) -> Tensor:
     """Areas of the pairwise intersections: (M, 4) and (N, 4) -> (M, N).
 
-    Example:
+    Examples:
         >>> intersection(torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[2.0, 2, 6, 6], [5.0, 5, 6, 6]]))
         tensor([[4., 0.]])
     """
@@ -47,7 +47,7 @@ def iou(a: Tensor, b: Tensor, area_b: Tensor | None = None) -> Tensor:
     Args:
         area_b: (N,), the areas of ``b`` where they are known already.
 
-    Example:
+    Examples:
         >>> iou(torch.tensor([[0.0, 0.0, 4.0, 4.0]]), torch.tensor([[0.0, 0.0, 4.0, 2.0], [5.0, 5.0, 6.0, 6.0]]))
         tensor([[0.5000, 0.0000]])
     """
@@ -61,7 +61,7 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
 
     Source: Rezatofighi et al., "Generalized Intersection over Union" (2019), algorithm 1.
 
-    Example:
+    Examples:
         >>> giou(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[3.0, 0.0, 4.0, 1.0]]))
         tensor([-0.5000])
     """
@@ -78,7 +78,7 @@ def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
     dx = (x_box - x_anchor) / w_anchor and dw = log(w_box / w_anchor), likewise for y and h, with x and y the centres
     (Girshick et al., R-CNN, appendix C; the paper uses it unchanged). Both boxes need an area above 0.
 
-    Example:
+    Examples:
         >>> encode(torch.tensor([[2.0, 0.0, 12.0, 10.0]]), torch.tensor([[0.0, 0.0, 10.0, 10.0]]))
         tensor([[0.2000, 0.0000, 0.0000, 0.0000]])
     """
@@ -91,7 +91,7 @@ def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
 def decode(deltas: Tensor, anchors: Tensor, limit_shrinking: bool = False) -> Tensor:
     """Inverse of :func:`encode`; dw and dh are at most log(1000 / 16), with ``limit_shrinking`` at least minus that.
 
-    Example:
+    Examples:
         >>> decode(torch.tensor([[0.2, 0.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.0, 10.0, 10.0]]))
         tensor([[ 2.,  0., 12., 10.]])
     """
@@ -107,7 +107,7 @@ def multiplied(deltas: Tensor, weights: Sequence[float]) -> Tensor:
 
     Numbers, because a tensor would have to be moved to the device first.
 
-    Example:
+    Examples:
         >>> multiplied(torch.tensor([[0.1, 0.2, 0.3, 0.4]]), (10.0, 10.0, 5.0, 5.0))
         tensor([[1.0000, 2.0000, 1.5000, 2.0000]])
     """
@@ -119,7 +119,7 @@ def clip(boxes: Tensor, height: Tensor | int, width: Tensor | int) -> Tensor:
 
     The sides may be tensors that broadcast to (...), such as (B, 1) for boxes (B, N, 4).
 
-    Example:
+    Examples:
         >>> clip(torch.tensor([[-5.0, 2.0, 30.0, 8.0]]), height=10, width=20)
         tensor([[ 0.,  2., 20.,  8.]])
     """
@@ -137,7 +137,7 @@ def clip_inclusive(boxes: Tensor, sizes: Tensor, pixels: Tensor) -> Tensor:
         sizes: (..., 2) or (2,), height and width of the image within the input.
         pixels: of the same shape, how many input pixels, down and across, are one pixel of the image as given.
 
-    Example:
+    Examples:
         >>> clip_inclusive(torch.tensor([[-5.0, 2.0, 30.0, 8.0]]), torch.tensor([10.0, 20.0]), torch.tensor([2.0, 2.0]))
         tensor([[ 0.,  2., 20.,  9.]])
     """
@@ -150,7 +150,7 @@ def clip_inclusive(boxes: Tensor, sizes: Tensor, pixels: Tensor) -> Tensor:
 def not_empty(boxes: Tensor) -> Tensor:
     """(..., 4) -> (...) bool: whether a box has both width and height.
 
-    Example:
+    Examples:
         >>> not_empty(torch.tensor([[0.0, 0.0, 4.0, 3.0], [5.0, 5.0, 5.0, 9.0]]))
         tensor([ True, False])
     """
