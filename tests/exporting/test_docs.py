@@ -90,7 +90,7 @@ def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("export", "onnxruntime", "onnx", ["mine.onnx", "network.onnx", "mine.pt2", "repository/street/config.pbtxt"]),
         ("openvino", "openvino", "openvino", ["mine-fp32", "mine-bf16", "mine-int8"]),
-        ("predict", "av", "video", ["found/detections.json", "film/street.mp4", "runs/predict-3/street.jsonl"]),
+        ("predict", "av", "video", ["found/detections.json", "film/street.mp4", "runs/predict-4/street.jsonl"]),
     ],
 )
 def test_commands(page: str, module: str, extra: str, made: list[str], folder: Path) -> None:

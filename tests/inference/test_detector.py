@@ -422,6 +422,15 @@ def test_evaluate_is_that_of_the_package(detector: Detector, tmp_path: Path) -> 
     assert sum(len(found) for found in result.detections.values()) > 0
 
 
+def test_export_is_that_of_the_package(detector: Detector, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = detector.export("onnx", tmp_path / "a.onnx", progress=False)
+    assert path == tmp_path / "a.onnx"
+    image = make_image(50, 90)
+    limits = detector.settings.postprocessing
+    assert_agree(retinanet.load(path).predict(image), detector.predict(image), limits)
+
+
 def test_fusing_again_takes_new_weights() -> None:
     detector = make()
     detector.fuse()

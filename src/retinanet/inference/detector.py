@@ -285,12 +285,11 @@ class Detector:
 
         return retinanet.evaluate(self, data, **options)
 
-    def export(self, format: str = "onnx", output: str | Path | None = None, **options: Any) -> Path:
+    def export(self, format: Any = "onnx", output: str | Path | None = None, **options: Any) -> Path:
         """Write the detector for another runtime: :func:`retinanet.export` with the same arguments."""
         import retinanet
 
-        face: Any = retinanet
-        return Path(face.export(self, format, output, **options))
+        return retinanet.export(self, format, output, **options)
 
     def prepare(self, image: Any, size: int | None = None, notes: list[str] | None = None) -> PreparedImage:
         """Read an image of any kind and resize it for the network: the first step of :meth:`predict`.
