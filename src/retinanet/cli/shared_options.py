@@ -77,6 +77,6 @@ Model = Annotated[
 Data = Annotated[
     Path,
     Parameter(
-        help="A folder of labelled images (its layout is recognized by its files), or the YAML file of a YOLO one."
+        help="A folder of labelled images (its layout is recognized by its files), or its YAML, JSON or CSV."
     ),
 ]
