@@ -5,6 +5,9 @@ import json
 import pytest
 
 from helpers.annotated import annotated, classes_of, coco_content, put, require_same, voc_sheet, yolo_label
+from retinanet.analysis.doctor import examine
+from retinanet.analysis.holdout import open_held_out
+from retinanet.config.model_settings import ModelSettings
 from retinanet.data import open_data
 from retinanet.data.layouts import find_layout
 
@@ -63,3 +66,12 @@ def test_one_list_can_be_divided_in_memory(images, tmp_path):
 def test_an_interrupted_copy(tmp_path, refused):
     put(tmp_path / ".retinanet-incomplete", "")
     assert "interrupted" in refused(tmp_path, "train")
+
+
+def test_a_list_that_was_divided_has_a_split_to_train_on(images, tmp_path):
+    for image in images:
+        image.copy(tmp_path)
+        put(tmp_path / f"{image.stem}.xml", voc_sheet(image))
+    train, val = open_held_out(tmp_path, "images", 0.4, seed=0)
+    findings = examine({"images": train, "held out": val}, ModelSettings())
+    assert not [finding for finding in findings if finding.code == "splits.no-train"]
