@@ -76,7 +76,5 @@ Model = Annotated[
 ]
 Data = Annotated[
     Path,
-    Parameter(
-        help="A folder of labelled images (its layout is recognized by its files), or the YAML file of a YOLO one."
-    ),
+    Parameter(help="A folder of labelled images (its layout is recognized by its files), or its YAML, JSON or CSV."),
 ]

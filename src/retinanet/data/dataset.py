@@ -250,7 +250,7 @@ def open_data(
     """Open one split of a data set and check its images and boxes.
 
     Args:
-        root: a folder or file of a known layout, such as a folder in COCO, Pascal VOC or YOLO layout, a YAML or a CSV.
+        root: a folder or file of a known layout, such as a folder in COCO or YOLO layout, a YAML or a CSV.
         split: train, val, test, trainval, …; ``val``, ``valid`` and ``validation`` are the same.
         strict: refuse any fault. By default harmless faults are repaired, and what cannot be used is left out.
         class_names: the classes of a trained model. Labels become indices into this list, mapped by name.
