@@ -97,7 +97,7 @@ def test_no_detection_is_right():
     assert "Only 30\u202f% of the boxes" in said[1]
     assert re.search(r"from 0.5 to 0.5.* learning rate: `--train.lr", said[2])
     assert "`--train.epochs 12`" in said[3]
-    assert "`--weights imagenet`" in said[4]
+    assert "`--train.weights imagenet`" in said[4]
     falling = facts(stats={"AP": 0.0}, metrics=course([0.0], [1 / i for i in range(1, 31)]))
     said = read(falling, errors(0.0), share=0.97, best_f1=0.0)
     assert not any("learning rate" in line or "anchor" in line for line in said)

@@ -64,7 +64,7 @@ def _nothing_right(facts: RunFacts) -> list[str]:
     if facts.settings.model.backbone.weights == facts.settings.train.weights == "none":
         advice.append(
             "The backbone started from random weights. A pretrained backbone needs far fewer of your images: "
-            "`--weights imagenet`, or `--weights FILE`."
+            "`--train.weights imagenet`, or the path of a weight file."
         )
     return [*advice, *_waiting(facts)]
 
