@@ -27,8 +27,8 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --ignore tests/export --ignore tests/serve
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal tests/export tests/serve  # runtimes and servers take much memory
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --ignore tests/exporting --ignore tests/serve
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal tests/exporting tests/serve  # runtimes and servers take much memory
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m kernels  # as on an older CPU
 	RETINANET_PRECISION=bf16 ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m kernels
 

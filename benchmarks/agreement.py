@@ -13,7 +13,7 @@ from pathlib import Path
 
 import retinanet
 from retinanet.data import open_data
-from retinanet.export.box_recall import recall_counts
+from retinanet.exporting.box_recall import recall_counts
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from retinanet.data import open_data
 from retinanet.data.dataset import spread
 from retinanet.evaluation import coco_metrics
 from retinanet.evaluation.runner import detect_all
-from retinanet.export.openvino import openvino_export, openvino_int8, openvino_runtime
+from retinanet.exporting.openvino import openvino_export, openvino_int8, openvino_runtime
 from retinanet.inference.detector import Detector
 
 

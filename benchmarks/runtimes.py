@@ -28,8 +28,8 @@ from retinanet.bench import torchvision_bench
 from retinanet.data.dataset import evenly
 from retinanet.data.formats.listing import image_files
 from retinanet.data.image_io import read
-from retinanet.export.onnx import onnx_export
-from retinanet.export.openvino import openvino_export
+from retinanet.exporting.onnx import onnx_export
+from retinanet.exporting.openvino import openvino_export
 from retinanet.inference.detector import Detector
 
 SIDES = ("torchvision", "fp32", "auto", "onnx", "openvino", "int8")

@@ -5,6 +5,7 @@ A page asks for it by a comment of its own line:
     <!-- public names -->                  the names of `import retinanet`, by mkdocstrings
     <!-- modules: retinanet.package -->    the modules of a package, by mkdocstrings
     <!-- commands -->                      every command with its options, from the command line's own help
+    <!-- familiar flags -->                flags and commands of other projects, and what they mean here
     <!-- recipes -->                       every recipe, with its file
     <!-- source: retinanet.module.name --> the source of a function or class; `head:` leaves out its body
 """
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 import retinanet  # noqa: E402
-from retinanet.cli import app  # noqa: E402
+from retinanet.cli import app, familiar, help_pages  # noqa: E402
 from retinanet.cli.options import SECTIONS  # noqa: E402
 from retinanet.config.recipes import recipes  # noqa: E402
 
@@ -36,6 +37,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     markdown = re.sub(r"^<!-- public names -->$", lambda _: public_names(), markdown, flags=re.MULTILINE)
     markdown = re.sub(r"^<!-- modules: ([\w.]+) -->$", lambda m: modules(m[1]), markdown, flags=re.MULTILINE)
     markdown = re.sub(r"^<!-- commands -->$", lambda _: commands(), markdown, flags=re.MULTILINE)
+    markdown = re.sub(r"^<!-- familiar flags -->$", lambda _: familiar_flags(), markdown, flags=re.MULTILINE)
     markdown = re.sub(r"^<!-- recipes -->$", lambda _: recipe_files(), markdown, flags=re.MULTILINE)
     return re.sub(
         r"^<!-- (source|head): ([\w.]+) -->$", lambda m: excerpt(m[2], m[1] == "head"), markdown, flags=re.MULTILINE
@@ -75,14 +77,32 @@ def commands() -> str:
 def _command(text: str) -> str:
     verb, _, body = text.partition("\n")
     own, *groups = re.split(rf"^\*\*((?:{'|'.join(SECTIONS)})(?:\.\w+)*)\*\*:$", body, flags=re.MULTILINE)
-    parts = [f"## retinanet {verb} {{#{verb}}}\n{own}"]
+    examples = "\n".join(help_pages.examples(app[verb].default_command))
+    parts = [f"### retinanet {verb} {{#{verb}}}\n\n```sh\n{examples}\n```\n{own}"]
     for name, options in zip(groups[::2], groups[1::2], strict=True):
         anchor = f"{SETTINGS_OF}-{name.replace('.', '-')}"
         if verb == SETTINGS_OF:
-            parts.append(f"### Settings: {name} {{#{anchor}}}\n{options}")
+            parts.append(f"#### Settings: {name} {{#{anchor}}}\n{options}")
         else:
             parts.append(f"* `--{name}.…`: [the settings of `{name}`](#{anchor})\n")
     return "\n".join(parts)
+
+
+def familiar_flags() -> str:
+    """A table of the flags that work under another name, and the other names of commands."""
+    rows = []
+    for verb, flags in familiar.FLAGS.items():
+        names: dict[str, list[str]] = {}
+        for flag, target in flags.items():
+            if target in (familiar.DATA, familiar.MODEL, familiar.SOURCE) or target.startswith("--"):
+                names.setdefault(target, []).append(f"`--{flag}`")
+        rows += [f"| {verb} | {', '.join(given)} | `{target}` |" for target, given in names.items()]
+        if verb in familiar.FOLDERS:
+            rows.append(f"| {verb} | `--name NAME`, `--project FOLDER` | `--output FOLDER/NAME` |")
+
+    verbs = [f"`{name}` is `{verb}`" for name, verb in familiar.VERBS.items()]
+    head = "| command | flag | here |\n|---|---|---|\n"
+    return head + "\n".join(rows) + f"\n\nOther names of commands: {', '.join(verbs)}."
 
 
 def recipe_files() -> str:

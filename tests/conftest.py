@@ -14,7 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = os.environ["TORCH_HOME"] = str(Path(tempfile.gettempdir()) / "retinanet-tests-have-no-cache")
 
 REAL = Path(__file__).parents[1] / "../shared/data"
-SLOW = {"bench", "export", "parity", "predict", "serve", "test_cpu_fusion"}
+SLOW = {"bench", "exporting", "parity", "predict", "serve", "test_cpu_fusion"}
 """Folders and files of which every test counts as slow: large networks, other runtimes, servers, videos."""
 
 

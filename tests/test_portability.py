@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,7 @@ OTHERS = {"Image", "av", "opener", "os", "self", "tarfile", "webbrowser", "zipfi
 """Whose ``open`` opens no text file."""
 
 
+@cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -84,6 +86,8 @@ def where(path: Path, node: ast.AST) -> str:
 def has_encoding(call: ast.Call) -> bool:
     """Whether a call that opens a file names an encoding, or needs none."""
     if any(keyword.arg in ("encoding", None) for keyword in call.keywords):
+        return True
+    if ast.unparse(call.func) in ("io.TextIOWrapper", "TextIOWrapper") and len(call.args) > 1:
         return True
     texts = [value.value for value in call.args if isinstance(value, ast.Constant) and isinstance(value.value, str)]
     modes = [str(k.value.value) for k in call.keywords if k.arg == "mode" and isinstance(k.value, ast.Constant)]

@@ -56,10 +56,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(importlib.import_module(_MODULES[name]), name)
-    raise AttributeError(f"module 'retinanet' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take any name then, misspelt ones too
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return getattr(importlib.import_module(_MODULES[name]), name)
+        raise AttributeError(f"module 'retinanet' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

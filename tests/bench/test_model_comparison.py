@@ -19,7 +19,7 @@ from helpers.tiny_run import tiny
 from retinanet.bench import model_comparison
 from retinanet.cli import main
 from retinanet.data.dataset import evenly
-from retinanet.export.box_recall import recall_counts
+from retinanet.exporting.box_recall import recall_counts
 from retinanet.inference.detections import Detections
 from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
@@ -104,7 +104,7 @@ def test_some() -> None:
 
 @pytest.mark.skipif(find_spec("openvino") is None, reason="the extra openvino is not installed")
 def test_an_openvino_folder(files: list[str], tmp_path: Path) -> None:
-    from retinanet.export.openvino import openvino_export
+    from retinanet.exporting.openvino import openvino_export
 
     openvino_export.write(load(files[0]), tmp_path / "m")
 

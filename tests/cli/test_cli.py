@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,9 @@ import pytest
 import retinanet
 from helpers.synthetic_data import bright_boxes, rectangles
 from retinanet.cli import main
+from retinanet.config.recipes import read_yaml
 from retinanet.model import RetinaNet
+from retinanet.training import loggers
 
 TINY = [
     *("--model.backbone.name", "resnet18", "--model.head.depth", "1", "--model.head.width", "16"),
@@ -47,36 +47,6 @@ def error(capsys, *arguments: str, code: int = 2) -> str:
 
 
 # ------------------------------------------------------------------------------------------- help and wrong options
-
-
-def test_help_imports_nothing_heavy():
-    code = (
-        "import sys\nfrom retinanet.cli import main\n"
-        "assert main(['--help']) == main(['train', '--help']) == main(['train', '--epoch', '3']) - 2 == 0\n"
-        "heavy = {'torch', 'torchvision', 'timm', 'lightning', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    for verb in ("demo", "train", "evaluate", "predict"):
-        assert verb in done.stdout
-
-
-@pytest.mark.parametrize("verb", ["demo", "train", "evaluate", "predict"])
-def test_every_verb_explains_itself(capsys, verb):
-    assert main([verb, "--help"]) == 0
-    text, _ = printed(capsys)
-    for option in ("--json", "--debug", "--quiet"):
-        assert option in text
-    assert "Settings(" not in text, "a dataclass shown instead of a sentence"
-
-
-def test_settings_stand_in_the_help_of_train(capsys):
-    assert main(["train", "--help"]) == 0
-    text, _ = printed(capsys)
-    for option in ("--budget", "--loss.gamma", "--model.anchors.ratios", "--data.augmentation.flip"):
-        assert option in text
-    assert text.index("--epochs") < text.index("--train.lr") < text.index("--loss.beta"), "what is given often, first"
 
 
 def test_version(capsys):
@@ -164,6 +134,19 @@ def test_runs_are_numbered(capsys, data, tmp_path, monkeypatch):
     assert "step 1/1 · epoch 1 of 1 · " in err
 
 
+def test_loggers(capsys, data, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    options = ["train", str(data), "--output", str(folder), "--steps", "1", "-q", *TINY]
+    assert "--log" in error(capsys, *options, "--log", "clearml")
+    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    line = error(capsys, *options, "--log", "wandb")
+    assert "pip install 'retinanet[wandb]'" in line
+    assert not folder.exists()
+    monkeypatch.undo()
+    assert main([*options, "--log", "tensorboard"]) == 0
+    assert list((folder / "tensorboard").iterdir())
+
+
 @pytest.mark.slow
 def test_resume_takes_data_and_settings_from_the_run_and_a_new_length(capsys, data, tmp_path):
     folder = tmp_path / "run"
@@ -197,6 +180,32 @@ def test_resume_refuses_other_data(capsys, run, data, tmp_path):
 def test_resume_of_what_is_no_run(capsys, tmp_path):
     assert f"{tmp_path}/no: there is no such folder" in error(capsys, "train", "--resume", f"{tmp_path}/no")
     assert f"{tmp_path}: it is not the folder of a run" in error(capsys, "train", "--resume", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "facts"),
+    [
+        (["--device", "0", "--devices", "2"], ("--device 0", "--train.devices 2", "contradict")),
+        (["--device", "cpu", "--train.accelerator", "mps"], ("--device cpu", "--train.accelerator mps")),
+        (["--device", "0;1"], ("--device 0;1", "0,1")),
+        (["--device", "hpu"], ("hpu", "cannot be used here")),
+    ],
+)
+def test_train_refuses_a_device(capsys, data, tmp_path, options, facts):
+    line = error(capsys, "train", str(data), "--output", f"{tmp_path}/run", *options)
+    assert all(fact in line for fact in facts)
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_with_the_words_of_other_projects(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [f"data={data}", "name=pets", "device=cpu", "--lr0", "0.005", "--batch", "2", "--steps", "1", "--quiet"]
+    options = [word for word in TINY if word not in ("--batch-size", "2")]
+    assert main(["train", *words, *options]) == 0
+    written = read_yaml(tmp_path / "runs" / "pets" / "settings.yaml")
+    assert written["train"]["batch_size"] == 2
+    assert written["train"]["accelerator"] == "cpu"
+    assert written["train"]["lr"] == 0.005
 
 
 def test_stopping_says_how_to_go_on(capsys, monkeypatch, data, tmp_path):
@@ -316,6 +325,30 @@ def test_predict(capsys, run, data, tmp_path):
     assert drawn == ["001.png", "002.png", "003.png", "004.png"]
 
 
+def test_predict_overwrites_only_what_it_writes(capsys, run, data, tmp_path):
+    folder, image = tmp_path / "found", str(data / "val" / "001.png")
+    for name in ("001.png", "detections.json", "mine.txt"):
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text("old")
+    assert f"{folder} exists and is not empty" in error(capsys, "predict", str(run), image, "--output", str(folder))
+    assert (folder / "001.png").read_text() == "old"
+    assert main(["predict", str(run), image, "--output", str(folder), "--overwrite", "--quiet"]) == 0
+    assert (folder / "mine.txt").read_text() == "old"
+    assert (folder / "001.png").read_bytes().startswith(b"\x89PNG")
+    assert len(json.loads((folder / "detections.json").read_text())["images"]) == 1
+
+
+def test_predict_never_replaces_its_source(capsys, run, data, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "001.png").write_bytes(before := (data / "val" / "001.png").read_bytes())
+    options = [str(run), str(source), "--output", str(source), "--overwrite"]
+    assert f"{source}/001.png would replace the source" in error(capsys, "predict", *options)
+    assert main(["predict", *options, "--no-draw", "--quiet"]) == 0
+    assert (source / "001.png").read_bytes() == before
+    assert (source / "detections.json").is_file()
+
+
 def test_agnostic_nms(capsys, run, data, tmp_path):
     """The same option of predict and evaluate."""
     counts = {}
@@ -373,6 +406,7 @@ def test_predictions_are_numbered(capsys, run, data, tmp_path, monkeypatch):
         (["{run}", "{run}", "--size", "0"], "--size must be at least 1, not 0"),
         (["{run}", "{run}", "--max-pixels", "0"], "--max-pixels must be at least 1, not 0"),
         (["{run}", "{run}", "--device", "tpu9"], "device tpu9 cannot be used here: "),
+        (["{run}", "{run}", "--device", "0,1"], "device 0,1 cannot be used here"),
     ],
 )
 def test_predict_refuses(capsys, run, tmp_path, arguments, message):

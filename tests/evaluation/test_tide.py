@@ -96,6 +96,17 @@ def test_what_all_wrong_detections_and_all_boxes_not_found_cost():
     assert result.counts == only(background=1, **{"class": 1})
 
 
+def test_counts_at_a_threshold():
+    """Costs are those of all detections."""
+    truth = [(0, *BOX), (0, *AWAY)]
+    case = scene((truth, [(0, *BOX, 0.9), (0, *EMPTY, 0.8), (0, *AWAY, 0.5), (0, *EMPTY, 0.25)]))
+    every, above = error_costs(*case), error_costs(*case, threshold=0.5)
+    assert every.counts == only(background=2)
+    assert above.counts == only(background=1, missed=1)
+    assert (above.ap50, above.cost) == (every.ap50, every.cost)
+    assert error_costs(*case, threshold=0.0).counts == every.counts
+
+
 def test_location_comes_before_class_and_class_before_duplicate():
     near_and_other = scene(([(0, *BOX), (1, *NEAR)], [(0, *NEAR, 0.9)]))
     assert error_costs(*near_and_other).counts == only(location=1, missed=1)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from retinanet.config.model_settings import PostprocessingSettings
-from retinanet.export.detector_agreement import Agreement
+from retinanet.exporting.detector_agreement import Agreement
 from retinanet.inference.detections import Detections
 
 

@@ -32,10 +32,10 @@ from retinanet.common.errors import RequestError, WorkError
 from retinanet.config import recipes
 from retinanet.config.convert import to_plain
 from retinanet.config.settings import Settings
-from retinanet.export.onnx import onnx_export
-from retinanet.export.openvino import openvino_export
-from retinanet.export.openvino.openvino_runtime import ABOUT, NETWORK, runtime
-from retinanet.export.runtimes import open_exported
+from retinanet.exporting.onnx import onnx_export
+from retinanet.exporting.openvino import openvino_export
+from retinanet.exporting.openvino.openvino_runtime import ABOUT, NETWORK, runtime
+from retinanet.exporting.runtimes import open_exported
 from retinanet.training import resume_state, run_folder
 
 SECONDS = 5.0

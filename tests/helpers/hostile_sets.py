@@ -20,6 +20,7 @@ import time
 import zlib
 from pathlib import Path
 
+from hostile_layouts import foreign
 from PIL import Image
 
 SECONDS = 20  # five are wanted; tests share their machine with others
@@ -474,6 +475,7 @@ def places():
 def cases():
     """Names and functions that make a data set in an empty folder."""
     yield from places()
+    yield from foreign(file, pipe, sparse, link, IMAGE)
     for name, content in images():
         yield f"image: {name}", lambda root, content=content: yolo(root, image=content)
     for name, text in LINES.items():

@@ -91,7 +91,7 @@ def run_facts(folder, root, *, nothing=False, **changes):
         data=data,
         detections=found,
         curves=lines,
-        errors=error_costs(data, found),
+        errors=error_costs(data, found, threshold=lines.threshold),
         confusion=confusion_matrix(data, found, lines.threshold),
         images=image_results(data, found, lines.threshold),
         loss_curves=LogitCounts(counts[0], counts[1]).curves(2.0),

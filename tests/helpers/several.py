@@ -159,3 +159,27 @@ def second_is_killed(rank):
         return real(*arguments)
 
     trainer.backward = backward
+
+
+def own_parts(rank):
+    """The built-in parts of the tests' runs, given as functions."""
+    from functools import partial
+
+    import torch
+
+    from retinanet.config.settings import MatchingSettings
+    from retinanet.losses import box_loss, sigmoid_focal_loss
+    from retinanet.ops.iou_assigner import match_reference
+    from retinanet.training import trainer
+
+    def matcher(anchors, boxes, labels):
+        found, indices = match_reference(anchors, boxes, labels, MatchingSettings())
+        return torch.where(found < 0, found, indices)
+
+    trainer.train = partial(
+        trainer.train,
+        loss=sigmoid_focal_loss,
+        box_loss=partial(box_loss, kind="smooth_l1"),
+        matcher=matcher,
+        optimizer=partial(torch.optim.SGD, lr=0.02, momentum=0.9, weight_decay=1e-4),
+    )

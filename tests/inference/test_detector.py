@@ -21,6 +21,7 @@ import retinanet
 from helpers.agreeing import assert_agree
 from helpers.exported_models import make_image
 from helpers.random_weights import scatter
+from helpers.synthetic_data import bright_boxes
 from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import RequestError
 from retinanet.common.precision import Precision
@@ -409,6 +410,16 @@ def test_to_a_gpu_and_back(detector: Detector) -> None:
     assert_agree(moved.predict(image), expected, detector.settings.postprocessing)
     assert_agree(moved.to("cpu").predict(image), expected, detector.settings.postprocessing)
     assert moved.precision == "fp32"
+
+
+def test_evaluate_is_that_of_the_package(detector: Detector, tmp_path: Path) -> None:
+    """With low scores too, though predict leaves them out by default."""
+    data = bright_boxes(tmp_path / "data", names=NAMES)
+    sure = Detector(detector.model, NAMES, about={"threshold": 0.99})
+    assert len(sure.predict(make_image(50, 90))) == 0
+    result = sure.evaluate(data, progress=False)
+    assert result.metrics == retinanet.evaluate(detector, data, "val", progress=False).metrics
+    assert sum(len(found) for found in result.detections.values()) > 0
 
 
 def test_fusing_again_takes_new_weights() -> None:

@@ -117,7 +117,7 @@ def test_headings(monkeypatch):
     one = Row(grey(), ([[0, 0, 9, 9]] * 12, ["a"] * 12), ([], [], None), long)
     sheet([one])
     headings = {words: box for words, box in seen if words != "a"}
-    (title,) = headings.keys() - {"truth", "12", "found", "0"}
+    (title,) = headings.keys() - {"ground truth", "12", "detections", "0"}
     assert len(headings) == 5
     assert title[0] == "…"
     assert long.endswith(title[1:])

@@ -517,3 +517,28 @@ def test_labels_that_are_neither_indices_nor_one_hot(labels: Tensor, words: str)
             sigmoid_focal_loss(torch.zeros(3, 3), labels, reduction=reduction)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="reduction must be one of sum, mean, none, not 'avg'"):
         sigmoid_focal_loss(torch.zeros(3, 3), torch.zeros(3, 3), reduction="avg")  # type: ignore[arg-type]
+
+
+class Operations(TorchDispatchMode):
+    """Names of the operations that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_no_reduction_waits_for_a_gpu(reduction: Any, one_hot: bool) -> None:
+    """Neither a number is read, nor is anything made whose size depends on values."""
+    labels = torch.tensor([0, -1, -2, 2])
+    given_labels = F.one_hot(labels.clamp(min=0), 3).float() if one_hot else labels
+    logits = torch.randn(4, 3, requires_grad=True)
+    with path(asynchronous=True), Operations() as run:
+        sigmoid_focal_loss(logits, given_labels, reduction=reduction).sum().backward()
+    assert not run.names & {"_local_scalar_dense", "nonzero", "masked_select", "unique", "item"}
+    assert run.names

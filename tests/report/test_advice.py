@@ -98,6 +98,15 @@ def test_no_detection_is_right():
     assert re.search(r"from 0.5 to 0.5.* learning rate: `--train.lr", said[2])
     assert "`--train.epochs 12`" in said[3]
     assert "`--train.weights imagenet`" in said[4]
+    why = "from scratch: 2 classes from 9 images"
+    said = read(facts(stats={"AP": 0.0}, start=why), errors(0.0), best_f1=0.0)
+    assert said[-1] == "The run started from scratch: 2 classes from 9 images."
+    hardly = facts(
+        stats={"AP": 0.001}, per_class=[{"name": "a", "AP": 0.01, "boxes": 100}, {"name": "b", "AP": 0.0, "boxes": 3}]
+    )
+    said = read(hardly, errors(0.01, **{"class": 0.3}), best_f1=0.01)
+    assert "Hardly any detection is right" in said[0]
+    assert not any("costly" in line or "Rare" in line for line in said)
     falling = facts(stats={"AP": 0.0}, metrics=course([0.0], [1 / i for i in range(1, 31)]))
     said = read(falling, errors(0.0), share=0.97, best_f1=0.0)
     assert not any("learning rate" in line or "anchor" in line for line in said)
@@ -107,9 +116,11 @@ def test_no_detection_is_right():
     ("length", "advice"),
     [
         ({"epochs": 6.0}, "--train.epochs 12"),
-        ({"steps": 300}, "--train.steps 600"),
+        ({"steps": 30}, "--train.steps 60"),
         ({"budget": "1.5h"}, "--train.budget 3h"),
-        ({"budget": "90s"}, "--train.budget 180s"),
+        ({"budget": "90s"}, "--train.budget 3m"),
+        ({"budget": "40s"}, "--train.budget 80s"),
+        ({"budget": "70m"}, "--train.budget 2.5h"),
         ({}, "--train.epochs 24"),
     ],
 )
@@ -119,9 +130,45 @@ def test_ap_was_still_rising(length, advice):
     assert re.search(rf"AP was still rising.*from 0.400 to 0.500 .*`{advice}`", line)
 
 
+@pytest.mark.parametrize(
+    ("length", "steps", "needed", "words", "advice"),
+    [
+        ({"budget": "2m"}, 68, 1000, "made 68 steps in its budget of 2m", "--train.budget 30m"),
+        ({"budget": "60s"}, 1, 1000, "made 1 step in its budget of 60s", "--train.budget 20h"),
+        ({"budget": "2m"}, 800, 1000, "made 800 steps in its budget of 2m", "--train.budget 4m"),
+        ({"steps": 68}, 68, 1000, "made 68 steps, as planned", "--train.steps 1000"),
+        ({"steps": 68}, 68, 100, "made 68 steps, as planned", "--train.steps 136"),
+        ({"epochs": 2}, 68, 1000, "made 68 steps", "--train.epochs 30"),
+        ({"steps": 5000}, 68, 1000, "stopped after 68 of 5\u202f000 planned steps", "--resume runs/a"),
+    ],
+)
+def test_the_steps_made_and_needed_come_first(length, steps, needed, words, advice):
+    short = facts(steps=steps, steps_needed=needed, settings=Settings(train=TrainSettings(**length)))
+    first, second = read(short, errors(location=0.1))
+    assert words in first
+    assert re.search(rf"2 classes need about {needed:,} steps".replace(",", "\u202f"), first)
+    assert advice in first
+    assert "Train longer" not in second  # once is enough
+    hardly = read(short, errors(0.0), best_f1=0.0)
+    assert hardly[0] == first
+    assert "No detection is right" in hardly[1]
+
+
+def test_a_run_of_enough_steps_or_with_patience_is_not_called_short():
+    enough = facts(steps=1000, steps_needed=1000, settings=Settings(train=TrainSettings(steps=1000)))
+    assert read(enough) == NOTHING
+    early = TrainSettings(steps=5000, patience=3)
+    assert read(facts(steps=1000, steps_needed=1000, settings=Settings(train=early))) == NOTHING
+    rows = [row | {"epoch": str(int(row["step"]) / 10)} for row in course([0.4, 0.5, 0.5, 0.5])]
+    (line,) = read(facts(metrics=rows))  # 3 of 6 epochs
+    assert re.search(r"stopped after 30 of 60 planned steps \(3 epochs\)", line)
+    assert "`retinanet train --resume runs/a`" in line
+
+
 def test_ap_that_no_longer_rises():
     assert read(facts(metrics=course([0.1, 0.3, 0.45, 0.495, 0.5, 0.503]))) == NOTHING
-    assert read(facts(metrics=course([0.1, 0.5]))) == NOTHING  # two points are no course
+    assert read(facts(metrics=course([0.5]))) == NOTHING  # one point is no course
+    assert len(read(facts(metrics=course([0.1, 0.5])))) == 1
 
 
 def test_overfitting():
@@ -139,7 +186,9 @@ def test_overfitting():
 def test_missed_without_anchors():
     (line,) = read(errors_=errors(missed=0.2), share=0.7)
     assert re.search(
-        r"missed objects .*: 7 of them cost 0.200 AP50\. Only 70\u202f% of the boxes.*`retinanet data cells`", line
+        r"missed objects.*: 7 at the score threshold 0.40\. Without them AP50 would be 0.200 higher\. "
+        r"Only 70\u202f% of the boxes.*`retinanet data cells`",
+        line,
     )
 
 
@@ -162,7 +211,7 @@ def test_missed_for_other_reasons():
 
 def test_location():
     (line,) = read(errors_=errors(location=0.1))
-    assert "inaccurate box: 7 of them cost 0.100 AP50" in line
+    assert "inaccurate box: 7 at the score threshold 0.40. Without them AP50 would be 0.100 higher." in line
     assert "`--loss.box giou`" in line
     (line,) = read(facts(settings=Settings(loss=LossSettings(box="giou"))), errors(location=0.1))
     assert "--loss.box" not in line
@@ -180,9 +229,9 @@ def test_class():
 def test_background():
     (line,) = read(errors_=errors(background=0.1), confusion_=confusion(nb=5, na=3))
     assert "Add images without objects" in line
-    assert "detected as b (5 at the best threshold)" in line
+    assert "Most detections that match no object are b." in line
     (line,) = read(errors_=errors(background=0.1))
-    assert "detected as" not in line
+    assert "match no object" not in line
 
 
 def test_duplicate_and_both():

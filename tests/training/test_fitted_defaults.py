@@ -119,7 +119,7 @@ def test_the_default_command(tmp_path, capsys):
     root = rectangles(tmp_path / "data")
     run = tmp_path / "run"
     light = ["--model.backbone.options.channels", "[8, 8, 16, 16]", "--model.head.width", "16"]
-    assert main(["train", str(root), "--steps", "3", "--output", str(run), *light]) == 0
+    assert main(["train", str(root), "--steps", "3", "--output", str(run), "--explain", *light]) == 0
     printed = capsys.readouterr().err
     kept = json.loads((run / "run.json").read_text())["choices"]
     assert {"model.preprocessing.size", "model.anchors.sizes", "train.batch_size"} <= {c["setting"] for c in kept}

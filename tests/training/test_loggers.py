@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +158,26 @@ def test_a_package_that_is_missing_is_reported_before_any_work(
         assert logger.name in str(error.value)
         assert not recorder.events
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_wandb_without_a_key_is_reported_before_any_work(data: Path, tmp_path: Path) -> None:
+    """In a process of its own, since W&B reads its environment once."""
+    pytest.importorskip("wandb")
+    names = ("WANDB_MODE", "WANDB_API_KEY")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    program = "from retinanet.training.loggers import make_loggers; make_loggers('wandb')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment | {"HOME": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert "RequestError" in last
+    assert "wandb login" in last
+    assert "WANDB_MODE=offline" in last
 
 
 @pytest.mark.parametrize("log", ["clearml", ["wandb", 3], 5, {"wandb"}])

@@ -18,6 +18,7 @@ from helpers.several import (
     bad_image_in_second,
     full_disk_in_first,
     keeps_pythons_lock,
+    own_parts,
     rows,
     second_is_killed,
     wait_for,
@@ -80,6 +81,17 @@ def test_processes_make_the_steps_of_one(data, alone, tmp_path, count):
         torch.testing.assert_close(
             several[name], one[name], rtol=1e-3, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
         )
+
+
+def test_functions_of_the_users_own(data, alone, tmp_path):
+    """Two processes with the built-in parts as functions make the steps of one without; the first one alone logs."""
+    path = write_recipe(tmp_path / "tiny.yaml", {"train": TRAIN | {"devices": "2"}})
+    arguments = ["train", data, "--config", path, "--output", tmp_path / "run", "--log", "tensorboard"]
+    codes, output = Ranks(2, tmp_path / "output", arguments, own_parts).wait()
+    assert codes == [0, 0], output
+    names = ["class_loss", "box_loss"]
+    torch.testing.assert_close(numbers(tmp_path / "run", names), numbers(alone, names), rtol=1e-4, atol=1e-6)
+    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
 
 
 def saved_step(folder):

@@ -222,7 +222,7 @@ def test_one_process_saves_and_ends_with_its_code(
 def test_training_leaves_nothing_changed_in_the_process(data: Path, tmp_path: Path) -> None:
     import logging
 
-    from retinanet.export.openvino import openvino_runtime
+    from retinanet.exporting.openvino import openvino_runtime
 
     before = list(warnings.filters)
     levels = [logging.getLogger(name).level for name in ("lightning.fabric", "lightning.pytorch")]

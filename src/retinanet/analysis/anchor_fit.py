@@ -44,6 +44,8 @@ class Choice:
     """The setting's dotted name."""
     value: Any
     reason: str
+    warning: str = ""
+    """A line that the user has to see, if the choice is a poor one."""
 
     def plain(self) -> dict[str, Any]:
         value = list(self.value) if isinstance(self.value, tuple) else self.value

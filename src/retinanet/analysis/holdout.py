@@ -16,8 +16,10 @@ from retinanet.analysis.near_duplicates import inspect_images
 from retinanet.analysis.splitting import duplicate_groups, one_sided, split
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import listed
-from retinanet.data.dataset import DetectionData, find_layout, open_data, plain_name
+from retinanet.data.dataset import DetectionData, open_data
 from retinanet.data.faults import Report
+from retinanet.data.formats.split_folders import plain_name
+from retinanet.data.layouts import find_layout
 from retinanet.data.validate import Progress
 
 SHARE = 0.2  # of the images, where the user gives no share
@@ -57,8 +59,9 @@ def wanted_share(root: str | Path, val: str) -> float | None:
     if (share := share_of(val)) is not None:
         return share
     layout = find_layout(root)
-    alone = layout.any_split or [plain_name(name) for name in layout.counts] == ["train"]
-    return SHARE if alone and plain_name(val) == "val" else None
+    alone = layout.any_split or len(layout.counts) == 1
+    has_val = not layout.any_split and "val" in map(plain_name, layout.counts)
+    return SHARE if alone and not has_val and plain_name(val) == "val" else None
 
 
 def open_held_out(

@@ -10,8 +10,8 @@ from torch import Tensor
 from retinanet.api.loading import load
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
-from retinanet.export import exporter
-from retinanet.export.exporter import ExportPrecision, Format
+from retinanet.exporting import exporter
+from retinanet.exporting.exporter import ExportPrecision, Format
 from retinanet.inference.detector import Detector
 from retinanet.terminal.console import Output
 

@@ -11,7 +11,7 @@ from retinanet.common.devices import choose_device
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
 from retinanet.common.precision import Request, require_known
-from retinanet.export.runtimes import open_exported
+from retinanet.exporting.runtimes import open_exported
 from retinanet.inference.detector import Detector
 
 if TYPE_CHECKING:
@@ -47,6 +47,15 @@ def load(
     Raises:
         RequestError: there is no such source, it needs ``trust``, or it holds no known RetinaNet.
         WorkError: it cannot be downloaded.
+
+    Example:
+        >>> import retinanet
+        >>> detector = retinanet.load("runs/mine", device="cpu", precision="fp32")
+        >>> detector.device, detector.precision
+        (device(type='cpu'), 'fp32')
+        >>> retinanet.load("runs/yours")
+        Traceback (most recent call last):
+        retinanet.common.errors.RequestError: there is no model runs/yours...
     """
     if not isinstance(trust, bool):
         raise RequestError(f"trust must be True or False, not {shown(trust)}")

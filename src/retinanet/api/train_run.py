@@ -41,6 +41,12 @@ class TrainResult:
         path: the run folder. ``report.html`` in it is what to read first.
         summary: the length of the run, its last evaluation and its best one, see
             :data:`retinanet.training.preparation.Summary`.
+
+    Example:
+        >>> result = retinanet.train("DATA", budget="15m")  # doctest: +SKIP
+        >>> result  # doctest: +SKIP
+        <run runs/DATA-1: AP 0.526, AP50 0.818 at step 700 of 900>
+        >>> result.detector.predict("image.jpg").show()  # doctest: +SKIP
     """
 
     detector: Detector
@@ -113,7 +119,7 @@ def train(
         transform: called on each training image, see :func:`retinanet.data.loader.train_batches`.
         loss, box_loss, matcher, optimizer: own ones, see :func:`retinanet.training.trainer.train`. ``loss`` may also be
             the settings of the section as a dict, and ``optimizer`` the name of one ("sgd", "adamw").
-        more: more settings: by short names (``batch_size=8``, ``size=640``, ``seed=1``, ``devices=2``, ``val="test"``),
+        more: settings by short names (``batch_size=8``, ``size=640``, ``seed=1``, ``device="cpu"``, ``val="test"``),
             by names of the section ``train`` (``lr=1e-3``), as sections (``model={"head": {"depth": 2}}``), or by
             dotted names (``**{"model.backbone.name": "resnet18"}``). The reference lists all settings.
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from retinanet.bench.torchvision_bench import frozen_heap
 from retinanet.checkpoints.fetch import find
-from retinanet.export.box_recall import recall_counts
-from retinanet.export.openvino import openvino_runtime
+from retinanet.exporting.box_recall import recall_counts
+from retinanet.exporting.openvino import openvino_runtime
 from retinanet.inference.detections import Detections
 from retinanet.inference.detector import Detector
 

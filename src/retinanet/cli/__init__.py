@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError
 
+from retinanet.cli import familiar, help_pages
 from retinanet.cli.bench_command import bench
 from retinanet.cli.convert_command import convert
 from retinanet.cli.data_command import data
@@ -23,6 +24,7 @@ from retinanet.cli.paper_command import paper
 from retinanet.cli.predict_command import predict
 from retinanet.cli.push_command import push
 from retinanet.cli.serve_command import serve
+from retinanet.cli.shared_options import OPTIONS
 from retinanet.cli.train_command import train
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.common.printable import printable
@@ -31,8 +33,11 @@ from retinanet.terminal.console import rank
 
 app = App(
     name="retinanet",
-    help="RetinaNet: train an object detector on your own labelled images, evaluate it, and use it.",
+    help="Train an object detector (RetinaNet) on your own labelled images, evaluate it, and use it.",
     version=__version__,
+    help_flags=("--help", "-h", "--help-all"),
+    help_format="plaintext",
+    group_parameters=OPTIONS,
     suppress_keyboard_interrupt=False,  # main reports how to go on
 )
 VERBS: tuple[Callable[..., None], ...] = (
@@ -41,16 +46,25 @@ VERBS: tuple[Callable[..., None], ...] = (
 )
 for position, function in enumerate(VERBS):
     app.command(function, sort_key=position)
+app.register_install_completion_command(help="Install the completion of commands and options by the Tab key.")
+ORDER = {
+    "train": (*(f"--{name}" for name in ("budget", "epochs", "weights", "size", "batch-size", "device", "val")),),
+}
+"""Options that stand first in the help of a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # Markdown fills the paragraphs of one verb's help. For the list of all verbs it would only take time.
-    verb = next((a for a in arguments if not a.startswith("-")), "")
-    app.help_format = "markdown" if verb in app else "plaintext"
+    if not arguments:
+        print(help_pages.START.format(about=f"retinanet {__version__}. {app.help}"))
+        return 0
+    verb = ""
     try:
-        app(plain_json(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        arguments = familiar.translated(plain_json(arguments), [f.__name__ for f in VERBS], _options)
+        verb = next((a for a in arguments if not a.startswith("-")), "")
+        _set_help(verb, "--help-all" in arguments)
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         return 0
     except CycloptsError as error:
         caught: Exception = error
@@ -79,3 +93,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         who = f"process {rank()}: " if rank() else ""
         print(printable(f"error: {who}{' '.join(line.split())}"), file=sys.stderr)
     return code
+
+
+def _options(verb: str) -> set[str]:
+    """The names of a command's options."""
+    return {name for argument in app[verb].assemble_argument_collection() if argument.show for name in argument.names}
+
+
+def _set_help(verb: str, everything: bool) -> None:
+    """Prepare the help page of a command, or of all commands."""
+    function = {f.__name__: f for f in VERBS}.get(verb)
+    app.help_formatter = help_pages.HelpPage(verb if function else "", function, ORDER.get(verb, ()), everything)
+    more = "" if everything else f"All options (--json, --quiet, ...), in full: retinanet {verb} --help-all"
+    app.help_epilogue = more if function else help_pages.ABOUT_ALL

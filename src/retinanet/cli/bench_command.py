@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from retinanet.cli.model_argument import Precision, load, require_model
+from retinanet.cli.model_argument import load, require_model
 from retinanet.cli.options import Common, output_of
+from retinanet.cli.shared_options import MORE, Device, Precision, Trust
 from retinanet.common.errors import RequestError
 from retinanet.terminal.console import Output
 from retinanet.terminal.progress import Progress
@@ -26,18 +27,21 @@ if TYPE_CHECKING:
 def bench(
     *models: str,
     images: Path | None = None,
-    device: str | None = None,
+    device: Device = None,
     precision: Precision = None,
-    rounds: int = 5,
+    rounds: Annotated[int, Parameter(group=MORE)] = 5,
     training: Annotated[bool, Parameter(negative="--no-training")] = True,
-    trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    trust: Trust = False,
     common: Common | None = None,
 ) -> None:
     """Compare models on this machine. Without models, compare its speed with torchvision's RetinaNet, on the same work.
 
     Takes a few minutes on two cores. Do not use the machine for anything else meanwhile.
 
-    Example: retinanet bench runs/mine mine.onnx mine-int8 --images holiday
+    Examples
+    --------
+    retinanet bench
+    retinanet bench runs/pets-1 runs/pets-1.onnx --images holiday/
 
     Parameters
     ----------
@@ -45,17 +49,11 @@ def bench(
         Run folders, checkpoints, exported files and folders, as for retinanet predict. All models run on the same
         images in turn. The detections of each model are compared with those of the first.
     images
-        A folder of images for the models; at most twelve of them are used. The default are two synthetic images.
-    device
-        The device of checkpoints: auto, cpu, cuda, mps, ...; auto: CUDA, else MPS, else the CPU.
-    precision
-        The precision of checkpoints, as for retinanet predict.
+        A folder of images for the models; at most twelve of them are used. [default: two synthetic images]
     rounds
         How often each side repeats each task. The medians are shown.
     training
         Without models: also measure a training step, which takes longest.
-    trust
-        Also load an exported PyTorch program (.pt2), which can run any code on this machine. Other files need no trust.
     """
     out = output_of(common)
     if rounds < 1:
@@ -105,7 +103,7 @@ def _compare(
 
     from retinanet.bench import model_comparison
     from retinanet.bench.torchvision_bench import machine
-    from retinanet.export import box_recall
+    from retinanet.exporting import box_recall
 
     about = machine()
     out.say(about, "")

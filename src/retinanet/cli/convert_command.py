@@ -44,10 +44,13 @@ def convert(
 ) -> None:
     """Convert another project's checkpoint into ours, with the conventions that its boxes depend on.
 
-    Example: retinanet convert model_final_bfca0b.pkl r50.safetensors
-
     Every command takes such checkpoints as they are, too. A converted one is a single file that names its classes and
     loads faster.
+
+    Examples
+    --------
+    retinanet convert model_final_bfca0b.pkl r50.safetensors
+    retinanet convert fine-tuned.pth mine.safetensors --classes cat dog
 
     Parameters
     ----------
@@ -57,9 +60,9 @@ def convert(
     file
         The new file to write; its name ends in .safetensors.
     classes
-        Names of the classes in the order of the labels, or a text file with one in each line. By default those in the
-        checkpoint, or COCO's where the number of classes is the same. A model fine-tuned with torchvision has one
-        output more than classes; give the names without the background.
+        Names of the classes in the order of the labels, or a text file with one in each line. A model fine-tuned with
+        torchvision has one output more than classes; give the names without the background. [default: those in the
+        checkpoint, or COCO's if the number of classes is the same]
     """
     out = output_of(common)
     require_model(checkpoint, weights=True)

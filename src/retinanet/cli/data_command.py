@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 from cyclopts import Parameter
 
 from retinanet.cli.options import Common, given, limit_pixels, output_of
+from retinanet.cli.shared_options import MORE, Data, MaxPixels
 from retinanet.common.atomic_files import require_new
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.common.printable import NAME, printable, setting_text
@@ -44,41 +45,39 @@ Format = Literal["coco", "yolo", "voc"]
 
 
 def data(
-    data: Path,
+    data: Data,
     /,
     *,
-    config: str | None = None,
-    anchors: Literal["auto", "settings"] | None = None,
     report: Path | None = None,
-    images: int = INSPECTED,
-    max_pixels: int | None = None,
-    strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
-    convert: tuple[Format, Path] | None = None,
+    convert: Annotated[tuple[Format, Path] | None, Parameter(metavar="coco|voc|yolo FOLDER", negative=())] = None,
     split: float | None = None,
-    seed: int = 0,
+    strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    config: Annotated[str | None, Parameter(metavar="RECIPE")] = None,
+    anchors: Annotated[Literal["auto", "settings"] | None, Parameter(group=MORE)] = None,
+    images: Annotated[int, Parameter(group=MORE)] = INSPECTED,
+    max_pixels: MaxPixels = None,
+    seed: Annotated[int, Parameter(group=MORE)] = 0,
     settings: Annotated[GivenSettings | None, Parameter(name="*")] = None,
     common: Common | None = None,
 ) -> None:
     """Check labelled images before training: figures, faults, and the boxes that RetinaNet's anchors cover.
 
-    Example: retinanet data DATA --report data.html
+    Examples
+    --------
+    retinanet data DATA --report data.html
+    retinanet data DATA --convert coco NEW --split 0.8
 
     Parameters
     ----------
-    data
-        A folder in COCO, Pascal VOC or YOLO layout (recognised by what lies in it), or a YOLO YAML.
     config
-        Check for the image size and anchors of this recipe; by default for those that ``retinanet train DATA`` would
-        choose.
+        Check for the image size and anchors of this recipe. [default: those that retinanet train DATA would choose]
     anchors
-        "auto" fits the anchors to the boxes (the default without a recipe); "settings" takes those of the settings.
+        "auto" fits the anchors to the boxes; "settings" takes those of the settings. [default: auto without a recipe]
     report
         Also write a page (.html) with charts and sample images; it needs no network.
     images
         Inspect at most this many images of each split for copies, wrong channels and blank images; 0 inspects none.
         With --split all are inspected, so that near-duplicates stay in one split; 0 splits images one by one.
-    max_pixels
-        Leave out images of more pixels; by default RETINANET_MAX_PIXELS of the environment, else 178956970.
     strict
         Exit with 1 if there are errors or warnings.
     convert
@@ -286,8 +285,8 @@ def _convert(
     out: Output, root: Path, convert: tuple[Format, Path], fraction: float | None, seed: int, keep_groups: bool
 ) -> None:
     from retinanet.data import open_data
-    from retinanet.data.dataset import find_layout
     from retinanet.data.formats.writers import write
+    from retinanet.data.layouts import find_layout
 
     layout, folder = convert
     require_new(folder, "")  # before the slow work

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from retinanet.cli.options import Common, output_of
 from retinanet.common.atomic_files import require_new
@@ -20,15 +22,25 @@ THRESHOLD = 0.4  # score above which detections are drawn
 SCENES: dict[str, Any] = {"train": 1200, "val": 100, "digits": (3, 7)}  # arguments of retinanet.data.digits.write
 
 
-def demo(*, output: Path | None = None, budget: str = BUDGET, common: Common | None = None) -> None:
+def demo(
+    *,
+    output: Path | None = None,
+    budget: Annotated[str, Parameter(metavar="TIME")] = BUDGET,
+    common: Common | None = None,
+) -> None:
     """Train a small detector on scenes of handwritten digits, evaluate it, and draw its detections.
 
     Needs no data, no weights and no network. Takes about four minutes on two CPU cores.
 
+    Examples
+    --------
+    retinanet demo
+    retinanet demo --budget 90s --output digits
+
     Parameters
     ----------
     output
-        A new folder for the scenes, the run and the drawn detections. By default the next free runs/demo-1, ...
+        A new folder for the scenes, the run and the drawn detections. [default: next free runs/demo-1]
     budget
         Time for the training, such as 90s or 10m.
     """

@@ -5,14 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from retinanet.cli.model_argument import Precision, load, require_model
+from retinanet.cli.model_argument import load, require_model
 from retinanet.cli.options import Common, limit_pixels, output_of
-from retinanet.common.arguments import Nms
+from retinanet.cli.shared_options import (
+    MORE,
+    BatchSize,
+    Data,
+    Device,
+    MaxPixels,
+    Model,
+    NmsOption,
+    Precision,
+    Strict,
+    Trust,
+)
 from retinanet.common.coco_numbers import METRICS
 from retinanet.common.errors import RequestError
 from retinanet.terminal.console import Output, class_table, number
@@ -27,60 +37,46 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: str,
-    data: Path,
+    model: Model,
+    data: Data,
     /,
     *,
     split: str = "val",
-    compare: str | None = None,
-    resamples: int = 1000,
+    compare: Annotated[str | None, Parameter(metavar="MODEL")] = None,
     threshold: float | None = None,
-    nms: Nms | None = None,
-    strict: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
-    batch_size: int = 8,
-    workers: int = 0,
-    max_pixels: int | None = None,
-    device: str | None = None,
+    nms: NmsOption = None,
+    resamples: Annotated[int, Parameter(group=MORE)] = 1000,
+    strict: Strict = False,
+    batch_size: BatchSize = 8,
+    workers: Annotated[int, Parameter(group=MORE)] = 0,
+    max_pixels: MaxPixels = None,
+    device: Device = None,
     precision: Precision = None,
-    trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    trust: Trust = False,
     common: Common | None = None,
 ) -> None:
     """Evaluate a detector on labelled images: COCO's twelve numbers, the confidence interval of AP, and AP per class.
 
+    The classes of the model and of the data set are matched by name.
+
+    Examples
+    --------
+    retinanet evaluate runs/pets-1 DATA
+    retinanet evaluate runs/pets-2 DATA --split test --compare runs/pets-1
+
     Parameters
     ----------
-    model
-        A run folder (its best checkpoint), a checkpoint file of this or another project, an https URL, user/name on
-        the Hugging Face hub, or retinanet_resnet50_fpn(_v2) for torchvision's.
-    data
-        A folder in COCO, Pascal VOC or YOLO layout, or a YOLO YAML. Classes are matched by name.
     split
-        The split to evaluate on.
+        Evaluate on this split: val, test, train, ...
     compare
-        Another model with the same classes. Shows the difference between the two on the same images, with its
-        confidence interval.
+        Also evaluate this model, and show the difference with its confidence interval. It must have the same classes.
     resamples
         Number of bootstrap draws of the images for the 95 % intervals; 0 leaves the intervals out.
     threshold
         Drop detections with this score or a lower one. The model's default is low on purpose: a higher one lowers AP.
-    nms
-        "agnostic" lets boxes of all classes suppress each other; "class" only boxes of one class. By default the
-        model's own setting.
-    strict
-        Refuse a data set with any problem.
-    batch_size
-        Images of one forward pass.
+        [default: the model's own]
     workers
         Processes that load images; 0 loads them in this process.
-    max_pixels
-        Leave out images with more pixels; by default the environment's RETINANET_MAX_PIXELS, else 178956970.
-    device
-        auto, cpu, cuda, cuda:1, mps, ...; a number is that GPU. auto: CUDA, else MPS, else the CPU.
-    precision
-        "auto" computes in bf16 if the machine supports it natively, else in fp32. The default is "auto" for models of
-        this project, and "fp32" for those of other projects, so that their boxes stay the same.
-    trust
-        Also load an exported PyTorch program (.pt2), which can run any code on this machine. Other files need no trust.
     """
     out = output_of(common)
     sources = [model] if compare is None else [model, compare]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
 
 from retinanet.cli.model_argument import load, require_model
 from retinanet.cli.options import Common, output_of
-from retinanet.common.arguments import Nms
+from retinanet.cli.shared_options import MORE, Model, NmsOption
 from retinanet.common.errors import RequestError
 
 if TYPE_CHECKING:
@@ -16,55 +18,53 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: str,
+    model: Model,
     /,
     *,
-    format: Literal["onnx", "openvino", "torch"],
-    output: Path,
-    network_only: bool = False,
+    format: Literal["onnx", "openvino", "torch"] = "onnx",
+    output: Path | None = None,
     precision: Literal["fp32", "bf16", "int8"] = "fp32",
-    nms: Nms | None = None,
+    nms: NmsOption = None,
     calibrate: Path | None = None,
-    check: Path | None = None,
-    triton: Path | None = None,
+    network_only: Annotated[bool, Parameter(negative=(), show_default=False, group=MORE)] = False,
+    check: Annotated[Path | None, Parameter(group=MORE)] = None,
+    triton: Annotated[Path | None, Parameter(group=MORE)] = None,
     common: Common | None = None,
 ) -> None:
-    """Write a model for another runtime, and check that it finds there what it finds here.
+    """Export a model for another runtime, and check that it gives the same detections there.
 
-    Example: retinanet export runs/mine --format onnx --output mine.onnx
+    Examples
+    --------
+    retinanet export runs/pets-1
+    retinanet export runs/pets-1 --format openvino --precision int8 --calibrate holiday/
 
     Parameters
     ----------
-    model
-        As for retinanet predict: a run folder, a checkpoint of this or another project, a name on the hub.
     format
-        onnx: one file that takes images and gives boxes; openvino: a folder; torch: a program of torch.export.
+        onnx: one file, from image to boxes; openvino: a folder, the fastest on CPUs; torch: a program of torch.export.
     output
-        The file (.onnx, .pt2) or folder to write, a new one.
-    network_only
-        Of onnx: without resizing, decoding and suppression, for those who bring their own.
+        The new file or folder to write. [default: beside the model and named after it, such as runs/pets-1.onnx]
     precision
-        Of openvino: bf16, or int8 with --calibrate.
-    nms
-        Write into the export: "agnostic" lets boxes of all classes suppress each other; "class" only boxes of one
-        class. By default the model's own setting.
+        Number format of --format openvino; int8 needs --calibrate.
     calibrate
-        A folder of images like those to come, or a data set, from which int8 learns the range of values.
+        A folder of images like those of the deployment, or a data set. int8 takes the range of values from them.
+    network_only
+        With --format onnx: leave out resizing, decoding of boxes and NMS, for programs that have their own.
     check
-        A folder of images to compare on, of which the first 8 are taken; by default some of --calibrate, or made
-        ones.
+        A folder of images to compare on; the first 8 are used. [default: some of --calibrate, else synthetic ones]
     triton
-        Of onnx: also write a model repository for the Triton inference server into this folder.
+        With --format onnx: also write a model repository for the Triton inference server into this folder.
     """
     out = output_of(common)
     require_model(model, weights=True)
     if triton is not None and (format != "onnx" or network_only):
         raise RequestError("--triton is for --format onnx, and for the whole model")
+
+    from retinanet.exporting import exporter as exporting
+
+    output = output or exporting.default_output(model, format, precision)
     if triton is not None and (triton / output.stem).exists():
         raise RequestError(f"{triton / output.stem} exists: name another folder for --triton, or remove it first")
-
-    from retinanet.export import exporter as exporting
-
     exporting.require_request(format, output, network_only, precision, calibrate)
     images = None if check is None else _images(check, exporting.CHECKED)
     detector = load(model, "cpu", "fp32")
@@ -83,10 +83,10 @@ def export(
     out.say(f"compared with the model on {differences['images']:.0f} images; the largest differences:")
     out.say(*(f"  {line}" for line in lines(differences)))
     size = sum(file.stat().st_size for file in made.files) / 1e6
-    out.say(f"written: {output}, {size:.1f} MB")
+    out.say(f"written: {output}, {size:.1f} MB ({format})")
     repository = None
     if triton is not None:
-        from retinanet.export import triton as server
+        from retinanet.exporting import triton as server
 
         repository = server.write(output, triton, output.stem, detector.settings, detector.class_names)
         out.say(f"for Triton: {repository}", f"next: tritonserver --model-repository {triton.absolute()}")
@@ -110,8 +110,8 @@ def _images(folder: Path, count: int) -> list[Tensor]:
 
 
 def lines(differences: dict[str, float]) -> list[str]:
-    """What :func:`retinanet.export.verify.verify` found, in words."""
-    from retinanet.export.box_recall import IOU, SCORE
+    """What :func:`retinanet.exporting.verify.verify` found, in words."""
+    from retinanet.exporting.box_recall import IOU, SCORE
 
     d = differences
     if "boxes" in d:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from retinanet.checkpoints import locate
+from retinanet.cli.shared_options import Precision
 from retinanet.common.errors import RequestError
 
 if TYPE_CHECKING:
     from retinanet.inference.detector import Detector
     from retinanet.terminal.console import Output
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"] | None
-"""As ``retinanet.load`` takes it, which is not imported for ``--help``."""
 
 
 def require_model(source: str, weights: bool = False) -> None:

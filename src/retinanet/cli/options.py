@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict, get_args, get_origin, get_type_hints
 
 from cyclopts import Group, Parameter
 
+from retinanet.cli.shared_options import COMMON, MORE, OPTIONS
 from retinanet.common.arguments import whole
+from retinanet.config import keyword_settings, recipes
+from retinanet.config.convert import dotted
 from retinanet.terminal.console import Output
 
-SHORT = {
-    "train.weights": "--weights",
-    "train.epochs": "--epochs",
-    "train.steps": "--steps",
-    "train.budget": "--budget",
-    "train.batch_size": "--batch-size",
-    "train.seed": "--seed",
-    "train.devices": "--devices",
-    "data.train": "--train",
-    "data.val": "--val",
-    "data.strict": "--strict",
-}
-"""Frequent settings: they have a short name, and stand at the top of ``--help``."""
+SHORT = {path: f"--{name.replace('_', '-')}" for name, path in keyword_settings.SHORT.items()}
+"""Settings with a short name."""
+USUAL = ("train.budget", "train.epochs", "train.weights", "model.preprocessing.size", "train.batch_size", "data.val")
+"""Settings that ``--help`` shows; the others are for ``--help-all``."""
+METAVARS = {"train.budget": "TIME", "train.weights": "MODEL", "data.train": "SPLIT", "data.val": "SPLIT"}
 
-FREQUENT = Group("Frequent settings", sort_key=(-1, ""))
+FITTED = {
+    **dict.fromkeys((f"model.backbone.{name}" for name in ("name", "options", "weights")), "fitted"),
+    **dict.fromkeys((f"model.backbone.{name}" for name in ("frozen_norm", "frozen_stages")), "fitted"),
+    **dict.fromkeys(("model.pyramid.channels", "model.head.depth", "model.head.width"), "fitted"),
+    **dict.fromkeys(("model.preprocessing.size", "model.preprocessing.longer"), "fitted"),
+    **dict.fromkeys((f"model.anchors.{name}" for name in ("sizes", "first_level", "scales", "ratios")), "fitted"),
+    **dict.fromkeys((f"train.{name}" for name in ("batch_size", "accumulate", "lr", "beta2", "ema")), "fitted"),
+    **dict.fromkeys(("train.eval_every", "train.steps"), "fitted"),
+    **{"train.lr_batch": "0", "train.backbone_lr": "fitted", "train.weights": "auto, the best within reach"},
+    **{"train.epochs": "a fitted number of steps", "train.budget": "a fitted number of steps"},
+}
+"""What stands for the default of a setting that is chosen for the data and the machine, where the user chooses none.
+
+All others have the value of the recipe that fitted settings start from.
+"""
 SECTIONS = ("train", "data", "model", "matching", "loss")
-"""The order of the settings in ``--help``."""
+"""The order of the settings in ``--help-all``."""
 
 
 def given(kind: Any, where: str = "", defaults: bool = True) -> Any:
@@ -38,7 +48,7 @@ def given(kind: Any, where: str = "", defaults: bool = True) -> Any:
     dataclass, a given value could not be told from a default.
 
     Args:
-        where: dotted name of the section. defaults: show the defaults of the dataclass in ``--help``.
+        where: dotted name of the section. defaults: show in ``--help`` what is taken for a setting that is not given.
     """
     import docstring_parser
 
@@ -53,20 +63,22 @@ def given(kind: Any, where: str = "", defaults: bool = True) -> Any:
         sort_key=(SECTIONS.index(top) if top in SECTIONS else len(SECTIONS), where),
     )
     for field in dataclasses.fields(kind):
-        dotted = f"{where}.{field.name}" if where else field.name
+        full = f"{where}.{field.name}" if where else field.name
         name = field.name.replace("_", "-")
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
-            fields[field.name] = Annotated[given(hint, dotted, defaults), Parameter(name=name)]
+            fields[field.name] = Annotated[given(hint, full, defaults), Parameter(name=name)]
             continue
-        short = SHORT.get(dotted)
+        short = SHORT.get(full)
         is_tuple = tuple in (get_origin(hint), *map(get_origin, get_args(hint)))
+        default = f" [default: {_default(full, field)}]" if defaults else ""
         fields[field.name] = Annotated[
             dict[str, str] if get_origin(hint) is dict else hint,
             Parameter(
                 name=(short, name) if short else name,
-                help=f"{described.get(field.name) or ''}{f' [default: {_shown(field)}]' if defaults else ''}".strip(),
-                group=FREQUENT if short else group,
+                help=f"{described.get(field.name) or ''}{default}".strip(),
+                group=OPTIONS if full in USUAL else MORE if short else group,
+                metavar=METAVARS.get(full),
                 consume_multiple=get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis,
                 negative=() if is_tuple or short or get_origin(hint) is dict else None,
             ),
@@ -74,13 +86,29 @@ def given(kind: Any, where: str = "", defaults: bool = True) -> Any:
     return TypedDict(f"Given{kind.__name__}", fields, total=False)  # type: ignore[operator]
 
 
-def _shown(field: Any) -> str:
-    value = field.default_factory() if field.default is dataclasses.MISSING else field.default
-    values = value if isinstance(value, tuple) else (value,)
+def _default(name: str, field: Any) -> str:
+    """What is taken if the user gives neither this setting nor a recipe."""
+    if name in FITTED:
+        return FITTED[name]
+    default = field.default_factory() if field.default is dataclasses.MISSING else field.default
+    scratch, finetuned = (_shown(_recipe(recipe).get(name, default)) for recipe in (recipes.FITTED, recipes.FINETUNED))
+    if scratch == finetuned or name.startswith("model."):  # the model settings of a checkpoint come from it
+        return scratch
+    return f"{scratch}, or {finetuned} to fine-tune a detector"
+
+
+def _shown(value: Any) -> str:
+    values = value if isinstance(value, tuple | list) else (value,)
     return " ".join(f"{v:.4g}" if isinstance(v, float) else str(v).lower() for v in values if v != {}) or "none"
 
 
-@Parameter(name="*")
+@functools.cache
+def _recipe(name: str) -> dict[str, Any]:
+    """The dotted settings of a recipe that fitted settings start from."""
+    return dotted(recipes.values(name))
+
+
+@Parameter(name="*", group=COMMON)
 @dataclasses.dataclass(frozen=True)
 class Common:
     """The options of every command."""

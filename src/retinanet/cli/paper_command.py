@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from retinanet.cli.options import Common, output_of
+from retinanet.cli.shared_options import MORE
 from retinanet.common.errors import RequestError
 from retinanet.terminal.console import Output, clock, number
 from retinanet.terminal.progress import Progress, StepProgress
@@ -26,17 +27,17 @@ SAME_RUNS = {"figure-2": "table-1e"}
 
 
 def paper(
-    names: Annotated[tuple[Name, ...], Parameter(negative=())],
+    names: Annotated[tuple[Name, ...], Parameter(negative=(), show_choices=False)],
     /,
     *,
     data: Path | None = None,
     recipe: str | None = None,
     budget: str | None = None,
     seeds: int = 3,
-    train: str | None = None,
-    val: str | None = None,
-    model: str | None = None,
-    images: int | None = None,
+    train: Annotated[str | None, Parameter(group=MORE)] = None,
+    val: Annotated[str | None, Parameter(group=MORE)] = None,
+    model: Annotated[str | None, Parameter(group=MORE)] = None,
+    images: Annotated[int | None, Parameter(group=MORE)] = None,
     output: Path | None = None,
     jobs: int = 1,
     common: Common | None = None,
@@ -46,7 +47,10 @@ def paper(
     Without --data it trains on scenes of handwritten digits, which takes minutes on a laptop. If it is stopped or
     killed, the same command continues. Several processes or machines with the same --output share the runs.
 
-    Start with: retinanet paper table-1b --jobs 2
+    Examples
+    --------
+    retinanet paper table-1b --jobs 2
+    retinanet paper figure-1 figure-5
 
     Parameters
     ----------
@@ -56,24 +60,24 @@ def paper(
         table-2 (the best models), table-3 and figure-7 (FL*), figure-1, figure-5 and figure-6 (curves of the losses),
         figure-4 (which examples carry the loss).
     data
-        A data set. By default the command makes scenes of digits.
+        A data set. [default: scenes of digits, which the command makes]
     recipe
-        The settings of every run: a YAML file or the name of a recipe. With --data the default is the recipe of each
-        table in the paper, which is meant for COCO and GPUs.
+        The settings of every run: a YAML file or the name of a recipe. [default: settings for digits; with --data the
+        recipe of each table in the paper, which is meant for COCO and GPUs]
     budget
-        Length of each run: a number of steps (300) or a time (90s, 5m).
+        Length of each run: a number of steps (300) or a time (90s, 5m). [default: the recipe's]
     seeds
         Runs of each cell, each with another random seed.
     train
-        Split to train on; by default the recipe's.
+        Split to train on. [default: the recipe's]
     val
-        Split to evaluate on; by default the recipe's.
+        Split to evaluate on. [default: the recipe's]
     model
-        For figure-4: a trained model; by default the grid's model with the focal loss, trained if it is missing.
+        For figure-4: a trained model. [default: the grid's with the focal loss, trained if it is missing]
     images
         For figure-4: use at most this many images, evenly spread.
     output
-        The folder of the runs and results, by default runs/paper-DATA. Finished runs in it are not run again.
+        The folder of the runs and results. Finished runs in it are not run again. [default: runs/paper-DATA]
     jobs
         Runs at the same time on this machine; on a CPU one for each core is fastest.
     """

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from retinanet.cli.model_argument import Precision, load, require_model
+from retinanet.cli.model_argument import load, require_model
 from retinanet.cli.options import Common, output_of
-from retinanet.common.arguments import Nms, PredictOptions, whole
-from retinanet.common.atomic_files import require_new
+from retinanet.cli.shared_options import MORE, BatchSize, Device, MaxPixels, Model, NmsOption, Precision, Trust
+from retinanet.common.arguments import PredictOptions, whole
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import listed
 from retinanet.common.run_names import next_folder
@@ -24,6 +24,7 @@ from retinanet.terminal.progress import EVERY, Progress
 if TYPE_CHECKING:
     from retinanet.predict.files import FilesResult
     from retinanet.predict.inputs import Sources
+    from retinanet.predict.outputs import OutputOptions
     from retinanet.predict.predictor import Pace
     from retinanet.predict.video import VideoResult
 
@@ -38,109 +39,103 @@ class Options:
     """Options of retinanet predict that need no other package than this one to be described."""
 
     slices: int | None = None
-    """For small objects in large images: detect in overlapping tiles of this many pixels of the image."""
-    overlap: float = 0.2
-    """Part of a tile that its neighbours share; objects smaller than it are whole in some tile."""
-    whole: bool = True
+    """For small objects in large images: detect in overlapping tiles of this many pixels of the image. [default: none,
+    the whole image]"""
+    overlap: Annotated[float, Parameter(group=MORE)] = 0.2
+    """Fraction of a tile that its neighbours share. Objects smaller than it are whole in some tile."""
+    whole: Annotated[bool, Parameter(group=MORE)] = True
     """With --slices: run on the whole image too, for objects larger than the overlap."""
-    max_pixels: int | None = None
-    """Refuse images of more pixels; by default RETINANET_MAX_PIXELS of the environment, else 178956970. Decoding takes
-    some 7 bytes a pixel."""
-    track: Annotated[bool, Parameter(negative=())] = False
+    max_pixels: MaxPixels = None
+    track: Annotated[bool, Parameter(negative=(), show_default=False)] = False
     """In videos: give each object a number that it keeps from frame to frame."""
-    stride: int = 1
+    stride: Annotated[int, Parameter(group=MORE)] = 1
     """In videos: detect in every n-th frame."""
+    overwrite: Annotated[bool, Parameter(negative=(), show_default=False)] = False
+    """Write into an output folder that has files already. Files of the same name are replaced; all others stay."""
 
 
 def predict(
-    model: str,
+    model: Model,
     /,
     *sources: str,
     output: Path | None = None,
     threshold: float | None = None,
-    max_detections: int | None = None,
+    max_detections: Annotated[int | None, Parameter(group=MORE)] = None,
     size: int | None = None,
-    nms: Nms | None = None,
-    formats: Annotated[tuple[Format, ...], Parameter(name="--format", consume_multiple=True, negative=())] = ("json",),
+    nms: NmsOption = None,
+    formats: Annotated[
+        tuple[Format, ...], Parameter(name="--format", consume_multiple=True, negative=(), show_default=" ".join)
+    ] = ("json",),
     draw: bool = True,
     options: Options | None = None,
-    batch_size: int = 8,
-    device: str | None = None,
+    batch_size: BatchSize = 8,
+    device: Device = None,
     precision: Precision = None,
-    trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    trust: Trust = False,
     common: Common | None = None,
 ) -> None:
     """Detect objects in images and videos: draw them, and write result files.
 
-    Example: retinanet predict runs/mine holiday/ 'more/*.jpg' --output found --format json csv
-
-    Example: retinanet predict runs/mine street.mp4 --track
+    Examples
+    --------
+    retinanet predict runs/pets-1 holiday/ 'more/*.jpg' --format json csv
+    retinanet predict runs/pets-1 street.mp4 --track
 
     Parameters
     ----------
-    model
-        A run folder (its best checkpoint), a checkpoint file of this or another project, an https URL, user/name on
-        the Hugging Face hub, or retinanet_resnet50_fpn(_v2) for torchvision's.
     sources
-        Images, videos, folders (with their subfolders) and patterns; camera:0 or 0 for a camera; the URL of a video or
-        stream (http, https, rtsp, ...). Videos, cameras and streams need retinanet[video].
+        Images, videos, folders (with their subfolders), patterns, URLs of videos and streams, or camera:0. A video,
+        stream or camera needs retinanet[video].
     output
-        New folder for drawn images, annotated videos and result files; by default the next free runs/predict-1, ...
+        A new folder for drawn images, annotated videos and result files. [default: next free runs/predict-1]
     threshold
-        Drop detections with a score at or below it; by default the one with the best F1 in the model's evaluation, or
-        0.3 for a model without one.
+        Drop detections with a score at or below this. [default: the one of the best F1 in the model's evaluation, else
+        0.3]
     max_detections
-        The most in one image; by default the model's own setting.
+        Limit of detections in one image. [default: the model's own]
     size
-        Resize images to this many pixels, mostly the shorter side, instead of the model's size.
-    nms
-        "agnostic" lets boxes of all classes suppress each other, so that an object has one label; "class" only boxes of
-        one class. By default the model's own setting, mostly "class".
+        Resize images to this many pixels, mostly the shorter side. [default: the model's own]
     formats
-        Result files of images. json: detections.json in COCO's format; csv: detections.csv; yolo: labels/, a text file
-        for each image. A video always has NAME.jsonl, a line of JSON for each frame.
+        Result files: detections.json (COCO's format), detections.csv, or a YOLO label file for each image. A video
+        always has NAME.jsonl, a line of JSON for each frame.
     draw
         Write the images and videos with their detections drawn.
-    batch_size
-        Images that go through the network together.
-    device
-        auto, cpu, cuda, cuda:1, mps, ...; a number is that GPU. auto: CUDA, else MPS, else the CPU.
-    precision
-        "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
-        here, and "fp32" for those of other projects, so that their boxes are the same as there.
-    trust
-        Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
     """
     out, options = output_of(common), options or Options()
     require_model(model)
     PredictOptions(threshold, max_detections, size, batch_size, nms, lambda name: "--" + name.replace("_", "-"))
-    found = _find(sources, output, options)  # errors in these are reported before a model is loaded
-    detector = load(model, device, precision, out, trust)
-    run = {"threshold": threshold, "max_detections": max_detections, "size": size, "batch_size": batch_size, "nms": nms}
-    folder = output or next_folder(Path("predict"))
-    _run(out, model, detector, found, folder, run | {"formats": formats, "draw": draw}, options)
-
-
-def _find(sources: Sequence[str], output: Path | None, options: Options) -> Sources:
-    """The images and videos.
-
-    Raises:
-        RequestError: an option or a source cannot be used.
-        WorkError: not one image can be read.
-    """
     if not sources:
         raise RequestError("which images? retinanet predict MODEL SOURCE..., files, folders or patterns")
     for name in ("slices", "stride", "max_pixels"):
         if (value := getattr(options, name)) is not None:
             whole("--" + name.replace("_", "-"), value)
 
+    from retinanet.predict.outputs import OutputOptions
+
+    outputs = OutputOptions(draw, formats, options.overwrite)
+    found = _find(sources, output, outputs, options)  # errors in these are reported before a model is loaded
+    detector = load(model, device, precision, out, trust)
+    run = {"threshold": threshold, "max_detections": max_detections, "size": size, "batch_size": batch_size, "nms": nms}
+    folder = output or next_folder(Path("predict"))
+    _run(out, model, detector, found, folder, run | {"outputs": outputs}, options)
+
+
+def _find(sources: Sequence[str], output: Path | None, outputs: OutputOptions, options: Options) -> Sources:
+    """The images and videos.
+
+    Raises:
+        RequestError: an option or a source cannot be used.
+        WorkError: not one image can be read.
+    """
     from retinanet.inference.tiling import shared_pixels
     from retinanet.predict.files import require_readable, require_video
     from retinanet.predict.inputs import find_sources
 
     if output is not None:
-        require_new(output, "with --output")
+        outputs.require_folder(output)
     found = find_sources(sources, options.max_pixels)
+    if output is not None:
+        outputs.keep_sources(output, found)
     shared_pixels(options.slices or 1, options.overlap)
     require_readable(found)
     if found.videos:
@@ -161,12 +156,10 @@ def _run(
     options: Options,
 ) -> None:
     from retinanet.predict.files import predict_files, usual_threshold
-    from retinanet.predict.outputs import OutputOptions
     from retinanet.predict.predictor import Callbacks, Tiling
     from retinanet.predict.video import VideoOptions
     from retinanet.training.signals import Interrupt
 
-    outputs = OutputOptions(run.pop("draw"), run.pop("formats"))
     reason = ""
     if run["threshold"] is None:
         run["threshold"] = usual_threshold(detector)
@@ -186,7 +179,6 @@ def _run(
             folder,
             **run,
             tiling=None if options.slices is None else Tiling(options.slices, options.overlap, options.whole),
-            outputs=outputs,
             videos=VideoOptions(options.track, options.stride),
             callbacks=Callbacks(
                 stop=lambda: interrupt.requested,
@@ -196,7 +188,7 @@ def _run(
                 on_problem=problem,
             ),
         )
-    _report(out, result, f"score above {run['threshold']:.3g}{reason}", outputs.draw)
+    _report(out, result, f"score above {run['threshold']:.3g}{reason}", run["outputs"].draw)
     out.json({"model": model, "precision": detector.precision, "threshold": run["threshold"]} | _as_json(result))
     if interrupt.requested and not (result.videos and result.videos[-1].live):
         raise KeyboardInterrupt("not all inputs were processed")

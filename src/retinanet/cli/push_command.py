@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from retinanet.cli.model_argument import load, require_model
 from retinanet.cli.options import Common, output_of
+from retinanet.cli.shared_options import Model
 from retinanet.common.atomic_files import require_new, what_is_wrong
 from retinanet.common.errors import WorkError
 
 
 def push(
-    model: str,
+    model: Model,
     name: str,
     /,
     *,
-    private: bool = False,
+    private: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     license: str | None = None,
     data: str | None = None,
     dry_run: Path | None = None,
@@ -24,12 +27,12 @@ def push(
 ) -> None:
     """Push a detector to the Hugging Face hub, with a model card.
 
-    Example: retinanet push runs/mine user/name --license apache-2.0 --data "Oxford pets"
+    Examples
+    --------
+    retinanet push runs/pets-1 user/name --license apache-2.0 --data "Oxford pets"
 
     Parameters
     ----------
-    model
-        A run folder (its best checkpoint), a checkpoint file, or any other name of a model.
     name
         The repository: user/name or organisation/name. It is created where it does not exist.
     private
@@ -37,8 +40,8 @@ def push(
     license
         The license of the weights, as the hub writes it: apache-2.0, mit, cc-by-4.0, ...
     data
-        The data set of training and evaluation: a name, or its id on the hub. By default the name of a run's data
-        folder.
+        The data set of training and evaluation: a name, or its id on the hub. [default: the name of the run's data
+        folder]
     dry_run
         Write the files into this new folder and push nothing.
     """

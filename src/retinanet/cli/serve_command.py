@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from retinanet.cli.model_argument import Precision, load, require_model
+from retinanet.cli.model_argument import load, require_model
 from retinanet.cli.options import Common, output_of
-from retinanet.common.arguments import Nms, PredictOptions
+from retinanet.cli.shared_options import MORE, BatchSize, Device, Model, NmsOption, Precision, Trust
+from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
 from retinanet.terminal.console import Output
@@ -43,11 +44,11 @@ class NetworkOptions:
     --token-file or --no-token."""
     port: int = 8000
     """Port to listen on; 0 takes a free one."""
-    allow_host: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = ()
+    allow_host: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=(), group=MORE)] = ()
     """Further names of this server in requests, such as that of a reverse proxy."""
     token_file: Path | None = None
     """File with a secret that requests must send: Authorization: Bearer SECRET. The page asks for it."""
-    no_token: Annotated[bool, Parameter(negative=())] = False
+    no_token: Annotated[bool, Parameter(negative=(), show_default=False)] = False
     """Let everybody who reaches the server use it."""
 
     def token(self) -> Token | None:
@@ -66,13 +67,12 @@ class NetworkOptions:
         return read_token(self.token_file) if self.token_file else None
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=MORE)
 @dataclass(frozen=True)
 class CapacityOptions:
     """Batches, and the limits that refuse what is too much."""
 
-    batch_size: int = 8
-    """The most images that go through the network together."""
+    batch_size: BatchSize = 8
     wait: float = 5.0
     """Milliseconds that an image waits for others when the server is idle."""
     queue: int = 64
@@ -84,10 +84,10 @@ class CapacityOptions:
     max_megapixels: float = 50.0
     """The most megapixels of an image."""
     max_images: int | None = None
-    """The most images of a request; 16 by default, or --queue where that is less."""
+    """The most images of a request. [default: 16, or --queue if that is less]"""
     max_connections: int | None = None
-    """The most open connections of all clients; 256 by default, less where the limit of open files is lower. Above it,
-    the connection that has waited longest for its client is closed."""
+    """The most open connections of all clients. Above it, the connection that has waited longest for its client is
+    closed. [default: 256, or less if the limit of open files is lower]"""
 
     @property
     def images(self) -> int:
@@ -118,36 +118,25 @@ class CapacityOptions:
 
 
 def serve(
-    model: str,
+    model: Model,
     /,
     *,
     network: NetworkOptions | None = None,
     capacity: CapacityOptions | None = None,
-    nms: Nms | None = None,
-    device: str | None = None,
+    nms: NmsOption = None,
+    device: Device = None,
     precision: Precision = None,
-    trust: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    trust: Trust = False,
     common: Common | None = None,
 ) -> None:
-    """Serve a model over HTTP, with a page to try it on; docs/serve.md describes everything.
+    """Serve a model over HTTP, with a page to try it on.
 
-    Example: retinanet serve runs/mine, and in another terminal: curl -F images=@a.jpg http://127.0.0.1:8000/predict
+    The page "Serving" of the documentation describes requests, limits and deployment.
 
-    Parameters
-    ----------
-    model
-        A run folder (its best checkpoint), a checkpoint or exported file, an https URL, user/name on the Hugging Face
-        hub, or retinanet_resnet50_fpn(_v2) for torchvision's.
-    nms
-        "agnostic" lets boxes of all classes suppress each other, so that an object has one label; "class" only boxes of
-        one class. By default the model's own setting, mostly "class".
-    device
-        auto, cpu, cuda, cuda:1, mps, ...; a number is that GPU. auto: CUDA, else MPS, else the CPU.
-    precision
-        "auto" computes in bf16 where the machine does so natively, else in fp32; by default "auto" for models trained
-        here, and "fp32" for those of other projects, so that their boxes are the same as there.
-    trust
-        Load an exported PyTorch program (.pt2) too, which can run anything on this machine; other files need no trust.
+    Examples
+    --------
+    retinanet serve runs/pets-1
+    curl -F images=@a.jpg http://127.0.0.1:8000/predict   (in another terminal)
     """
     out = output_of(common)
     network, capacity = network or NetworkOptions(), capacity or CapacityOptions()

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import PurePath
 from typing import Any
 
+from retinanet.common.device_names import training_devices
 from retinanet.common.fields import SettingsError, name, shown
 from retinanet.config.convert import dotted, merge, to_plain
 from retinanet.config.settings import Settings, TrainSettings
@@ -37,7 +38,7 @@ OF_TRAIN = {field.name: f"train.{field.name}" for field in dataclasses.fields(Tr
 KEYWORDS = OF_TRAIN | SHORT
 ELSEWHERE = {
     **{"imgsz": "size", "image_size": "size", "batch": "batch_size"},
-    **{"lr0": "lr", "learning_rate": "lr", "device": "accelerator", "gpus": "devices", "time": "budget"},
+    **{"lr0": "lr", "learning_rate": "lr", "gpus": "devices", "time": "budget"},
     **{"project": "output", "name": "output", "pretrained": "weights", "model_name": "model.backbone.name"},
 }
 """Names that other packages use -> the names here. They are named in messages, and not taken."""
@@ -73,6 +74,9 @@ def _named(key: str, value: Any, others: Collection[str]) -> dict[str, Any]:
         return {path: _plain(item) for path, item in dotted(values, f"{key}.").items()}
     if key in KEYWORDS:
         return {KEYWORDS[key]: _text_of_devices(value) if key == "devices" else _plain(value)}
+    if key == "device":  # "cpu", "cuda:1", 0, [0, 1]
+        values = training_devices(str(_text_of_devices(value)))
+        return {f"train.{setting}": item for setting, item in values.items()}
     if "." in key:
         return {key: _plain(value)}
     raise SettingsError(f"unknown argument {name(key)!r}{_hint(key, others)}")

@@ -129,7 +129,7 @@ class PreprocessingSettings(Section, where="model.preprocessing"):
     """How an image is resized; its aspect ratio is kept. "shorter": the shorter side becomes ``size``, the longer at
     most ``longer``. "square": the longer side becomes ``size``, and the image is padded to a square."""
     size: Annotated[int, Within(1, 8192)] = 800
-    """Side in pixels that an image is resized to; see ``resize``."""
+    """Resize images to this many pixels, mostly the shorter side. The setting ``resize`` chooses the side."""
     longer: Pixels = 1333
     """Limit of the longer side in pixels, with resize "shorter"."""
     rounding: Literal["nearest", "down", "detectron", "detectron2"] = "nearest"

@@ -129,10 +129,10 @@ class DataSettings(Section, where="data"):
     """The splits to train and to evaluate on, and how images are loaded."""
 
     train: str = "train"
-    """Name of the training split (train, trainval, ...)."""
+    """Training split: train, trainval, ..."""
     val: str = "val"
-    """Name of the validation split (val, test, ...), or a share of the training split that is held out, such as 0.2.
-    Without it a data set with one split holds out 0.2."""
+    """Validation split (val, test, ...), or the share of the training split to hold out, such as 0.2. Without it a data
+    set with one split holds out 0.2."""
     strict: bool = False
     """Refuse a data set with any fault. Without this, faults are repaired or left out, and reported."""
     workers: Annotated[int, Within(-1, 1024)] = -1
@@ -149,11 +149,11 @@ class TrainSettings(Section, where="train"):
     """The optimizer, its schedule, and the length of the run."""
 
     weights: str = "none"
-    """What to start from. A detector: a run folder or a checkpoint of any known project. Its classes may differ.
-    Weights that fit are kept. Model settings that are not given are taken from it. A backbone: a weight file of a timm
-    model, recognised by its contents. "coco": torchvision's detector, trained on COCO. "imagenet": the backbone's
-    pretrained weights. "auto": the best of these that is within reach. "none": new weights. Without a recipe the
-    default is "auto"."""
+    """Start from a run folder, a checkpoint of any known project, the weight file of a timm backbone, "coco",
+    "imagenet" or "none". The classes of a detector may differ: weights that fit are kept, and model settings that are
+    not given are those of the detector. A weight file is recognised by its contents. "coco" is torchvision's detector,
+    trained on COCO. "imagenet" is the pretrained weights of the backbone. "auto", the default without a recipe, is the
+    best of these that is within reach. "none" is new weights."""
     batch_size: Count = 16
     """Images of one optimizer step, over all devices and accumulated chunks."""
     accumulate: Count = 1
@@ -164,9 +164,9 @@ class TrainSettings(Section, where="train"):
     """Length of the run in optimizer steps."""
     budget: str | None = None
     """Length of the run in wall-clock time, such as 90s, 15m or 2h. It includes the final evaluation and the report.
-    Give one of epochs, steps and budget; the default is 12 epochs."""
+    Give one of epochs, steps and budget. A recipe without any of them takes 12 epochs."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """Optimizer."""
+    """Optimizer of the run."""
     lr: Annotated[float, Within(0, 1e38, above=True)] = 0.01
     """Learning rate for a batch of ``lr_batch`` images. It scales linearly with the batch size."""
     lr_batch: Annotated[int, Within(0, 1e9)] = 16
@@ -239,7 +239,17 @@ class TrainSettings(Section, where="train"):
 
 @dataclass(frozen=True)
 class Settings(Section):
-    """All settings of ``retinanet train``; the run folder keeps them as settings.yaml."""
+    """All settings of ``retinanet train``; the run folder keeps them as settings.yaml.
+
+    Example:
+        >>> from retinanet import Settings
+        >>> settings = Settings()
+        >>> settings.model.anchors.ratios, settings.loss.gamma
+        ((0.5, 1.0, 2.0), 2.0)
+        >>> LossSettings(gamma=-1.0)
+        Traceback (most recent call last):
+        retinanet.common.fields.SettingsError: loss.gamma ...
+    """
 
     model: ModelSettings = field(default_factory=ModelSettings)
     matching: MatchingSettings = field(default_factory=MatchingSettings)

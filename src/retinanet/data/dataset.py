@@ -18,49 +18,14 @@ from retinanet.common.printable import printable
 from retinanet.data import image_io
 from retinanet.data.annotations import Annotations
 from retinanet.data.faults import Report
-from retinanet.data.formats import coco, csv_table, cvat, hugging_face, label_studio, labelme, voc, voc_pairs, yolo
-from retinanet.data.formats.listing import INCOMPLETE, Layout, Listing, shown
+from retinanet.data.formats.listing import Layout, Listing, shown
 from retinanet.data.formats.split_folders import plain_name
+from retinanet.data.layouts import find_layout, other_kinds
 from retinanet.data.validate import Progress, check, require_images
 from retinanet.ops.iou_assigner import IGNORED
 
 T = TypeVar("T")
 LONGEST_NAME = 1000  # characters of a class name: it is drawn beside each detection
-KNOWN = (
-    "COCO (annotations/*.json, or train/_annotations.coco.json as from Roboflow), "
-    "Pascal VOC (JPEGImages, Annotations, ImageSets/Main; an XML beside each image), "
-    "YOLO (a YAML with train, val and names; obj.data; classes.txt beside images; images and labels), "
-    "CSV (path, x1, y1, x2, y2, class), Hugging Face (Parquet or metadata.jsonl with objects), "
-    "CVAT (annotations.xml), Label Studio (JSON) and labelme (a JSON beside each image)"
-)
-Finder = Callable[[Path], Layout | None]
-FOLDERS: tuple[Finder, ...] = (
-    yolo.find_usable,  # a description that fits is somebody's intent; the others may be left over from a conversion
-    voc.find,
-    coco.find,
-    yolo.find,
-    hugging_face.find,
-    cvat.find,
-    label_studio.find,
-    labelme.find,
-    voc_pairs.find,
-    csv_table.find,
-    yolo.find_nameless,
-    yolo.find_described,
-)
-"""Recognise the layout of a folder; the first that does decides. Files that describe a whole data set come first, then
-those of a tool, then those of single images; what is guessed comes last."""
-FILES: dict[str, tuple[Finder, ...]] = {
-    ".json": (label_studio.find, labelme.find, coco.find),
-    ".xml": (cvat.find,),
-    ".parquet": (hugging_face.find,),
-    ".jsonl": (hugging_face.find,),
-    ".csv": (hugging_face.find, csv_table.find),
-    ".yaml": (yolo.find,),
-    ".yml": (yolo.find,),
-    ".data": (yolo.find,),
-}
-"""Recognise the layout of a file, by its suffix."""
 
 
 def spread(total: int, limit: int | None) -> NDArray[np.int64]:
@@ -88,6 +53,16 @@ class DetectionData:
         report: the faults of the data set.
         held_out: for a validation set that is a share of the training split, how its images were chosen
             (:class:`retinanet.analysis.holdout.HoldOut` as plain values); otherwise None.
+
+    Example:
+        >>> import retinanet
+        >>> data = retinanet.open_data("animals", "train")
+        >>> len(data), data.num_boxes, data.counts()
+        (4, 8, [4, 4])
+        >>> data.read(0).shape, data.size(0)
+        (torch.Size([3, 48, 64]), (48, 64))
+        >>> data.boxes(0).tolist(), data.labels(0).tolist()
+        ([[4.0, 10.0, 26.0, 34.0], [36.0, 10.0, 58.0, 34.0]], [0, 1])
     """
 
     held_out: dict[str, Any] | None = None
@@ -130,6 +105,12 @@ class DetectionData:
             IndexError: there is no such image.
             RequestError: ``index`` is not one whole number.
             WorkError: the image can no longer be read.
+
+        Example:
+            >>> import retinanet
+            >>> image, target = retinanet.open_data("animals", "train")[0]
+            >>> image.shape, target["labels"]
+            (torch.Size([3, 48, 64]), tensor([0, 1]))
         """
         if not isinstance(index, SupportsIndex):
             raise RequestError(
@@ -252,68 +233,6 @@ def collate(samples: Sequence[tuple[Tensor, dict[str, Any]]]) -> tuple[list[Tens
     return [image for image, _ in samples], [target for _, target in samples]
 
 
-def find_layout(root: str | Path) -> Layout:
-    """Recognise the layout of a folder or file by its content.
-
-    Raises:
-        RequestError: it does not exist, is empty, or has no known layout.
-    """
-    root = Path(root)
-    if not root.exists():
-        if root.is_symlink():
-            raise RequestError(f"the data set {root} is a link in a circle or to a folder that is not there")
-        raise RequestError(f"there is no data set {root}: no such file or folder")
-    if root.is_file():
-        finders = FILES.get(root.suffix.lower(), ())
-        layout = next((layout for find in finders if (layout := find(root))), None)
-        if layout is None:
-            raise RequestError(
-                f"{root} is not a data set: give a folder, or a YAML (YOLO), JSON (COCO, Label Studio), CSV, "
-                "XML (CVAT) or Parquet file"
-            )
-        return layout
-    if not root.is_dir():
-        raise RequestError(f"{root} is neither a file nor a folder")
-    if (root / INCOMPLETE).exists():
-        raise RequestError(f"{root} is a copy of a data set that was interrupted: remove it, and copy again")
-    layout = _recognise(root)
-    if layout is not None:
-        return layout
-    entries = sorted(path.name + "/" * path.is_dir() for path in root.iterdir() if not path.name.startswith("."))
-    if not entries:
-        raise RequestError(f"the data set {root} is an empty folder")
-    lacking = coco.without_images(root)
-    hint = f"; {shown(lacking, root)} is not a COCO detection file: it has no list 'images'" if lacking else ""
-    for inner in sorted(path for path in root.iterdir() if path.is_dir())[:20]:
-        try:
-            layout = _recognise(inner)
-        except RequestError:
-            continue
-        if layout is not None:
-            hint = f"; {inner} looks like {layout.kind}: give that folder"
-            break
-    listed = ", ".join(entries[:6]) + (", …" if len(entries) > 6 else "")
-    raise RequestError(f"{root} has none of the known layouts, which are {KNOWN}; it holds {listed}{hint}")
-
-
-def _recognise(root: Path) -> Layout | None:
-    """The layout of a folder, or None."""
-    return next((layout for find in FOLDERS if (layout := find(root))), None)
-
-
-def _other_kinds(root: Path, kind: str) -> list[str]:
-    """The other layouts that a folder has too."""
-    kinds: list[str] = []
-    for find in FOLDERS:
-        try:
-            layout = find(root)
-        except RequestError:  # it is not read, so its faults do not matter
-            continue
-        if layout is not None and layout.kind not in (kind, *kinds):
-            kinds.append(layout.kind)
-    return kinds
-
-
 def splits(root: str | Path) -> dict[str, int]:
     """The names of the splits on disk, each with the number of images that it lists."""
     return {name: count() for name, count in find_layout(root).counts.items()}
@@ -341,6 +260,12 @@ def open_data(
 
     Raises:
         RequestError: the data cannot be used, or ``strict`` found a fault. The message is one line that names the file.
+
+    Example:
+        >>> import retinanet
+        >>> data = retinanet.open_data("animals", "train")
+        >>> data.kind, data.split, data.class_names
+        ('COCO', 'train', ('cat', 'dog'))
     """
     root = Path(root)
     layout = find_layout(root)
@@ -352,7 +277,7 @@ def open_data(
         if not (reason := report.reason()):
             raise
         raise RequestError(f"{error}; {reason}") from None
-    if root.is_dir() and (others := _other_kinds(root, layout.kind)):
+    if root.is_dir() and (others := other_kinds(root, layout.kind)):
         report.notes.append(f"{root} is read as {layout.kind}; it also has the layout of {' and '.join(others)}")
     if layout.any_split:
         report.notes.append(f"{root} is one list of images without the name of a split: it is used as {split}")

@@ -57,7 +57,8 @@ class ErrorCosts:
 
     Attributes:
         ap50: COCO's AP50 in 0..1; 0 where there is no truth.
-        counts: kind -> how many, in the order of ``KINDS``; missed counts boxes, the others detections.
+        counts: kind -> how many, in the order of ``KINDS``; missed counts boxes, the others detections. Where a
+            threshold was given, detections with a score above it alone.
         cost: kind -> AP50 gained if this kind alone were repaired, 0 or more.
         false_positives: AP50 gained if all wrong detections were removed.
         false_negatives: AP50 gained if all boxes without a match were taken out of the truth.
@@ -117,7 +118,10 @@ class _Sorted:
 
 
 def error_costs(
-    data: DetectionData, detections: Mapping[int, Detections], indices: Iterable[int] | None = None
+    data: DetectionData,
+    detections: Mapping[int, Detections],
+    indices: Iterable[int] | None = None,
+    threshold: float | None = None,
 ) -> ErrorCosts:
     """Sort the errors by kind, and compute what each kind costs.
 
@@ -127,12 +131,19 @@ def error_costs(
     Args:
         detections: image index -> its detections, labels as in ``data``; an image without an entry has none.
         indices: evaluate only these images.
+        threshold: count only the errors that detections with a score above it make. What a kind costs is a matter of
+            AP50, which takes detections of all scores.
     """
     images = sorted(set(range(len(data)) if indices is None else indices))
     if not images:
         return ErrorCosts(0.0, dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0.0), 0.0, 0.0)
-    found = _Sorted.of_images([_Sorted.of_image(pair(data, detections, index, FOREGROUND)) for index in images])
-    counts = [int((found.kinds == kind).sum()) for kind in range(BACKGROUND + 1)] + [int(found.missed.sum())]
+
+    def of_all(detections: Mapping[int, Detections]) -> _Sorted:
+        return _Sorted.of_images([_Sorted.of_image(pair(data, detections, index, FOREGROUND)) for index in images])
+
+    found = of_all(detections)
+    shown = found if threshold is None else of_all({i: found.above(threshold) for i, found in detections.items()})
+    counts = [int((shown.kinds == kind).sum()) for kind in range(BACKGROUND + 1)] + [int(shown.missed.sum())]
     if not len(found.box_labels):
         return ErrorCosts(0.0, dict(zip(KINDS, counts)), dict.fromkeys(KINDS, 0.0), 0.0, 0.0)
     everything, right = np.ones(len(found.kinds), bool), found.kinds == RIGHT

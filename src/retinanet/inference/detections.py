@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
 
 class Detection(NamedTuple):
-    """One object found in an image: ``box, score, label, name = detections[0]``."""
+    """One object found in an image: ``box, score, label, name = detections[0]``.
+
+    Example:
+        >>> box, score, label, name = Detection((10.0, 20.0, 50.0, 80.0), 0.9, 1, "dog")
+        >>> name
+        'dog'
+    """
 
     box: tuple[float, float, float, float]
     """x1 y1 x2 y2 in pixels of the image."""
@@ -46,11 +52,7 @@ class Detections:
     """Objects found in one image, the highest-scoring first.
 
     It is a sequence: it has a length, ``for box, score, label, name in detections`` visits each :class:`Detection`, and
-    an index gives one of them. A slice, a mask or an index tensor gives Detections:
-
-        detections[0].name  # of the highest-scoring
-        detections[detections.scores > 0.5]
-        detections.of("cat", "dog").above(0.5).first(10).save("drawn.jpg")
+    an index gives one of them. A slice, a mask or an index tensor gives Detections.
 
     Attributes:
         boxes: (n, 4) float32, x1 y1 x2 y2 in pixels of the image as it was given.
@@ -60,6 +62,18 @@ class Detections:
         source: what the detections were found in, as it was given: a path, a URL, or the image itself (not a copy);
             None if unknown. :meth:`draw`, :meth:`show` and :meth:`save` read it again.
         content: the image file behind a URL, so that the predicted image is drawn, not what the URL leads to by then.
+
+    Example:
+        >>> boxes = torch.tensor([[10.0, 20.0, 50.0, 80.0], [60.0, 20.0, 90.0, 45.0]])
+        >>> detections = Detections(boxes, torch.tensor([0.9, 0.4]), torch.tensor([1, 0]), ("cat", "dog"), "image.jpg")
+        >>> detections
+        <Detections: 2 in image.jpg: 1 dog, 1 cat, scores 0.40 to 0.90>
+        >>> detections[0]  # the highest-scoring
+        Detection('dog', 0.90, box=(10.0, 20.0, 50.0, 80.0))
+        >>> len(detections[detections.scores > 0.5])
+        1
+        >>> detections.of("cat", "dog").above(0.3).first(10).save("drawn.jpg").name
+        'drawn.jpg'
     """
 
     boxes: Tensor
@@ -128,6 +142,14 @@ class Detections:
 
         Raises:
             RequestError: the detector has no such class; the message says which is the most similar.
+
+        Example:
+            >>> found = Detections(torch.zeros(2, 4), torch.tensor([0.9, 0.4]), torch.tensor([1, 0]), ("cat", "dog"))
+            >>> found.of("cat").names
+            ['cat']
+            >>> found.of("cats")
+            Traceback (most recent call last):
+            retinanet.common.errors.RequestError: the detector has no class 'cats'; did you mean cat?
         """
         for name in names:
             if not isinstance(name, str):
@@ -145,6 +167,11 @@ class Detections:
 
         Raises:
             RequestError: it is no number, or out of that range.
+
+        Example:
+            >>> found = Detections(torch.zeros(2, 4), torch.tensor([0.9, 0.4]), torch.tensor([1, 0]), ("cat", "dog"))
+            >>> found.above(0.5).names
+            ['dog']
         """
         if not 0 <= (value := real("threshold", threshold)) <= 1:
             raise RequestError(f"threshold must be in [0, 1], not {value}")
@@ -155,6 +182,11 @@ class Detections:
 
         Raises:
             RequestError: it is no whole number, or negative.
+
+        Example:
+            >>> found = Detections(torch.zeros(2, 4), torch.tensor([0.9, 0.4]), torch.tensor([1, 0]), ("cat", "dog"))
+            >>> len(found.first(1)), len(found.first(10))
+            (1, 2)
         """
         return self._select(slice(whole("count", count, least=0)))
 
@@ -170,6 +202,11 @@ class Detections:
 
         Returns:
             One dict a detection: image_id, category_id, bbox [x, y, width, height] in pixels, score.
+
+        Example:
+            >>> found = Detections(torch.tensor([[1.0, 2, 4, 8]]), torch.tensor([0.5]), torch.tensor([0]), ("cat",))
+            >>> found.to_coco(image_id=7, category_ids=[17])
+            [{'image_id': 7, 'category_id': 17, 'bbox': [1.0, 2.0, 3.0, 6.0], 'score': 0.5}]
         """
         boxes = self.boxes.double()
         return [
@@ -211,11 +248,22 @@ class Detections:
         Returns:
             "image": the path or URL, None for pixels in memory. "detections": one dict each, with "name", "label",
             "score" and "box" [x1, y1, x2, y2] in pixels.
+
+        Example:
+            >>> found = Detections(torch.tensor([[1.0, 2, 4, 8]]), torch.tensor([0.5]), torch.tensor([0]), ("cat",))
+            >>> found.to_dict()["detections"]
+            [{'name': 'cat', 'label': 0, 'score': 0.5, 'box': [1.0, 2.0, 4.0, 8.0]}]
         """
         return {"image": source_name(self.source), "detections": [record(row) for row in self.rows()]}
 
     def to_json(self) -> str:
-        """:meth:`to_dict` as one line of JSON."""
+        """:meth:`to_dict` as one line of JSON.
+
+        Example:
+            >>> nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long(), ("cat",), "a.jpg")
+            >>> nothing.to_json()
+            '{"image": "a.jpg", "detections": []}'
+        """
         return json.dumps(self.to_dict())
 
     def to_pandas(self) -> Any:
@@ -223,6 +271,12 @@ class Detections:
 
         Raises:
             RequestError: the package pandas is not installed.
+
+        Example:
+            >>> found = Detections(torch.tensor([[1.0, 2, 4, 8]]), torch.tensor([0.5]), torch.tensor([0]), ("cat",))
+            >>> found.to_pandas()[["name", "score", "x2"]]
+              name  score   x2
+            0  cat    0.5  4.0
         """
         try:
             pandas: Any = importlib.import_module("pandas")
@@ -245,6 +299,11 @@ class Detections:
 
         Raises:
             RequestError: there is no source, or it cannot be read any more.
+
+        Example:
+            >>> found = Detections(torch.tensor([[5.0, 5, 40, 40]]), torch.tensor([0.5]), torch.tensor([0]), ("cat",))
+            >>> found.draw("image.jpg").size
+            (64, 48)
         """
         from retinanet.inference.drawing import draw_boxes
 
@@ -279,6 +338,12 @@ class Detections:
         Raises:
             RequestError: as of :meth:`draw`, or images cannot be written under that ending.
             WorkError: the file cannot be written.
+
+        Example:
+            >>> import retinanet
+            >>> detections = retinanet.load("runs/mine", device="cpu").predict("image.jpg")
+            >>> [str(detections.save(name)) for name in ("drawn.png", "found.json", "found.csv")]
+            ['drawn.png', 'found.json', 'found.csv']
         """
         path = Path(path)
         if path.suffix.lower() == ".json":

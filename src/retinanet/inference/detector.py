@@ -57,6 +57,15 @@ class Detector:
     Attributes:
         threshold: the score above which detections had the best F1 when the model was evaluated, from ``about``; None
             if unknown.
+
+    Example:
+        >>> import retinanet
+        >>> detector = retinanet.load("runs/mine", device="cpu")
+        >>> detector.class_names
+        ('cat', 'dog')
+        >>> detections = detector.predict("image.jpg", threshold=0.01)
+        >>> detections.boxes.shape[1]
+        4
     """
 
     def __init__(
@@ -97,22 +106,17 @@ class Detector:
     def fuse(self, fast: bool = False) -> None:
         """Compute faster from now on: on CPUs with a fused copy of the network, on GPUs by CUDA graphs.
 
-        The copy has weights of its own: call this again after changing those of ``model``, or moving it.
-
-        Args:
-            fast: see :func:`retinanet.inference.cpu_fusion.fuse`.
+        The copy has weights of its own: call this again after changing those of ``model``, or moving it. ``fast`` is
+        that of :func:`retinanet.inference.cpu_fusion.fuse`.
         """
         self._network.fuse(fast)
 
     def to(self, device: str | int | torch.device) -> Detector:
-        """Move the network to another device, and make it as fast there as :func:`retinanet.load` would.
+        """Move this detector to another device, as fast there as :func:`retinanet.load` makes it, and return it.
 
         The precision stays the requested one; "auto" is chosen anew.
 
             detector = retinanet.load("runs/mine").to("cuda:1")
-
-        Returns:
-            This detector.
 
         Raises:
             RequestError: there is no such device here, or it is an exported model, whose device is chosen by ``load``.
@@ -206,15 +210,13 @@ class Detector:
     ) -> Detections | list[Detections] | Iterator[Detections]:
         """Detect objects in one image, or in many.
 
-            detector.predict("image.jpg")  # Detections
-            detector.predict("holiday/")  # a list of them, as for "holiday/**/*.jpg" and ["a.jpg", "b.jpg"]
-            for detections in detector.predict(frames()):  # a generator is read lazily, ``batch_size`` images at a time
+        One image gives :class:`Detections`. A folder, a pattern such as "photos/**/*.jpg", or a list gives a list of
+        them. A generator is read lazily, ``batch_size`` images at a time.
 
         Args:
             images: a path, an http or https URL, the bytes of an image file, a PIL image, an RGB array (H, W, 3) or
-                tensor (3, H, W) of uint8; a folder (with its subfolders) or a pattern; a list or tuple of images; or
-                any other iterable of images. Other numbers than uint8 are scaled to 8 bits, see
-                :func:`retinanet.data.pixel_formats.scaled`.
+                tensor (3, H, W) of uint8; a folder (with its subfolders) or a pattern; a list, tuple or other iterable
+                of images. Other numbers are scaled to 8 bits, see :func:`retinanet.data.pixel_formats.scaled`.
             threshold: scores at or below it are dropped, in [0, 1). By default it is :attr:`default_threshold`; 0 gives
                 everything up to ``max_detections``.
             max_detections: the most per image, at least 1; the model's own setting by default.
@@ -230,12 +232,21 @@ class Detector:
             :attr:`Detections.source` is the path, URL or image of each.
 
         Raises:
-            RequestError: an image cannot be read or is of a form not listed above, a number is out of range, or the
-                model cannot predict with these options (see :meth:`require`).
+            RequestError: an image cannot be read, a number is out of range, or :meth:`require` refuses the options.
 
         Warns:
-            UserWarning: once for each kind of data that was scaled, ignored or left out, with the count of images, and
-                once for the images that were skipped.
+            UserWarning: once for each kind of data that was scaled, ignored or left out, and once for skipped images.
+
+        Example:
+            >>> import retinanet
+            >>> detector = retinanet.load("runs/mine", device="cpu")
+            >>> type(detector.predict("image.jpg")).__name__
+            'Detections'
+            >>> len(detector.predict("photos"))
+            2
+            >>> frames = (torch.zeros(3, 48, 64, dtype=torch.uint8) for _ in range(3))
+            >>> [len(detections) for detections in detector.predict(frames, threshold=0.99)]
+            [0, 0, 0]
         """
         threshold = self.default_threshold if threshold is None else threshold
         options = PredictOptions(threshold, max_detections, size, batch_size, nms)
@@ -255,20 +266,18 @@ class Detector:
         Comparisons of models use this, as :meth:`predict` would drop scores below the best F1.
 
         Args:
-            images: each a single image, as :meth:`predict` takes it.
-            options: None in them stands for the model's own setting.
+            images: each as :meth:`predict` takes one. options: None stands for the model's own setting.
         """
         self.require(options)
         return self._detect_each(images, options, Reader())
 
     def _detect_each(self, images: Iterable[Any], options: PredictOptions, reader: Reader) -> list[Detections]:
-        def prepare(pixels: Tensor) -> PreparedImage:
-            return prepare_image(pixels, self.preprocessing, options.size)
-
-        def detect(batch: Sequence[PreparedImage]) -> list[Detections]:
-            return self.detect(ImageBatch.stack(batch), options)
-
-        return detect_in_batches(reader.read_all(images), prepare, detect, options.batch_size)
+        return detect_in_batches(
+            reader.read_all(images),
+            lambda pixels: prepare_image(pixels, self.preprocessing, options.size),
+            lambda batch: self.detect(ImageBatch.stack(batch), options),
+            options.batch_size,
+        )
 
     def evaluate(self, data: Any, **options: Any) -> Any:
         """Evaluate the detector on a data set: :func:`retinanet.evaluate` with the same arguments."""
@@ -327,6 +336,13 @@ class Detector:
 
         Args:
             about: added to what is known of the weights (``self.about``).
+
+        Example:
+            >>> import retinanet
+            >>> detector = retinanet.load("runs/mine", device="cpu")
+            >>> detector.save("copy.safetensors", note="for the shop")
+            >>> retinanet.load("copy.safetensors", device="cpu").about["note"]
+            'for the shop'
         """
         native.save(path, self.weights(), self.settings, self.class_names, self.about | about)
 
@@ -379,7 +395,7 @@ class Detector:
         device: str | torch.device | None = None,
         precision: Request | None = None,
     ) -> Detector:
-        """A detector from the Hugging Face hub; ``retinanet.load("user/name@revision")`` opens exported models too.
+        """A detector from the Hugging Face hub, as ``retinanet.load("user/name@revision")``.
 
         Args:
             repo: "user/name". revision: a branch, tag or commit. device, precision: as :func:`retinanet.load`.

@@ -115,10 +115,11 @@ def paint(canvas: Image.Image, marks: Sequence[Mark], size: int) -> None:
     for mark, frame in zip(marks, frames):
         if not mark.text:
             continue
-        font = font_with(mark.text, size, bold=True) or load_font(size, bold=True)
+        text = one_line(mark.text, 2 * NAME)
+        font = font_with(text, size, bold=True) or load_font(size, bold=True)
         ascent, descent = font.getmetrics()
         pad = max(2, round(0.3 * size))
-        text = shortened(mark.text, font, canvas.width - 2 * pad)
+        text = shortened(text, font, canvas.width - 2 * pad)
         width = min(round(font.getlength(text)) + 2 * pad, canvas.width)
         area = _free_area(frame, (width, ascent + descent + pad // 2), mark.line, canvas.size, taken)
         if area is None:

@@ -16,6 +16,7 @@ from retinanet.inference.fonts import load_font, one_line, shortened
 PAPER: Colour = (250, 250, 248)
 INK: Colour = (40, 42, 48)
 FAINT: Colour = (125, 128, 136)
+HEADINGS = ("ground truth", "detections")
 
 
 @dataclass
@@ -63,14 +64,14 @@ def sheet(
     y = margin
     for (title, panels), height in zip(pairs, heights):
         base = y + head - caption.size * 0.55
-        for column, (word, (panel, count)) in enumerate(zip(("truth", "found"), panels)):
+        for column, (word, (panel, count)) in enumerate(zip(HEADINGS, panels)):
             left = margin + column * (width + gap)
             drawing.text((left, base), word, fill=INK, font=caption, anchor="ls")
             start = left + drawing.textlength(word + " ", font=caption)
             drawing.text((start, base), str(count), fill=FAINT, font=caption, anchor="ls")
             page.paste(panel, (left + (width - panel.width) // 2, y + head))
         if title:
-            room = width - drawing.textlength("truth 0000 ", font=caption)
+            room = width - drawing.textlength(f"{HEADINGS[0]} 0000 ", font=caption)
             text = shortened(one_line(title, 300), small_font, room, keep_end=True)
             drawing.text((margin + width, base), text, fill=FAINT, font=small_font, anchor="rs")
         y += height

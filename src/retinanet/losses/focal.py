@@ -85,6 +85,12 @@ def sigmoid_focal_loss(
     Raises:
         ValueError: where the shapes do not fit, gamma or alpha is out of range, or a label is out of range
             (labels are checked on CPUs only).
+
+    Example:
+        >>> logits = torch.tensor([[2.0, -3.0], [-4.0, -4.0], [0.0, 0.0]])  # of three anchors, for two classes
+        >>> labels = torch.tensor([0, -1, -2])  # the first class, background, takes no part
+        >>> round(sigmoid_focal_loss(logits, labels).item(), 6)
+        0.000542
     """
     gamma = real("gamma", gamma)
     if not 0 <= gamma < math.inf:

@@ -36,6 +36,13 @@ class RetinaNet(nn.Module):
 
     Raises:
         RequestError: ``settings`` or ``num_classes`` is of another type or out of range.
+
+    Example:
+        >>> from retinanet import RetinaNet, Settings
+        >>> model = RetinaNet(Settings().model, num_classes=3, load_weights=False)
+        >>> outputs = model(torch.zeros(1, 3, 64, 64))
+        >>> [tuple(logits.shape) for logits in outputs.logits]  # P3 to P7, 9 anchors at each position
+        [(1, 576, 3), (1, 144, 3), (1, 36, 3), (1, 9, 3), (1, 9, 3)]
     """
 
     def __init__(self, settings: ModelSettings, num_classes: int, load_weights: bool = True) -> None:
@@ -85,6 +92,13 @@ class RetinaNet(nn.Module):
 
         Raises:
             RequestError: images of a list, or targets, cannot be used.
+
+        Example:
+            >>> from retinanet import RetinaNet, Settings
+            >>> model = RetinaNet(Settings().model, num_classes=3, load_weights=False)
+            >>> target = {"boxes": torch.tensor([[10.0, 10.0, 50.0, 40.0]]), "labels": torch.tensor([2])}
+            >>> sorted(model(torch.zeros(1, 3, 64, 64), [target]))
+            ['bbox_regression', 'classification']
         """
         scales = None
         if not isinstance(images, Tensor):

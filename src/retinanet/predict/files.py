@@ -6,7 +6,7 @@ import shutil
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from retinanet.common.arguments import PredictOptions
-from retinanet.common.atomic_files import only_this, replacing, require_new, what_is_wrong
+from retinanet.common.atomic_files import only_this, replacing, what_is_wrong
 from retinanet.common.errors import WorkError
 from retinanet.data.image_io import ImageError, opened, pixels, read
 from retinanet.inference.detections import Detections
@@ -74,8 +74,8 @@ def predict_files(
     Args:
         sources: images, videos, folders (with their subfolders), patterns such as ``holiday/**/*.jpg``, ``camera:0``
             and URLs; or what :func:`retinanet.predict.inputs.find_sources` returned for them.
-        output: a new or empty folder. A drawn image has its name below the given folder, or its bare name. Where two
-            would have the same name, the later one gets a number.
+        output: a new or empty folder, or any folder with ``OutputOptions(overwrite=True)``. A drawn image has its name
+            below the given folder, or its bare name. Where two would have the same name, the later one gets a number.
         tiling: detect in overlapping tiles.
         options: threshold (by default that of the best F1 where it is known, else 0.3), max_detections, size,
             batch_size and nms, as of :meth:`Detector.predict`.
@@ -93,9 +93,10 @@ def predict_files(
     found = sources if isinstance(sources, Sources) else find_sources(sources)
     if found.videos:
         require_video(videos.track)
-    require_new(output, "with --output")
+    outputs.require_folder(output)
+    outputs.keep_sources(output, found)
     result = FilesResult(output, skipped=found.skipped)
-    with _removed_if_empty(result):
+    with nullcontext() if outputs.overwrite else _removed_if_empty(result):
         try:
             output.mkdir(parents=True, exist_ok=True)
             if found.images:

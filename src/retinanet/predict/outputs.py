@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from retinanet.common.atomic_files import replacing
+from retinanet.common.atomic_files import replacing, require_new
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
 from retinanet.inference.detection_rows import COLUMNS, csv_cells
 from retinanet.inference.detections import Detections
+from retinanet.predict.inputs import Sources
 
 
 class Writer:
@@ -161,7 +162,33 @@ class OutputOptions:
     """Whether to write images and videos with their detections drawn."""
     formats: Sequence[str] = ("json",)
     """Result files of images, keys of ``FORMATS``. Videos always have lines of JSON."""
+    overwrite: bool = False
+    """Write into a folder that has files: those of the same name are replaced, whole, and all others stay."""
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.formats if name not in FORMATS]:
             raise RequestError(f"there is no format {unknown[0]}: give {', '.join(FORMATS)}")
+
+    def require_folder(self, folder: Path) -> None:
+        """Check the output folder.
+
+        Raises:
+            RequestError: it is not empty, or it is a file.
+        """
+        if not self.overwrite:
+            require_new(folder, "with --output, or write into this one with --overwrite")
+        elif folder.exists() and not folder.is_dir():
+            raise RequestError(f"{folder} is a file: name a folder with --output")
+
+    def keep_sources(self, folder: Path, found: Sources) -> None:
+        """
+        Raises:
+            RequestError: a drawn image or video would replace the one that it is made from.
+        """
+        if not self.draw:
+            return
+        sources = {path.resolve() for path, _ in found.images}
+        sources |= {Path(video.source).resolve() for video in found.videos if video.kind == "file"}
+        drawn = [folder / name for _, name in found.images] + [folder / f"{video.name}.mp4" for video in found.videos]
+        if (own := next((path for path in drawn if path.resolve() in sources), None)) is not None:
+            raise RequestError(f"{own} would replace the source of that name: name another folder with --output")

@@ -1,14 +1,15 @@
-"""What to do next, as the numbers of a run suggest it."""
+"""What to do next, as the numbers of a run suggest it: first whether the run was long enough to tell."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
 
-from retinanet.config.settings import Settings
+from retinanet.config.settings import STARTS, Settings, seconds
 from retinanet.evaluation.confusion import Confusion
-from retinanet.report.page import count, duration, known, score, share
+from retinanet.report.page import count, duration, known, plural, score, share
 from retinanet.report.run_charts import series, smooth
 from retinanet.report.run_facts import RunFacts
 
@@ -16,6 +17,8 @@ RISE = 0.01
 """AP that a run has to gain in its last third, so that a longer run is worth its time."""
 COSTS = 0.03
 """A kind of error that costs less AP50 than this is not mentioned."""
+HARDLY = 0.05
+"""With a best F1 below this the kinds of errors and the classes say nothing yet."""
 WAITS = 0.3
 """Share of the time that may be spent waiting for images."""
 ERROR_KINDS = {
@@ -24,7 +27,7 @@ ERROR_KINDS = {
     "both": "detections with the wrong class and an inaccurate box",
     "duplicate": "duplicate detections of one object",
     "background": "false positives on background",
-    "missed": "missed objects (false negatives)",
+    "missed": "missed objects, with no detection near them (false negatives)",
 }
 """What the kinds of errors are."""
 AUGMENT = "`--data.augmentation.crop 0.5` and `--data.augmentation.colour 0.5`"
@@ -37,9 +40,10 @@ def advise(facts: RunFacts) -> list[str]:
         return [
             f"The split {facts.data.split} has no boxes, so AP could not be computed. Choose a split: `--data.val`."
         ]
-    if not facts.curves.best_f1 and not facts.errors.ap50:
-        return _nothing_right(facts)
-    advice = [*_errors(facts), *_course(facts)]
+    length = run_length(facts)
+    if facts.curves.best_f1 < HARDLY:
+        return _hardly_right(facts, length)
+    advice = [*length, *_errors(facts, "" if length else f" {_longer(facts)}."), *_overfitting(facts)]
     anchors = _anchors(facts)
     if anchors and not any(anchors in line for line in advice):
         advice.append(anchors)
@@ -47,8 +51,54 @@ def advise(facts: RunFacts) -> list[str]:
     return advice or ["No single problem stands out. The usual next steps are more images or a larger backbone."]
 
 
-def _nothing_right(facts: RunFacts) -> list[str]:
-    advice = ["No detection is right, so the numbers below mean little."]
+def run_length(facts: RunFacts) -> list[str]:
+    """One line on the steps made, where they are fewer than planned or needed, or where AP was still rising."""
+    steps, ap = series(facts.metrics, "AP")
+    before = float(np.interp(facts.steps * 2 / 3, steps, ap)) if len(steps) > 1 else math.inf
+    rising = len(steps) > 1 and int(ap.argmax()) == len(ap) - 1 and ap[-1] - before > RISE
+    short = facts.steps_needed is not None and facts.steps < 0.9 * facts.steps_needed
+    stopped, made = _made(facts)
+    if not (rising or short or stopped):
+        return []
+    lines = [made]
+    if short:
+        classes = plural(len(facts.per_class), "class needs", "classes need")
+        lines.append(f"{_start(facts.settings)}{classes} about {count(facts.steps_needed)} steps or more.")
+    if rising:
+        lines.append(
+            f"AP was still rising at the end: from {score(before)} to {score(ap[-1])} in the last third of the run."
+        )
+    lines.append(f"Continue it: `retinanet train --resume {facts.folder}`." if stopped else f"{_longer(facts)}.")
+    return [" ".join(lines)]
+
+
+def _start(settings: Settings) -> str:
+    """What the run started from, as the beginning of a sentence."""
+    if settings.train.weights not in STARTS:
+        return ""
+    pretrained = settings.train.weights == "imagenet" or settings.model.backbone.weights != "none"
+    return "With new heads on a pretrained backbone, " if pretrained else "From random weights, "
+
+
+def _made(facts: RunFacts) -> tuple[bool, str]:
+    """Whether the run stopped before its planned end, and a sentence on how many of its steps it made."""
+    train = facts.settings.train
+    last = [float(row["epoch"]) for row in facts.metrics if row.get("epoch") not in (None, "")][-1:]
+    epochs = f" ({last[0]:.3g} epochs)" if last else ""
+    made = f"The run made {plural(facts.steps, 'step')}{epochs}"
+    if train.patience is not None or train.budget is not None:
+        return False, made + (f" in its budget of {train.budget}." if train.budget else ".")
+    planned = train.steps
+    if planned is None and last and last[0]:
+        planned = round(facts.steps * (train.epochs or 12) / last[0])
+    if planned is None or facts.steps >= 0.98 * planned:
+        return False, made + ("." if planned is None else ", as planned.")
+    return True, f"The run stopped after {count(facts.steps)} of {count(planned)} planned steps{epochs}."
+
+
+def _hardly_right(facts: RunFacts, length: list[str]) -> list[str]:
+    right = "Hardly any" if facts.curves.best_f1 or facts.errors.ap50 else "No"
+    advice = [*length, f"{right} detection is right, so the numbers below mean little."]
     if anchors := _anchors(facts):
         advice.append(anchors)
     steps, loss = series(facts.metrics, "class_loss")
@@ -60,40 +110,43 @@ def _nothing_right(facts: RunFacts) -> list[str]:
                 f"The class loss has hardly fallen (from {mean[0]:.3g} to {mean[-1]:.3g}). Try another learning rate: "
                 f"`--train.lr {3 * lr:.3g}` or `--train.lr {lr / 3:.3g}`."
             )
-    advice.append(f"{count(facts.steps)} steps may be too few. {_longer(facts.settings)}.")
+    if not length:
+        advice.append(f"{count(facts.steps)} steps may be too few. {_longer(facts)}.")
     if facts.settings.model.backbone.weights == facts.settings.train.weights == "none":
-        advice.append(
-            "The backbone started from random weights. A pretrained backbone needs far fewer of your images: "
-            "`--train.weights imagenet`, or the path of a weight file."
-        )
+        usual = "from random weights. Pretrained ones need far fewer of your images: `--train.weights imagenet`"
+        advice.append(f"The run started {facts.start or usual}.")
     return [*advice, *_waiting(facts)]
 
 
-def _errors(facts: RunFacts) -> Iterable[str]:
-    """The kind of error that costs most, and the next one if it costs nearly as much."""
+def _errors(facts: RunFacts, longer: str) -> Iterable[str]:
+    """The kind of error that costs most, and the next one if it costs nearly as much.
+
+    Args:
+        longer: the advice to train longer, after a space; empty where it was given before.
+    """
     cost, counts = facts.errors.cost, facts.errors.counts
     first, second = sorted(cost, key=lambda kind: -cost[kind])[:2]
     for kind in (first, second):
         if cost[kind] >= max(COSTS, 0.6 * cost[first]):
             rank = "The most costly errors" if cost[kind] == cost[first] else "The next most costly errors"
-            price = f"{count(counts[kind])} of them cost {score(cost[kind])} AP50"
-            yield f"{rank} are {ERROR_KINDS[kind]}: {price}. {_remedy(kind, facts)}"
+            price = f"{count(counts[kind])} at the score threshold {score(facts.threshold, 2)}"
+            yield (
+                f"{rank} are {ERROR_KINDS[kind]}: {price}. Without them AP50 would be {score(cost[kind])} higher. "
+                f"{_remedy(kind, facts, longer)}"
+            )
 
 
-def _remedy(kind: str, facts: RunFacts) -> str:
+def _remedy(kind: str, facts: RunFacts, longer: str) -> str:
     settings = facts.settings
     if kind == "missed":
         if anchors := _anchors(facts):
             return anchors
         if _small_are_worse(facts):
             return f"Small objects have the lowest AP (APs {score(facts.stats.get('APs'))}). {_larger(settings)}."
-        return (
-            "They probably look different from the training images. Label more images like those below. "
-            f"{_longer(settings)}."
-        )
+        return f"They probably look different from the training images. Label more images like those below.{longer}"
     if kind == "location":
         box = "" if settings.loss.box == "giou" else "Train on the overlap itself: `--loss.box giou`. "
-        return f"{box}{_longer(settings)}. Also check in the images below whether the labelled boxes are tight."
+        return f"{box}Check in the images below whether the labelled boxes are tight.{longer}"
     if kind == "class":
         truth, detected, number = most_confused(facts.confusion) or ("", "", 0)
         inner = np.array(facts.confusion.matrix)[:-1, :-1]
@@ -105,7 +158,7 @@ def _remedy(kind: str, facts: RunFacts) -> str:
         )
     if kind == "background":
         most = most_invented(facts.confusion)
-        which = f" Most are detected as {most[0]} ({count(most[1])} at the best threshold)." if most else ""
+        which = f" Most detections that match no object are {most[0]}." if most else ""
         return (
             f"Add images without objects that show such background.{which} Also check in the images below whether "
             "some of these are objects that nobody labelled."
@@ -113,7 +166,7 @@ def _remedy(kind: str, facts: RunFacts) -> str:
     if kind == "duplicate":
         lower = max(0.1, settings.model.postprocessing.nms_iou - 0.1)
         return f"Let NMS remove more overlapping boxes: `--model.postprocessing.nms_iou {lower:.2g}`."
-    return f"Such errors become fewer with more training. {_longer(settings)}."
+    return f"Such errors become fewer with more training.{longer}"
 
 
 def most_confused(confusion: Confusion) -> tuple[str, str, int] | None:
@@ -127,23 +180,19 @@ def most_confused(confusion: Confusion) -> tuple[str, str, int] | None:
 
 
 def most_invented(confusion: Confusion) -> tuple[str, int] | None:
-    """The class with the most false positives on background, and their count; None if there are none."""
+    """The class with the most detections that match no object, and their count; None if there are none."""
     row = np.array(confusion.matrix)[-1, :-1]
     return (confusion.names[int(row.argmax())], int(row.max())) if row.any() else None
 
 
-def _course(facts: RunFacts) -> Iterable[str]:
-    """Whether the run was too short, or overfitted."""
+def _overfitting(facts: RunFacts) -> Iterable[str]:
+    """Whether AP fell, or no longer rose, while the training loss kept falling."""
     steps, ap = series(facts.metrics, "AP")
     if len(steps) < 3:
         return
     best, last = int(ap.argmax()), len(ap) - 1
     before = float(np.interp(steps[-1] * 2 / 3, steps, ap))
     if best == last and ap[-1] - before > RISE:
-        yield (
-            f"AP was still rising at the end: from {score(before)} to {score(ap[-1])} in the last third of the run. "
-            f"{_longer(facts.settings)}."
-        )
         return
     loss_steps, loss = series(facts.metrics, "class_loss")
     if len(loss_steps) < 3:
@@ -182,7 +231,7 @@ def _rare_classes(facts: RunFacts) -> Iterable[str]:
     most = max(row["boxes"] for row in rows)
     middle = float(np.median([row["AP"] for row in rows if row["boxes"] >= 0.1 * most]))
     rare = [row for row in rows if row["boxes"] < 0.1 * most and row["AP"] < 0.6 * middle]
-    if rare:
+    if rare and middle > HARDLY:
         rare.sort(key=lambda row: row["AP"])
         names = ", ".join(f"{row['name']} (AP {score(row['AP'])})" for row in rare[:3])
         more = f" and {len(rare) - 3} more" if len(rare) > 3 else ""
@@ -219,11 +268,20 @@ def _larger(settings: Settings) -> str:
     return words
 
 
-def _longer(settings: Settings) -> str:
-    """Twice the length of the run, by the same option."""
-    train = settings.train
+def _longer(facts: RunFacts) -> str:
+    """Twice the length of the run or as long as it needs, by the same option."""
+    train, needed = facts.settings.train, facts.steps_needed or 0
+    factor = max(2.0, needed / max(1, facts.steps))
     if train.steps is not None:
-        return f"Train longer: `--train.steps {2 * train.steps}`"
+        return f"Train longer: `--train.steps {max(2 * train.steps, needed)}`"
     if train.budget is not None:
-        return f"Train longer: `--train.budget {2 * float(train.budget[:-1]):g}{train.budget[-1]}`"
-    return f"Train longer: `--train.epochs {2 * (train.epochs or 12):g}`"
+        longer = factor * seconds(train.budget)
+        unit, size = next(pair for pair in (("h", 3600), ("m", 60), ("s", 0)) if longer >= 2 * pair[1])
+        return f"Train longer: `--train.budget {_rounded(longer / (size or 1))}{unit}`"
+    return f"Train longer: `--train.epochs {_rounded(factor * (train.epochs or 12))}`"
+
+
+def _rounded(length: float) -> str:
+    """A number up to the next half, or from 10 on to the next multiple of 5, unless it is whole."""
+    step = 0.5 if length < 10 else 1 if length == int(length) else 5
+    return f"{step * math.ceil(length / step):.6g}"

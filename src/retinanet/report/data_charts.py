@@ -10,7 +10,7 @@ import numpy as np
 
 from retinanet.common.printable import printable
 from retinanet.report.page import Figure, share
-from retinanet.report.svg import INK, SERIES, chart, log_axis
+from retinanet.report.svg import INK, SERIES, chart, legend_above, log_axis
 
 if TYPE_CHECKING:
     from retinanet.analysis.coverage import Coverage
@@ -77,7 +77,7 @@ def objects(surveys: Mapping[str, SplitSurvey]) -> Figure:
         axes.grid(axis="x", visible=False)
         _percent(axes)
         if len(surveys) > 1:
-            axes.legend()
+            legend_above(axes)
 
     medians = ", ".join(
         f"{survey.objects_median:g} in {name} (at most {survey.objects_max})" for name, survey in surveys.items()
@@ -102,7 +102,7 @@ def fits(coverages: Mapping[str, Coverage]) -> Figure | None:
             axes.stairs(heights, edges, color=colour, linewidth=1.6, label=_name(name))
         axes.set(xlabel="IoU of a box with its best anchor", ylabel="share of the boxes", xlim=(0, 1))
         _percent(axes)
-        axes.legend(loc="upper left")
+        legend_above(axes)
 
     below = ", ".join(f"{share(1 - coverage.share)} with {name}" for name, coverage in drawn.items())
     caption = f"Boxes left of {limit:g} (dashed line) have no positive anchor, so they are not trained on: {below}."
@@ -124,7 +124,7 @@ def _outlines(axes: Any, histograms: Mapping[str, Histogram]) -> None:
             axes.stairs(heights, histogram.edges, fill=True, color=colour, alpha=0.2)
         axes.stairs(heights, histogram.edges, color=colour, linewidth=1.6, label=_name(name))
     if len(histograms) > 1:
-        axes.legend(loc="upper right")
+        legend_above(axes)
 
 
 def _mark(axes: Any, named: Mapping[str, float], every: Any) -> None:

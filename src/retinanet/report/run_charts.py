@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.common.printable import printable
+from retinanet.inference.class_colours import colour as class_colour
+from retinanet.inference.class_colours import hexadecimal
 from retinanet.report.page import Figure, count, score, share
-from retinanet.report.svg import INK, SERIES, chart, log_axis
+from retinanet.report.svg import INK, SERIES, chart, legend_above, log_axis
 
 if TYPE_CHECKING:
     from retinanet.evaluation.loss_distribution import LossCurves
@@ -18,9 +20,13 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 NAMED = len(SERIES)
-"""Up to this many classes have a curve in a colour of their own. With more classes all curves are faint."""
+"""Up to this many classes have a curve in the colour of their class. Of more classes a few have a name."""
+ENDS = 3
+"""Of more classes this many of the best and of the worst have a name; the others are faint."""
 FAINT = 60
 """The largest number of faint curves."""
+LOG = 5
+"""From this ratio of the highest to the lowest loss on, the axis is logarithmic."""
 POINTS = 160
 """Points of a curve; more would not be visible."""
 
@@ -55,7 +61,7 @@ def losses(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     ends = []
 
     def paint(axes: Any) -> None:
-        positive = True
+        low, high = np.inf, 0.0
         for name, colour in (("class", SERIES[0]), ("box", SERIES[1])):
             x, y = series(rows, f"{name}_loss")
             if not len(x):
@@ -64,13 +70,13 @@ def losses(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
             axes.plot(x[shown], y[shown], color=colour, alpha=0.3, linewidth=0.7)
             axes.plot(x[shown], mean[shown], color=colour, label=name, marker="o" if len(x) == 1 else "")
             ends.append(f"{name} {mean[-1]:.3g}")
-            positive &= bool((y[shown] > 0).all())
+            low, high = min(low, float(y[shown].min())), max(high, float(y[shown].max()))
         axes.set(xlabel="step", ylabel="loss per positive anchor", xlim=_wide(0, steps[-1]))
-        if positive:
+        if low > 0 and high > LOG * low:
             log_axis(axes, "y")
         else:
             axes.set_ylim(bottom=0)
-        axes.legend(loc="upper right")
+        legend_above(axes)
 
     svg = chart("losses", "Training losses of class and box over the steps of the run", paint)
     return Figure(
@@ -88,9 +94,10 @@ def quality(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     def paint(axes: Any) -> None:
         for name, colour in (("AP50", SERIES[2]), ("AP", SERIES[0])):
             x, y = series(rows, name)
-            axes.plot(x, y, color=colour, marker="o" if len(x) <= 60 else "", markersize=3.5, label=name)
+            marker = "o" if len(x) <= 60 else ""
+            axes.plot(x, y, color=colour, marker=marker, markersize=4, label=name, clip_on=False)
         axes.set(xlabel="step", ylabel="validation AP", xlim=_wide(0, last), ylim=(0, 1))
-        axes.legend(loc="upper left" if ap[-1] < 0.5 else "lower right")
+        legend_above(axes)
 
     best = int(ap.argmax())
     caption = f"The highest AP is {score(ap[best])}, at step {count(steps[best])}"
@@ -100,35 +107,48 @@ def quality(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
 
 def precision_recall(curves: Curves) -> Figure | None:
     """Precision over recall of each class with truth; None if no class has detections and truth."""
-    drawn = [curve for curve in curves.per_class if curve.ap50 is not None and len(curve.recall)]
+    with_truth = [(label, curve) for label, curve in enumerate(curves.per_class) if curve.ap50 is not None]
+    drawn = [(label, curve) for label, curve in with_truth if len(curve.recall)]
     if not drawn:
         return None
-
-    def few(axes: Any) -> None:
-        for curve, colour in zip(drawn, SERIES):
-            # The curve starts at recall 0, with the precision of the highest-scoring detection.
-            x, y = np.append(0.0, curve.recall), np.append(curve.precision[0], curve.precision)
-            shown = _thin(len(x), 2 * POINTS)
-            axes.plot(x[shown], y[shown], color=colour, label=_shorten(curve.name))
-
-    def many(axes: Any) -> None:
-        x = np.linspace(0, 1, 101)
-        every = [_envelope(curve, x) for curve in drawn]
-        for index in _thin(len(every), FAINT):
-            axes.plot(x, every[index], color=INK, alpha=0.12, linewidth=0.7)
-        with_truth = sum(curve.ap50 is not None for curve in curves.per_class)  # a class without detections counts as 0
-        mean = np.sum(every, axis=0) / with_truth
-        axes.plot(x, mean, color=SERIES[0], linewidth=2, label="mean of the classes")
+    many = len(drawn) > NAMED
 
     def paint(axes: Any) -> None:
-        (few if len(drawn) <= NAMED else many)(axes)
+        (_many_curves if many else _few_curves)(axes, drawn, len(with_truth))
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
-        axes.legend(loc="lower left")
+        legend_above(axes)
 
     caption = "The closer a curve is to the upper right corner, the better."
-    if len(drawn) > NAMED:
-        caption += f" Thin lines: single classes, at most {FAINT} of {len(drawn)}. The area below the mean is AP50."
+    if many:
+        caption += (
+            f" Of {len(drawn)} classes with detections the {ENDS} with the highest and with the lowest AP50 are named. "
+            "The area below the mean is AP50."
+        )
     return Figure(chart("pr", "Precision over recall, a curve for each class", paint), "Precision and recall", caption)
+
+
+def _few_curves(axes: Any, drawn: Sequence[tuple[int, ClassCurve]], _: int) -> None:
+    for label, curve in drawn:
+        # The curve starts at recall 0, with the precision of the highest-scoring detection.
+        x, y = np.append(0.0, curve.recall), np.append(curve.precision[0], curve.precision)
+        shown = _thin(len(x), 2 * POINTS)
+        colour = hexadecimal(class_colour(label))
+        axes.plot(x[shown], y[shown], color=colour, label=_shorten(curve.name))
+
+
+def _many_curves(axes: Any, drawn: Sequence[tuple[int, ClassCurve]], classes: int) -> None:
+    """The mean, the best and the worst classes with names, and the others as faint lines."""
+    x = np.linspace(0, 1, 101)
+    every = [_envelope(curve, x) for _, curve in drawn]
+    for index in _thin(len(every), FAINT):
+        axes.plot(x, every[index], color=INK, alpha=0.12, linewidth=0.7)
+    mean = np.sum(every, axis=0) / classes  # a class without detections counts as 0
+    axes.plot(x, mean, color=SERIES[0], linewidth=2.6, label="mean of the classes")
+    for sign, dashes in ((-1, "-"), (1, "--")):  # of equals those with more boxes, which say more
+        ranked = sorted(range(len(drawn)), key=lambda i: (sign * (drawn[i][1].ap50 or 0), -drawn[i][1].boxes))
+        for index, colour in zip(ranked[:ENDS], SERIES[1:]):
+            name = f"{_shorten(drawn[index][1].name)} {drawn[index][1].ap50:.2f}"
+            axes.plot(x, every[index], color=colour, linestyle=dashes, linewidth=1.2, label=name)
 
 
 def f1(curves: Curves) -> Figure | None:
@@ -139,6 +159,7 @@ def f1(curves: Curves) -> Figure | None:
 
     def paint(axes: Any) -> None:
         drawn = [curve for curve in curves.per_class if curve.ap50 is not None and len(curve.scores)]
+        last = max((float(curve.scores[0]) for curve in drawn), default=0.0)
         faint = 0.3 if len(drawn) <= NAMED else 0.12
         for curve in drawn[:FAINT] if len(drawn) > 1 else []:
             order = np.argsort(curve.scores, kind="stable")
@@ -146,14 +167,16 @@ def f1(curves: Curves) -> Figure | None:
             axes.plot(curve.scores[order], curve.f1[order], color=INK, alpha=faint, linewidth=0.7)
         for name, colour, line in (("precision", SERIES[1], "--"), ("recall", SERIES[2], "--"), ("f1", SERIES[0], "-")):
             y = np.asarray(getattr(curves, name), np.float64)
+            if name == "precision":  # above the highest score there is nothing to be right or wrong
+                y = np.where(last < x, np.nan, y)
             shown = _thin(len(x), POINTS)
             label = "F1" if name == "f1" else name
             axes.plot(
                 x[shown], y[shown], color=colour, linestyle=line, label=label, linewidth=2 if name == "f1" else 1.2
             )
         axes.axvline(curves.threshold, color=SERIES[0], linewidth=0.8, linestyle=":")
-        axes.set(xlabel="score threshold", xlim=(0, 1), ylim=(0, 1.02))
-        axes.legend(loc="lower left")
+        axes.set(xlabel="score threshold", ylabel="mean over the classes", xlim=(0, 1), ylim=(0, 1.02))
+        legend_above(axes)
 
     caption = (
         f"Means over the classes. Thin lines: F1 of single classes. The highest F1 is {score(curves.best_f1)}, at the "
@@ -174,7 +197,7 @@ def loss_distribution(curves: LossCurves) -> Figure | None:
                 shown = _thin(len(curve.fraction), 2 * POINTS)
                 axes.plot(curve.fraction[shown], curve.cumulative[shown], color=colour, label=name)
         axes.set(xlabel="share of the examples, easiest first", ylabel="share of the loss", xlim=(0, 1), ylim=(0, 1.02))
-        axes.legend(loc="upper left")
+        legend_above(axes)
 
     lines = [
         f"The hardest {100 * part:g} % of {count(curve.examples)} {name} make up {share(curve.hardest(part))} of it."

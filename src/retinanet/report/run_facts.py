@@ -32,9 +32,11 @@ class RunFacts:
         stats: COCO's twelve numbers by name, -1 or None where there is no truth.
         per_class: rows of name, AP, AP50 and boxes.
         data: the validation set. detections: by image index in it.
-        curves, errors, confusion: of these detections; the confusion is at the threshold with the best F1.
+        curves, errors, confusion: of these detections; the confusion and the counts of errors are at the threshold
+            with the best F1.
         images: the mistakes in each image at that threshold.
         loss_curves: how the class loss is distributed over examples; None if it was not measured.
+        steps_needed: with fewer steps a detector of these classes has learnt little; None if unknown.
         start: what the run started from, and why; empty for runs of older versions.
         coverage: how the anchors cover the boxes of the training set; None if it was not measured.
     """
@@ -57,6 +59,7 @@ class RunFacts:
     images: Sequence[ImageResult] = ()
     loss_curves: LossCurves | None = None
     coverage: Coverage | None = None
+    steps_needed: int | None = None
     start: str = ""
 
     @property

@@ -15,7 +15,7 @@ from retinanet.config.convert import dotted, to_plain
 from retinanet.config.settings import Settings
 from retinanet.evaluation.confusion import worst
 from retinanet.report import run_charts, thumbnails
-from retinanet.report.advice import ERROR_KINDS, advise, most_confused
+from retinanet.report.advice import ERROR_KINDS, HARDLY, advise, most_confused
 from retinanet.report.page import (
     NONE,
     Cell,
@@ -115,7 +115,7 @@ def write_run_page(path: str | Path, facts: RunFacts) -> None:
         names=[*confusion.names, BACKGROUND],
         confusions=_confusions(confusion) if many else [],
         threshold=score(facts.threshold, 2),
-        errors=_errors(facts.errors),
+        errors=_errors(facts.errors, facts.threshold),
         ap50=score(facts.errors.ap50),
         gains=(score(facts.errors.false_positives), score(facts.errors.false_negatives)),
         pairs=[thumbnails.pair(data, result, facts.detections) for result in worst(facts.images, WORST)],
@@ -147,11 +147,12 @@ def _verdict(facts: RunFacts) -> str:
         return f"The split {facts.data.split} has no boxes, so the detector could not be evaluated."
     if not curves.best_f1 and not (ap is not None and ap > 0):
         return "No detection is right yet."
+    hardly = "Hardly any detection is right yet. " if curves.best_f1 < HARDLY else ""
     at = min(int(np.searchsorted(curves.thresholds, facts.threshold)), len(curves.thresholds) - 1)
     recall, precision = share(float(curves.recall[at])), share(float(curves.precision[at]))
     mean = " (means over the classes)" if len(facts.per_class) > 1 else ""
     return (
-        f"At the score threshold {score(facts.threshold, 2)} the detector finds {recall} of the objects, and "
+        f"{hardly}At the score threshold {score(facts.threshold, 2)} the detector finds {recall} of the objects, and "
         f"{precision} of its detections are correct{mean}."
     )
 
@@ -166,7 +167,7 @@ def _facts(facts: RunFacts) -> list[Fact]:
     ]
     if facts.images:
         right = sum(not result.mistakes for result in facts.images)
-        note = f"{count(right)} of {count(len(facts.images))}"
+        note = f"{count(right)} of {count(len(facts.images))}, at this threshold"
         cards.append(Fact(share(right / len(facts.images)), "images without errors", note))
     epochs = [float(row["epoch"]) for row in facts.metrics if row.get("epoch") not in (None, "")]
     steps = plural(facts.steps, "step") + (f", {short(epochs[-1])} epochs" if epochs else "")
@@ -211,7 +212,8 @@ def _classes(facts: RunFacts) -> Table:
     for row, curve in zip(facts.per_class, facts.curves.per_class, strict=True):
         best: list[Any] = [None] * 4
         if curve.ap50 is not None:
-            best = [curve.best_f1, curve.threshold, *_at(curve, curve.threshold)]
+            # A class without any right detection has no best threshold.
+            best = [curve.best_f1, curve.threshold, *_at(curve, curve.threshold)] if curve.best_f1 else [0.0, *best[1:]]
         rows.append(
             [
                 Cell(str(row["name"])),
@@ -261,7 +263,10 @@ def _confusions(confusion: Confusion) -> list[Table]:
     """The largest errors of a matrix that is too large to show: between classes, and with the background."""
     classes = np.zeros(confusion.matrix.shape, np.bool_)
     classes[:-1, :-1] = True
-    background = "The most frequent missed objects (detected as background) and false positives on background."
+    background = (
+        "The most frequent objects without a matching detection (detected as background), and detections without a "
+        "matching object."
+    )
     return [
         _largest(confusion, classes, "table-classes-confused", "The most frequent class confusions."),
         _largest(confusion, ~classes, "table-missed", background),
@@ -284,7 +289,7 @@ def _largest(confusion: Confusion, where: NDArray[np.bool_], name: str, caption:
     return Table(name, caption, columns, rows)
 
 
-def _errors(errors: ErrorCosts) -> Table:
+def _errors(errors: ErrorCosts, threshold: float) -> Table:
     top = max([*errors.cost.values(), 1e-9])
     rows = [
         [
@@ -296,7 +301,11 @@ def _errors(errors: ErrorCosts) -> Table:
         for kind, cost in sorted(errors.cost.items(), key=lambda item: -item[1])
     ]
     columns = [Column("kind", False), Column("meaning", False), Column("count"), Column("AP50 lost")]
-    return Table("table-errors", "How much higher AP50 would be without each kind of error.", columns, rows)
+    caption = (
+        f"Count: errors at the score threshold {score(threshold, 2)}. AP50 lost: how much higher AP50, which takes "
+        "detections of all scores, would be without this kind of error."
+    )
+    return Table("table-errors", caption, columns, rows)
 
 
 def _time(seconds_in: Mapping[str, float]) -> list[Phase]:

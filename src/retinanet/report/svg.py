@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable
@@ -17,10 +18,15 @@ INK = "#010203"
 SERIES = tuple(f"#0102{i:02x}" for i in range(0x10, 0x18))
 _REAL = {INK: "currentColor"} | {colour: f"var(--s{i})" for i, colour in enumerate(SERIES, 1)}
 
+LETTERS = 56
+"""Letters of a legend that fit beside each other; a line and a gap take as much room as five."""
+ROW = 0.19
+"""Height of a row of a legend in inches."""
+
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a class may be called $
-    "font.size": 11,
+    "font.size": 12,
     "text.color": INK,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -35,10 +41,10 @@ _STYLE: dict[Any, Any] = {
     "grid.color": INK,
     "grid.alpha": 0.13,
     "grid.linewidth": 0.7,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
     "legend.frameon": False,
-    "legend.fontsize": 10,
+    "legend.fontsize": 11,
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
     "figure.constrained_layout.use": True,
@@ -103,6 +109,24 @@ def _for_page(text: str, name: str, description: str) -> str:
 def _references(text: str) -> list[str]:
     """The ids that other elements refer to, in the order of their first use."""
     return list(dict.fromkeys(re.findall(r'(?:url\(#|href="#)([^")]*)', text)))
+
+
+def legend_above(axes: Any) -> None:
+    """A legend above the axes, where it lies on no line; the figure grows with its rows."""
+    names = axes.get_legend_handles_labels()[1]
+    if names:
+        columns = min(len(names), max(1, LETTERS // (5 + max(map(len, names)))))
+        axes.figure.set_figheight(axes.figure.get_figheight() + ROW * (math.ceil(len(names) / columns) - 1))
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=columns,
+            borderaxespad=0.1,
+            handlelength=1.3,
+            handletextpad=0.5,
+            columnspacing=1.2,
+            labelspacing=0.25,
+        )
 
 
 def log_axis(axes: Any, which: str, base: int = 10) -> None:

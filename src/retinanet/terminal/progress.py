@@ -95,6 +95,9 @@ class Progress(Callback):
                 self._choices = choices
                 if self.explain:
                     self.output.note(*(f"  {c.setting} {setting_text(c.value)}: {c.reason}" for c in choices))
+                for choice in choices:
+                    if choice.warning:
+                        self.warn(choice.warning)
             case events.AnchorsCover(lost=str(lost), enough=enough):
                 self.output.note(f"note: {lost}") if enough else self.warn(lost)
             case events.WeightsKept(kept):

@@ -88,8 +88,8 @@ def make_fabric(settings: TrainSettings) -> tuple[Fabric, Precision]:
                 plugins=mixed,
             )
     except (ValueError, RuntimeError, TypeError, ImportError) as error:
-        raise RequestError(
-            f"train.accelerator {settings.accelerator}, devices {settings.devices}, nodes {settings.nodes}, "
-            f"strategy {settings.strategy} do not work here: {first_line(error)}"
-        ) from error
+        names = ("accelerator", "devices", "nodes", "strategy", "precision")
+        wanted = [(name, getattr(settings, name)) for name in names]
+        given = [f"train.{name} {str(value).rstrip(',')}" for name, value in wanted if value not in ("auto", 1)]
+        raise RequestError(f"{', '.join(given) or device} cannot be used here: {first_line(error)}") from error
     return fabric, precision

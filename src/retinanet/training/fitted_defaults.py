@@ -53,6 +53,10 @@ class Lengths:
     steps: tuple[int, int]
     """Limits of this length in steps."""
 
+    def wanted_for(self, classes: int) -> int:
+        """Steps for so many classes."""
+        return min(max(self.per_class * classes, self.wanted[0]), self.wanted[1])
+
 
 SCRATCH = Lengths(80, (250, 1000), 36, (1000, 90_000))
 PRETRAINED = Lengths(50, (200, 600), 30, (600, 60_000))
@@ -269,7 +273,15 @@ class _Fitting:
 
 def _wanted(lengths: Lengths, data: DetectionData) -> int:
     """Steps for all classes."""
-    return min(max(lengths.per_class * len(data.class_names), lengths.wanted[0]), lengths.wanted[1])
+    return lengths.wanted_for(len(data.class_names))
+
+
+def steps_needed(settings: Settings, classes: int) -> int:
+    """With fewer steps a detector of so many classes has learnt little, from what the run started from."""
+    if settings.train.weights not in STARTS:
+        return FINETUNING.wanted_for(classes)
+    pretrained = settings.train.weights == "imagenet" or settings.model.backbone.weights != "none"
+    return (PRETRAINED if pretrained else SCRATCH).wanted_for(classes)
 
 
 def _machine_choices(here: Machine) -> list[Choice]:
@@ -298,13 +310,17 @@ def _batch(
     while steps is not None and steps < wanted and batch > 1 and batch // 2 * density >= FEWEST_OBJECTS:
         batch //= 2
         steps = steps_within(budget, cost, batch)
-    reason = f"about {density * batch:.0f} objects a step"
+    reason, warning = f"about {density * batch:.0f} objects a step", ""
     if steps is not None:
         reason += f", about {steps:.0f} steps in {settings.train.budget}"
         if steps < wanted:
             classes = len(data.class_names)
-            reason += f"; {classes} classes need about {wanted} steps: give a longer --budget or smaller images"
-    return [Choice("train.batch_size", batch, reason)]
+            reason += f"; {classes} classes need about {wanted}"
+            warning = (
+                f"about {steps:.0f} steps fit into {settings.train.budget} here, and {classes} classes need about "
+                f"{wanted}: give a longer budget or smaller images"
+            )
+    return [Choice("train.batch_size", batch, reason, warning)]
 
 
 def _chunks(settings: Settings, cost: step_cost.Cost, device: torch.device, processes: int) -> list[Choice]:

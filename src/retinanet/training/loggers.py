@@ -24,7 +24,7 @@ def make_loggers(log: str | Callback | Sequence[str | Callback]) -> tuple[Callba
         log: names of ``LOGGERS`` or callbacks of your own; one of them, or several.
 
     Raises:
-        RequestError: there is no logger of this name, or its package is not installed.
+        RequestError: there is no logger of this name, or its package is not installed or not set up.
     """
     wanted: Sequence[Any] = (log,) if isinstance(log, str | Callback) else log
     if not isinstance(wanted, Sequence):
@@ -38,4 +38,6 @@ def _named(name: Any) -> Callback:
     logger = LOGGERS[name]
     if find_spec(logger.package) is None:
         raise RequestError(f"{logger.name} is not installed: pip install 'retinanet[{name}]'")
-    return logger()
+    made = logger()
+    made.require_usable()
+    return made

@@ -31,6 +31,13 @@ class RunLogger(Callback, ABC):
     def __init__(self) -> None:
         self._open = False
 
+    def require_usable(self) -> None:
+        """Called before any work of the run; the package is installed.
+
+        Raises:
+            RequestError: the service cannot be used as it is set up.
+        """
+
     @abstractmethod
     def open(self, run: Run, settings: Mapping[str, Any]) -> None:
         """Start logging, or go on with the log of a resumed run.
@@ -61,7 +68,9 @@ class RunLogger(Callback, ABC):
         try:
             self.open(trainer, settings | about)
         except Exception as error:
-            raise WorkError(f"{self.name} could not be started: {first_line(error)}; {self.help}") from error
+            raise WorkError(
+                f"{self.name} could not be started: {first_line(error).rstrip('.')}; {self.help}"
+            ) from error
         self._open = True
 
     def on_step(self, trainer: Run, event: StepDone) -> None:

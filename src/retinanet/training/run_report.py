@@ -18,6 +18,7 @@ from retinanet.report.run_facts import RunFacts
 from retinanet.report.run_page import write_run_page
 from retinanet.training.callbacks import Run
 from retinanet.training.events import Problem
+from retinanet.training.fitted_defaults import steps_needed
 from retinanet.training.run_folder import read_metrics
 
 LOSS_IMAGES = 32
@@ -59,10 +60,11 @@ def _facts(run: Run, seconds_in: Mapping[str, float], brief: bool) -> RunFacts:
         data=run.val,
         detections=detections,
         curves=evaluation.curves,
-        errors=error_costs(run.val, detections, indices),
+        errors=error_costs(run.val, detections, indices, threshold),
         confusion=confusion_matrix(run.val, detections, threshold, indices=indices),
         images=image_results(run.val, detections, threshold, indices=indices),
         loss_curves=None if brief else _loss_curves(run.detector, settings, run.val),
+        steps_needed=steps_needed(settings, len(run.val.class_names)),
         coverage=cover(run.data, settings.model, settings.matching),
         start=about.get("start", ""),
     )

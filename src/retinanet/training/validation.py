@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 BATCH_SIZE = 8
 DRAWN_IMAGES = 6
 DRAWN_SCORE = 0.3
-"""Detections above this score are drawn."""
+"""Detections above this score are drawn where the threshold with the best F1 is not known."""
 TIMED_IMAGES = 4
 """Images that are timed to estimate the time of an evaluation."""
 
@@ -148,17 +148,17 @@ class Validation:
         }
         folder.write("evaluation.json", json.dumps(facts, indent=1) + "\n")
         drawn = evenly(sorted(evaluation.detections), DRAWN_IMAGES)
-        rows = [self._row(index, evaluation.detections[index]) for index in drawn]
+        score = DRAWN_SCORE if evaluation.threshold is None else evaluation.threshold
+        rows = [self._row(index, evaluation.detections[index].above(score)) for index in drawn]
         with replacing(folder.path / "validation.png") as path:
             sheet(rows, class_names=self.data.class_names).save(path)
 
     def _row(self, index: int, detections: Detections) -> Row:
         data = self.data
-        confident = detections.above(DRAWN_SCORE)
         names = [data.class_names[label] for label in data.labels(index)]
         return Row(
             data.read(index),
             (data.boxes(index), names),
-            (confident.boxes, confident.names, confident.scores),
+            (detections.boxes, detections.names, detections.scores),
             data.path(index).name,
         )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from retinanet.common.errors import RequestError
 from retinanet.training.callbacks import Run
 from retinanet.training.run_logger import RunLogger
 
@@ -20,7 +21,14 @@ class WandbLog(RunLogger):
     """
 
     name, package = "W&B", "wandb"
-    help = "log in with `wandb login`, or set WANDB_MODE=offline"
+    help = "to log without a network, set WANDB_MODE=offline"
+
+    def require_usable(self) -> None:
+        import wandb
+
+        # Later W&B would ask for a key, in the middle of the progress bar.
+        if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False, verify=False):
+            raise RequestError("W&B has no API key: log in with `wandb login`, or set WANDB_MODE=offline")
 
     def open(self, run: Run, settings: Mapping[str, Any]) -> None:
         import wandb

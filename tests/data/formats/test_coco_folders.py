@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from tests.helpers.annotated import annotated, classes_of, coco_content, put, require_same
 
+from helpers.annotated import annotated, classes_of, coco_content, put, require_same
 from retinanet.data import open_data, splits
 
 

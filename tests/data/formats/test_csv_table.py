@@ -4,8 +4,8 @@ import csv
 import io
 
 import pytest
-from tests.helpers.annotated import annotated, classes_of, fault_counts, put, require_same
 
+from helpers.annotated import annotated, classes_of, fault_counts, put, require_same
 from retinanet.cli import main
 from retinanet.data import open_data, splits
 
@@ -223,6 +223,8 @@ def test_tables_that_cannot_be_read(tmp_path, refused, content, message):
     file = put(tmp_path / "a.csv", content)
     assert message in refused(file, "train")
     assert str(file) in refused(file, "train")
+    if "no table" not in message:
+        assert message in refused(tmp_path, "train")
 
 
 def test_several_tables(images, tmp_path, refused):

@@ -5,8 +5,8 @@ import sys
 from importlib import import_module
 
 import pytest
-from tests.helpers.annotated import annotated, classes_of, fault_counts, put, require_same
 
+from helpers.annotated import annotated, classes_of, fault_counts, put, require_same
 from retinanet.cli import main
 from retinanet.data import open_data, splits
 

@@ -4,7 +4,8 @@ import json
 import math
 
 import pytest
-from tests.helpers.annotated import (
+
+from helpers.annotated import (
     annotated,
     classes_of,
     coco_content,
@@ -13,7 +14,6 @@ from tests.helpers.annotated import (
     require_same,
     yolo_label,
 )
-
 from retinanet.cli import main
 from retinanet.data import open_data
 

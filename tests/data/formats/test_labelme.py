@@ -4,8 +4,8 @@ import base64
 import json
 
 import pytest
-from tests.helpers.annotated import annotated, classes_of, fault_counts, put, require_same
 
+from helpers.annotated import annotated, classes_of, fault_counts, put, require_same
 from retinanet.cli import main
 from retinanet.data import open_data, splits
 

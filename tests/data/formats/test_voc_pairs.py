@@ -1,8 +1,8 @@
 """Pascal VOC's XML without lists of images: beside the images, or in a folder of their own."""
 
 import pytest
-from tests.helpers.annotated import annotated, fault_counts, put, require_same, voc_sheet
 
+from helpers.annotated import annotated, fault_counts, put, require_same, voc_sheet
 from retinanet.cli import main
 from retinanet.data import open_data, splits
 

@@ -15,8 +15,8 @@ from PIL import Image
 from retinanet.analysis.splitting import split
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.data import open_data, splits
-from retinanet.data.dataset import find_layout
 from retinanet.data.formats.writers import FORMATS, write
+from retinanet.data.layouts import find_layout
 
 UNNAMED = "classes without a box, which Pascal VOC does not name"
 

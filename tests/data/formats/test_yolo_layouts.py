@@ -6,8 +6,8 @@ import unicodedata
 import numpy as np
 import pytest
 from PIL import Image
-from tests.helpers.annotated import Annotated, annotated, classes_of, put, require_same, voc_sheet, yolo_label
 
+from helpers.annotated import Annotated, annotated, classes_of, put, require_same, voc_sheet, yolo_label
 from retinanet.cli import main
 from retinanet.common.errors import RequestError
 from retinanet.data import open_data, splits

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from retinanet.analysis.doctor.finding import Finding, Severity, Split
 from retinanet.data.faults import RENAMED
+from retinanet.data.formats.outlines import NO_BOX, ROTATED
 from retinanet.data.formats.safe_paths import OUTSIDE
 from retinanet.data.formats.yolo_labels import PREDICTION
 
@@ -49,6 +50,10 @@ KINDS: dict[str, tuple[str, Severity, str]] = {
         "warning",
         "check a few boxes, and declare the keypoints: kpt_shape: [number, columns] in the YAML",
     ),
+    ROTATED: ("boxes.rotated", "warning", "nothing, where upright boxes are enough: they are larger than the objects"),
+    NO_BOX: ("labels.no-box", "warning", "nothing, where they are no objects; else draw boxes or polygons"),
+    "box on a rotated view of the image": ("labels.rotated-view", "error", "draw these boxes on the upright image"),
+    "box with several labels, the first is read": ("labels.several", "warning", "give each box one label"),
     "no bbox, taken from the segmentation": ("labels.no-bbox", "warning", "nothing, where the outlines are right"),
     "id written as text or fraction, matched": ("labels.id-types", "warning", "write ids as whole numbers"),
     "label file that is not read": (

@@ -9,9 +9,10 @@ from pathlib import Path
 from retinanet.analysis.doctor.finding import Finding, Severity, counted
 from retinanet.common.errors import RequestError
 from retinanet.common.text import LIST, read_text
-from retinanet.data.dataset import DetectionData, find_layout, open_data
+from retinanet.data.dataset import DetectionData, open_data
 from retinanet.data.formats import voc
 from retinanet.data.formats.split_folders import plain_name
+from retinanet.data.layouts import find_layout
 
 SplitProgress = Callable[[str, int, int], None]
 ORDER = ("train", "trainval", "val", "test")  # the training set first: its classes are used for the others

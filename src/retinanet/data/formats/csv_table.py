@@ -77,6 +77,16 @@ def _tables(folder: Path) -> Iterator[Path]:
             continue
 
 
+def unreadable(root: Path) -> str:
+    """The reason why the first CSV in a folder that cannot be read is no table of boxes; "" if there is none."""
+    for path in sorted(root.glob("*.csv")):
+        try:
+            columns_of(path)
+        except RequestError as error:
+            return str(error)
+    return ""
+
+
 def columns_of(path: Path) -> Columns | None:
     return recognise([row for _, row in itertools.islice(rows_of(path), SAMPLE)])
 

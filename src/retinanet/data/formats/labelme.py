@@ -12,7 +12,7 @@ from typing import Any
 
 from retinanet.common.errors import RequestError
 from retinanet.common.text import LIST, TextError, read_text, require_regular
-from retinanet.data.faults import Report
+from retinanet.data.faults import RENAMED, Report
 from retinanet.data.formats.image_lookup import ImageLookup
 from retinanet.data.formats.listing import WHOLE, Layout, Listing, image_files, number, numbered, shown
 from retinanet.data.formats.outlines import NO_BOX, Box, around
@@ -149,6 +149,7 @@ def _image(path: Path, root: Path, content: dict[str, Any], report: Report) -> P
     if image is not None and image.is_file():
         return image
     if beside is not None:
+        report.add(RENAMED, "repaired", f"{shown(path, root)}: {name} is {shown(beside, root)}")
         return beside
     if content["imageData"]:
         text = f"{shown(path, root)}: {name}, which is only in the JSON (imageData): save it beside"

@@ -128,7 +128,7 @@ def extract(table: ParquetTable, root: Path) -> dict[int, Path]:
     known = table.path.stat()
     mark = {"size": known.st_size, "changed": known.st_mtime_ns, "rows": len(table)}
     try:
-        done = json.loads((folder / DONE).read_text())
+        done = json.loads((folder / DONE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         done = None
     if done != mark:
@@ -145,7 +145,7 @@ def extract(table: ParquetTable, root: Path) -> dict[int, Path]:
                 with replacing(folder / f"{position:08d}.{_suffix(content)}") as part:
                     part.write_bytes(content)
         with replacing(folder / DONE) as part:
-            part.write_text(json.dumps(mark))
+            part.write_text(json.dumps(mark), encoding="utf-8")
     files = (path for path in folder.iterdir() if path.stem.isdigit())
     return {int(path.stem): path for path in files}
 

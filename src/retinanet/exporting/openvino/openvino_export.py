@@ -1,4 +1,4 @@
-"""The network as an OpenVINO model: a folder that :mod:`retinanet.export.openvino.openvino_runtime` reads."""
+"""The network as an OpenVINO model: a folder that :mod:`retinanet.exporting.openvino.openvino_runtime` reads."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import nn
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.common.version import __version__
 from retinanet.config.convert import to_plain
-from retinanet.export.onnx.onnx_export import EXAMPLE, Flat, output_names
-from retinanet.export.openvino import openvino_int8
-from retinanet.export.openvino.openvino_runtime import ABOUT, DEVICE, FORMAT, NETWORK, core, runtime
+from retinanet.exporting.onnx.onnx_export import EXAMPLE, Flat, output_names
+from retinanet.exporting.openvino import openvino_int8
+from retinanet.exporting.openvino.openvino_runtime import ABOUT, DEVICE, FORMAT, NETWORK, core, runtime
 from retinanet.inference.detector import Detector
 
 Precision = Literal["fp32", "bf16", "int8"]

@@ -13,9 +13,9 @@ from torch import Tensor
 from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.config.model_settings import ModelSettings
-from retinanet.export.exported_network import ExportedNetwork
-from retinanet.export.onnx import onnx_limits
-from retinanet.export.onnx.onnx_export import FORMAT, NETWORK_INPUT, output_names
+from retinanet.exporting.exported_network import ExportedNetwork
+from retinanet.exporting.onnx import onnx_limits
+from retinanet.exporting.onnx.onnx_export import FORMAT, NETWORK_INPUT, output_names
 from retinanet.inference.detections import Detections
 from retinanet.inference.detector import DEFAULTS, Detector
 from retinanet.ops.image_batch import ImageBatch

@@ -11,11 +11,11 @@ import torch
 
 from helpers import exported_models as models
 from retinanet.config.model_settings import AnchorSettings, ModelSettings, PostprocessingSettings, PreprocessingSettings
-from retinanet.export.detector_agreement import Agreement
-from retinanet.export.onnx.onnx_ops import Ops
-from retinanet.export.onnx.onnx_postprocess import postprocess as write_postprocess
-from retinanet.export.onnx.onnx_preprocess import Sides
-from retinanet.export.onnx.onnx_preprocess import preprocess as write_preprocess
+from retinanet.exporting.detector_agreement import Agreement
+from retinanet.exporting.onnx.onnx_ops import Ops
+from retinanet.exporting.onnx.onnx_postprocess import postprocess as write_postprocess
+from retinanet.exporting.onnx.onnx_preprocess import Sides
+from retinanet.exporting.onnx.onnx_preprocess import preprocess as write_preprocess
 from retinanet.inference.detections import Detections
 from retinanet.inference.postprocessing import postprocess
 from retinanet.model.retinanet import Outputs

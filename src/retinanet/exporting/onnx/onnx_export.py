@@ -15,9 +15,9 @@ from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.common.version import __version__
 from retinanet.config.convert import to_plain
 from retinanet.config.model_settings import ModelSettings
-from retinanet.export.onnx.onnx_ops import Ops
-from retinanet.export.onnx.onnx_postprocess import postprocess
-from retinanet.export.onnx.onnx_preprocess import preprocess
+from retinanet.exporting.onnx.onnx_ops import Ops
+from retinanet.exporting.onnx.onnx_postprocess import postprocess
+from retinanet.exporting.onnx.onnx_preprocess import preprocess
 from retinanet.inference.detector import Detector
 from retinanet.model.retinanet import RetinaNet
 

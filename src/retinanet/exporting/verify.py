@@ -23,9 +23,9 @@ from torch import Tensor
 
 from retinanet.common.arguments import PredictOptions
 from retinanet.common.errors import WorkError
-from retinanet.export.box_recall import recall_counts
-from retinanet.export.detector_agreement import Agreement
-from retinanet.export.onnx.onnx_runtime import OnnxDetector, open_inside
+from retinanet.exporting.box_recall import recall_counts
+from retinanet.exporting.detector_agreement import Agreement
+from retinanet.exporting.onnx.onnx_runtime import OnnxDetector, open_inside
 from retinanet.inference.detector import Detector
 from retinanet.ops.image_batch import ImageBatch
 from retinanet.ops.network_outputs import Outputs
@@ -77,7 +77,7 @@ def verify_export(
         "at limits" (detections that only one of them has, because of rounding at a limit); for a complete file
         "grey levels" (of the network's input) too.
         For bf16 and int8 "boxes" (of the model) and "found again" (how many of them the export has too); see
-        :func:`retinanet.export.box_recall.recall_counts`.
+        :func:`retinanet.exporting.box_recall.recall_counts`.
 
     Raises:
         WorkError: they do not agree; the message says in what.

@@ -23,9 +23,9 @@ from retinanet.cli.predict_command import predict
 from retinanet.cli.push_command import push
 from retinanet.cli.serve_command import serve
 from retinanet.common.errors import RequestError
-from retinanet.export import torch_export
-from retinanet.export.detector_agreement import Agreement
-from retinanet.export.exporter import export
+from retinanet.exporting import torch_export
+from retinanet.exporting.detector_agreement import Agreement
+from retinanet.exporting.exporter import export
 from retinanet.inference.detector import Detector
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from retinanet.export import torch_export
-from retinanet.export.onnx import onnx_runtime
-from retinanet.export.openvino import openvino_runtime
+from retinanet.exporting import torch_export
+from retinanet.exporting.onnx import onnx_runtime
+from retinanet.exporting.openvino import openvino_runtime
 from retinanet.inference.detector import Detector
 
 

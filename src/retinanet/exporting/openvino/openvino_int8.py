@@ -19,12 +19,13 @@ from torch import Tensor
 
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.config.model_settings import ModelSettings
-from retinanet.data.dataset import evenly, find_layout
+from retinanet.data.dataset import evenly
 from retinanet.data.faults import Report
 from retinanet.data.formats.listing import image_files
 from retinanet.data.formats.split_folders import plain_name
 from retinanet.data.image_io import read
-from retinanet.export.openvino.openvino_runtime import runtime, without_telemetry
+from retinanet.data.layouts import find_layout
+from retinanet.exporting.openvino.openvino_runtime import runtime, without_telemetry
 from retinanet.ops.image_batch import network_input
 
 MOST = 300

@@ -12,8 +12,8 @@ import torch
 import retinanet
 from helpers import exported_models as models
 from retinanet.common.errors import RequestError
-from retinanet.export.detector_agreement import Agreement
-from retinanet.export.exporter import export
+from retinanet.exporting.detector_agreement import Agreement
+from retinanet.exporting.exporter import export
 from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
 

@@ -17,7 +17,7 @@ from helpers import exported_models as models
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.common.fields import from_plain
 from retinanet.config.model_settings import ModelSettings
-from retinanet.export.detector_agreement import Agreement
+from retinanet.exporting.detector_agreement import Agreement
 from retinanet.inference.detections import Detections
 from retinanet.inference.detector import Detector
 
@@ -27,8 +27,8 @@ pytest.importorskip("onnxruntime")
 
 from retinanet.cli.export_command import export as command  # noqa: E402
 from retinanet.cli.options import Common  # noqa: E402
-from retinanet.export import exporter, verify  # noqa: E402
-from retinanet.export.onnx import onnx_export, onnx_runtime  # noqa: E402
+from retinanet.exporting import exporter, verify  # noqa: E402
+from retinanet.exporting.onnx import onnx_export, onnx_runtime  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -456,7 +456,7 @@ def test_what_is_missing_is_named(complete: Path) -> None:
 import sys
 sys.modules["onnxruntime"] = sys.modules["onnx"] = None
 from pathlib import Path
-from retinanet.export.onnx import onnx_export, onnx_runtime
+from retinanet.exporting.onnx import onnx_export, onnx_runtime
 for call in (lambda: onnx_runtime.load_onnx({str(complete)!r}), lambda: onnx_export.write(None, Path("m.onnx"))):
     try:
         call()

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from retinanet.config.model_settings import AnchorSettings, ModelSettings, PostprocessingSettings
-from retinanet.export.onnx.onnx_ops import Ops
-from retinanet.export.onnx.onnx_preprocess import Sides
+from retinanet.exporting.onnx.onnx_ops import Ops
+from retinanet.exporting.onnx.onnx_preprocess import Sides
 from retinanet.ops.anchors import cell_anchors
 from retinanet.ops.boxes import MAX_LOG_RATIO
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from retinanet.common.errors import RequestError, WorkError, first_line
 from retinanet.common.version import __version__
 from retinanet.config.convert import to_plain
-from retinanet.export.exported_network import ExportedNetwork
-from retinanet.export.onnx.onnx_export import EXAMPLE, Flat, dynamic_shapes
+from retinanet.exporting.exported_network import ExportedNetwork
+from retinanet.exporting.onnx.onnx_export import EXAMPLE, Flat, dynamic_shapes
 from retinanet.inference.detector import Detector
 from retinanet.weight_files import metadata
 

@@ -25,8 +25,8 @@ from retinanet.common.errors import RequestError, WorkError
 from retinanet.config.model_settings import PreprocessingSettings
 from retinanet.data import open_data
 from retinanet.evaluation.runner import detect_all
-from retinanet.export.exported_network import ExportedNetwork
-from retinanet.export.openvino import openvino_export, openvino_int8, openvino_runtime
+from retinanet.exporting.exported_network import ExportedNetwork
+from retinanet.exporting.openvino import openvino_export, openvino_int8, openvino_runtime
 from retinanet.inference.detections import Detections
 from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
@@ -126,7 +126,7 @@ def test_signals_are_survived_after_several_models(folder: Path) -> None:
     code = f"""if True:
         import faulthandler, os, signal
         from pathlib import Path
-        from retinanet.export.openvino import openvino_runtime
+        from retinanet.exporting.openvino import openvino_runtime
         faulthandler.enable()
         signal.signal(signal.SIGUSR1, lambda number, frame: print("survived", flush=True))
         first = openvino_runtime.load(Path({str(folder)!r}))
@@ -306,7 +306,7 @@ def test_a_missing_extra_is_said_in_a_line(folder: Path) -> None:
     code = f"""
         import sys
         sys.modules["openvino"] = None
-        from retinanet.export.openvino.openvino_runtime import load
+        from retinanet.exporting.openvino.openvino_runtime import load
         from retinanet.common.errors import RequestError
         try:
             load({str(folder)!r})
@@ -321,7 +321,7 @@ def test_nothing_is_sent_and_no_file_is_made_in_the_home_folder(tmp_path: Path) 
     # In a process without pytest and without the marks of a CI machine, which switch telemetry off by themselves.
     code = """
         import os, sys, urllib.request
-        from retinanet.export.openvino.openvino_runtime import runtime
+        from retinanet.exporting.openvino.openvino_runtime import runtime
         openvino = runtime("a test")
         from openvino.tools.ovc import telemetry_utils
         from openvino.tools.ovc import convert_impl
@@ -337,7 +337,7 @@ def test_nothing_is_sent_and_no_file_is_made_in_the_home_folder(tmp_path: Path) 
 def test_importing_costs_nothing() -> None:
     code = """
         import sys
-        from retinanet.export.openvino import openvino_runtime
+        from retinanet.exporting.openvino import openvino_runtime
         print([name for name in ("torch", "openvino", "nncf") if name in sys.modules])
     """
     assert run(code).stdout.strip() == "[]"

@@ -19,10 +19,10 @@ from retinanet.common.atomic_files import beside, rename, what_is_wrong
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.data.dataset import evenly
 from retinanet.data.image_io import read
-from retinanet.export import torch_export
-from retinanet.export.onnx import onnx_export, onnx_runtime
-from retinanet.export.openvino import openvino_export, openvino_int8, openvino_runtime
-from retinanet.export.verify import verify_export
+from retinanet.exporting import torch_export
+from retinanet.exporting.onnx import onnx_export, onnx_runtime
+from retinanet.exporting.openvino import openvino_export, openvino_int8, openvino_runtime
+from retinanet.exporting.verify import verify_export
 from retinanet.inference.detector import Detector
 from retinanet.model import RetinaNet
 
@@ -43,7 +43,7 @@ CHECKED = 8
 class Exported:
     files: tuple[Path, ...]
     differences: dict[str, float] = field(default_factory=dict)
-    """The largest differences to the model, by name; see :mod:`retinanet.export.verify`."""
+    """The largest differences to the model, by name; see :mod:`retinanet.exporting.verify`."""
 
 
 def default_output(model: str | Path, format: Format, precision: ExportPrecision = "fp32") -> Path:
@@ -89,7 +89,7 @@ def require_request(
     if ending and output.suffix.lower() != ending:
         raise RequestError(f"{output}: give the output a name that ends in {ending}")
     if output.exists():
-        raise RequestError(f"{output} exists: name a new output, or remove it first")
+        raise RequestError(f"{output} exists: name a new output with --output, or remove it first")
     if not output.absolute().parent.is_dir():
         raise RequestError(f"there is no folder {output.absolute().parent} to write {output.name} into")
 

@@ -64,8 +64,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exports of one page hold the same network, and tracing it takes up to ten seconds."""
-    from retinanet.export.onnx import onnx_export
-    from retinanet.export.openvino import openvino_export
+    from retinanet.exporting.onnx import onnx_export
+    from retinanet.exporting.openvino import openvino_export
 
     trace, convert = onnx_export.trace, openvino_export.convert
     traced: list[Any] = []

@@ -119,7 +119,7 @@ def load(path: str | Path) -> Detector:
     folder = folder_of(Path(path))
     settings, names, about, precision = read_about(folder)
     runtime(folder)  # A missing package is reported before PyTorch is imported.
-    from retinanet.export.exported_network import ExportedNetwork
+    from retinanet.exporting.exported_network import ExportedNetwork
     from retinanet.inference.detector import Detector
 
     run = Network(folder, precision)

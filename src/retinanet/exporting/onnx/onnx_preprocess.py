@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from retinanet.config.model_settings import PreprocessingSettings
-from retinanet.export.onnx.onnx_ops import Ops
+from retinanet.exporting.onnx.onnx_ops import Ops
 from retinanet.ops.opencv_resize import BITS
 
 PILLOW_BITS = 22
