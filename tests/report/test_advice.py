@@ -98,7 +98,7 @@ def test_no_detection_is_right():
     assert "Only 30\u202f% of the boxes" in said[1]
     assert re.search(r"from 0.5 to 0.5.* learning rate: `--train.lr", said[2])
     assert "`--train.epochs 12`" in said[3]
-    assert "`--weights imagenet`" in said[4]
+    assert "`--train.weights imagenet`" in said[4]
     why = "from scratch: 2 classes from 9 images"
     said = read(facts(stats={"AP": 0.0}, start=why), errors(0.0), best_f1=0.0)
     assert said[-1] == "The run started from scratch: 2 classes from 9 images."

@@ -113,7 +113,7 @@ def _hardly_right(facts: RunFacts, length: list[str]) -> list[str]:
     if not length:
         advice.append(f"{count(facts.steps)} steps may be too few. {_longer(facts)}.")
     if facts.settings.model.backbone.weights == facts.settings.train.weights == "none":
-        usual = "from random weights. Pretrained ones need far fewer of your images: `--weights imagenet`, or a file"
+        usual = "from random weights. Pretrained ones need far fewer of your images: `--train.weights imagenet`"
         advice.append(f"The run started {facts.start or usual}.")
     return [*advice, *_waiting(facts)]
 
