@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from retinanet.api.loading import load
+from retinanet.common.arguments import require_data
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
 from retinanet.common.run_names import next_folder
@@ -28,7 +29,7 @@ from retinanet.training import trainer
 from retinanet.training.callbacks import Callback
 from retinanet.training.own_parts import OptimizerFunction
 from retinanet.training.preparation import Summary
-from retinanet.training.run_request import RunRequest, of_run, require_data
+from retinanet.training.run_request import RunRequest, of_run
 
 
 @dataclass(frozen=True)
