@@ -1,5 +1,7 @@
 """A share of the only split that is held out for validation."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -98,3 +100,24 @@ def test_held_out_images_of_a_data_set_that_has_grown_are_unknown(one_split):
     _, val = open_held_out(one_split, "train", 0.2, 0)
     with pytest.raises(RequestError, match="39 in training"):
         open_again(one_split, {**val.held_out, "images": 39}, CLASSES)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_other_labels_would_hold_out_other_images(tmp_path, training):
+    """The classes are balanced, so corrected labels change the choice: images of the training set would be among it."""
+    root = write(tmp_path / "data", "coco", {"train": sound(train=30)["train"]})
+    if training:
+        train(root, tiny(steps=1), tmp_path / "run")
+    _, val = open_held_out(root, "train", 0.2, 0)
+    assert names(open_again(root, val.held_out, CLASSES)) == names(val)
+    held = {key: value for key, value in val.held_out.items() if key != "digest"}
+    assert names(open_again(root, held, CLASSES)) == names(val), "of an older checkpoint"
+    path = next(root.rglob("*.json"))
+    content = json.loads(path.read_text())
+    content["annotations"] = content["annotations"][: len(content["annotations"]) // 2]
+    path.write_text(json.dumps(content))
+    with pytest.raises(RequestError, match="other images or labels"):
+        open_again(root, val.held_out, CLASSES)
+    if training:
+        with pytest.raises(RequestError, match="cannot resume"):
+            train(root, tiny(steps=2), tmp_path / "run", resume=True)

@@ -32,7 +32,7 @@ def test_the_demo_leaves_scenes_a_detector_and_drawn_predictions(short, tmp_path
     for name in ("validation.png", "metrics.csv", "settings.yaml"):
         assert (folder / "run" / name).stat().st_size > 0
     assert len(list((folder / "predictions").rglob("*.jpg"))) == 3
-    assert "retinanet train DATA --config scratch-small --budget 15m" in captured.err
+    assert "retinanet train DATA --budget 15m" in captured.err
     assert f"retinanet evaluate {folder}/run {folder}/scenes" in captured.err
 
 

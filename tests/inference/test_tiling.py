@@ -199,6 +199,17 @@ def test_pieces_of_two_classes_are_joined_where_all_classes_compete():
     assert len(merge(boxes, scores, labels, view, views, 30, BY_CLASS, False)[0]) == 4
 
 
+def test_a_whole_box_keeps_its_label_beside_a_piece_of_another_class():
+    views = torch.tensor([[0, 0, 100, 100], [70, 0, 170, 100]])
+    boxes = torch.tensor(
+        [[60.0, 20, 96, 60], [70, 20, 99, 60]]
+    )  # whole in the first view, cut by the second one's edge
+    scores, labels, view = torch.tensor([0.6, 0.8]), torch.tensor([0, 1]), torch.tensor([0, 1])
+    found = merge(boxes, scores, labels, view, views, 30, PostprocessingSettings(nms="agnostic"), False)
+    assert found[0].tolist() == [[60, 20, 96, 60]]
+    assert (found[1].tolist(), found[2].tolist()) == (pytest.approx([0.6]), [0])
+
+
 def test_without_overlap_nothing_is_lost():
     truth = [(2, (30, 30, 60, 60))]
     assert found(truth, overlap=0, whole=False) == truth

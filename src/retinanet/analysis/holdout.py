@@ -5,6 +5,7 @@ Classes have their share of both sides, and near-duplicates stay on one side (:m
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ class HoldOut:
     seed: int
     images: int
     """Number of images of the whole split: with more or fewer, others would be held out."""
+    digest: str = ""
+    """Of the names of the held-out images: the labels and the content of images have a part in the choice."""
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -107,20 +110,31 @@ def open_held_out(
     text = f"{len(val)} of {len(data)} images are held out for validation ({share:.0%}, classes balanced, "
     data.report.notes.append(text + "; ".join(notes) + ")")
     held = data.subset(val, "held out", Report(notes=[f"{len(val)} of {len(data)} images of split {data.split}"]))
-    held.held_out = HoldOut(data.split, share, seed, len(data)).plain()
+    held.held_out = HoldOut(data.split, share, seed, len(data), _digest(held)).plain()
     return data.subset(train, data.split, data.report), held
 
 
+def _digest(held: DetectionData) -> str:
+    names = "\n".join(held.path(i).name for i in range(len(held)))
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
 def open_again(
-    root: str | Path, about: Mapping[str, Any], class_names: Sequence[str], on_progress: Progress | None = None
+    root: str | Path,
+    about: Mapping[str, Any],
+    class_names: Sequence[str],
+    on_progress: Progress | None = None,
+    *,
+    strict: bool = False,
 ) -> DetectionData:
     """The images that a run held out for validation.
 
     Args:
         about: ``held_out`` of the run's validation set, which its checkpoints contain.
+        strict: refuse a data set with any fault.
 
     Raises:
-        RequestError: the data set has another number of images now, so others would be held out.
+        RequestError: the data set has changed, so others would be held out.
     """
     before = HoldOut(**about)
     _, held = open_held_out(
@@ -128,14 +142,18 @@ def open_again(
         before.split,
         before.share,
         before.seed,
+        strict=strict,
         class_names=class_names,
         on_progress=on_progress,
         on_compare=on_progress,
     )
     now = HoldOut(**(held.held_out or {}))
-    if now != before:
-        raise RequestError(
-            f"{root} has {now.images} images, and had {before.images} in training: which of them were held out for "
-            "validation can no longer be told; name a split with --split, or validate on images of their own"
-        )
-    return held
+    if now == before or (not before.digest and now.images == before.images):
+        return held
+    changed = f"has {now.images} images, and had {before.images} in training"
+    if now.images == before.images:
+        changed = "has other images or labels than in training"
+    raise RequestError(
+        f"{root} {changed}: which images were held out for validation can no longer be told; name a split with "
+        "--split, or validate on images of their own"
+    )

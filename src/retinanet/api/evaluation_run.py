@@ -117,7 +117,7 @@ def images_of(
     with Progress(out) as progress:
         checking = progress.counter("checking")
         if isinstance(held_out, Mapping) and wanted_share(data, split) is not None:
-            images = open_again(data, held_out, detector.class_names, checking)
+            images = open_again(data, held_out, detector.class_names, checking, strict=strict)
         else:
             images = open_data(data, split, strict=strict, class_names=detector.class_names, on_progress=checking)
     counts = images.counts()

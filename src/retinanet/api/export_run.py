@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from retinanet.api.loading import load
+from retinanet.common.arguments import Nms
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
 from retinanet.exporting import exporter
@@ -27,6 +28,7 @@ def export(
     precision: ExportPrecision = "fp32",
     calibrate: str | Path | None = None,
     check: Sequence[Tensor] | None = None,
+    nms: Nms | None = None,
     network_only: bool = False,
     progress: bool = True,
 ) -> Path:
@@ -46,6 +48,7 @@ def export(
         calibrate: a folder of images like those of the deployment, from which int8 takes the range of values.
         check: (3, H, W) uint8 images on which model and export are compared. By default some of ``calibrate``, or
             synthetic ones.
+        nms: "class" or "agnostic", written into the export; the model's own setting by default.
         network_only: for ONNX, leave out resizing, decoding and non-maximum suppression.
         progress: show what is being done.
 
@@ -72,6 +75,7 @@ def export(
         check=check,
         calibrate=images,
         precision=precision,
+        nms=nms,
         on_progress=out.note,
     )
     return path

@@ -79,8 +79,8 @@ def demo(
         f"detections   {run}/validation.png, beside the ground truth",
         f"predictions  {predictions}",
         "",
-        "Next, with your own images (a folder in COCO, Pascal VOC or YOLO layout):",
-        "  retinanet train DATA --config scratch-small --budget 15m",
+        "Next, with your own images (a labelled folder, such as COCO, Pascal VOC or YOLO):",
+        "  retinanet train DATA --budget 15m",
         f"  retinanet evaluate {run} {scenes}",
     )
     out.json({"scenes": scenes, "run": run, "predictions": predictions, **summary, "per_class": per_class})

@@ -110,7 +110,7 @@ def _images(folder: Path, count: int) -> list[Tensor]:
 
 
 def lines(differences: dict[str, float]) -> list[str]:
-    """What :func:`retinanet.exporting.verify.verify` found, in words."""
+    """What :func:`retinanet.exporting.verify.verify_export` found, in words."""
     from retinanet.exporting.box_recall import IOU, SCORE
 
     d = differences

@@ -78,7 +78,7 @@ def merge(
     joined[:, :2].scatter_reduce_(0, rows, boxes[cut, :2], "amin")
     joined[:, 2:].scatter_reduce_(0, rows, boxes[cut, 2:], "amax")
     best = scores.scatter_reduce(0, pieces, scores[cut], "amax")
-    highest = cut & (scores == best[same])
+    highest = cut & ~has_whole[same] & (scores == best[same])  # a whole box keeps its label, as its score
     labels = labels.scatter_reduce(0, same[highest], labels[highest], "amin", include_self=False)
     boxes, scores = torch.where(cut[:, None], joined, boxes)[keep], torch.where(cut, best, scores)[keep]
     labels, groups = labels[keep], groups[keep]

@@ -105,7 +105,7 @@ def prepare(
             notify(events.NothingToDo(summary))
             return summary
         run_in_all(fabric, lambda: _require_data(data_root, folder))
-    data, val = run_in_all(fabric, opening)
+    data, val = run_in_all(fabric, lambda: _as_before(saved, folder, opening()))
     workers = _workers(settings, fabric)
     choices: list[Choice] = []
     start = ""
@@ -211,6 +211,23 @@ def finished_summary(saved: dict[str, Any], settings: Settings, folder: RunFolde
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return progress.summary(folder.path, last)
+
+
+def _as_before(
+    saved: dict[str, Any] | None, folder: RunFolder, splits: tuple[DetectionData, DetectionData]
+) -> tuple[DetectionData, DetectionData]:
+    """The splits, of which a resumed run validates on the images that it held out before.
+
+    Raises:
+        RequestError: other images would be held out, of which it has trained on some.
+    """
+    before = saved.get("held_out") if saved is not None else None
+    if before is not None and before != splits[1].held_out:
+        raise RequestError(
+            f"cannot resume {folder.path}: the images or labels of {splits[0].root} have changed, so other images "
+            "would be held out for validation; restore them, or start a new run"
+        )
+    return splits
 
 
 def _make_model(settings: Settings, data: DetectionData, resume: bool) -> tuple[RetinaNet, initial_weights.Kept | None]:

@@ -387,6 +387,7 @@ class Trainer:
             "settings": to_plain(self.settings),
             "classes": list(self.data.class_names),
             "images": len(self.data),
+            "held_out": self.val.held_out,
         }
         resume_state.save(self.folder.resume, state)
         self.notify(events.StateSaved(self.folder.resume, self.progress.step))

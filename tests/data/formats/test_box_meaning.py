@@ -59,3 +59,13 @@ def test_all_meanings_become_corners(meaning, scale):
     assert np.allclose(np.array(listing.boxes).reshape(-1, 4), corners)
     assert listing.fractions == (scale < 1)
     assert len(report.notes) == (scale < 1)
+
+
+def test_a_broken_box_does_not_turn_fractions_into_pixels():
+    numbers = [[0.1, 0.2, 0.5, 0.6], [float("nan"), 0, 1, 1], [0.5, 0.5, 1.0, 1.0]]
+    listing = Listing(["a"], [0], lambda *_: "")
+    image = listing.add_image("a.png", 1, (80, 100))
+    for _ in numbers:
+        listing.add_box(image, (0, 0, 0, 0), 0, 0)
+    settle(listing, array("d", np.ravel(numbers)), "a.parquet", Report())
+    assert listing.fractions

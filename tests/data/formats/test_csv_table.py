@@ -182,6 +182,14 @@ def test_numbered_classes(images, tmp_path):
     assert any("called by their number" in note for note in data.report.notes)
 
 
+def test_an_image_under_two_names_is_one_image(images, tmp_path):
+    images[0].copy(tmp_path / "images")
+    name = images[0].name
+    put(tmp_path / "a.csv", f"{name},1,2,30,40,a\n./{name},1,2,30,41,a\nimages/{name},5,6,30,41,b\n")
+    data = open_data(tmp_path, "train")
+    assert (len(data), data.num_boxes) == (1, 3)
+
+
 def test_faults_name_the_row(images, tmp_path):
     images[0].copy(tmp_path / "dice")
     name = images[0].name

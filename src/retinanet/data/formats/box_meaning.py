@@ -28,7 +28,8 @@ def settle(listing: Listing, written: array[float], file: str, report: Report) -
     numbers = np.frombuffer(written, np.float64).reshape(-1, 4)
     if not len(numbers):
         return
-    if (np.abs(numbers) <= FRACTIONS).all() and (numbers != np.round(numbers)).any():
+    known = numbers[np.isfinite(numbers).all(1)]  # a box that is not four numbers is reported when it is checked
+    if len(known) and (np.abs(known) <= FRACTIONS).all() and (known != np.round(known)).any():
         listing.fractions = True
         report.notes.append(f"boxes of {file} are read as fractions of the image's sides: all are about 0 to 1")
     if listing.meaning == "corner and sides":

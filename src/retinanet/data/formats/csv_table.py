@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from array import array
 from collections.abc import Iterator
 from functools import partial
@@ -127,6 +128,7 @@ class _Reader:
         folders = [path.parent, path.parent / "images", root / split, root / "images" / split, root / "images"]
         self._lookup = ImageLookup(root, folders)
         self._index: dict[str, int | None] = {}
+        self._of_path: dict[str, int] = {}
         numbers = array("d")
         for line, row in _rows(path, columns):
             self._add(line, row, numbers)
@@ -200,7 +202,10 @@ class _Reader:
             if self._columns.size is not None:
                 width, height = (number(row[column].strip()) for column in self._columns.size)
                 size = [int(height), int(width)] if all(1 <= side < 1 << 31 for side in (height, width)) else size
-            index = self.listing.add_image(path, 0, (size[0], size[1]))
+            key = os.path.normpath(path)  # a.jpg and ./a.jpg are one image
+            if key not in self._of_path:
+                self._of_path[key] = self.listing.add_image(path, 0, (size[0], size[1]))
+            index = self._of_path[key]
         self._index[name] = index
         return index
 

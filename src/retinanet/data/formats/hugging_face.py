@@ -236,7 +236,7 @@ def _read(root: Path, parts: Parts, split: str, report: Report) -> Listing:
     if all(type(ident) is int and 0 <= ident < 1 << 63 for ident in idents) and len({*idents}) == len(idents):
         listing.ids = idents
     settle(listing, written, shown(files[0], root), report)
-    if any(f"/{EXTRACTED}/" in path for path in listing.paths[:1]):
+    if listing.paths and EXTRACTED in Path(listing.paths[0]).parts:
         report.notes.append(f"the images in the Parquet files are extracted to {root / EXTRACTED}")
     return listing
 

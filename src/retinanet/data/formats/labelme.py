@@ -90,6 +90,7 @@ def _read(root: Path, folders: dict[str, Path], split: str, report: Report) -> L
         raise RequestError(f"no shape in the JSON files of {root} has a label")
     label_of = {name: label for label, name in enumerate(names)}
     files: list[str] = []
+    lookups: dict[Path, ImageLookup] = {}  # one for each folder: it lists all images at most once
     listing = Listing(
         names,
         list(range(1, len(names) + 1)),
@@ -101,7 +102,8 @@ def _read(root: Path, folders: dict[str, Path], split: str, report: Report) -> L
         if isinstance(content, str):
             report.add("unreadable annotation file", "left out", content)
             continue
-        image = _image(path, root, content, report)
+        lookup = lookups.setdefault(path.parent, ImageLookup(root, [path.parent]))
+        image = _image(path, root, content, lookup, report)
         if image is None:
             continue
         sides = [number(content.get(key)) for key in ("imageHeight", "imageWidth")]
@@ -134,14 +136,13 @@ def _names(root: Path, folders: dict[str, Path]) -> set[str]:
 
 
 def _takes_part(shape: dict[str, Any]) -> bool:
-    return shape.get("shape_type", "polygon") in ("rectangle", "circle", "mask", *OUTLINES)
+    return (shape.get("shape_type") or "polygon") in ("rectangle", "circle", "mask", *OUTLINES)
 
 
-def _image(path: Path, root: Path, content: dict[str, Any], report: Report) -> Path | None:
+def _image(path: Path, root: Path, content: dict[str, Any], lookup: ImageLookup, report: Report) -> Path | None:
     """The image of a file: as it names it, or of the same name; the path that it should have if there is none."""
     written = content.get("imagePath")
     name = written.replace("\\", "/") if isinstance(written, str) else ""
-    lookup = ImageLookup(root, [path.parent])
     beside = next((image for image in _beside(path)), None)
     if beside is not None and Path(name).name in ("", beside.name):
         return beside

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 ROTATED = "rotated box, the upright box around it is read"
 NO_BOX = "shape without a box"
 """Points, lines and masks: they are left out."""
-MOST_POINTS = 1 << 20
 
 Box = tuple[float, float, float, float]
 
