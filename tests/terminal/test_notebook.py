@@ -1,9 +1,8 @@
 """A run in a notebook, executed: lines of text, a bar that is replaced, a table as the result; no HTML blocks."""
 
-import sys
-
 import pytest
 
+from helpers.notebooks import run_notebook
 from retinanet.terminal.notebook import in_notebook
 
 CELL = """
@@ -26,15 +25,11 @@ def test_not_in_a_notebook_here():
 
 @pytest.mark.slow
 def test_training_in_a_notebook(tmp_path, pytestconfig):
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
+    nbformat = pytest.importorskip("nbformat")
     tests = str(pytestconfig.rootpath / "tests")
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [nbformat.v4.new_code_cell(CELL.format(tests=tests, folder=str(tmp_path)))]
-    client = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3")
-    manager = client.create_kernel_manager()
-    manager.kernel_spec.argv[0] = sys.executable
-    client.execute()
+    run_notebook(notebook, tmp_path)
     outputs = notebook.cells[0].outputs
     kinds = [output.output_type for output in outputs]
     assert set(kinds) == {"stream", "display_data", "execute_result"}

@@ -76,6 +76,16 @@ def test_a_short_budget_gets_a_light_network(data):
     assert settings.train.budget == "1s"
 
 
+@pytest.mark.parametrize(("side", "smaller"), [(100, True), (20, False)])
+def test_a_short_budget_gets_smaller_images_unless_objects_become_too_small(tmp_path, side, smaller):
+    """The smallest objects ask for whole images at first; half of the objects have this side or a larger one."""
+    sides = [20, side, side, side]
+    boxes = [(4 + 110 * i, 8, 4 + 110 * i + each, 8 + each, i % 2) for i, each in enumerate(sides)]
+    data = black_images(tmp_path, [((448, 448), boxes)] * 4)
+    size = {budget: chosen(data, {"train": {"budget": budget}})[0].model.preprocessing.size for budget in ("1s", "10h")}
+    assert size["1s"] < size["10h"] if smaller else size["1s"] == size["10h"]
+
+
 def test_a_long_budget_gets_the_larger_network(data):
     settings, made = chosen(data, {**SMALL, "train": {"budget": "10h"}})
     assert made["model"] == fitted_defaults.NETWORKS[1].name

@@ -8,10 +8,12 @@ pretrained weights. To fine-tune a detector, its model settings stay too, and th
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from retinanet.analysis.anchor_fit import LEAST, Choice, fit_anchors, fit_model, with_choices
@@ -22,6 +24,7 @@ from retinanet.common.errors import RequestError, WorkError
 from retinanet.config.convert import changed, dotted, merge
 from retinanet.config.settings import STARTS, Settings, seconds
 from retinanet.data import DetectionData
+from retinanet.data.annotations import resized_boxes
 from retinanet.training import events, initial_weights, step_cost
 from retinanet.training.network_choice import (
     NETWORK_SETTINGS,
@@ -68,6 +71,7 @@ EVALUATIONS = 4  # in a run, the last one included
 MEMORY_SHARE = 0.6  # of the free memory; other programs and the allocator need the rest
 FINETUNING_LR = 2e-4  # of AdamW, for OBJECTS or more in a step
 SMALLEST = LEAST  # side of the images that a short budget makes smaller
+SMALL = 20.0  # pixels: images are not made so small that half of the objects have a smaller side
 NOTICEABLE = 2.0  # seconds of a budget that were spent on a download, to be reported
 SIZES = (16.0, 32.0, 64.0, 128.0, 256.0)  # of anchors, where the search for those of small images starts
 SHORT, SHORT_BETA2 = 2000, 0.99  # in a run of fewer steps, beta2 0.999 averages over too many of them
@@ -217,15 +221,23 @@ class _Fitting:
             return
         if any(name.startswith(given) for name in self.fixed):
             return
+        smallest = max(SMALLEST, preprocessing.size * SMALL / self._median_side())
+        if smallest >= preprocessing.size:
+            return
         if self.settings.model.anchors.first_level < 3 and fitted_anchors:
             self._fit_again(preprocessing.size)
             steps = steps_within(self.budget, self._require_cost(), self.settings.train.batch_size) or 0.0
         if steps < wanted:
             share = (steps / wanted) ** 0.5
             multiple = preprocessing.multiple
-            size = max(SMALLEST, int(preprocessing.size * share) // multiple * multiple)
+            size = max(math.ceil(smallest / multiple), int(preprocessing.size * share) // multiple) * multiple
             if size < preprocessing.size:
                 self._fit_again(size, fitted_anchors)
+
+    def _median_side(self) -> float:
+        """The median of the objects' sides in pixels of the resized images, the root of their areas."""
+        boxes = resized_boxes(self.data.annotations, self.settings.model.preprocessing)
+        return max(1.0, float(np.median(np.sqrt(((boxes[:, 2:] - boxes[:, :2]).clip(min=0)).prod(axis=1)))))
 
     def _fit_again(self, size: int, fitted_anchors: bool = True) -> None:
         """Images of ``size``, and anchors for them from level P3 on."""
