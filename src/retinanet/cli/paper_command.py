@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from retinanet.cli.options import Common, output_of
 from retinanet.cli.shared_options import MORE
-from retinanet.common.arguments import require_data
+from retinanet.common.arguments import require_data, whole
 from retinanet.common.errors import RequestError
 from retinanet.terminal.console import Output, clock, number
 from retinanet.terminal.progress import Progress, StepProgress
@@ -84,9 +84,8 @@ def paper(
     """
     out = output_of(common)
     names = tuple(dict.fromkeys(names))
-    for option, value in (("--seeds", seeds), ("--jobs", jobs), ("--images", images)):
-        if value is not None and value < 1:
-            raise RequestError(f"{option} must be at least 1, not {value}")
+    for option, value in (("--seeds", seeds), ("--jobs", jobs), ("--images", 1 if images is None else images)):
+        whole(option, value)
     if data is not None:
         require_data(data)
     if model is not None and "figure-4" not in names:
