@@ -77,6 +77,16 @@ def test_images_that_all_look_alike_are_divided_and_reported(tmp_path):
     assert any("near-duplicates" in note for note in data.report.notes)
 
 
+def test_a_scene_of_most_images_is_reported(tmp_path):
+    """It stays on one side, so far fewer images are left for the other one than were wanted."""
+    samples = sound(train=40)["train"]
+    for sample in samples[:38]:
+        sample.content = png(0)
+    data, val = open_held_out(write(tmp_path / "data", "coco", {"train": samples}), "train", 0.4, 0)
+    assert len(val) == 2
+    assert any("2 of 40" in note and "(5%," in note and "no nearer share" in note for note in data.report.notes)
+
+
 def test_one_image_cannot_be_divided(tmp_path):
     with pytest.raises(RequestError, match="at least 2"):
         open_held_out(write(tmp_path / "data", "coco", sound(train=1, val=0)), "train", 0.2, 0)

@@ -25,7 +25,7 @@ from retinanet.data.validate import Progress
 
 SHARE = 0.2  # of the images, where the user gives no share
 COMPARED = 20_000  # images; comparing more for near-duplicates would take minutes
-
+FAR = 0.25  # of the wanted share; if the held-out one differs by more, a note says why
 CLASSES = 5  # in a message
 
 
@@ -105,9 +105,12 @@ def open_held_out(
         elif (sizes > 1).any():
             notes.append(f"{sizes[sizes > 1].sum()} near-duplicates kept together in {(sizes > 1).sum()} groups")
     train, val = split(data, 1 - share, seed, groups)
+    share_held = len(val) / len(data)
+    if groups is not None and abs(share_held - share) > FAR * share:
+        notes.append("near-duplicates that stay together allow no nearer share")
     if alone := one_sided(data, train, val):
         notes.append(f"all images with {listed(alone, CLASSES)} are on one side")
-    text = f"{len(val)} of {len(data)} images are held out for validation ({share:.0%}, classes balanced, "
+    text = f"{len(val)} of {len(data)} images are held out for validation ({share_held:.0%}, classes balanced, "
     data.report.notes.append(text + "; ".join(notes) + ")")
     held = data.subset(val, "held out", Report(notes=[f"{len(val)} of {len(data)} images of split {data.split}"]))
     held.held_out = HoldOut(data.split, share, seed, len(data), _digest(held)).plain()
