@@ -113,7 +113,9 @@ def test_export_beside_the_model_and_of_a_detector(detector, tmp_path, monkeypat
     torch.testing.assert_close(theirs.boxes, ours.boxes, atol=0.1, rtol=0)
     assert theirs.names == ours.names
     assert len(ours) > 0
-    assert retinanet.export(detector, output=tmp_path / "other.onnx", progress=False).is_file()
+    other = retinanet.export(detector, output=tmp_path / "other.onnx", nms="agnostic", progress=False)
+    assert retinanet.load(other).settings.postprocessing.nms == "agnostic"
+    assert detector.settings.postprocessing.nms == "class"
     with pytest.raises(RequestError, match="exists"):
         retinanet.export("mine.safetensors", progress=False)
     with pytest.raises(RequestError, match="format must be one of"):

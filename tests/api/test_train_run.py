@@ -12,8 +12,10 @@ from helpers.synthetic_data import bright_boxes
 from helpers.tiny_run import tiny
 from retinanet.cli import main
 from retinanet.common.errors import RequestError
+from retinanet.config.settings import LossSettings
 from retinanet.training.callbacks import Callback
 from retinanet.training.events import StepDone
+from retinanet.training.run_folder import read_run
 
 SMALL = {
     "weights": "none",
@@ -105,6 +107,15 @@ def test_a_resumed_run_and_a_next_free_folder(data, tmp_path, monkeypatch):
     again = retinanet.train(resume=first.path, steps=2, progress=False)
     assert again.path == first.path
     assert again.summary["steps"] == 2
+
+
+def test_loss_may_be_the_settings_of_the_section(data, tmp_path):
+    """A dict changes some of them; LossSettings holds all."""
+    whole = LossSettings(gamma=1.5)
+    for name, loss, box in (("dict", {"gamma": 1.5}, "giou"), ("settings", whole, whole.box)):
+        run = retinanet.train(data, steps=1, output=tmp_path / name, loss=loss, progress=False, **SMALL)
+        used = read_run(run.path)[1].loss
+        assert (used.gamma, used.box) == (1.5, box)
 
 
 def test_own_parts_reach_the_trainer(data, tmp_path):

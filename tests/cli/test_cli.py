@@ -187,7 +187,7 @@ def test_resume_of_what_is_no_run(capsys, tmp_path):
     [
         (["--device", "0", "--devices", "2"], ("--device 0", "--train.devices 2", "contradict")),
         (["--device", "cpu", "--train.accelerator", "mps"], ("--device cpu", "--train.accelerator mps")),
-        (["--device", "0;1"], ("--device 0;1", "0,1")),
+        (["--device", "0;1"], ("device 0;1", "0,1")),
         (["--device", "hpu"], ("hpu", "cannot be used here")),
     ],
 )

@@ -154,6 +154,8 @@ def test_names_without_the_background_drop_its_output(theirs: Path, tmp_path: Pa
         images = torch.rand(1, 3, 64, 96)
         logits, expected = (torch.cat(list(d.model(images).logits), 1) for d in (two, three))
         torch.testing.assert_close(logits, expected[..., 1:])
+    with pytest.raises(errors.RequestError, match="takes 2"):  # its classes are named, so none is the background
+        retinanet.load(file, class_names=["red"])
 
 
 @pytest.mark.parametrize(

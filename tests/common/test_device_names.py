@@ -26,5 +26,5 @@ def test_training_devices(text, accelerator, devices):
 
 @pytest.mark.parametrize("text", ["", "cuda:", "-1", "0;1", "0,cpu"])
 def test_what_is_no_device(text):
-    with pytest.raises(RequestError, match="--device"):
+    with pytest.raises(RequestError, match="give cpu, mps, cuda"):
         training_devices(text)

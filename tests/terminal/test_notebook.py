@@ -3,7 +3,7 @@
 import pytest
 
 from helpers.notebooks import run_notebook
-from retinanet.terminal.notebook import in_notebook
+from retinanet.common.jupyter import in_notebook
 
 CELL = """
 import sys

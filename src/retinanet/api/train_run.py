@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from retinanet.api.loading import load
+from retinanet.common.arguments import require_data
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
 from retinanet.common.run_names import next_folder
 from retinanet.config import keyword_settings
 from retinanet.config.convert import dotted
-from retinanet.config.settings import Settings
+from retinanet.config.settings import LossSettings, Settings
 from retinanet.data.loader import Transform
 from retinanet.evaluation.metrics_table import metrics_html
 from retinanet.inference.detector import Detector
@@ -28,7 +29,7 @@ from retinanet.training import trainer
 from retinanet.training.callbacks import Callback
 from retinanet.training.own_parts import OptimizerFunction
 from retinanet.training.preparation import Summary
-from retinanet.training.run_request import RunRequest, of_run, require_data
+from retinanet.training.run_request import RunRequest, of_run
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     log: str | Callback | Sequence[str | Callback] = (),
     transform: Transform | None = None,
-    loss: ClassLoss | Mapping[str, Any] | None = None,
+    loss: ClassLoss | LossSettings | Mapping[str, Any] | None = None,
     box_loss: BoxLossFunction | None = None,
     matcher: Matcher | None = None,
     optimizer: OptimizerFunction | str | None = None,
@@ -118,7 +119,7 @@ def train(
         log: loggers: "tensorboard", "wandb", "mlflow", or callbacks.
         transform: called on each training image, see :func:`retinanet.data.loader.train_batches`.
         loss, box_loss, matcher, optimizer: own ones, see :func:`retinanet.training.trainer.train`. ``loss`` may also be
-            the settings of the section as a dict, and ``optimizer`` the name of one ("sgd", "adamw").
+            the settings of the section (a dict or ``LossSettings``), and ``optimizer`` a name ("sgd", "adamw").
         more: settings by short names (``batch_size=8``, ``size=640``, ``seed=1``, ``device="cpu"``, ``val="test"``),
             by names of the section ``train`` (``lr=1e-3``), as sections (``model={"head": {"depth": 2}}``), or by
             dotted names (``**{"model.backbone.name": "resnet18"}``). The reference lists all settings.
@@ -130,7 +131,7 @@ def train(
     """
     since = time.monotonic()
     more |= {"budget": _time(budget), "epochs": epochs, "steps": steps, "weights": weights}
-    if isinstance(loss, Mapping):
+    if isinstance(loss, Mapping | LossSettings):
         more, loss = {**more, "loss": loss}, None
     if isinstance(optimizer, str):
         more, optimizer = {**more, "optimizer": optimizer}, None

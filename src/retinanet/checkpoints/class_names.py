@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from retinanet.checkpoints.foreign import coco_classes
 from retinanet.checkpoints.native import Checkpoint
 from retinanet.common.arguments import class_names_of
 from retinanet.common.errors import RequestError
@@ -19,18 +20,21 @@ def with_names(checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
     """The checkpoint with other class names, in the order of its labels.
 
     A model that was fine-tuned with torchvision has K + 1 outputs a position for K classes: its labels start at 1, and
-    output 0 is the background's, which is never trained as a class. It takes K names, and output 0 is dropped.
+    output 0 is the background's, which is never trained as a class. It takes K names, and output 0 is dropped, unless
+    the file names its classes.
 
     Raises:
         RequestError: names are repeated or invalid, or there are more or fewer than classes.
     """
     names = class_names_of(list(names))
     count = len(checkpoint.class_names)
-    assumed = [line for line in checkpoint.extra.get("assumed", ()) if line != assumption(count)]
+    before = checkpoint.extra.get("assumed", ())
+    assumed = [line for line in before if line != assumption(count)]
     named = checkpoint._replace(class_names=names, extra={**checkpoint.extra, "assumed": assumed})
     if len(names) == count:
         return named
-    has_background = str(checkpoint.extra.get("origin", "")).startswith("torchvision")
+    unnamed = assumption(count) in before or checkpoint.class_names[0] == coco_classes.BACKGROUND
+    has_background = unnamed and str(checkpoint.extra.get("origin", "")).startswith("torchvision")
     if has_background and len(names) == count - 1:
         return named._replace(state=_without_first_class(named, count))
     accepted = f"{count - 1} (without the background) or {count}" if has_background and count > 1 else f"{count}"

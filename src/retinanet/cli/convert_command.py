@@ -130,7 +130,8 @@ def conventions(checkpoint: Checkpoint) -> list[str]:
         + f", P6 from {model.pyramid.p6_from.upper()}"
         + ("" if model.pyramid.p7_relu else ", P7 without ReLU"),
         f"anchors: {anchors.per_position} a position, {strides}, first centre at {anchors.offset:g} of one{rounded}",
-        f"boxes: scores above {after.threshold:g}, {after.candidates} candidates a level, NMS at {after.nms_iou:g}, "
+        f"boxes: scores above {after.threshold:g}, {after.candidates} candidates a level, NMS at {after.nms_iou:g}"
+        f"{' over all classes' if after.nms == 'agnostic' else ''}, "
         f"at most {after.max_detections}, clipped {after.clip} NMS",
     ]
 

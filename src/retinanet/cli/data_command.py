@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from retinanet.cli.options import Common, given, limit_pixels, output_of
 from retinanet.cli.shared_options import MORE, Data, MaxPixels
+from retinanet.common.arguments import require_data
 from retinanet.common.atomic_files import require_new
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.common.printable import NAME, printable, setting_text
@@ -89,8 +90,7 @@ def data(
         Seed for --split.
     """
     out = output_of(common)
-    if not data.exists():
-        raise RequestError(f"there is no data set {data}: no such file or folder")
+    require_data(data)
     if images < 0:
         raise RequestError(f"--images must be 0 or more, not {images}")
     limit_pixels(max_pixels)

@@ -23,6 +23,7 @@ from retinanet.cli.shared_options import (
     Strict,
     Trust,
 )
+from retinanet.common.arguments import require_data
 from retinanet.common.coco_numbers import METRICS
 from retinanet.common.errors import RequestError
 from retinanet.terminal.console import Output, class_table, number
@@ -82,8 +83,7 @@ def evaluate(
     sources = [model] if compare is None else [model, compare]
     for source in sources:
         require_model(source)
-    if not data.exists():
-        raise RequestError(f"there is no data set {data}: no such file or folder")
+    require_data(data)
     if batch_size < 1 or workers < 0 or resamples < 0:
         raise RequestError("--batch-size must be at least 1, --workers and --resamples at least 0")
 

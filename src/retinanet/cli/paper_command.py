@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from retinanet.cli.options import Common, output_of
 from retinanet.cli.shared_options import MORE
+from retinanet.common.arguments import require_data
 from retinanet.common.errors import RequestError
 from retinanet.terminal.console import Output, clock, number
 from retinanet.terminal.progress import Progress, StepProgress
@@ -86,8 +87,8 @@ def paper(
     for option, value in (("--seeds", seeds), ("--jobs", jobs), ("--images", images)):
         if value is not None and value < 1:
             raise RequestError(f"{option} must be at least 1, not {value}")
-    if data is not None and not data.exists():
-        raise RequestError(f"there is no data set {data}: no such file or folder")
+    if data is not None:
+        require_data(data)
     if model is not None and "figure-4" not in names:
         raise RequestError("--model is the model of figure-4: name figure-4, or leave --model out")
 

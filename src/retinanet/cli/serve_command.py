@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from retinanet.cli.model_argument import load, require_model
 from retinanet.cli.options import Common, output_of
 from retinanet.cli.shared_options import MORE, BatchSize, Device, Model, NmsOption, Precision, Trust
-from retinanet.common.arguments import PredictOptions
+from retinanet.common.arguments import Nms, PredictOptions
 from retinanet.common.errors import RequestError
 from retinanet.common.printable import printable
 from retinanet.terminal.console import Output
@@ -22,7 +22,6 @@ from retinanet.terminal.console import Output
 if TYPE_CHECKING:
     import socket
 
-    from retinanet.serve.batching import QueueOptions
     from retinanet.serve.token import Token
 
 NEEDED = {
@@ -148,8 +147,7 @@ def serve(
         raise RequestError(f"--port must be from 0 to 65535, not {network.port}")
     capacity.check()
 
-    from retinanet.serve.batching import QueueOptions
-    from retinanet.serve.server import listen
+    from retinanet.serve.server import is_loopback, listen, url_of
 
     # Errors in these are reported before a model is loaded, which takes seconds.
     token = network.token()
@@ -158,61 +156,57 @@ def serve(
         out.note(f"opening {model}")
         detector = load(model, device, precision, out, trust)
         detector.require(PredictOptions(nms=nms))
-        queue = QueueOptions(capacity.batch_size, capacity.queue, capacity.wait / 1000, nms)
-        _run(
-            detector,
-            model_name(model),
-            bound,
-            network,
-            capacity,
-            queue,
-            token,
-            out,
-            common is not None and common.debug,
-        )
+        name, url = model_name(model), url_of(bound)
+        app = _app(detector, name, network, capacity, nms, token, common is not None and common.debug)
+        if not is_loopback(bound.getsockname()[0]):
+            users = "everybody with the token" if token else "everybody"
+            out.note(
+                f"warning: {network.host} is open to the network, for {users}, without encryption: see docs/serve.md"
+            )
+        out.json({"model": name, "url": url, "classes": detector.class_names, "precision": detector.precision})
+        out.say(f"serving {name} on {url} (Ctrl-C stops it)")
+        sys.stdout.flush()  # a program that started this waits for that line
+        _run(app, bound, out)
     finally:
         bound.close()
 
 
-def _run(
+def _app(
     detector: Any,
     name: str,
-    bound: socket.socket,
     network: NetworkOptions,
     capacity: CapacityOptions,
-    queue: QueueOptions,
+    nms: Nms | None,
     token: Token | None,
-    out: Output,
     debug: bool,
-) -> None:
-    """Serve until a signal comes."""
+) -> Any:
+    """The web application, for a model that has predicted once."""
     import torch
 
-    from retinanet.serve import server
     from retinanet.serve.app import make_app
+    from retinanet.serve.batching import QueueOptions
     from retinanet.serve.guard import Hosts
     from retinanet.serve.limits import Limits
 
     # The first prediction compiles and allocates. A model that cannot predict fails here, and not in a request.
     detector.predict(torch.full((3, 480, 640), 127, dtype=torch.uint8))
-    app = make_app(
+    return make_app(
         detector,
         name=name,
         limits=Limits(
             capacity.max_megabytes, capacity.max_megapixels, capacity.images, capacity.timeout, capacity.connections
         ),
-        queue=queue,
+        queue=QueueOptions(capacity.batch_size, capacity.queue, capacity.wait / 1000, nms),
         hosts=Hosts(network.host, network.allow_host),
         token=token,
         debug=debug,
     )
-    url = server.url_of(bound)
-    if not server.is_loopback(bound.getsockname()[0]):
-        users = "everybody with the token" if token else "everybody"
-        out.note(f"warning: {network.host} is open to the network, for {users}, without encryption: see docs/serve.md")
-    out.json({"model": name, "url": url, "classes": detector.class_names, "precision": detector.precision})
-    out.say(f"serving {name} on {url} (Ctrl-C stops it)")
-    sys.stdout.flush()  # a program that started this waits for that line
+
+
+def _run(app: Any, bound: socket.socket, out: Output) -> None:
+    """Serve until a signal comes."""
+    from retinanet.serve import server
+
     code, line = 0, "stopped before all work was done"
     try:
         server.serve(app, bound, on_stop=lambda: out.note("stopping: accepted requests are finished first"))

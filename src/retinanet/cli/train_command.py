@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from retinanet.cli.options import Common, given, output_of
 from retinanet.cli.shared_options import MORE, Data
+from retinanet.common.arguments import require_data
 from retinanet.common.device_names import training_devices
 from retinanet.common.errors import RequestError
 from retinanet.config import recipes
@@ -77,8 +78,8 @@ def train(
     since = time.monotonic()
     out = output_of(common)
     chosen = on_device(device, settings or {})
-    if data is not None and not data.exists():
-        raise RequestError(f"there is no data set {data}: no such file or folder")
+    if data is not None:
+        require_data(data)
     if resume is None and recipes.weights(config, settings) in STARTS:
         recipes.load(config or recipes.FITTED, settings)  # reports mistakes before heavy imports
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import InitVar, dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from retinanet.common.errors import RequestError
@@ -69,6 +70,15 @@ def one_of(name: str, value: Any, values: Sequence[str]) -> str:
     if value not in values:
         raise RequestError(f"{name} must be {' or '.join(values)}, not {shown(value)}")
     return str(value)
+
+
+def require_data(data: Path) -> None:
+    """
+    Raises:
+        RequestError: there is no such file or folder.
+    """
+    if not data.exists():
+        raise RequestError(f"there is no data set {data}: no such file or folder")
 
 
 def class_names_of(names: Any, count: int | None = None) -> tuple[str, ...]:

@@ -26,4 +26,4 @@ def training_devices(text: str) -> dict[str, str]:
         kind, number = match.groups()
         devices = "auto" if number is None or kind == "cpu" else f"{number},"
         return {"accelerator": "cuda" if kind == "gpu" else kind, "devices": devices}
-    raise RequestError(f"--device {text}: give cpu, mps, cuda, or the numbers of GPUs such as 0 or 0,1")
+    raise RequestError(f"device {text}: give cpu, mps, cuda, or the numbers of GPUs such as 0 or 0,1")

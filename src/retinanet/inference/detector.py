@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -21,9 +20,9 @@ from retinanet.common.devices import choose_device
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
 from retinanet.common.precision import DTYPES, Precision, Request, for_model, require_known
-from retinanet.common.printable import NAME, listed, printable
 from retinanet.config.model_settings import PreprocessingSettings
 from retinanet.inference.detections import Detections
+from retinanet.inference.detector_text import assumptions, model_line
 from retinanet.inference.fast_network import FastNetwork
 from retinanet.inference.image_inputs import (
     OnError,
@@ -34,7 +33,7 @@ from retinanet.inference.image_inputs import (
     in_windows,
     load_image,
 )
-from retinanet.inference.postprocessing import postprocess
+from retinanet.inference.postprocessing import postprocess, with_options
 from retinanet.model.retinanet import RetinaNet
 from retinanet.ops import boxes as geometry
 from retinanet.ops.image_batch import ImageBatch, PreparedImage, prepare_image
@@ -63,8 +62,7 @@ class Detector:
         >>> detector = retinanet.load("runs/mine", device="cpu")
         >>> detector.class_names
         ('cat', 'dog')
-        >>> detections = detector.predict("image.jpg", threshold=0.01)
-        >>> detections.boxes.shape[1]
+        >>> detector.predict("image.jpg", threshold=0.01).boxes.shape[1]
         4
     """
 
@@ -78,11 +76,10 @@ class Detector:
     ) -> None:
         if not isinstance(model, torch.nn.Module) or not hasattr(model, "num_classes"):
             raise RequestError(f"model must be a RetinaNet, not {shown(model)}")
-        names = class_names_of(class_names, model.num_classes)
         require_known(precision, DTYPES)
         self.model = model.eval()
         self.settings = model.settings
-        self.class_names = names
+        self.class_names = class_names_of(class_names, model.num_classes)
         self.precision = precision
         self.computes = computes or precision
         self.about = dict(about or {})
@@ -90,18 +87,8 @@ class Detector:
         self._requested: Request | None = precision
 
     def __repr__(self) -> str:
-        count = len(self.class_names)
-        names = listed([printable(name, NAME) for name in self.class_names], 3)
-        resizing = self.settings.preprocessing
-        about = [
-            f"{count} class{'es' * (count != 1)} ({names})",
-            self.settings.backbone.name,
-            "images of any size" if resizing.resize == "none" else f"{resizing.size} px",
-            f"from {checkpoints.origin(self.about) or 'this project'}",
-        ]
-        if self.assumed:
-            about.append(f"{len(self.assumed)} assumptions")
-        return f"<Detector: {', '.join(about)}, on {self.device}, computes in {self.computes}>"
+        described = model_line(self.class_names, self.settings, self.about)
+        return f"<Detector: {described}, on {self.device}, computes in {self.computes}>"
 
     def fuse(self, fast: bool = False) -> None:
         """Compute faster from now on: on CPUs with a fused copy of the network, on GPUs by CUDA graphs.
@@ -155,9 +142,7 @@ class Detector:
     @property
     def assumed(self) -> tuple[str, ...]:
         """Sentences on what had to be assumed, where another project's file does not state it."""
-        lines = self.about.get("assumed")
-        lines = lines if isinstance(lines, list | tuple) else ()
-        return tuple(printable(line) for line in lines if isinstance(line, str))
+        return assumptions(self.about)
 
     @property
     def device(self) -> torch.device:
@@ -240,8 +225,6 @@ class Detector:
         Examples:
             >>> import retinanet
             >>> detector = retinanet.load("runs/mine", device="cpu")
-            >>> type(detector.predict("image.jpg")).__name__
-            'Detections'
             >>> len(detector.predict("photos"))
             2
             >>> frames = (torch.zeros(3, 48, 64, dtype=torch.uint8) for _ in range(3))
@@ -311,13 +294,7 @@ class Detector:
     @torch.inference_mode()
     def decode(self, outputs: Outputs, batch: ImageBatch, options: PredictOptions = DEFAULTS) -> list[Detections]:
         """Detections of each image, in pixels of the image as it was given, from what :meth:`forward` returns."""
-        settings = self.settings.postprocessing
-        if options.threshold is not None:
-            settings = replace(settings, threshold=options.threshold, coarsest_threshold=None)
-        if options.max_detections is not None:
-            settings = replace(settings, max_detections=options.max_detections)
-        if options.nms is not None:
-            settings = replace(settings, nms=options.nms)
+        settings = with_options(self.settings.postprocessing, options)
         anchors = self.model.anchors(batch.images.shape[2], batch.images.shape[3], outputs.logits[0].device)
         found = postprocess(outputs, anchors, batch.originals * batch.scales, settings, batch.scales)
         results = []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageShow
 
 from retinanet.common.errors import RequestError, WorkError, first_line
+from retinanet.common.jupyter import in_notebook
 from retinanet.common.printable import NAME, listed, printable
 from retinanet.inference.drawing import draw_boxes, to_image
 
@@ -72,8 +73,7 @@ def show(image: Image.Image) -> None:
     Raises:
         WorkError: there is no screen or no viewer.
     """
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    if getattr(shell, "kernel", None) is not None:
+    if in_notebook():
         from IPython.display import display
 
         display(image)

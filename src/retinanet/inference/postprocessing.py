@@ -7,10 +7,12 @@ faster way of :mod:`retinanet.inference.postprocessing_fast`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from retinanet.common.arguments import PredictOptions
 from retinanet.config.model_settings import PostprocessingSettings
 from retinanet.inference.postprocessing_fast import Found, postprocess_batch
 from retinanet.ops import boxes as geometry
@@ -83,3 +85,12 @@ def postprocess(
         int64.
     """
     return postprocess_batch(outputs, anchors, sizes, settings, scales)
+
+
+def with_options(settings: PostprocessingSettings, options: PredictOptions) -> PostprocessingSettings:
+    """The settings with those that a call replaces."""
+    if options.threshold is not None:
+        settings = replace(settings, threshold=options.threshold, coarsest_threshold=None)
+    if options.max_detections is not None:
+        settings = replace(settings, max_detections=options.max_detections)
+    return settings if options.nms is None else replace(settings, nms=options.nms)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from retinanet.common.atomic_files import replacing
 from retinanet.common.errors import RequestError
+from retinanet.common.jupyter import in_notebook
 from retinanet.common.printable import NAME, printable
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ class Output:
         Raises:
             RequestError: the file cannot be written there.
         """
-        from retinanet.terminal.notebook import in_notebook
         from retinanet.terminal.printable_console import Terminal
 
         self.target = json

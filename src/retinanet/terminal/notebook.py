@@ -1,16 +1,8 @@
-"""Whether this process is the kernel of a notebook, and text in it that is replaced in place."""
+"""Text in the output of a notebook's cell that is replaced in place."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
-
-
-def in_notebook() -> bool:
-    """Whether the code runs in a Jupyter kernel, such as a notebook, Colab or VS Code."""
-    ipython = sys.modules.get("IPython")  # not imported for this question: a kernel has it
-    shell = ipython.get_ipython() if ipython is not None else None
-    return getattr(shell, "kernel", None) is not None
 
 
 class NotebookText:

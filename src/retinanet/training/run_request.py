@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from retinanet.common.arguments import require_data
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import from_plain
 from retinanet.common.printable import setting_text
@@ -145,15 +146,6 @@ def _overruled(settings: Settings, config: str | None, given: Mapping[str, Any])
         return ()
     line = f"the model settings are those of {settings.train.weights}; the recipe's {', '.join(names)} are ignored"
     return (f"{line} (to set them, give them beside the recipe)",)
-
-
-def require_data(data: Path) -> None:
-    """
-    Raises:
-        RequestError: there is no such file or folder.
-    """
-    if not data.exists():
-        raise RequestError(f"there is no data set {data}: no such file or folder")
 
 
 def _without_length(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import sys
 from importlib import import_module
 
 import pytest
+from PIL import Image
 
 from helpers.annotated import annotated, classes_of, fault_counts, put, require_same
 from retinanet.cli import main
@@ -113,6 +114,18 @@ def test_images_are_extracted_once(images, tmp_path):
     save(file, images[::-1], classes)
     changed = open_data(tmp_path, "train")
     assert changed.path(0).read_bytes() == images[-1].path.read_bytes()
+
+
+def test_a_file_with_other_images_is_extracted_anew(images, tmp_path):
+    """Also where an image has another format now: the old one is not read."""
+    classes = classes_of(images)
+    open_data(save(tmp_path / "data.parquet", images, classes), "train")
+    for image in images:
+        image.path = put(tmp_path / "png" / f"{image.stem}.png", b"")
+        Image.new("RGB", image.size[::-1], (9, 9, 9)).save(image.path)
+    data = open_data(save(tmp_path / "data.parquet", images[:4], classes), "train")
+    assert [data.path(i).suffix for i in range(len(data))] == [".png"] * 4
+    assert all(int(data.read(i).max()) == 9 for i in range(4))
 
 
 def test_an_interrupted_extraction_is_repeated(images, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+BACKGROUND = "background"
 NAMES = {
     1: "person",
     2: "bicycle",
@@ -95,5 +96,5 @@ def names(count: int) -> tuple[str, ...]:
     if count == 80:
         return tuple(NAMES.values())
     if count == 91:
-        return tuple(NAMES.get(label, f"unused {label}" if label else "background") for label in range(91))
+        return tuple(NAMES.get(label, f"unused {label}" if label else BACKGROUND) for label in range(91))
     return tuple(f"class {label}" for label in range(count))

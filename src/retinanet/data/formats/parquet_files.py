@@ -28,6 +28,8 @@ SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"II*\0", "tif"),
 )
 SIGNATURES += ((b"MM\0*", "tif"),)
+KNOWN = {*(suffix for _, suffix in SIGNATURES), "webp", "img"}
+"""Suffixes of extracted images."""
 IMAGES = ("image", "img", "images", "jpg", "png")
 
 
@@ -127,11 +129,9 @@ def extract(table: ParquetTable, root: Path) -> dict[int, Path]:
     folder = root / EXTRACTED / name
     known = table.path.stat()
     mark = {"size": known.st_size, "changed": known.st_mtime_ns, "rows": len(table)}
-    try:
-        done = json.loads((folder / DONE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        done = None
-    if done != mark:
+    suffixes = _extracted(folder / DONE, mark)
+    if suffixes is None:
+        suffixes = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -142,12 +142,25 @@ def extract(table: ParquetTable, root: Path) -> dict[int, Path]:
         for position, row in enumerate(table.rows([table.image])):
             content = _content(row[table.image])
             if content is not None:
-                with replacing(folder / f"{position:08d}.{_suffix(content)}") as part:
+                suffixes[position] = _suffix(content)
+                with replacing(folder / f"{position:08d}.{suffixes[position]}") as part:
                     part.write_bytes(content)
         with replacing(folder / DONE) as part:
-            part.write_text(json.dumps(mark), encoding="utf-8")
-    files = (path for path in folder.iterdir() if path.stem.isdigit())
-    return {int(path.stem): path for path in files}
+            part.write_text(json.dumps(mark | {"suffixes": suffixes}), encoding="utf-8")
+    return {position: folder / f"{position:08d}.{suffix}" for position, suffix in suffixes.items()}
+
+
+def _extracted(done: Path, mark: dict[str, int]) -> dict[int, str] | None:
+    """The suffix of each row's image, as the file of a complete extraction says; None if it is of another state.
+
+    The folder may also hold images of an older state, so its content does not tell.
+    """
+    try:
+        content = json.loads(done.read_text(encoding="utf-8"))
+        suffixes = {int(position): str(suffix) for position, suffix in content.pop("suffixes").items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return suffixes if content == mark and set(suffixes.values()) <= KNOWN else None
 
 
 def _content(value: Any) -> bytes | None:

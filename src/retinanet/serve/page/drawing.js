@@ -38,7 +38,7 @@ function element(name, attributes, parent) {
   return node;
 }
 
-/** Lowest score first, so that the surest lies on top; the highlighted one last. */
+/** Lowest score first, so that the highest-scoring one lies on top; the highlighted one last. */
 function order(detections, highlighted = null) {
   return [...detections].sort((a, b) => (a.index === highlighted) - (b.index === highlighted) || a.score - b.score);
 }
@@ -68,7 +68,7 @@ function freeArea(box, wide, high, width, height, taken) {
 }
 
 /**
- * Areas of the labels, the surest placed first.
+ * Areas of the labels, the highest-scoring one placed first.
  * @param sorted detections in the order of drawing. @param box of a detection. @param measure width of its label's text.
  * @param size of the letters, in the units of width and height.
  */
