@@ -111,7 +111,7 @@ def test_imagenet_weights_from_the_web(web: HubServer, data: DetectionData) -> N
     assert settings.train.weights == "none"
     assert (settings.model.backbone.name, settings.model.backbone.weights) == (LIGHT, "imagenet")
     assert settings.model.backbone.frozen_norm
-    assert settings.model.backbone.frozen_stages == 2
+    assert settings.model.backbone.frozen_stages == 3
     assert settings.train.backbone_lr == network_choice.BACKBONE_LR
     assert line.startswith(f"ImageNet weights of {LIGHT} (downloaded, 14 MB in ")
     assert COCO in line, "why the better start was not taken"
@@ -211,7 +211,7 @@ def test_a_backbone_file_needs_no_other_option(data: DetectionData, tmp_path: Pa
     backbone = settings.model.backbone
     assert settings.train.weights == "none"
     assert (backbone.name, backbone.weights) == (LIGHT, str(tmp_path / "some.safetensors"))
-    assert (backbone.frozen_norm, backbone.frozen_stages) == (True, 2)
+    assert (backbone.frozen_norm, backbone.frozen_stages) == (True, 3)
     assert settings.model.pyramid.channels in (64, 128)
     assert settings.train.backbone_lr < 1
     assert LIGHT in line
@@ -238,7 +238,7 @@ def test_another_backbone_than_the_files(data: DetectionData, tmp_path: Path) ->
 
 def test_a_short_budget_gets_small_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that takes seconds leaves none for training: smaller images, and no level P2."""
-    boxes = [(40 * i, 30, 40 * i + 9, 39, i) for i in range(10)]
+    boxes = [(60 * i, 30, 60 * i + side, 30 + side, i) for i, side in enumerate([9] * 4 + [50] * 6)]
     large = black_images(tmp_path, [((480, 640), boxes)] * 4)
 
     def measure(settings: Settings, *_: Any) -> step_cost.Cost:

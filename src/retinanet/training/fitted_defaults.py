@@ -62,7 +62,7 @@ class Lengths:
 
 
 SCRATCH = Lengths(80, (250, 1000), 36, (1000, 90_000))
-PRETRAINED = Lengths(50, (200, 600), 30, (600, 60_000))
+PRETRAINED = Lengths(50, (400, 1200), 30, (600, 60_000))
 FINETUNING = Lengths(30, (100, 400), 24, (400, 30_000))
 BATCH = 8
 OBJECTS = 50  # in a step; with fewer, the learning rate falls with the square root of their number

@@ -60,7 +60,7 @@ NETWORKS = (
 NECKS = ((256, 4, 5e-4), (128, 2, 1e-3), (64, 2, 2e-3))
 """Channels of pyramid and heads, depth of the heads, and learning rate beside a pretrained backbone."""
 BACKBONE_LR = 0.3  # pretrained weights change less than new layers
-FROZEN = 4  # stride up to which stages are frozen: they are general, and without their gradients a step is cheaper
+FROZEN = 8  # stride up to which stages are frozen: they are general, and without their gradients a step is cheaper
 ON_GPU, ON_CPU = ("resnet50", "resnet18", "mobilenetv2_100"), ("resnet18", "mobilenetv2_100")
 """Backbones with ImageNet weights, the largest first."""
 
