@@ -1,80 +1,66 @@
-"""The gain of an ImageNet-pretrained backbone: fine-tuned against the same network from scratch, in the same minutes.
+"""The gain of a pretrained backbone: ``retinanet train`` with a weight file and without, in the same minutes.
 
-    python benchmarks/pretraining.py --weights ../shared/weights/mobilenetv2_100_same.safetensors --minutes 3
+    python benchmarks/pretraining.py --weights ../shared/weights/mobilenetv2_100.safetensors --budgets 3m 15m
 
-MobileNetV2 on BCCD (trainval -> test) and on coco128 (train2017 -> val2017); other settings are those of
-recipes/scratch-small.yaml. With pretrained weights the backbone's batch normalization is frozen, else it is trained.
-Both runs of a data set go at the same time, each on half of the CPUs, so that other work on the machine affects both.
-The minutes include the evaluation.
+BCCD (trainval -> test) and coco128 (train2017 -> val2017). No other option is given, so each run has the settings that
+are fitted to it. Both runs of a pair go at the same time, each on half of the CPUs, so that other work on the machine
+affects both. The budget includes the evaluation. The table is printed and written as CSV.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-SETS = {"bccd": ("trainval", "test"), "coco128": ("train2017", "val2017")}
-WAYS = ("pretrained", "scratch")
-BACKBONE = {"name": "mobilenetv2_100", "options": {"pad_type": "same"}}
+SETS = {"bccd": ["--train", "trainval", "--val", "test"], "coco128": []}
+COLUMNS = ("data", "budget", "start", "steps", "AP", "AP50", "cpus")
 
 
-def run(data: Path, splits: tuple[str, str], weights: Path | None, minutes: float, output: Path) -> dict[str, Any]:
-    from retinanet.config import recipes
-    from retinanet.training.trainer import train
-
-    backbone = BACKBONE | ({"weights": str(weights), "frozen_norm": True} if weights else {})
-    # Both use the preprocessing of the weight file.
-    model = {"backbone": backbone, "preprocessing": {"mean": [0.5] * 3, "std": [0.5] * 3}}
-    changes = {
-        "model": model,
-        "data": {"train": splits[0], "val": splits[1]},
-        "train": {"budget": f"{minutes}m", "eval_every": 0},
-    }
-    summary = train(data, recipes.load("scratch-small", changes), output)
-    return {"steps": summary["steps"], "seconds": summary["seconds"], **summary["last"]}
-
-
-def start(way: str, name: str, share: list[int]) -> subprocess.Popen:
+def start(data: Path, arguments: list[str], output: Path, share: list[int]) -> subprocess.Popen[bytes]:
     """Start a run in a new process, on its share of the CPUs."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--one", way, "--sets", name]
+    command = [sys.executable, "-m", "retinanet", "train", str(data), *arguments, "--output", str(output), "--quiet"]
     environment = os.environ | {"OMP_NUM_THREADS": str(len(share))}
-    return subprocess.Popen(command, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, share))
+    result = ["--json", f"{output}.json"]
+    return subprocess.Popen(command + result, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, share))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of bccd and coco128")
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=3)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--budgets", nargs="+", default=["3m", "15m"])
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--output", type=Path, default=Path("runs/pretraining"))
-    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    if options.one:
-        (name,) = options.sets
-        folder = options.output / f"{name}-{options.one}"
-        weights = options.weights if options.one == "pretrained" else None
-        result = run(options.data / name, SETS[name], weights, options.minutes, folder)
-        folder.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-        return
-    cores = sorted(os.sched_getaffinity(0))
-    half = max(1, len(cores) // 2)
-    print(f"{'':24} {'steps':>6} {'seconds':>8} {'AP':>7} {'AP50':>7} {'AR100':>7}")
+    cpus = sorted(os.sched_getaffinity(0))
+    shares = (cpus[::2], cpus[1::2] or cpus)
+    rows = []
     for name in options.sets:
-        running = [start(way, name, share) for way, share in zip(WAYS, (cores[:half], cores[-half:]), strict=True)]
-        codes = [process.wait() for process in running]
-        if any(codes):
-            raise SystemExit(f"a run on {name} failed")
-        for way in WAYS:
-            r = json.loads((options.output / f"{name}-{way}.json").read_text())
-            numbers = " ".join(f"{r[key]:7.3f}" for key in ("AP", "AP50", "AR100"))
-            print(f"{name}-{way:18} {r['steps']:6d} {r['seconds']:8.0f} {numbers}", flush=True)
+        for budget in options.budgets:
+            pair = {}
+            for weights, share in zip((options.weights, "none"), shares):
+                output = options.output / f"{name}-{budget}-{Path(weights).stem}"
+                arguments = [*SETS[name], "--budget", budget, "--weights", weights]
+                pair[output] = start(options.data / name, arguments, output, share)
+            for output, process in pair.items():
+                if process.wait():
+                    sys.exit(f"the run in {output} failed")
+                summary = json.loads(Path(f"{output}.json").read_text(encoding="utf-8"))
+                last = summary["last"]
+                start_name = output.name.removeprefix(f"{name}-{budget}-")
+                row = (name, budget, start_name, summary["steps"], last["AP"], last["AP50"], len(shares[0]))
+                rows.append(dict(zip(COLUMNS, row)))
+                print(*(f"{value:.3f}" if isinstance(value, float) else value for value in row), flush=True)
+    with open(options.output / "pretraining.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":

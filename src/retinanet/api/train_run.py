@@ -141,7 +141,7 @@ def train(
     own = {"transform": transform, "loss": loss, "box_loss": box_loss, "matcher": matcher, "optimizer": optimizer}
     out = Output(quiet=not progress)
     summary = run(request, out, since, callbacks, explain=explain, python=True, log=log, **own)
-    detector = load(summary["output"])
+    detector = load(summary["output"], device="cpu" if request.settings.train.accelerator == "cpu" else None)
     metrics = detector.about.get("metrics") or summary["last"]
     return TrainResult(detector, dict(metrics), Path(summary["output"]), summary)
 

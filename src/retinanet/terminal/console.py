@@ -28,6 +28,9 @@ def rank() -> int:
     return int(os.environ.get("LOCAL_RANK") or 0) or int(os.environ.get("NODE_RANK") or 0)
 
 
+NO_NUMBER = "–"  # the AP of a class without ground truth
+
+
 class Output:
     """Text for people, and one JSON value for programs."""
 
@@ -112,14 +115,15 @@ def clock(seconds: float) -> str:
 
 def number(value: float | None) -> str:
     """A value of average precision or recall; a dash if there is no ground truth for it."""
-    return "–" if value is None or not math.isfinite(value) or value < 0 else f"{value:.3f}"
+    return NO_NUMBER if value is None or not math.isfinite(value) or value < 0 else f"{value:.3f}"
 
 
 def class_table(per_class: Iterable[Mapping[str, Any]], most: int | None = None) -> Any:
     """A rich table of AP, AP50 and the number of ground-truth boxes of each class.
 
     Args:
-        most: rows at most. Of more classes those with the highest and the lowest AP are shown, in this order.
+        most: rows at most. Of more classes those with the highest and the lowest AP are shown, in this order; classes
+            without ground truth have no AP, and are counted only.
     """
     from rich.table import Table
 
@@ -130,9 +134,11 @@ def class_table(per_class: Iterable[Mapping[str, Any]], most: int | None = None)
     best, worst = list(per_class), list[Mapping[str, Any]]()
     left_out = 0
     if most is not None and len(best) > most:
-        ranked = sorted(best, key=lambda row: -1.0 if row["AP"] is None else row["AP"], reverse=True)
-        best, worst = ranked[: most // 2], ranked[-(most - 1 - most // 2) :]
-        left_out = len(ranked) - len(best) - len(worst)
+        total, known = len(best), [row for row in best if number(row["AP"]) != NO_NUMBER]
+        ranked = sorted(known, key=lambda row: -row["AP"])
+        best = ranked[: most // 2]
+        worst = ranked[len(best) :][-(most - 1 - most // 2) :]
+        left_out = total - len(best) - len(worst)
     for row in best:
         table.add_row(*_cells(row))
     if left_out:
