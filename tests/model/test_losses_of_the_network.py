@@ -135,6 +135,9 @@ def test_the_network_of_bgr_images_sees_the_same() -> None:
         ([image(9, 9)], [targets(BOXES * float("nan"))], "nan.*x1 < x2"),
         ([image(9, 9)], [targets(labels=LABELS + 1)], "label 2.*from 0 to 1"),
         ([image(9, 9)], [targets(labels=LABELS - 2)], "label -1"),
+        ([image(9, 9)], [targets(iscrowd=torch.tensor([1]))], r'"iscrowd" of target 0.*2 boxes.*\(1,\)'),
+        ([image(9, 9)], [targets(iscrowd="no")], "\"iscrowd\" of target 0.*'no'"),
+        ([image(9, 9)], [targets(BOXES.to(torch.complex64))], "boxes of target 0.*complex64"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(images: Any, given: Any, words: str) -> None:
@@ -142,3 +145,8 @@ def test_what_cannot_be_used_is_one_line(images: Any, given: Any, words: str) ->
         model()(images, given)
     assert re.search(words, str(error.value))
     assert "\n" not in str(error.value)
+
+
+def test_a_criterion_that_is_none_is_one_line() -> None:
+    with pytest.raises(RequestError, match=r"criterion must be a .*Criterion, not 'focal'"):
+        model()([image(9, 9)], [targets()], "focal")

@@ -86,19 +86,31 @@ def _pixels(index: int, image: object, settings: PreprocessingSettings) -> Tenso
     return image.round().to(torch.uint8) if settings.interpolation in ROUNDED else image
 
 
+def _crowd(index: int, flags: Any, labels: Tensor) -> Tensor:
+    """(n,) bool. One flag for several boxes is refused: it would make all of them regions to ignore."""
+    try:
+        crowd = torch.as_tensor(flags)
+    except (TypeError, ValueError, RuntimeError):
+        crowd = None
+    if crowd is None or crowd.shape != labels.shape:
+        what = shown(flags) if crowd is None else f"of shape {tuple(crowd.shape)}"
+        raise RequestError(f'"iscrowd" of target {index} must be 0 or 1 for each of {len(labels)} boxes, not {what}')
+    return crowd.to(labels.device).bool()
+
+
 def _labelled(index: int, target: Any, num_classes: int) -> tuple[Tensor, Tensor]:
     if not isinstance(target, Mapping) or not {"boxes", "labels"} <= target.keys():
         raise RequestError(f'target {index} must be a dict with "boxes" and "labels", not {shown(target)}')
     boxes, labels = target["boxes"], target["labels"]
-    if not isinstance(boxes, Tensor) or boxes.ndim != 2 or boxes.shape[1] != 4:
-        what = tuple(boxes.shape) if isinstance(boxes, Tensor) else shown(boxes)
+    if not isinstance(boxes, Tensor) or boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.is_complex():
+        what = f"{boxes.dtype} {tuple(boxes.shape)}" if isinstance(boxes, Tensor) else shown(boxes)
         raise RequestError(f"the boxes of target {index} must be a tensor (n, 4), not {what}")
     if not isinstance(labels, Tensor) or labels.shape != boxes.shape[:1] or labels.dtype != torch.int64:
         what = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else shown(labels)
         raise RequestError(f"the labels of target {index} must be int64 ({len(boxes)},), not {what}")
     boxes = boxes.float()
     if "iscrowd" in target:
-        labels = torch.where(torch.as_tensor(target["iscrowd"]).to(labels.device).bool(), IGNORED, labels)
+        labels = torch.where(_crowd(index, target["iscrowd"], labels), IGNORED, labels)
     usable = torch.isfinite(boxes).all(dim=1) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     if not usable.all():
         wrong = boxes[~usable][0].tolist()

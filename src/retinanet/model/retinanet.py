@@ -100,6 +100,8 @@ class RetinaNet(nn.Module):
             >>> sorted(model(torch.zeros(1, 3, 64, 64), [target]))
             ['bbox_regression', 'classification']
         """
+        if criterion is not None and not isinstance(criterion, Criterion):
+            raise RequestError(f"criterion must be a retinanet.losses.criterion.Criterion, not {shown(criterion)}")
         scales = None
         if not isinstance(images, Tensor):
             device = next(self.parameters()).device
