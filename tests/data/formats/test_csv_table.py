@@ -1,7 +1,9 @@
 """CSV: keras-retinanet's, DeepForest's, TensorFlow's, Kaggle's and Open Images' columns, box for box."""
 
 import csv
+import gc
 import io
+import warnings
 
 import pytest
 
@@ -242,3 +244,16 @@ def test_several_tables(images, tmp_path, refused):
     for name in ("train_a.csv", "train_b.csv"):
         put(tmp_path / name, keras(images))
     assert "two tables for the split train" in refused(tmp_path, "train")
+
+
+def test_every_file_is_closed(images, tmp_path):
+    images[0].copy(tmp_path)
+    put(
+        tmp_path / "a.csv",
+        table(None, [("path", "x1", "y1", "x2", "y2", "class"), (images[0].name, 1, 2, 30, 40, "one")]),
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        open_data(tmp_path, "train")
+        gc.collect()
+    assert [str(each.message) for each in caught] == []

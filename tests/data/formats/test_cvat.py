@@ -106,6 +106,7 @@ def test_shapes_of_all_kinds(images, tmp_path):
         ('<!DOCTYPE a [<!ENTITY x "y">]>\n<annotations></annotations>', "declares the entity x"),
         ("<annotations>" + "<a>" * 60, "nested elements"),
         ("<annotations></annotations>", "names no class"),
+        ('<?xml version="1.0" encoding="foo-8"?><annotations></annotations>', "an encoding that is not known"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path, refused, text, message):

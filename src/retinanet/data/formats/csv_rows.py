@@ -27,7 +27,8 @@ def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
             head = file.read(4)
             mark, encoding = next(((m, name) for m, name in MARKS if head.startswith(m)), (b"", "utf-8"))
             file.seek(len(mark))
-            yield from _parsed(path, io.TextIOWrapper(file, encoding, newline=""))
+            with io.TextIOWrapper(file, encoding, newline="") as text:
+                yield from _parsed(path, text)
     except OSError as error:
         raise TextError(path, what_is_wrong(error)) from None
 

@@ -117,6 +117,8 @@ def _images(path: Path, labels: list[str]) -> Iterator[_Image]:
             yield from complete
     except OSError as error:
         raise TextError(path, what_is_wrong(error)) from None
+    except LookupError:  # by expat, of a name that Python has no codec for
+        raise RequestError(f"{path} declares an encoding that is not known: save it as UTF-8") from None
     except expat.ExpatError as error:
         reason = expat.ErrorString(error.code)
         raise RequestError(f"{path} line {error.lineno} column {error.offset + 1} is not XML: {reason}") from None
