@@ -145,6 +145,9 @@ def infinite(logits: Tensor, labels: Tensor) -> Tensor:
         ({"optimizer": lambda p: torch.optim.SGD(p, 0.0)}, RequestError, ["optimizer=", "above 0"]),
         ({"loss": lambda logits, labels: logits.mean(1)}, RequestError, ["loss=", "shape ()"]),
         ({"matcher": lambda anchors, boxes, labels: labels}, RequestError, ["matcher=", "int64"]),
+        ({"transform": lambda image, boxes, labels: None}, RequestError, ["transform", "three tensors", "None"]),
+        ({"transform": lambda image, boxes, labels: (image, boxes[:1], labels)}, RequestError, ["transform", "(n,)"]),
+        ({"transform": lambda image, boxes, labels: (image, boxes / 0, labels)}, RequestError, ["not finite"]),
         ({"loss": infinite}, DivergedError, ["step 1", "loss=infinite", "logarithm"]),
     ],
 )

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retinanet.common.errors import RequestError, WorkError, first_line
+from retinanet.common.fields import shown
 from retinanet.config.model_settings import PreprocessingSettings
 from retinanet.config.settings import Settings
 from retinanet.data import augment
@@ -209,7 +210,7 @@ class TrainingSteps:
         with torch.random.fork_rng(devices=[]):
             seed = int(augment.rng(2, self.settings.train.seed, number, index).integers(1 << 62))
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's too
-            image, boxes, labels = self.transform(image, boxes, labels)
+            image, boxes, labels = _transformed(self.transform(image, boxes, labels))
         if image.dtype != torch.uint8 or image.shape != shape:
             kind = str(image.dtype).removeprefix("torch.")
             raise RequestError(
@@ -217,6 +218,25 @@ class TrainingSteps:
                 "it must keep uint8 and the size"
             )
         return image.as_subclass(Tensor), boxes.as_subclass(Tensor).float(), labels.as_subclass(Tensor).long()
+
+
+def _transformed(result: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """What a user's own transform returned.
+
+    Raises:
+        RequestError: it is no image, boxes and labels that belong together.
+    """
+    if not isinstance(result, tuple | list) or len(result) != 3 or not all(isinstance(x, Tensor) for x in result):
+        raise RequestError(f"the transform must return three tensors (image, boxes, labels), not {shown(result)}")
+    image, boxes, labels = result
+    if boxes.shape != (len(boxes), 4) or labels.shape != boxes.shape[:1]:
+        raise RequestError(
+            f"the transform returned boxes of shape {tuple(boxes.shape)} and labels of shape {tuple(labels.shape)}; "
+            "they must be (n, 4) and (n,)"
+        )
+    if not torch.isfinite(boxes).all():
+        raise RequestError("the transform returned boxes that are not finite; leave out boxes that it cannot move")
+    return image, boxes, labels
 
 
 def order(seed: int, epoch: int, portrait: NDArray[np.bool_], batch_size: int) -> NDArray[np.int64]:
