@@ -209,6 +209,36 @@ def test_what_is_no_index(found, index, message):
         found[index]
 
 
+def test_slices_backwards(found, empty):
+    assert found[::-1] == found[[2, 1, 0]]
+    assert found[2:0:-1] == found[[2, 1]]
+    assert found[::2] == found[[0, 2]]
+    assert len(empty[::-1]) == len(found[5:]) == 0
+
+
+def test_what_is_not_finite_is_neither_json_nor_drawn(found):
+    found.boxes[1, 2] = float("nan")
+    with pytest.raises(RequestError, match=r"detection 1 has the box .*nan.* not finite"):
+        found.to_json()
+    with pytest.raises(RequestError, match="box 1 has a side that is not a number"):
+        found.draw(np.zeros((100, 120, 3), np.uint8))
+    assert len(found[[0, 2]].to_json()) > 0
+
+
+def test_numbers_and_ids_that_do_not_fit(found):
+    with pytest.raises(RequestError, match="1 numbers for 3 boxes"):
+        found.draw(np.zeros((100, 120, 3), np.uint8), numbers=[1])
+    for ids in ([7], {0: 7}):
+        with pytest.raises(RequestError, match="category_ids must have an id for each of 3 labels"):
+            found.to_coco(1, ids)
+
+
+@pytest.mark.parametrize("path", [None, 3, "a\0.png", "a\0.json"])
+def test_save_to_what_is_no_path(found, path):
+    with pytest.raises(RequestError, match=r"^path "):
+        found.save(path)
+
+
 def test_indices_out_of_range(found):
     with pytest.raises(IndexError, match="there is no detection 7: there are 3"):
         found[[0, 7]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import InitVar, dataclass
 from numbers import Integral, Real
@@ -70,6 +71,19 @@ def one_of(name: str, value: Any, values: Sequence[str]) -> str:
     if value not in values:
         raise RequestError(f"{name} must be {' or '.join(values)}, not {shown(value)}")
     return str(value)
+
+
+def path_of(name: str, value: Any) -> Path:
+    """``value`` as a path.
+
+    Raises:
+        RequestError: it is no path, or holds a null byte. The message begins with ``name``.
+    """
+    if not isinstance(value, str | os.PathLike) or not isinstance(text := os.fspath(value), str):
+        raise RequestError(f"{name} must be a path, not {shown(value)}")
+    if "\0" in text:
+        raise RequestError(f"{name} is {shown(text)}: a path cannot hold a null byte")
+    return Path(text)
 
 
 def require_data(data: Path) -> None:

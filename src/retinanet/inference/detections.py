@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import torch
 from torch import Tensor
 
-from retinanet.common.arguments import real, whole
+from retinanet.common.arguments import path_of, real, whole
 from retinanet.common.atomic_files import replacing
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
@@ -102,7 +102,8 @@ class Detections:
             RequestError: a mask of another length, or anything else.
         """
         if isinstance(index, slice):
-            return self._select(index)
+            # Tensors refuse slices with a negative step, such as [::-1].
+            return self._select(torch.arange(len(self))[list(range(*index.indices(len(self))))])
         chosen = index_tensor(index, len(self))
         if chosen.dim() == 1:
             return self._select(chosen)
@@ -203,16 +204,23 @@ class Detections:
         Returns:
             One dict a detection: image_id, category_id, bbox [x, y, width, height] in pixels, score.
 
+        Raises:
+            RequestError: ``category_ids`` has none for a label.
+
         Examples:
             >>> found = Detections(torch.tensor([[1.0, 2, 4, 8]]), torch.tensor([0.5]), torch.tensor([0]), ("cat",))
             >>> found.to_coco(image_id=7, category_ids=[17])
             [{'image_id': 7, 'category_id': 17, 'bbox': [1.0, 2.0, 3.0, 6.0], 'score': 0.5}]
         """
         boxes = self.boxes.double()
+        try:
+            ids = {label: label if category_ids is None else category_ids[label] for label in self.labels.tolist()}
+        except (IndexError, KeyError):
+            raise RequestError(f"category_ids must have an id for each of {len(self.class_names)} labels") from None
         return [
             {
                 "image_id": image_id,
-                "category_id": label if category_ids is None else category_ids[label],
+                "category_id": ids[label],
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "score": score,
             }
@@ -259,12 +267,25 @@ class Detections:
     def to_json(self) -> str:
         """:meth:`to_dict` as one line of JSON.
 
+        Raises:
+            RequestError: a box or score is not finite, for which JSON has no number.
+
         Examples:
             >>> nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long(), ("cat",), "a.jpg")
             >>> nothing.to_json()
             '{"image": "a.jpg", "detections": []}'
         """
+        self._require_finite()
         return json.dumps(self.to_dict())
+
+    def _require_finite(self) -> None:
+        finite = torch.isfinite(self.boxes).all(dim=1) & torch.isfinite(self.scores)
+        if not finite.all():
+            number = int((~finite).nonzero()[0, 0])
+            raise RequestError(
+                f"detection {number} has the box {self.boxes[number].tolist()} and the score {self.scores[number]}, "
+                "which are not finite: leave it out"
+            )
 
     def to_pandas(self) -> Any:
         """A ``pandas.DataFrame`` with a row for each detection: image, name, label, score, x1, y1, x2, y2.
@@ -336,7 +357,7 @@ class Detections:
             The path.
 
         Raises:
-            RequestError: as of :meth:`draw`, or images cannot be written under that ending.
+            RequestError: as of :meth:`draw` and :meth:`to_json`, or images cannot be written under that ending.
             WorkError: the file cannot be written.
 
         Examples:
@@ -345,7 +366,7 @@ class Detections:
             >>> [str(detections.save(name)) for name in ("drawn.png", "found.json", "found.csv")]
             ['drawn.png', 'found.json', 'found.csv']
         """
-        path = Path(path)
+        path = path_of("path", path)
         if path.suffix.lower() == ".json":
             with replacing(path) as temporary:
                 temporary.write_text(self.to_json() + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from retinanet.common.errors import RequestError
 from retinanet.data.image_io import to_tensor
 from retinanet.inference.class_colours import Colour, colour, text_colour
 from retinanet.inference.fonts import font_with, load_font, one_line, shortened
@@ -63,6 +65,11 @@ def draw_boxes(
     """
     canvas = to_image(image)
     corners = np.asarray(boxes, np.float64).reshape(-1, 4).tolist()
+    for i, corner in enumerate(corners):
+        if any(map(math.isnan, corner)):
+            raise RequestError(f"box {i} has a side that is not a number, {corner}: leave it out")
+    if numbers is not None and len(numbers) != len(corners):
+        raise RequestError(f"{len(numbers)} numbers for {len(corners)} boxes: give one for each")
     values = None if scores is None else np.asarray(scores, np.float64).tolist()
     order = {name: i for i, name in enumerate(class_names if class_names is not None else sorted(set(names)))}
     line = line or line_width(canvas.size)
