@@ -82,6 +82,14 @@ def test_nothing_there(detector: Detector, tmp_path: Path, given: str, message: 
         detector.predict(tmp_path / given)
 
 
+def test_contents_of_files_and_open_files(detector: Detector, folder: Path) -> None:
+    content = (folder / "a.png").read_bytes()
+    for given in (bytearray(content), memoryview(content)):
+        same(detector, detector.predict(given), detector.predict(content))
+    with open(folder / "a.png", "rb") as file, pytest.raises(RequestError, match=r"an open file is no image.*read\(\)"):
+        detector.predict(file)
+
+
 def test_generators_are_read_lazily(detector: Detector) -> None:
     read: list[int] = []
 

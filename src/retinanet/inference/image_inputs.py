@@ -63,7 +63,7 @@ def given_images(images: Any) -> Given:
     """One image, the images of a folder, a pattern, a list or a tuple, or those of any other iterable, lazily.
 
     Raises:
-        RequestError: a folder or pattern holds no image.
+        RequestError: a folder or pattern holds no image, or it is an open file, whose lines would be images.
     """
     if isinstance(images, list | tuple):
         return Given("list", images)
@@ -71,6 +71,10 @@ def given_images(images: Any) -> Given:
         name = os.fspath(images)
         if isinstance(name, str) and "\0" not in name and (os.path.isdir(name) or is_pattern(name)):
             return Given("list", [path for path, _ in expand(name, [])])
+    if isinstance(images, bytearray | memoryview):
+        return Given("one", [bytes(images)])
+    if hasattr(images, "read") and not isinstance(images, Image.Image):
+        raise RequestError(f"an open file is no image: give its path or its content, file.read(), not {shown(images)}")
     single = isinstance(images, str | bytes | os.PathLike | Image.Image | np.ndarray | Tensor | Mapping)
     return Given("one", [images]) if single or not isinstance(images, Iterable) else Given("stream", images)
 
