@@ -105,6 +105,7 @@ def test_content(server):
 def test_what_is_no_image(server, path, reason):
     with pytest.raises(ImageError) as caught:
         download(server + path)
+    assert "\n" not in str(caught.value)
     assert caught.value.reason.startswith(reason)
     assert str(caught.value).startswith(f"cannot read the image {server}/")
 

@@ -71,7 +71,7 @@ def download(url: str) -> bytes:
                 raise ImageError(shown, "it is a web page: give the URL of the image itself")
             return _content(response, shown)
     except HTTPError as error:
-        raise ImageError(shown, f"the server returns {error.code} {error.reason}".rstrip()) from error
+        raise ImageError(shown, f"the server returns {error.code} {_reason(error.reason)}".rstrip()) from error
     except (OSError, HTTPException) as error:
         reason = first_line(getattr(error, "reason", None) or error)
         raise ImageError(shown, f"it cannot be downloaded ({printable(reason, 200)})") from error
@@ -81,6 +81,11 @@ def download(url: str) -> bytes:
         raise ImageError(
             shown, f"it is not a URL that can be downloaded: {printable(first_line(error), 200)}"
         ) from error
+
+
+def _reason(reason: Any) -> str:
+    """One line: urllib's reason for a redirect without end has three."""
+    return printable(next(iter(str(reason).splitlines()), ""), 200)
 
 
 def _content(response: Any, shown: str) -> bytes:
