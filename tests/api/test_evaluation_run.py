@@ -82,6 +82,7 @@ def test_progress_can_be_seen(detector, data, capfd):
         ({"data": 3}, "data must be a path"),
         ({"data": "nowhere"}, "there is no data set nowhere"),
         ({"split": "nothing"}, "nothing"),
+        ({"split": None}, "split must be the name of one"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"workers": -1}, "workers must be at least 0"),
         ({"resamples": 1.5}, "resamples must be a whole number"),
@@ -99,6 +100,24 @@ def test_data_opened_with_other_classes(detector, tmp_path):
     other = open_data(bright_boxes(tmp_path / "other", names=("cat", "horse")), "val")
     with pytest.raises(RequestError, match=r"class_names=detector\.class_names"):
         retinanet.evaluate(detector, other, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fact"),
+    [
+        ({"output": 3}, "output must be a path, not 3"),
+        ({"output": "a\0.onnx"}, "null byte"),
+        ({"calibrate": 3}, "calibrate must be a path"),
+        ({"check": 3}, "check must be a list"),
+        ({"check": ["a.jpg"]}, "image 0 of check must be"),
+        ({"check": [torch.zeros(3, 9, 9)]}, "not torch.float32 (3, 9, 9)"),
+    ],
+)
+def test_wrong_arguments_of_export(detector, arguments, fact, tmp_path):
+    with pytest.raises(RequestError) as caught:
+        retinanet.export(**({"model": detector, "output": tmp_path / "made.onnx", "progress": False} | arguments))
+    assert fact in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_export_beside_the_model_and_of_a_detector(detector, tmp_path, monkeypatch, capfd):

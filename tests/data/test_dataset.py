@@ -172,3 +172,18 @@ def test_a_million_boxes_take_far_less_than_100_mb(tmp_path, paint):
     assert held < 31e6  # and nothing else is kept
     assert sum(len(data.boxes(i)) for i in range(20)) == 1_000_000
     assert data.boxes(3).base is not None, "a view: reading boxes copies nothing"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"root": 3}, "the data set must be a path, not 3"),
+        ({"root": "a\0b"}, "a path cannot hold a null byte"),
+        ({"split": None}, "split must be the name of one"),
+        ({"class_names": "cat"}, "class names must be a list"),
+        ({"class_names": ["cat", "cat"]}, "class name 1 is 'cat' again"),
+    ],
+)
+def test_wrong_arguments(coco, arguments, message):
+    with pytest.raises(RequestError, match=message):
+        open_data(**({"root": coco(), "split": "train"} | arguments))

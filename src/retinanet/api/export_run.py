@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from retinanet.api.loading import load
-from retinanet.common.arguments import Nms
+from retinanet.common.arguments import Nms, path_of
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
 from retinanet.exporting import exporter
@@ -62,8 +64,9 @@ def export(
     if format not in exporter.ENDINGS:
         raise RequestError(f"format must be one of {', '.join(exporter.ENDINGS)}, not {shown(format)}")
     named = UNNAMED if isinstance(model, Detector) else model
-    path = Path(output) if output is not None else exporter.default_output(named, format, precision)
-    images = None if calibrate is None else Path(calibrate)
+    path = path_of("output", output) if output is not None else exporter.default_output(named, format, precision)
+    images = None if calibrate is None else path_of("calibrate", calibrate)
+    _require_check(check)
     exporter.require_request(format, path, network_only, precision, images)
     detector = model if isinstance(model, Detector) else load(model, "cpu", "fp32")
     out = Output(quiet=not progress)
@@ -79,3 +82,19 @@ def export(
         on_progress=out.note,
     )
     return path
+
+
+def _require_check(check: Any) -> None:
+    """Refuse images that no export can be compared on before the work of exporting begins.
+
+    Raises:
+        RequestError: they are no list of (3, H, W) uint8 tensors.
+    """
+    if check is None:
+        return
+    if not isinstance(check, list | tuple):
+        raise RequestError(f"check must be a list of images (3, H, W) of uint8, not {shown(check)}")
+    for index, image in enumerate(check):
+        if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
+            what = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else shown(image)
+            raise RequestError(f"image {index} of check must be a tensor (3, H, W) of uint8, not {what}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from retinanet.api.loading import load
-from retinanet.common.arguments import require_data
+from retinanet.common.arguments import path_of, require_data
 from retinanet.common.errors import RequestError
 from retinanet.common.fields import shown
 from retinanet.common.run_names import next_folder
@@ -26,7 +26,7 @@ from retinanet.terminal.console import Output
 from retinanet.terminal.progress import Progress
 from retinanet.terminal.run_ending import show_ending
 from retinanet.training import trainer
-from retinanet.training.callbacks import Callback
+from retinanet.training.callbacks import Callback, require_callbacks
 from retinanet.training.own_parts import OptimizerFunction
 from retinanet.training.preparation import Summary
 from retinanet.training.run_request import RunRequest, of_run
@@ -130,6 +130,7 @@ def train(
         Stopped: (a KeyboardInterrupt) it was interrupted. The run is saved, and can be resumed.
     """
     since = time.monotonic()
+    require_callbacks(callbacks)
     more |= {"budget": _time(budget), "epochs": epochs, "steps": steps, "weights": weights}
     if isinstance(loss, Mapping | LossSettings):
         more, loss = {**more, "loss": loss}, None
@@ -211,11 +212,7 @@ def _whole_request(data: Any, settings: Any, given: Mapping[str, Any], arguments
 
 
 def _path(name: str, value: Any) -> Path | None:
-    if value is None:
-        return None
-    if not isinstance(value, str | Path):
-        raise RequestError(f"{name} must be a path, not {shown(value)}")
-    return Path(value)
+    return None if value is None else path_of(name, value)
 
 
 def _time(budget: Any) -> Any:

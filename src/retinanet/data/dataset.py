@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from retinanet.common import fields
+from retinanet.common.arguments import class_names_of, path_of
 from retinanet.common.errors import RequestError, WorkError
 from retinanet.common.printable import printable
 from retinanet.data import image_io
@@ -267,7 +269,10 @@ def open_data(
         >>> data.kind, data.split, data.class_names
         ('COCO', 'train', ('cat', 'dog'))
     """
-    root = Path(root)
+    root = path_of("the data set", root)
+    if not isinstance(split, str):
+        raise RequestError(f'split must be the name of one, such as "train" or "val", not {fields.shown(split)}')
+    class_names = None if class_names is None else class_names_of(class_names)
     layout = find_layout(root)
     name = _choose(layout, split, root)
     report = Report()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from retinanet.common.errors import RequestError
+from retinanet.common.fields import shown
 from retinanet.training.events import Ended, EvaluationDone, Event, Started, StepDone
 
 if TYPE_CHECKING:
@@ -97,6 +99,19 @@ class MetricsLog(Callback):
 
     def on_evaluation(self, trainer: Run, event: EvaluationDone) -> None:
         trainer.folder.log(event.row())
+
+
+def require_callbacks(callbacks: Any) -> None:
+    """
+    Raises:
+        RequestError: it is no list of callbacks.
+    """
+    if not isinstance(callbacks, list | tuple):
+        raise RequestError(f"callbacks= must be a list of Callback objects, not {shown(callbacks)}")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            hint = ": make one of the class" if isinstance(callback, type) and issubclass(callback, Callback) else ""
+            raise RequestError(f"callbacks= must hold objects of subclasses of Callback, not {shown(callback)}{hint}")
 
 
 def notify(callbacks: Iterable[Callback], event: Event, trainer: Run | None = None) -> None:

@@ -25,7 +25,7 @@ from retinanet.inference.detector import Detector
 from retinanet.losses.own_losses import BoxLossFunction, ClassLoss
 from retinanet.ops.own_matching import Matcher
 from retinanet.training import divergence, events, resume_state
-from retinanet.training.callbacks import Callback, EarlyStopping, MetricsLog, closing, notify
+from retinanet.training.callbacks import Callback, EarlyStopping, MetricsLog, closing, notify, require_callbacks
 from retinanet.training.collectives import Decision, agree, broadcast_from_first, end_together, run_in_first
 from retinanet.training.ema import Ema
 from retinanet.training.fabric import launch, make_fabric, quiet, seed
@@ -88,6 +88,7 @@ def train(
     """
     begin = time.monotonic() if since is None else since
     own = OwnParts(loss, box_loss, matcher, optimizer, transform)
+    require_callbacks(callbacks)
     listeners = (*callbacks, *make_loggers(log))
     fabric, precision = make_fabric(settings.train)
     with end_together(fabric):
