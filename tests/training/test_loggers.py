@@ -21,6 +21,7 @@ from retinanet.training import loggers
 from retinanet.training.callbacks import Callback
 from retinanet.training.events import Problem, StepDone
 from retinanet.training.loggers import LOGGERS, make_loggers
+from retinanet.training.run_logger import RunLogger
 from retinanet.training.trainer import train
 
 
@@ -214,3 +215,58 @@ def test_a_service_that_fails_later_ends_no_run(data: Path, tmp_path: Path, monk
     (problem,) = recorder.of(Problem)
     assert "TensorBoard" in problem.text
     assert "the server is gone" in problem.text
+
+
+class Lost(RunLogger):
+    """A service that is gone when the run ends, or before."""
+
+    name, package = "Lost", "lost"
+
+    def __init__(self, *fails: str) -> None:
+        super().__init__()
+        self.fails, self.closed = fails, 0
+
+    def open(self, run: Any, settings: Any) -> None:
+        self._call("open")
+
+    def scalars(self, step: int, values: Any) -> None:
+        self._call("scalars")
+
+    def end(self, step: int, summary: Any, images: Path) -> None:
+        self._call("end")
+
+    def close(self, error: BaseException | None) -> None:
+        self.closed += 1
+        self._call("close")
+
+    def _call(self, name: str) -> None:
+        if name in self.fails:
+            raise OSError("the server is gone\nsecond line")
+
+
+@pytest.mark.parametrize("fails", [("close",), ("scalars",), ("scalars", "close"), ("end", "close")])
+def test_a_service_that_fails_at_the_end_ends_no_run_and_is_closed_once(
+    data: Path, tmp_path: Path, fails: tuple[str, ...]
+) -> None:
+    recorder, logger = Recorder(), Lost(*fails)
+    assert train(data, tiny(steps=2), tmp_path / "run", callbacks=[recorder], log=logger)["steps"] == 2
+    (problem,) = recorder.of(Problem)
+    assert "the server is gone)" in problem.text
+    assert logger.closed == 1
+
+
+def test_a_service_that_was_half_started_is_closed(data: Path, tmp_path: Path) -> None:
+    logger = Lost("open")
+    with pytest.raises(WorkError, match="could not be started"):
+        train(data, tiny(steps=2), tmp_path / "run", log=logger)
+    assert logger.closed == 1
+
+
+def test_a_package_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any) -> None:
+        raise ImportError("numpy.core.multiarray failed to import\nmore")
+
+    monkeypatch.setattr(loggers, "find_spec", lambda name: True)
+    monkeypatch.setattr(LOGGERS["wandb"], "require_usable", broken)
+    with pytest.raises(RequestError, match=r"^W&B cannot be used here: ImportError: numpy.* to import$"):
+        make_loggers("wandb")

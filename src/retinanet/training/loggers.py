@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from retinanet.common.errors import RequestError
+from retinanet.common.errors import RequestError, first_line
 from retinanet.common.fields import shown
 from retinanet.training.callbacks import Callback
 from retinanet.training.mlflow_log import MlflowLog
@@ -39,5 +39,10 @@ def _named(name: Any) -> Callback:
     if find_spec(logger.package) is None:
         raise RequestError(f"{logger.name} is not installed: pip install 'retinanet[{name}]'")
     made = logger()
-    made.require_usable()
+    try:
+        made.require_usable()
+    except RequestError:
+        raise
+    except Exception as error:  # such as an installation that cannot be imported
+        raise RequestError(f"{logger.name} cannot be used here: {type(error).__name__}: {first_line(error)}") from error
     return made

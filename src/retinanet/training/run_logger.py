@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 from retinanet.common.errors import WorkError, first_line
 from retinanet.config.convert import dotted, to_plain
 from retinanet.training.callbacks import Callback, Run
-from retinanet.training.events import Ended, EvaluationDone, Problem, Started, StepDone
+from retinanet.training.events import Ended, EvaluationDone, Event, Problem, Started, StepDone
 
 STEP_VALUES = ("class_loss", "box_loss", "lr", "images_per_second")
 
@@ -30,6 +31,7 @@ class RunLogger(Callback, ABC):
 
     def __init__(self) -> None:
         self._open = False
+        self._notify: Callable[[Event], None] = lambda event: None
 
     def require_usable(self) -> None:
         """Called before any work of the run; the package is installed.
@@ -68,32 +70,37 @@ class RunLogger(Callback, ABC):
         try:
             self.open(trainer, settings | about)
         except Exception as error:
+            self._abandon(error)
             raise WorkError(
                 f"{self.name} could not be started: {first_line(error).rstrip('.')}; {self.help}"
             ) from error
-        self._open = True
+        self._open, self._notify = True, trainer.notify
 
     def on_step(self, trainer: Run, event: StepDone) -> None:
         row = event.row()
         values = {f"train/{name}": row[name] for name in STEP_VALUES} | {"epoch": event.epoch}
-        self._guarded(trainer, lambda: self.scalars(event.step, values))
+        self._guarded(lambda: self.scalars(event.step, values))
 
     def on_evaluation(self, trainer: Run, event: EvaluationDone) -> None:
         # COCO's -1 says that there is no object of this size.
         values = {f"val/{name}": value for name, value in event.metrics.items() if value >= 0}
-        self._guarded(trainer, lambda: self.scalars(event.step, values | {"epoch": event.epoch}))
+        self._guarded(lambda: self.scalars(event.step, values | {"epoch": event.epoch}))
 
     def on_end(self, trainer: Run, event: Ended) -> None:
         summary = {name: event.summary[name] for name in ("stopped", "steps", "seconds", "best_AP", "best_step")}
         images = trainer.folder.path / "validation.png"
-        self._guarded(trainer, lambda: self.end(trainer.progress.step, summary, images))
+        self._guarded(lambda: self.end(trainer.progress.step, summary, images))
 
     def on_close(self, error: BaseException | None) -> None:
-        if self._open:
-            self._open = False
+        if not self._open:
+            return
+        self._open = False
+        try:
             self.close(error)
+        except Exception as problem:
+            self._report(problem, "the end of its log is missing")
 
-    def _guarded(self, trainer: Run, action: Callable[[], None]) -> None:
+    def _guarded(self, action: Callable[[], None]) -> None:
         """Run ``action``; if it fails, report that and log no more."""
         if not self._open:
             return
@@ -101,5 +108,13 @@ class RunLogger(Callback, ABC):
             action()
         except Exception as error:
             self._open = False
-            reason = first_line(error)
-            trainer.notify(Problem(f"{self.name} failed ({reason}), and logs no more; metrics.csv has every number"))
+            self._abandon(error)
+            self._report(error, "and logs no more")
+
+    def _abandon(self, error: Exception) -> None:
+        """Release the threads and processes of a service that failed."""
+        with suppress(Exception):
+            self.close(error)
+
+    def _report(self, error: Exception, result: str) -> None:
+        self._notify(Problem(f"{self.name} failed ({first_line(error)}), {result}; metrics.csv has every number"))
