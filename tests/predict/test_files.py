@@ -71,6 +71,11 @@ def test_a_folder_with_its_subfolders(images):
     ]  # fmt: skip
 
 
+def test_one_source_without_a_list(images):
+    assert names(str(images)) == names(images) == names([images])
+    assert names(str(images / "a.jpg")) == ["a.jpg"]
+
+
 def test_files_of_one_name_from_two_places(images):
     assert names([images / "a.jpg", images / "inner" / "a.jpg"]) == ["a.jpg", "a-2.jpg"]
 

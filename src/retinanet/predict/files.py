@@ -56,7 +56,7 @@ class FilesResult:
 
 def predict_files(
     detector: Detector,
-    sources: Sources | Sequence[str | Path],
+    sources: Sources | str | Path | Sequence[str | Path],
     output: str | Path,
     *,
     tiling: Tiling | None = None,

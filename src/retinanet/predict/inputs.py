@@ -65,7 +65,7 @@ class Sources:
     """Images of more pixels are not read, see :func:`retinanet.data.image_io.pixel_limit`."""
 
 
-def find_sources(sources: Sequence[str | Path], max_pixels: int | None = None) -> Sources:
+def find_sources(sources: str | Path | Sequence[str | Path], max_pixels: int | None = None) -> Sources:
     """All images and videos of these sources. A file is a video by its suffix or, if unknown, by its first bytes.
 
     Args:
@@ -76,6 +76,8 @@ def find_sources(sources: Sequence[str | Path], max_pixels: int | None = None) -
     Raises:
         RequestError: a source does not exist, matches nothing or holds neither image nor video.
     """
+    if isinstance(sources, str | os.PathLike):  # its characters would be sources: "/" is all files of the machine
+        sources = [os.fspath(sources)]
     seen: set[str] = set()
     names: dict[str, int] = {}
     video_names: dict[str, int] = {}
