@@ -239,6 +239,14 @@ def test_save_to_what_is_no_path(found, path):
         found.save(path)
 
 
+@pytest.mark.parametrize(("name", "longest"), [("a.jpg", 65500), ("a.webp", 16383)])
+def test_save_more_pixels_than_a_format_holds(empty, tmp_path, name, longest):
+    empty.source = np.zeros((longest + 1, 1, 3), np.uint8)
+    with pytest.raises(WorkError, match=rf"holds at most {longest} pixels a side, not {longest + 1}: write a \.png"):
+        empty.save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_indices_out_of_range(found):
     with pytest.raises(IndexError, match="there is no detection 7: there are 3"):
         found[[0, 7]]
