@@ -400,3 +400,14 @@ def test_slices(detector, images, tmp_path):
         content = json.loads((made.output / "detections.json").read_text())
         assert len(expected) == 9
         assert [a["bbox"] for a in content["annotations"]] == [a["bbox"] for a in expected.to_coco(1)]
+
+
+def test_an_image_that_jpeg_cannot_hold_is_named_with_the_reason(detector, tmp_path, capfd):
+    Image.new("RGB", (1, 65501)).save(tmp_path / "tall.bmp")
+    Image.new("RGB", (9, 9)).save(tmp_path / "small.bmp")
+    result = predict_files(detector, [tmp_path / "tall.bmp", tmp_path / "small.bmp"], tmp_path / "out", size=32)
+    ((name, reason),) = result.unwritten
+    assert name.endswith("tall.bmp")
+    assert "JPEG holds at most 65500 pixels a side, not 65501" in reason
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["detections.json", "small.jpg"]
+    assert capfd.readouterr().err == ""

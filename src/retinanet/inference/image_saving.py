@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from retinanet.common.atomic_files import replacing
-from retinanet.common.errors import RequestError, WorkError
+from retinanet.common.errors import RequestError
 
 QUALITY = 92
 """Of JPEG and WebP; other formats ignore it."""
@@ -26,9 +26,17 @@ def save_image(image: Image.Image, path: Path) -> None:
     if format not in Image.SAVE:
         what = f"the ending {path.suffix}" if path.suffix else "no ending"
         raise RequestError(f"{path} has {what}: an image is written as .png or .jpg, results as .json or .csv")
-    if max(image.size) > (longest := LONGEST.get(format, max(image.size))):
-        raise WorkError(
-            f"cannot write {path}: {format} holds at most {longest} pixels a side, not {max(image.size)}: write a .png"
-        )
     with replacing(path) as temporary:
-        image.save(temporary, format, quality=QUALITY)
+        encode(image, temporary, format)
+
+
+def encode(image: Image.Image, path: Path, format: str) -> None:
+    """Write an image in a format of Pillow.
+
+    Raises:
+        OSError: it cannot be written. It has no number if the image is too large for the format.
+    """
+    longest, side = LONGEST.get(format), max(image.size)
+    if longest is not None and side > longest:  # encoders say "broken data stream", and print lines of their own
+        raise OSError(f"{format} holds at most {longest} pixels a side, not {side}: write a .png")
+    image.save(path, format, quality=QUALITY)

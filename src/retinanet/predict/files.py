@@ -20,6 +20,7 @@ from retinanet.common.errors import WorkError
 from retinanet.data.image_io import ImageError, opened, pixels, read
 from retinanet.inference.detections import Detections
 from retinanet.inference.detector import Detector
+from retinanet.inference.image_saving import encode
 from retinanet.predict import frames, tracking
 from retinanet.predict.inputs import Sources, find_sources
 from retinanet.predict.outputs import FORMATS, OutputOptions, Writer
@@ -162,7 +163,7 @@ def _write(
 def _save(image: Image.Image, path: Path) -> None:
     with replacing(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(temporary, quality=92)  # which PNG ignores
+        encode(image, temporary, "PNG" if path.suffix.lower() == ".png" else "JPEG")
 
 
 def _predict_videos(
