@@ -238,7 +238,7 @@ def test_another_backbone_than_the_files(data: DetectionData, tmp_path: Path) ->
 
 def test_a_short_budget_gets_small_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that takes seconds leaves none for training: smaller images, and no level P2."""
-    boxes = [(60 * i, 30, 60 * i + side, 30 + side, i) for i, side in enumerate([9] * 4 + [50] * 6)]
+    boxes = [(60 * i, 30, 60 * i + side, 30 + side, i % 2) for i, side in enumerate([9] * 4 + [50] * 6)]
     large = black_images(tmp_path, [((480, 640), boxes)] * 4)
 
     def measure(settings: Settings, *_: Any) -> step_cost.Cost:
