@@ -88,7 +88,12 @@ def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("page", "module", "extra", "made"),
     [
-        ("export", "onnxruntime", "onnx", ["runs/mine.onnx", "network.onnx", "mine.pt2", "repository/street/config.pbtxt"]),
+        (
+            "export",
+            "onnxruntime",
+            "onnx",
+            ["runs/mine.onnx", "network.onnx", "mine.pt2", "repository/street/config.pbtxt"],
+        ),
         ("openvino", "openvino", "openvino", ["mine-fp32", "mine-bf16", "mine-int8"]),
         ("predict", "av", "video", ["found/detections.json", "film/street.mp4", "runs/predict-4/street.jsonl"]),
     ],
