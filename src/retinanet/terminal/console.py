@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,8 @@ class Output:
             if not path.parent.is_dir():
                 raise RequestError(f"--json {json}: there is no folder {path.parent}")
         self.notebook = in_notebook()
+        if self.notebook:  # tqdm, which other packages import, misses widgets that nothing here uses
+            warnings.filterwarnings("ignore", message="IProgress not found")
         # The output of a notebook's cell says that it is a terminal, but lines that are overwritten would all stay.
         plain = {"force_terminal": False, "color_system": None} if self.notebook else {}
         self.console: Console = Terminal(stderr=json == "-", quiet=self.silent, **plain)
