@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from retinanet.common.errors import RequestError
-from retinanet.common.text import TextError, read_text, require_regular
+from retinanet.common.text import TextError, read_text
 from retinanet.data.faults import Report
 from retinanet.data.formats.image_lookup import ImageLookup, has_suffix
-from retinanet.data.formats.listing import WHOLE, Layout, Listing, number, shown
+from retinanet.data.formats.listing import WHOLE, Layout, Listing, beginning, number, shown
 from retinanet.data.formats.outlines import NO_BOX, ROTATED, Box, around, rotated
 
 HEAD = 1 << 20  # characters by which a file is recognised
@@ -41,12 +41,7 @@ def find(root: Path) -> Layout | None:
 
 
 def _is_export(path: Path) -> bool:
-    try:
-        require_regular(path)
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
-            head = file.read(HEAD)
-    except OSError:
-        return False
+    head = beginning(path, HEAD)
     keys = ('"rectanglelabels"', '"polygonlabels"', '"annotations"', '"completions"')
     return bool(LIST.match(head)) and any(key in head for key in keys)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from retinanet.common.errors import RequestError
-from retinanet.common.text import LIST, TextError, read_text, require_regular
+from retinanet.common.text import LIST, TextError, read_text
 from retinanet.data.faults import RENAMED, Report
 from retinanet.data.formats.image_lookup import ImageLookup
-from retinanet.data.formats.listing import WHOLE, Layout, Listing, image_files, number, numbered, shown
+from retinanet.data.formats.listing import WHOLE, Layout, Listing, beginning, image_files, number, numbered, shown
 from retinanet.data.formats.outlines import NO_BOX, Box, around
 from retinanet.data.formats.safe_paths import files_below
 from retinanet.data.formats.split_folders import child, split_folders
@@ -51,12 +51,7 @@ def _has_sheets(folder: Path) -> bool:
 
 
 def _is_sheet(path: Path) -> bool:
-    try:
-        require_regular(path)
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
-            head = file.read(HEAD)
-    except OSError:
-        return False
+    head = beginning(path, HEAD)
     return '"shapes"' in head and any(key in head for key in ('"imagePath"', '"imageData"', '"version"'))
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.common.text import require_regular
 from retinanet.data.faults import Report
 from retinanet.data.formats.safe_paths import files_below
 from retinanet.data.image_io import SUFFIXES
@@ -129,6 +130,16 @@ def numbered(stems: list[str]) -> list[int]:
         if len(set(ids)) == len(ids):
             return ids
     return list(range(1, len(stems) + 1))
+
+
+def beginning(path: Path, length: int) -> str:
+    """The first characters of a text file, by which a layout is recognised; empty where it cannot be read."""
+    try:
+        require_regular(path)
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            return file.read(length)
+    except OSError:
+        return ""
 
 
 def image_files(folder: Path) -> Iterator[Path]:
